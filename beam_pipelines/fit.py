@@ -1,0 +1,181 @@
+"""What is learned from training rows: vocabularies by count, and statistics of numbers."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_pipelines.histogram import Histogram, from_ordered_bits, ordered_bits, quantiles
+from beam_pipelines.split import TRAIN, SplitPiece
+from tfctr.data import files
+from tfctr.data.vocabulary import Vocabulary
+from tfctr.schema import Numeric, Schema
+
+Counts = pa.Table  # columns token, count
+
+
+class CountTokens(beam.CombineFn):
+    """Counts of tokens, merged; the order of merging changes nothing that is used of them."""
+
+    MERGE_ROWS = 1 << 20
+
+    def create_accumulator(self) -> list[Counts]:
+        return []
+
+    def add_input(self, parts: list[Counts], counts: Counts) -> list[Counts]:
+        return self.merge_accumulators([parts, [counts]])
+
+    def merge_accumulators(self, accumulators: Iterable[list[Counts]]) -> list[Counts]:
+        parts = [part for accumulator in accumulators for part in accumulator]
+        # Small tables are gathered first: merging costs as much as what it merges into.
+        if len(parts) > 1 and sum(part.num_rows for part in parts[1:]) > max(
+            self.MERGE_ROWS, parts[0].num_rows
+        ):
+            return [_merge(parts)]
+        return parts
+
+    def extract_output(self, parts: list[Counts]) -> Counts:
+        return _merge(parts)
+
+
+def _merge(parts: list[Counts]) -> Counts:
+    total = pa.concat_tables(parts).group_by("token").aggregate([("count", "sum")])
+    return total.rename_columns({"count_sum": "count"})
+
+
+class FitVocabularies(beam.PTransform):
+    """`SplitPiece` -> one `(name, {tokens, vocabulary_size})` a vocabulary, its file written.
+
+    A vocabulary belongs to the feature of its name; features that share it add no tokens. Order:
+    most frequent first, equal counts by token, so ids are the same on every run.
+
+    Raises:
+        ValueError: a feature has no token at all in the training rows.
+    """
+
+    def __init__(self, schema: Schema, folder: str) -> None:
+        super().__init__()
+        self.owners = {f.name: f for f in schema if getattr(f, "vocabulary", None) == f.name}
+        self.folder = folder
+
+    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
+        return (
+            pieces
+            | "CountTokens" >> beam.FlatMap(_count_tokens, tuple(self.owners))
+            | "MergeCounts" >> beam.CombinePerKey(CountTokens())
+            | "WriteVocabulary" >> beam.Map(_write_vocabulary, self.owners, self.folder)
+        )
+
+
+def _count_tokens(piece: SplitPiece, names: tuple[str, ...]) -> Iterator[tuple[str, Counts]]:
+    train = pa.array(piece.split() == TRAIN)
+    table = piece.columns(list(names)).filter(train)
+    for name in names:
+        column = table[name].combine_chunks()
+        if pa.types.is_list(column.type):
+            column = column.flatten()
+        counts = pc.value_counts(column.drop_null())
+        yield name, pa.table({"token": counts.field(0), "count": counts.field(1)})
+
+
+def _write_vocabulary(
+    counted: tuple[str, Counts], owners: dict[str, Any], folder: str
+) -> tuple[str, dict[str, int]]:
+    name, counts = counted
+    kept = counts.filter(pc.greater_equal(counts["count"], owners[name].min_count))
+    if kept.num_rows == 0:
+        raise ValueError(
+            f"feature {name!r}: none of {counts.num_rows} distinct values of the training rows "
+            f"occurs min_count = {owners[name].min_count} times; lower it, or leave the feature out"
+        )
+    kept = kept.sort_by([("count", "descending"), ("token", "ascending")])
+    vocabulary = Vocabulary(kept["token"].combine_chunks())
+    files.write(f"{folder}/vocabularies/{name}.txt", vocabulary.to_bytes())
+    return name, {"tokens": counts.num_rows, "vocabulary_size": vocabulary.size}
+
+
+class FitNumbers(beam.PTransform):
+    """`SplitPiece` -> one `(name, {mean, std, min, max, missing[, boundaries]})` a numeric feature.
+
+    Of training rows; `missing` is a share.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.features = {f.name: f for f in schema if isinstance(f, Numeric)}
+
+    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
+        if not self.features:
+            return pieces.pipeline | "NoNumbers" >> beam.Create([])
+        columns = pieces | "Numbers" >> beam.FlatMap(_numbers, tuple(self.features))
+        moments = (
+            columns | "Moments" >> beam.MapTuple(_moments) | "GatherMoments" >> beam.GroupByKey()
+        )
+        bins = (
+            columns
+            | "Bits" >> beam.MapTuple(_present_bits)
+            | "CountBins" >> beam.CombinePerKey(Histogram(max_bins=1 << 16))
+        )
+        return (
+            {"moments": moments, "bins": bins}
+            | "Join" >> beam.CoGroupByKey()
+            | "Summarise" >> beam.Map(_summarise, self.features)
+        )
+
+
+def _numbers(piece: SplitPiece, names: tuple[str, ...]) -> Iterator[tuple[str, int, np.ndarray]]:
+    table = piece.columns(list(names)).filter(pa.array(piece.split() == TRAIN))
+    for name in names:
+        yield name, piece.index, table[name].to_numpy().astype(np.float64)
+
+
+def _present_bits(name: str, index: int, values: np.ndarray) -> tuple[str, np.ndarray]:
+    return name, ordered_bits(values[~np.isnan(values)])
+
+
+def _moments(name: str, index: int, values: np.ndarray) -> tuple[str, tuple[float, ...]]:
+    present = values[~np.isnan(values)]
+    if not len(present):
+        return name, (index, len(values), 0, 0.0, 0.0, np.inf, -np.inf)
+    mean = float(present.mean())
+    squares = float(np.square(present - mean).sum())
+    return name, (index, len(values), len(present), mean, squares, present.min(), present.max())
+
+
+def _summarise(
+    joined: tuple[str, dict[str, list[Any]]], features: dict[str, Numeric]
+) -> tuple[str, dict[str, Any]]:
+    name, found = joined
+    rows, count, mean, squares, low, high = 0, 0, 0.0, 0.0, np.inf, -np.inf
+    # In the order of the pieces: sums of floats depend on it.
+    for _, part_rows, n, part_mean, part_squares, part_low, part_high in sorted(*found["moments"]):
+        rows += part_rows
+        low, high = min(low, part_low), max(high, part_high)
+        if n:  # Chan et al., 1979
+            delta = part_mean - mean
+            squares += part_squares + delta**2 * count * n / (count + n)
+            count += n
+            mean += delta * n / count
+    if not count:
+        raise ValueError(f"feature {name!r} has no value in the training rows; leave it out")
+    summary = {
+        "mean": mean,
+        "std": float(np.sqrt(squares / count)),
+        "min": float(low),
+        "max": float(high),
+        "missing": 1 - count / rows,
+    }
+    feature = features[name]
+    if feature.transform == "bucketize" and feature.boundaries is None:
+        summary["boundaries"] = _boundaries(found["bins"][0], feature.num_buckets, float(low))
+    return name, summary
+
+
+def _boundaries(state: Any, num_buckets: int, low: float) -> list[float]:
+    """Edges of buckets of equal counts, as float32; fewer where values repeat."""
+    edges = quantiles(state, [i / num_buckets for i in range(1, num_buckets)])
+    found = from_ordered_bits(np.array(edges)).astype(np.float32).tolist()
+    return sorted({edge for edge in found if edge > low}) or [low]

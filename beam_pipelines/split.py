@@ -1,0 +1,139 @@
+"""Which rows train, validate and test."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from pyarrow import feather
+
+from beam_pipelines.clean import ROW, TIME, Staged
+from beam_pipelines.histogram import Histogram, quantiles
+from tfctr.config import Split
+from tfctr.data import files
+from tfctr.data.fingerprint import mix, row_keys
+
+TRAIN, VALID, TEST = 0, 1, 2
+SPLITS = ("train", "valid", "test")
+USER_BUCKETS = 256  # users are spread over this many groups, one sorted at a time
+
+
+@dataclass(frozen=True)
+class SplitPiece(Staged):
+    """A cleaned piece whose rows have their split: uint8 `[rows]` in a file of its own."""
+
+    split_path: str = ""
+
+    def columns(self, names: list[str]) -> pa.Table:
+        return feather.read_table(pa.BufferReader(files.read(self.path)), columns=names)
+
+    def split(self) -> np.ndarray:
+        return np.frombuffer(files.read(self.split_path), np.uint8)
+
+
+class AssignSplits(beam.PTransform):
+    """`Staged` -> `SplitPiece`.
+
+    - global_time: cut at two times; rows of one time stay together, in the later split.
+    - user_time: the same within each user.
+    - random: by a hash of the row's id and the seed.
+
+    A second output, `cuts`, is one dict: `valid_from` and `test_from` for global_time.
+    """
+
+    def __init__(self, split: Split, user: str | None) -> None:
+        super().__init__()
+        self.config = split
+        self.user = user
+
+    def expand(self, staged: beam.PCollection) -> Any:
+        train, valid = 1 - self.config.valid - self.config.test, self.config.valid
+        shares = [train, train + valid]
+        if self.config.by == "global_time":
+            cuts = (
+                staged
+                | "Times" >> beam.Map(lambda piece: _column(piece, TIME))
+                | "CountTimes" >> beam.CombineGlobally(Histogram())
+                | "Cut" >> beam.Map(lambda state: quantiles(state, shares))
+            )
+            pieces = staged | "ByTime" >> beam.Map(_split_by_time, beam.pvalue.AsSingleton(cuts))
+            named = cuts | "Name" >> beam.Map(
+                lambda edges: {"valid_from": edges[0], "test_from": edges[1]}
+            )
+            return pieces, named
+        if self.config.by == "random":
+            pieces = staged | "ByChance" >> beam.Map(_split_by_chance, shares, self.config.seed)
+        else:
+            ranked = (
+                staged
+                | "UserTimes" >> beam.FlatMap(_by_user_bucket, self.user)
+                | "GatherUsers" >> beam.GroupByKey()
+                | "RankTimes" >> beam.FlatMap(_split_users, shares)
+            )
+            pieces = (
+                {"piece": staged | "Index" >> beam.Map(lambda p: (p.index, p)), "ranked": ranked}
+                | "Regroup" >> beam.CoGroupByKey()
+                | "ByUserTime" >> beam.MapTuple(_split_by_user)
+            )
+        return pieces, staged.pipeline | "NoCuts" >> beam.Create([{}])
+
+
+def _column(piece: Staged, name: str) -> np.ndarray:
+    table = feather.read_table(pa.BufferReader(files.read(piece.path)), columns=[name])
+    return table[name].to_numpy()
+
+
+def _with_split(piece: Staged, split: np.ndarray) -> SplitPiece:
+    path = piece.path.removesuffix(".feather") + ".split"
+    files.write(path, split.astype(np.uint8).tobytes())
+    return SplitPiece(**vars(piece), split_path=path)
+
+
+def _split_by_time(piece: Staged, cuts: list[int]) -> SplitPiece:
+    return _with_split(piece, np.searchsorted(cuts, _column(piece, TIME), side="right"))
+
+
+def _split_by_chance(piece: Staged, shares: list[float], seed: int) -> SplitPiece:
+    chance = mix(_column(piece, ROW), seed).astype(np.float64) / 2.0**64
+    return _with_split(piece, np.searchsorted(shares, chance, side="right"))
+
+
+def _by_user_bucket(piece: Staged, user: str) -> Iterator[tuple[int, Any]]:
+    table = feather.read_table(pa.BufferReader(files.read(piece.path)), columns=[user, TIME])
+    users, times = row_keys(table[user].combine_chunks()), table[TIME].to_numpy()
+    buckets = (mix(users, 0) % np.uint64(USER_BUCKETS)).astype(np.int64)
+    rows = np.argsort(buckets, kind="stable")
+    edges = np.searchsorted(buckets[rows], np.arange(USER_BUCKETS + 1))
+    for bucket, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+        if start < stop:
+            chosen = rows[start:stop]
+            yield bucket, (piece.index, chosen, users[chosen], times[chosen])
+
+
+def _split_users(bucket: tuple[int, Iterable[Any]], shares: list[float]) -> Iterator[Any]:
+    """All rows of some users: each user's rows ranked by time, equal times sharing the highest."""
+    indices, rows, users, times = zip(*bucket[1], strict=True)
+    piece = np.repeat(indices, [len(part) for part in rows])
+    row, user, time = (np.concatenate(columns) for columns in (rows, users, times))
+    order = np.lexsort((time, user))
+    user, time, piece, row = user[order], time[order], piece[order], row[order]
+    first = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+    sizes = np.diff(np.r_[first, len(user)])
+    same = np.r_[False, (user[1:] == user[:-1]) & (time[1:] == time[:-1])]
+    # Rows at one time go where the last of them goes: nothing trains on what happened with it.
+    last = np.flatnonzero(np.r_[~same[1:], True])
+    rank = np.repeat(last, np.diff(np.r_[-1, last])) - np.repeat(first, sizes)
+    split = np.searchsorted(shares, (rank + 0.5) / np.repeat(sizes, sizes), side="right")
+    for index in np.unique(piece):
+        chosen = piece == index
+        yield int(index), (row[chosen], split[chosen])
+
+
+def _split_by_user(index: int, found: dict[str, list[Any]]) -> SplitPiece:
+    (piece,) = found["piece"]
+    split = np.zeros(piece.rows, np.uint8)
+    for rows, values in found["ranked"]:
+        split[rows] = values
+    return _with_split(piece, split)

@@ -1,0 +1,37 @@
+"""Packaging of tfctr; also what Beam ships to its workers with `--setup_file=./setup.py`.
+
+This is the one place where dependencies are declared. `constraints.txt` pins what was tested.
+"""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="tfctr",
+    version="0.1.0",
+    description="Turn offline knowledge into click-through-rate models that are cheap to serve",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["tfctr", "tfctr.*", "beam_pipelines", "beam_pipelines.*"]),
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<4",
+        "keras-nlp>=0.32,<0.33",
+        "keras-rs>=0.4,<1",
+        "tensorflow-recommenders>=0.7.7,<0.8",
+        "tensorflow-serving-api>=2.21,<2.22",
+        "apache-beam>=2.77,<3",
+        "numpy>=1.26,<3",
+        "pyarrow>=16",
+        "pydantic>=2.7,<3",
+        "PyYAML>=6",
+        "typer>=0.12",
+        "rich>=13",
+        "google-crc32c>=1.5",
+        "scikit-learn>=1.4",
+        "safetensors>=0.4",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["tfctr=tfctr.cli:app"]},
+)

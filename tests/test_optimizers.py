@@ -1,0 +1,376 @@
+"""Row optimizers against Keras' own on dense gradients."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfctr.optimizers import LazyAdagrad, LazyAdam, catch_up
+
+PAIRS = [(LazyAdam, keras.optimizers.Adam), (LazyAdagrad, keras.optimizers.Adagrad)]
+V, D = 40, 4
+
+
+@keras.saving.register_keras_serializable("test_optimizers")
+class Lookup(keras.layers.Layer):
+    def build(self, input_shape):
+        self.table = self.add_weight(shape=(V, D), initializer="random_normal", name="table")
+
+    def call(self, ids):
+        return self.table.value.sparse_read(ids)
+
+
+def small_model():
+    keras.utils.set_random_seed(7)
+    ids = keras.Input((3,), dtype="int32")
+    hidden = keras.layers.Flatten()(Lookup(name="lookup")(ids))
+    return keras.Model(ids, keras.layers.Dense(1, name="dense")(hidden))
+
+
+def batches(n, rows=V, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        (rng.integers(0, rows, (16, 3)).astype("int32"), rng.random((16, 1)).astype("float32"))
+        for _ in range(n)
+    ]
+
+
+def weights(seed=0, shape=(V, D)):
+    return np.random.default_rng(seed).normal(0, 0.05, shape).astype("float32")
+
+
+def row_gradients(steps, ids_per_step, seed=1, scale=1e-3):
+    """(ids, values) per step; `ids_per_step(rng)` draws the ids."""
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        ids = ids_per_step(rng)
+        yield ids, rng.normal(0, scale, (len(ids), D)).astype("float32")
+
+
+def dense_gradient(ids, values, shape=(V, D)):
+    dense = np.zeros(shape, "float32")
+    np.add.at(dense, ids, values)
+    return dense
+
+
+def slices(ids, values):
+    return tf.IndexedSlices(tf.constant(values), tf.constant(ids), tf.constant([V, D]))
+
+
+def train_on_rows(optimizer, gradients, start=None):
+    table = keras.Variable(weights() if start is None else start)
+    for ids, values in gradients:
+        optimizer.apply([slices(ids, values)], [table])
+    return table
+
+
+def train_densely(optimizer, gradients, l2=0.0, start=None):
+    table = keras.Variable(weights() if start is None else start)
+    for ids, values in gradients:
+        optimizer.apply([tf.constant(dense_gradient(ids, values) + l2 * table.numpy())], [table])
+    return table
+
+
+def every_row_and_some_twice(rng):
+    return rng.permutation(np.concatenate([np.arange(V), rng.integers(0, V, 30)]))
+
+
+def zipf(rng):
+    popularity = 1 / np.arange(1, V + 1) ** 1.2
+    return rng.choice(V, 8, p=popularity / popularity.sum())
+
+
+@pytest.mark.parametrize(("lazy", "keras_class"), PAIRS)
+def test_dense_gradients_step_as_in_keras(lazy, keras_class):
+    ours, theirs = lazy(0.01, embedding_l2=0.1), keras_class(0.01)
+    a, b = keras.Variable(weights()), keras.Variable(weights())
+    for seed in range(20):
+        gradient = tf.constant(weights(seed))
+        ours.apply([gradient], [a])
+        theirs.apply([gradient], [b])
+    ours.catch_up()
+    np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+@pytest.mark.parametrize(("lazy", "keras_class"), PAIRS)
+def test_equals_keras_when_every_row_is_in_every_batch(lazy, keras_class, l2):
+    gradients = list(row_gradients(20, every_row_and_some_twice))
+    table = train_on_rows(lazy(0.01, embedding_l2=l2), gradients)
+    expected = train_densely(keras_class(0.01), gradients, l2)
+    np.testing.assert_allclose(table.numpy(), expected.numpy(), atol=1e-6)
+
+
+def test_an_id_that_occurs_a_thousand_times_is_one_row():
+    ids, values = np.full(1000, 3), np.full((1000, D), 0.01, "float32")
+    adam = train_on_rows(LazyAdam(0.001), [(ids, values)], np.zeros((V, D), "float32"))
+    np.testing.assert_allclose(adam.numpy()[3], -0.001, rtol=1e-4)
+    adagrad = train_on_rows(LazyAdagrad(0.01), [(ids, values)], np.zeros((V, D), "float32"))
+    np.testing.assert_allclose(adagrad.numpy()[3], -0.01 * 10 / np.sqrt(0.1 + 10**2), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("lazy", "keras_class"), PAIRS)
+def test_rows_outside_the_batch_keep_their_bits(lazy, keras_class):
+    optimizer = lazy(0.01)
+    table = train_on_rows(optimizer, row_gradients(3, lambda rng: rng.integers(0, V, 60)))
+    before = [table.numpy(), *(slot.numpy() for slot in optimizer.slots(0))]
+    optimizer.apply([slices(np.array([5, 5, 9]), weights(shape=(3, D)))], [table])
+    after = [table.numpy(), *(slot.numpy() for slot in optimizer.slots(0))]
+    others = np.delete(np.arange(V), [5, 9])
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old[others], new[others])
+        assert (old[[5, 9]] != new[[5, 9]]).all()
+
+
+def distance_moved_apart(table, reference):
+    return np.linalg.norm(table - reference) / np.linalg.norm(reference - weights())
+
+
+@pytest.mark.parametrize("l2", [1e-4, 1e-3])
+def test_l2_on_touched_rows_ends_where_dense_adam_with_l2_does(l2):
+    gradients = list(row_gradients(200, zipf))
+    reference = train_densely(keras.optimizers.Adam(1e-3), gradients, l2).numpy()
+
+    optimizer = LazyAdam(1e-3, embedding_l2=l2)
+    table = train_on_rows(optimizer, gradients)
+    optimizer.catch_up([table])
+    assert distance_moved_apart(table.numpy(), reference) < 0.12
+
+    naive = keras.Variable(weights())
+    optimizer = LazyAdam(1e-3)
+    for ids, values in gradients:
+        rows = np.unique(ids)
+        gradient = dense_gradient(ids, values)[rows] + l2 * naive.numpy()[rows]
+        optimizer.apply([slices(rows, gradient)], [naive])
+    assert distance_moved_apart(naive.numpy(), reference) > 0.5
+
+
+def test_l2_on_touched_rows_ends_where_dense_adagrad_with_l2_does():
+    gradients = list(row_gradients(200, zipf, scale=1e-2))
+    reference = train_densely(keras.optimizers.Adagrad(0.1), gradients, 0.01).numpy()
+    optimizer = LazyAdagrad(0.1, embedding_l2=0.01)
+    table = train_on_rows(optimizer, gradients)
+    assert distance_moved_apart(table.numpy(), reference) > 0.05
+    optimizer.catch_up()
+    assert distance_moved_apart(table.numpy(), reference) < 0.004
+
+
+def test_adagrad_skips_steps_as_if_they_were_done_one_by_one():
+    optimizer = LazyAdagrad(0.1, embedding_l2=0.02)
+    w, accumulator = 0.5, 0.1
+    for _ in range(300):
+        accumulator += (0.02 * w) ** 2
+        w -= 0.1 * 0.02 * w / np.sqrt(accumulator)
+    rows = optimizer.skip_steps(
+        tf.constant([[0.5]]), [tf.constant([[0.1]])], tf.constant([[300.0]]), tf.constant(0.1)
+    )
+    assert w < 0.25
+    np.testing.assert_allclose(np.ravel(rows), [w, accumulator], rtol=0.05)
+    np.testing.assert_allclose(rows[1] - 0.1, [[accumulator - 0.1]], rtol=0.05)
+
+
+@pytest.mark.parametrize("lazy", [LazyAdam, LazyAdagrad])
+def test_a_second_catch_up_changes_nothing(lazy):
+    optimizer = lazy(1e-3, embedding_l2=1e-3)
+    table = train_on_rows(optimizer, row_gradients(30, zipf))
+    stale = table.numpy()
+    optimizer.catch_up()
+    once = [table.numpy(), *(variable.numpy() for variable in optimizer.variables)]
+    assert (once[0] != stale).any()
+    optimizer.catch_up()
+    for old, new in zip(once, [table, *optimizer.variables], strict=True):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
+@pytest.mark.parametrize("lazy", [LazyAdam, LazyAdagrad])
+def test_ten_million_skipped_steps_leave_finite_small_weights(lazy):
+    optimizer = lazy(1e-3, embedding_l2=1e-4)
+    table = train_on_rows(optimizer, row_gradients(2, lambda rng: np.array([0, 1])))
+    start = table.numpy()
+    optimizer.iterations.assign(10_000_000)
+    optimizer._rate_sum.assign(10_000_000 * 1e-3)
+    optimizer.apply([slices(np.array([0]), np.zeros((1, D), "float32"))], [table])
+    assert (np.abs(table.numpy()[0]) < 0.1 * np.abs(start[0])).all()
+    optimizer.catch_up()
+    for variable in [table, *optimizer.variables]:
+        assert np.isfinite(variable.numpy()).all()
+    assert (np.abs(table.numpy()) < 0.1 * np.abs(start)).all()
+
+
+@pytest.mark.parametrize("lazy", [LazyAdam, LazyAdagrad])
+def test_skipped_steps_decay_at_the_learning_rates_of_their_time(lazy):
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.02, 100, end_learning_rate=0.0)
+    dense_class = dict(PAIRS)[lazy]
+    gradients = list(row_gradients(100, lambda rng: np.array([0, 1])))
+    reference = train_densely(dense_class(schedule), gradients, 0.01).numpy()
+    optimizer = lazy(schedule, embedding_l2=0.01)
+    table = train_on_rows(optimizer, gradients)
+    optimizer.catch_up()
+    # Rows 2 and on were never touched; by now the learning rate is zero.
+    moved = weights()[2:] - table.numpy()[2:]
+    np.testing.assert_allclose(moved, weights()[2:] - reference[2:], rtol=0.02, atol=2e-3)
+
+
+def test_a_learning_rate_schedule_steps_as_in_keras():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.05, 5, 0.5)
+    gradients = list(row_gradients(20, every_row_and_some_twice))
+    table = train_on_rows(LazyAdam(schedule), gradients)
+    expected = train_densely(keras.optimizers.Adam(schedule), gradients)
+    np.testing.assert_allclose(table.numpy(), expected.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_clipping_sees_the_merged_gradient(clip):
+    ids = np.array([2] * 50 + [4])
+    values = np.full((51, D), 0.1, "float32")
+    bias_gradient = tf.constant([3.0, 4.0])
+
+    def step(optimizer, table_gradient):
+        table, bias = keras.Variable(np.zeros((V, D))), keras.Variable(np.zeros(2))
+        optimizer.apply([table_gradient, bias_gradient], [table, bias])
+        return table.numpy(), bias.numpy()
+
+    # Adagrad, since Adam's first step has one length whatever the gradient's.
+    ours = step(LazyAdagrad(0.1, **{clip: 1.0}), slices(ids, values))
+    theirs = step(
+        keras.optimizers.Adagrad(0.1, **{clip: 1.0}), tf.constant(dense_gradient(ids, values))
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lazy", [LazyAdam, LazyAdagrad])
+def test_fit_moves_the_rows_it_reads_and_no_others(lazy):
+    model = small_model()
+    model.compile(optimizer=lazy(0.01), loss="mse", jit_compile=False)
+    before = model.get_layer("lookup").table.numpy()
+    data = batches(10, rows=V // 2)
+    x, y = (np.concatenate(part) for part in zip(*data, strict=True))
+    losses = model.fit(x, y, batch_size=16, epochs=5, verbose=0).history["loss"]
+    after = model.get_layer("lookup").table.numpy()
+    assert losses[-1] < losses[0]
+    assert (after[np.unique(x)] != before[np.unique(x)]).any(axis=1).all()
+    np.testing.assert_array_equal(after[V // 2 :], before[V // 2 :])
+
+
+def test_l2_stays_away_from_variables_with_dense_gradients():
+    x, y = batches(1)[0]
+    kernels = []
+    for l2 in (0.0, 0.5):
+        model = small_model()
+        model.compile(optimizer=LazyAdam(0.01, embedding_l2=l2), loss="mse", jit_compile=False)
+        model.train_on_batch(x, y)
+        catch_up(model.optimizer, model.trainable_variables)
+        kernels.append(model.get_layer("dense").kernel.numpy())
+    np.testing.assert_array_equal(*kernels)
+
+
+def test_a_scalar_variable_is_no_obstacle():
+    optimizer = LazyAdam(0.01, embedding_l2=0.1)
+    table, temperature = keras.Variable(weights()), keras.Variable(1.0)
+    gradient = slices(np.array([1]), weights(shape=(1, D)))
+    optimizer.apply([gradient, tf.constant(2.0)], [table, temperature])
+    optimizer.catch_up()
+    np.testing.assert_allclose(temperature.numpy(), 0.99, rtol=1e-6)
+
+
+def multi(embedding_l2=0.01):
+    inner = {".*lookup/.*": LazyAdam(0.01, embedding_l2=embedding_l2, name="rows")}
+    return keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.01, name="dense_part"), inner)
+    )
+
+
+OPTIMIZERS = {
+    "adam": lambda: LazyAdam(0.01, embedding_l2=0.01),
+    "adam_schedule": lambda: LazyAdam(
+        keras.optimizers.schedules.ExponentialDecay(0.05, 5, 0.5), embedding_l2=0.01
+    ),
+    "adagrad": lambda: LazyAdagrad(0.1, embedding_l2=0.01),
+    "multi": multi,
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_training_goes_on_after_save_and_load_as_if_uninterrupted(make, tmp_path):
+    data = batches(12)
+    uninterrupted = small_model()
+    uninterrupted.compile(optimizer=make(), loss="mse", jit_compile=False)
+    for x, y in data[:6]:
+        uninterrupted.train_on_batch(x, y)
+    uninterrupted.save(tmp_path / "model.keras")
+    resumed = keras.models.load_model(tmp_path / "model.keras")
+    for x, y in data[6:]:
+        uninterrupted.train_on_batch(x, y)
+        resumed.train_on_batch(x, y)
+    for model in (uninterrupted, resumed):
+        catch_up(model.optimizer, model.trainable_variables)
+    for a, b in zip(uninterrupted.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda: multi(),
+        lambda: keras.optimizers.LossScaleOptimizer(LazyAdam(0.01, embedding_l2=0.01)),
+    ],
+)
+def test_catch_up_reaches_into_wrappers(wrap):
+    model = small_model()
+    model.compile(optimizer=wrap(), loss="mse", jit_compile=False)
+    x, y = batches(1, rows=5)[0]
+    catch_up(model.optimizer, model.trainable_variables)  # nothing is built yet
+    for _ in range(5):
+        model.train_on_batch(x, y)
+    table = model.get_layer("lookup").table
+    stale = table.numpy()
+    catch_up(model.optimizer, model.trainable_variables)
+    caught_up = table.numpy()
+    assert (np.abs(caught_up[5:]) < np.abs(stale[5:])).all()
+    np.testing.assert_array_equal(caught_up[np.unique(x)], stale[np.unique(x)])
+
+
+def test_catch_up_leaves_other_optimizers_alone():
+    model = small_model()
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss="mse")
+    model.train_on_batch(*batches(1)[0])
+    before = [w.numpy() for w in model.weights]
+    catch_up(model.optimizer, model.trainable_variables)
+    for old, new in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
+def test_loss_scaling_changes_nothing_but_rounding():
+    gradients = list(row_gradients(5, zipf))
+    plain = train_on_rows(LazyAdam(0.01), gradients)
+    scaled = train_on_rows(
+        keras.optimizers.LossScaleOptimizer(LazyAdam(0.01), initial_scale=1024.0),
+        [(ids, values * 1024) for ids, values in gradients],
+    )
+    np.testing.assert_allclose(scaled.numpy(), plain.numpy(), atol=1e-6)
+
+
+def test_the_config_makes_the_same_optimizer():
+    optimizer = LazyAdam(0.02, beta_1=0.8, embedding_l2=0.3, clipnorm=2.0)
+    again = LazyAdam.from_config(optimizer.get_config())
+    assert again.get_config() == optimizer.get_config()
+    assert again.embedding_l2 == 0.3
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="at least 0"):
+        LazyAdam(embedding_l2=-1.0)
+    with pytest.raises(ValueError, match="amsgrad"):
+        LazyAdam(amsgrad=True)
+    with pytest.raises(ValueError, match=r"beta_1\*\*2 < beta_2"):
+        LazyAdam(beta_1=0.9, beta_2=0.81, embedding_l2=0.1)
+
+
+@pytest.mark.parametrize(
+    "option", [{"gradient_accumulation_steps": 2}, {"loss_scale_factor": 8.0}], ids=str
+)
+def test_options_that_cannot_take_row_gradients_are_refused(option):
+    optimizer = LazyAdam(0.01, **option)
+    with pytest.raises(ValueError, match=next(iter(option))):
+        optimizer.apply([slices(np.array([1]), weights(shape=(1, D)))], [keras.Variable(weights())])

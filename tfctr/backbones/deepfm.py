@@ -1,0 +1,54 @@
+"""DeepFM (Guo et al., 2017, arXiv:1703.04247)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from tfctr.backbones.backbone import Backbone, register
+from tfctr.layers.fm import FactorizationMachine
+from tfctr.layers.mlp import MLP
+from tfctr.schema import Schema
+
+
+@register("deepfm")
+class DeepFM(Backbone):
+    """First-order weights, all pairs of fields, and a deep tower, on the same vectors.
+
+    A field's vector has one more number than `embedding_dim`: its first-order weight, so that one
+    look-up serves all three parts. `q = [mlp(x) ; fm(x) ; sum of weights]`.
+
+    Args:
+        schema: the fields, in order.
+        embedding_dim: int. Width of the vectors that are multiplied. Defaults to 16.
+        hidden_units: widths of the deep tower. Defaults to `(256, 128)`.
+        dropout: float. In the deep tower. Defaults to 0.
+
+    `represent` takes `[B, F, D + 1]` and gives `[B, hidden_units[-1] + 2]`.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        embedding_dim: int = 16,
+        hidden_units: Sequence[int] = (256, 128),
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(schema, embedding_dim, **kwargs)
+        self.hidden_units = tuple(hidden_units)
+        self.dropout = dropout
+        self.pairs = FactorizationMachine(name="pairs")
+        self.deep = MLP(hidden_units, dropout, name="deep")
+
+    @property
+    def field_dim(self) -> int:
+        return self.embedding_dim + 1
+
+    def represent(self, embeddings: Any, training: bool = False) -> Any:
+        vectors, weights = embeddings[:, :, :-1], embeddings[:, :, -1]
+        deep = self.deep(
+            ops.reshape(vectors, (-1, vectors.shape[1] * vectors.shape[2])), training=training
+        )
+        first_order = ops.sum(weights, axis=1, keepdims=True)
+        return ops.concatenate([deep, self.pairs(vectors), first_order], axis=-1)

@@ -1,0 +1,298 @@
+"""What a run is: a data set, a model, its training and its export, as validated YAML.
+
+A mistake is a `ConfigError` whose text has one line a mistake: file, key, what was found and what
+is allowed.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from tfctr.schema import Categorical, Feature, Schema, Strict
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A config file that cannot be used; the text says where and why."""
+
+
+class Table(Strict):
+    """A table of users or items, joined to the events on `key`."""
+
+    path: str
+    key: str
+    columns: list[str] | None = None  # names, for a delimited file without a header line
+
+
+class FileSource(Strict):
+    """Events, and tables joined to them, from files of one format.
+
+    Paths are relative to the config file, or to `TFCTR_DATA_HOME`; globs name several files.
+    A CSV file has one record a line: text with line breaks belongs in JSON Lines or Parquet.
+    """
+
+    format: Literal["csv", "jsonl", "parquet"]
+    events: str
+    users: Table | None = None
+    items: Table | None = None
+    columns: list[str] | None = None  # names, for a delimited file without a header line
+    separator: str = Field(",", min_length=1, max_length=4)
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+
+
+class MovieLensSource(Strict):
+    """MovieLens 1M or 100K: a zip as published, or the folder unpacked from it."""
+
+    format: Literal["movielens"]
+    path: str = "ml-1m.zip"
+
+
+class WorldSource(Strict):
+    """The generated world (`tfctr.data.World`)."""
+
+    format: Literal["world"]
+    users: int = Field(2_000, ge=1)
+    items: int = Field(1_000, ge=1)
+    events: int = Field(100_000, ge=1)
+    days: int = Field(60, ge=1)
+    seed: int = 1
+    domain: Literal["organic", "ads"] | None = None  # None: both
+    extra_fields: int = Field(0, ge=0)
+
+
+Source = Annotated[FileSource | MovieLensSource | WorldSource, Field(discriminator="format")]
+
+
+class Label(Strict):
+    """A click. Without `positive_above` the column holds 0 and 1."""
+
+    column: str
+    positive_above: float | None = None
+    drop: list[float] = []  # values whose rows are left out, e.g. 3 of 5 stars
+
+
+class Time(Strict):
+    """When a row happened, as int64 in the dataset, in `unit`."""
+
+    column: str
+    unit: Literal["s", "ms", "us"] = "s"
+
+
+class Split(Strict):
+    """Shares of the rows (of each user's rows, for `user_time`) in validation and test."""
+
+    by: Literal["global_time", "user_time", "random"] = "global_time"
+    valid: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.1, ge=0, lt=1)
+    seed: int = 0  # of the random split
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> "Split":
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid + test must be below 1, found {self.valid} + {self.test}")
+        return self
+
+
+class DataConfig(Strict):
+    """From raw logs to a dataset directory."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    source: Source
+    label: Label
+    time: Time
+    user: str | None = None  # the feature that tells users apart (GAUC, unseen users)
+    item: str | None = None
+    features: tuple[Feature, ...] = Field(min_length=1)
+    split: Split = Split()
+    max_bad_share: float = Field(0.01, ge=0, le=1)  # of all rows; more stops the run
+    compression: Literal["none", "gzip"] = "none"
+    directory: str = Field(".", exclude=True)  # of the file it came from
+
+    @property
+    def feature_schema(self) -> Schema:
+        return Schema(features=self.features)
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "DataConfig":
+        schema = self.feature_schema
+        for key, side in (("user", "user"), ("item", "item")):
+            name = getattr(self, key)
+            if name is None:
+                continue
+            feature = next((f for f in schema if f.name == name), None)
+            if not isinstance(feature, Categorical) or feature.side != side:
+                names = [f.name for f in schema.side(side) if isinstance(f, Categorical)]
+                raise ValueError(
+                    f"{key}: {name!r} is not a categorical feature of side {side!r}; "
+                    f"those are: {', '.join(names) or 'none'}"
+                )
+        if self.split.by == "user_time" and self.user is None:
+            raise ValueError("split.by: 'user_time' needs the key 'user'")
+        for feature in schema:
+            if feature.source_column == self.label.column:
+                raise ValueError(
+                    f"feature {feature.name!r} reads the label's column {self.label.column!r}"
+                )
+        return self
+
+
+class Optimizer(Strict):
+    name: Literal["lazy_adam", "lazy_adagrad", "adam", "adagrad"] = "lazy_adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    embedding_l2: float = Field(0.0, ge=0)  # the lazy ones only
+
+    @model_validator(mode="after")
+    def _l2_has_a_home(self) -> "Optimizer":
+        if self.embedding_l2 and not self.name.startswith("lazy_"):
+            raise ValueError(f"embedding_l2 needs lazy_adam or lazy_adagrad, found {self.name!r}")
+        return self
+
+
+class Training(Strict):
+    """Epochs end with the validation rows; the weights of the best validation AUC are kept."""
+
+    batch_size: int = Field(4096, ge=1)
+    epochs: int = Field(10, ge=1)
+    patience: int = Field(2, ge=1)  # epochs without a better validation AUC before it stops
+    optimizer: Optimizer = Optimizer()
+    seed: int = 1
+    in_memory: bool = False  # hold the training rows in memory and shuffle them whole
+    checkpoint_steps: int = Field(1000, ge=1)  # a killed run goes on from the last of these
+
+
+class BackboneConfig(Strict):
+    """A backbone by its registered name; every other key is an argument of its class."""
+
+    model_config = Strict.model_config | {"extra": "allow"}
+
+    backbone: str
+    features: list[str] | None = None  # those it reads; all if not given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        return values  # the backbone's own signature says which keys there are
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+
+class Export(Strict):
+    directory: str = "saved_models"
+
+
+class RunConfig(Strict):
+    """One run: `tfctr run FILE`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    data: DataConfig
+    model: BackboneConfig
+    training: Training = Training()
+    export: Export = Export()
+
+    @model_validator(mode="after")
+    def _folders_differ(self) -> "RunConfig":
+        if self.name == self.data.name:
+            raise ValueError(f"name: {self.name!r} is the data's name too; they share a folder")
+        return self
+
+
+def load_data(path: str | Path) -> DataConfig:
+    """A data config: the file's own content, or the `data` of a run config."""
+    path = Path(path)
+    content = _read_yaml(path)
+    if "data" in content and "model" in content:
+        return load_run(path).data
+    return _validate(path, DataConfig, content | {"directory": str(path.parent)})
+
+
+def load_run(path: str | Path) -> RunConfig:
+    """A run config; its `data` may be a mapping or the path of a data config beside it."""
+    path = Path(path)
+    content = _read_yaml(path)
+    data = content.get("data")
+    if isinstance(data, str):
+        content["data"] = load_data(path.parent / data)
+    elif isinstance(data, dict):
+        content["data"] = data | {"directory": str(path.parent)}
+    return _validate(path, RunConfig, content)
+
+
+def digest(value: Any) -> str:
+    """A short hash of a config or of anything that JSON can hold; equal values, equal hashes."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def find_input(path: str, directory: str) -> Path:
+    """An input path of a config: beside the file, or under `TFCTR_DATA_HOME`."""
+    home = os.environ.get("TFCTR_DATA_HOME")
+    candidates = [Path(directory) / path] + ([Path(home) / path] if home else [])
+    for candidate in candidates:
+        if candidate.exists() or ("*" in path and any(candidate.parent.glob(candidate.name))):
+            return candidate
+    tried = " and ".join(str(candidate) for candidate in candidates)
+    hint = "" if home else "; TFCTR_DATA_HOME is not set"
+    raise ConfigError(f"source: no file {path!r}; looked for {tried}{hint}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a mapping is needed, found {type(content).__name__}")
+    return content
+
+
+def _validate(path: Path, model: type[Model], content: dict[str, Any]) -> Model:
+    try:
+        return model.model_validate(content)
+    except ValidationError as errors:
+        lines = [_line(path, error) for error in errors.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+_TAGS = ("categorical", "multi_valued", "sequence", "numeric", "text") + (
+    "csv",
+    "jsonl",
+    "parquet",
+    "movielens",
+    "world",
+)
+
+
+def _line(path: Path, error: Any) -> str:
+    key = ""
+    for part in error["loc"]:
+        if isinstance(part, int):
+            key += f"[{part}]"
+        elif part not in _TAGS:  # pydantic names the chosen kind or format as if it were a key
+            key += f".{part}" if key else str(part)
+    message = error["msg"].removeprefix("Value error, ")
+    found = error["input"]
+    if error["type"] == "value_error":
+        return f"{path}: {key + ': ' if key else ''}{message}"
+    if error["type"] == "missing":
+        return f"{path}: {key}: missing; it is required"
+    shown = repr(found) if not isinstance(found, dict | list) else type(found).__name__
+    if error["type"].startswith("union_tag"):
+        context = error["ctx"]
+        tag = context["discriminator"].strip("'")
+        shown = repr(found.get(tag)) if isinstance(found, dict) else shown
+        allowed = context.get("expected_tags", "")
+        return f"{path}: {key}.{tag}: found {shown}; allowed: {allowed or 'see the docs'}"
+    return f"{path}: {key}: found {shown}; {message[0].lower() + message[1:]}"

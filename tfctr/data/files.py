@@ -1,0 +1,106 @@
+"""Files on local disks or in object stores, by path or URI; written whole or not at all."""
+
+import gzip
+import io
+import json
+import posixpath
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+from pyarrow import fs
+
+BOM = b"\xef\xbb\xbf"
+
+
+def filesystem(path: str) -> tuple[fs.FileSystem, str]:
+    """`gs://`, `s3://`, `hdfs://`, `file://`, or a local path."""
+    return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that a path or a glob (in its last part) names, sorted. Empty if none."""
+    if "*" not in pattern:
+        system, path = filesystem(pattern)
+        return [pattern] if system.get_file_info(path).type == fs.FileType.File else []
+    folder, _, name = pattern.rpartition("/")
+    system, path = filesystem(folder or ".")
+    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(
+        posixpath.join(folder, info.base_name)
+        for info in found
+        if info.type == fs.FileType.File and fnmatch(info.base_name, name)
+    )
+
+
+def size(path: str) -> int:
+    """Bytes; of the unpacked content for `archive.zip!member`."""
+    archive, _, member = path.partition("!")
+    system, inner = filesystem(archive)
+    if not member:
+        return int(system.get_file_info(inner).size)
+    with system.open_input_file(inner) as file, zipfile.ZipFile(file) as opened:
+        return opened.getinfo(member).file_size
+
+
+@contextmanager
+def open_to_read(path: str) -> Iterator[BinaryIO]:
+    """A seekable file; `archive.zip!member` opens a member of a zip, `.gz` is unpacked."""
+    archive, _, member = path.partition("!")
+    system, inner = filesystem(archive)
+    with system.open_input_file(inner) as file:
+        opened: Any
+        if member:
+            opened = zipfile.ZipFile(file).open(member)
+        elif PurePosixPath(inner).suffix == ".gz":
+            opened = gzip.open(file)
+        else:
+            opened = io.BufferedReader(file)  # Arrow's own has no `readline`
+        yield opened
+
+
+def write(path: str, content: bytes | memoryview) -> None:
+    """Writes a file under a temporary name and renames it: a retry is harmless."""
+    system, inner = filesystem(path)
+    system.create_dir(posixpath.dirname(inner), recursive=True)
+    temporary = f"{inner}.part"
+    with system.open_output_stream(temporary, compression=None) as file:
+        file.write(content)
+    system.move(temporary, inner)
+
+
+def read(path: str) -> bytes:
+    with open_to_read(path) as file:
+        return file.read()
+
+
+def read_lines(path: str, start: int, stop: int, has_header: bool = False) -> bytes:
+    """The lines whose first byte lies in `[start, stop)`, ends as `\\n`; no header, no BOM."""
+    with open_to_read(path) as file:
+        if start > 0:
+            file.seek(start - 1)
+            start += len(file.readline()) - 1
+        elif has_header:
+            start = len(file.readline())
+        else:
+            start = len(BOM) if file.read(len(BOM)) == BOM else 0
+            file.seek(start)
+        data = file.read(max(stop - start, 0))
+        if data and not data.endswith(b"\n"):
+            data += file.readline()
+    return data.replace(b"\r\n", b"\n")
+
+
+def read_json(path: str) -> Any:
+    return json.loads(read(path))
+
+
+def compress(content: bytes | memoryview) -> bytes:
+    """Gzip without a time stamp: equal content, equal files."""
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=4, mtime=0) as file:
+        file.write(content)
+    return packed.getvalue()

@@ -1,0 +1,48 @@
+"""Tokens and their ids, looked up alike when TFRecords are written and when a model serves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, PAD_ID
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a feature in the order of their ids, the first being `FIRST_TOKEN_ID`.
+
+    Its file holds one token a line, most frequent first; `PAD`, `OOV` and `MASK` are not in it.
+    """
+
+    tokens: pa.Array  # string or int64
+
+    @property
+    def size(self) -> int:
+        """How many ids there are, the special ones included."""
+        return len(self.tokens) + FIRST_TOKEN_ID
+
+    def ids(self, values: pa.Array) -> np.ndarray:
+        """Ids int64 `[N]`: `PAD_ID` for null, `OOV_ID` for what is not a token."""
+        found = pc.index_in(values, value_set=self.tokens)
+        ids = found.to_numpy(zero_copy_only=False)  # NaN where not found
+        ids = np.where(np.isnan(ids), OOV_ID, ids + FIRST_TOKEN_ID).astype(np.int64)
+        if values.null_count:
+            ids[values.is_null().to_numpy(zero_copy_only=False)] = PAD_ID
+        return ids
+
+    @classmethod
+    def parse(cls, text: bytes, dtype: str) -> "Vocabulary":
+        lines = text.decode("utf-8").split("\n")[:-1]
+        tokens = pa.array(lines, pa.string())
+        return cls(tokens if dtype == "string" else tokens.cast(pa.int64()))
+
+    @classmethod
+    def open(cls, path: Path, dtype: str) -> "Vocabulary":
+        """Reads the file; `dtype` is the feature's: "string" or "int"."""
+        return cls.parse(path.read_bytes(), dtype)
+
+    def to_bytes(self) -> bytes:
+        return "".join(f"{token}\n" for token in self.tokens.to_pylist()).encode()

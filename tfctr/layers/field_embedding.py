@@ -1,0 +1,128 @@
+"""Every field of a schema as a vector, from one fused table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfctr.schema import PAD_ID, TOKEN_KINDS, Schema
+
+
+@keras.saving.register_keras_serializable("tfctr")
+class FieldEmbedding(keras.layers.Layer):
+    """Looks all fields up at once: `[B, F, D]`, fields in the schema's order.
+
+    - categorical: the row of its id; the row of `PAD_ID` is learned and stands for "missing".
+    - multi_valued and sequence: the mean over the values, `PAD_ID` left out; zero if none.
+    - numeric: `(x - mean) / std` times a learned vector, or the row of its bucket. Missing (NaN)
+      is the mean, or a bucket of its own.
+
+    The rows of all vocabularies lie in one table `[V, D]`, a feature's ids behind its offset, so
+    that a batch is one gather, and one sparse gradient for `tfctr.optimizers.LazyAdam`.
+
+    Args:
+        schema: a fitted `tfctr.schema.Schema` (`Dataset.schema`).
+        dim: int. `D`.
+        stddev: float. Of the normal distribution that rows start from. Defaults to 0.01.
+
+    Raises:
+        ValueError: a feature of the schema was never fitted.
+    """
+
+    def __init__(self, schema: Schema, dim: int, stddev: float = 0.01, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.schema = schema
+        self.dim = dim
+        self.stddev = stddev
+        self.offsets: dict[str, int] = {}  # vocabulary or bucketized feature -> its first row
+        self.num_rows = 0
+        for feature in schema.inputs:
+            if _has_rows(feature):
+                owner = getattr(feature, "vocabulary", feature.name)
+                if owner not in self.offsets:
+                    self.offsets[owner] = self.num_rows
+                    self.num_rows += feature.num_ids
+        self.scaled = [feature.name for feature in schema.inputs if not _has_rows(feature)]
+
+    def build(self, input_shape: Any = None) -> None:
+        initializer = keras.initializers.RandomNormal(stddev=self.stddev)
+        if self.num_rows:
+            self.table = self.add_weight(
+                shape=(self.num_rows, self.dim), initializer=initializer, name="table"
+            )
+        if self.scaled:
+            self.directions = self.add_weight(
+                shape=(len(self.scaled), self.dim), initializer=initializer, name="directions"
+            )
+
+    def call(self, inputs: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
+        """`inputs[name]`: int ids `[B]` or `[B, M]`, floats `[B]`. `names`: which fields, or all."""
+        features = [f for f in self.schema.inputs if names is None or f.name in names]
+        ids = [self._rows(feature, inputs[feature.name]) for feature in features]
+        gathered = self._gather([i for i in ids if i is not None])
+        vectors = []
+        column = 0
+        for feature, rows in zip(features, ids, strict=True):
+            if rows is None:
+                vectors.append(self._scaled(feature, inputs[feature.name]))
+                continue
+            width = rows.shape[1]
+            values = gathered[:, column : column + width]
+            column += width
+            vectors.append(_mean(values, inputs[feature.name]) if feature.is_list else values)
+        return vectors[0] if len(vectors) == 1 else ops.concatenate(vectors, axis=1)
+
+    def _rows(self, feature: Any, values: Any) -> Any:
+        """Row numbers `[B, M]` in the table, `M = 1` where the field has one value."""
+        if not _has_rows(feature):
+            return None
+        if isinstance(feature, TOKEN_KINDS):
+            ids = values if feature.is_list else ops.expand_dims(values, 1)
+            return ids + self.offsets[feature.vocabulary]
+        bucket = ops.searchsorted(
+            ops.convert_to_tensor(feature.boundaries, dtype=values.dtype), values, side="right"
+        )
+        bucket = ops.where(ops.isnan(values), 0, bucket + 1)
+        return ops.expand_dims(ops.cast(bucket, "int64"), 1) + self.offsets[feature.name]
+
+    def _gather(self, rows: list[Any]) -> Any:
+        if not rows:
+            return None
+        together = rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=1)
+        if keras.backend.backend() == "tensorflow":
+            # Reads, and differentiates, only these rows; `ops.take` would read the whole table.
+            return ops.cast(self.table.value.sparse_read(together), self.compute_dtype)
+        return ops.take(self.table, together, axis=0)
+
+    def _scaled(self, feature: Any, values: Any) -> Any:
+        values = ops.cast(values, self.compute_dtype)
+        if feature.transform == "standardize":
+            if feature.mean is None or feature.std is None:
+                raise ValueError(f"feature {feature.name!r} has no mean yet: prepare the data")
+            values = (values - feature.mean) / (feature.std or 1.0)
+        values = ops.where(ops.isnan(values), ops.zeros_like(values), values)
+        direction = self.directions[self.scaled.index(feature.name)]
+        return ops.reshape(values, (-1, 1, 1)) * direction
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "schema": self.schema.model_dump(mode="json"),
+            "dim": self.dim,
+            "stddev": self.stddev,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "FieldEmbedding":
+        return cls(**config | {"schema": Schema.model_validate(config["schema"])})
+
+
+def _has_rows(feature: Any) -> bool:
+    return isinstance(feature, TOKEN_KINDS) or feature.transform == "bucketize"
+
+
+def _mean(vectors: Any, ids: Any) -> Any:
+    """The mean `[B, 1, D]` of `[B, M, D]` where `ids [B, M]` is not padding."""
+    present = ops.expand_dims(ops.cast(ops.not_equal(ids, PAD_ID), vectors.dtype), 2)
+    total = ops.sum(vectors * present, axis=1, keepdims=True)
+    return total / ops.maximum(ops.sum(present, axis=1, keepdims=True), 1)

@@ -1,0 +1,7 @@
+"""Optimizers whose step costs what the batch touches, however large the tables."""
+
+from tfctr.optimizers.lazy_adagrad import LazyAdagrad
+from tfctr.optimizers.lazy_adam import LazyAdam
+from tfctr.optimizers.rows import catch_up
+
+__all__ = ["LazyAdagrad", "LazyAdam", "catch_up"]

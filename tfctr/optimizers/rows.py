@@ -1,0 +1,208 @@
+"""Optimizer steps over the rows of an embedding table that a batch has read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def merge_duplicate_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
+    """The same gradient with every row once: `values [n, ...]`, `indices [n]` distinct."""
+    rows, position = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, position, tf.size(rows))
+    return tf.IndexedSlices(values, rows, gradient.dense_shape)
+
+
+class RowOptimizer(keras.optimizers.Optimizer):
+    """What `LazyAdam` and `LazyAdagrad` share; comes before a dense optimizer in their bases.
+
+    A dense gradient goes to that optimizer. For a `tf.IndexedSlices`, duplicate rows are merged and
+    only these rows of the variable and of its slots are read and written. A subclass says which
+    slots (`slots`), how a row steps (`step_rows`) and what skipped steps would have done to it
+    (`skip_steps`).
+
+    With `embedding_l2 > 0` each variable also gets, per row, the number of its last step (int32)
+    and the sum of the learning rates up to it (float32), 8 bytes a row. Which variables are tables
+    need not be said: one that no row step has ever reached has zeros there, and is left alone.
+
+    Args:
+        embedding_l2: float, at least 0. `λ`.
+        **kwargs: those of the dense optimizer.
+
+    Raises:
+        ValueError: a negative `embedding_l2`; from `apply`, a row gradient together with
+            `gradient_accumulation_steps` or `loss_scale_factor`.
+    """
+
+    def __init__(self, embedding_l2: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if embedding_l2 < 0:
+            raise ValueError(f"`embedding_l2` should be at least 0. Received: {embedding_l2}")
+        self.embedding_l2 = embedding_l2
+
+    def slots(self, index: int) -> list[Any]:
+        """The slots of the variable of this index, each shaped like it."""
+        raise NotImplementedError
+
+    def step_rows(self, w: Any, slots: list[Any], gradient: Any, rate: Any) -> tuple[Any, ...]:
+        """One step: new `w` and slots `[n, ...]` from the old and a gradient of the same shape."""
+        raise NotImplementedError
+
+    def skip_steps(self, w: Any, slots: list[Any], skipped: Any, rate: Any) -> tuple[Any, ...]:
+        """`skipped [n, 1, ...]` steps of the gradient `λw` at mean learning rate `rate`, alike."""
+        raise NotImplementedError
+
+    def build(self, variables: Sequence[Any]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        if self.embedding_l2:
+            self._rate_sum = self.add_variable(
+                (), dtype="float64", aggregation="only_first_replica", name="rate_sum"
+            )
+            self._last_steps = []
+            self._last_rate_sums = []
+            for variable in variables:
+                name = variable.path.replace("/", "_")
+                self._last_steps.append(
+                    self.add_variable(variable.shape[:1], dtype="int32", name=f"{name}_last_step")
+                )
+                self._last_rate_sums.append(
+                    self.add_variable(
+                        variable.shape[:1], dtype="float32", name=f"{name}_last_rate_sum"
+                    )
+                )
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        if any(isinstance(gradient, tf.IndexedSlices) for gradient in grads):
+            if self.gradient_accumulation_steps:
+                raise ValueError(
+                    "`gradient_accumulation_steps` keeps a gradient as large as the table. Use a "
+                    f"larger batch. Received: {self.gradient_accumulation_steps}"
+                )
+            if self.loss_scale_factor is not None:
+                raise ValueError(
+                    "Keras cannot divide row gradients by `loss_scale_factor`. Wrap the optimizer "
+                    "in `keras.optimizers.LossScaleOptimizer`, or train without. "
+                    f"Received: {self.loss_scale_factor}"
+                )
+        rate = tf.cast(self.learning_rate, tf.float64)
+        super().apply(grads, trainable_variables)
+        if self.embedding_l2:
+            self._rate_sum.assign_add(rate)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if not isinstance(gradient, tf.IndexedSlices):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        gradient = merge_duplicate_rows(gradient)
+        rows = gradient.indices
+        index = self._get_variable_index(variable)
+        tables = [_local(table) for table in (variable, *self.slots(index))]
+        w, *slots = (table.sparse_read(rows) for table in tables)
+        rate = tf.cast(learning_rate, w.dtype)
+        values = tf.cast(gradient.values, w.dtype)
+        if self.embedding_l2:
+            last_step = _local(self._last_steps[index])
+            last_rate_sum = _local(self._last_rate_sums[index])
+            w, *slots = self._catch_up_rows(
+                w,
+                slots,
+                tf.cast(self.iterations, tf.int32) - last_step.sparse_read(rows),
+                tf.cast(self._rate_sum, tf.float32) - last_rate_sum.sparse_read(rows),
+            )
+            values += self.embedding_l2 * w
+            step = tf.cast(self.iterations + 1, tf.int32)
+            rate_sum = tf.cast(self._rate_sum + tf.cast(rate, tf.float64), tf.float32)
+            _write(last_step, rows, tf.fill(tf.shape(rows), step))
+            _write(last_rate_sum, rows, tf.fill(tf.shape(rows), rate_sum))
+        for table, new in zip(tables, self.step_rows(w, slots, values, rate), strict=True):
+            _write(table, rows, new)
+
+    def catch_up(self, variables: Sequence[Any] | None = None) -> None:
+        """Applies to all rows what L2 would have done in the steps that skipped them.
+
+        To be called before evaluating, saving weights to serve, and exporting. A second call
+        changes nothing, and so does a call without `embedding_l2`. It reads and writes whole
+        tables, with a few temporary copies.
+
+        Args:
+            variables: variables that the optimizer was built with. All of them if not given.
+        """
+        if not self.built or not self.embedding_l2:
+            return
+        chosen = self._trainable_variables if variables is None else variables
+        self._check_variables_are_known(chosen)
+        for variable in chosen:
+            index = self._get_variable_index(variable)
+            last_step = self._last_steps[index]
+            last_rate_sum = self._last_rate_sums[index]
+            is_table = tf.reduce_any(last_step > 0)
+            skipped = tf.where(is_table, tf.cast(self.iterations, tf.int32) - last_step, 0)
+            rates = tf.where(is_table, tf.cast(self._rate_sum, tf.float32) - last_rate_sum, 0.0)
+            tables = [variable, *self.slots(index)]
+            w, *slots = (tf.convert_to_tensor(table) for table in tables)
+            caught_up = self._catch_up_rows(w, slots, skipped, rates)
+            for table, new in zip(tables, caught_up, strict=True):
+                table.assign(new)
+            last_step.assign_add(skipped)
+            last_rate_sum.assign_add(rates)
+
+    def _catch_up_rows(self, w: Any, slots: list[Any], skipped: Any, rates: Any) -> tuple[Any, ...]:
+        """`skip_steps` for `skipped [n]` steps whose learning rates sum to `rates [n]`."""
+        per_row = ([-1] + [1] * len(w.shape))[: len(w.shape)]  # [] for a scalar
+        count = tf.reshape(tf.cast(skipped, w.dtype), per_row)
+        rate = tf.reshape(tf.cast(rates, w.dtype), per_row) / tf.maximum(count, 1)
+        return self.skip_steps(w, slots, count, rate)
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        """Clips the merged gradient: Keras would count a row that occurs twice as two rows."""
+        if self.clipnorm is None and self.global_clipnorm is None and self.clipvalue is None:
+            return grads
+        grads = [merge_duplicate_rows(g) if isinstance(g, tf.IndexedSlices) else g for g in grads]
+        # A table's part of the global norm, and its clipped values, without the zeros between.
+        values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in grads]
+        return [
+            tf.IndexedSlices(clipped, g.indices, g.dense_shape)
+            if isinstance(g, tf.IndexedSlices)
+            else clipped
+            for g, clipped in zip(grads, super()._clip_gradients(values), strict=True)
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"embedding_l2": self.embedding_l2}
+
+
+def catch_up(optimizer: Any, variables: Sequence[Any] | None = None) -> None:
+    """`optimizer.catch_up(variables)` wherever it applies.
+
+    Finds the `LazyAdam` and `LazyAdagrad` inside a `keras.optimizers.MultiOptimizer` or
+    `LossScaleOptimizer`; does nothing for any other optimizer. Variables that another optimizer
+    looks after are passed over.
+
+    Args:
+        optimizer: a `keras.optimizers.Optimizer`, such as `model.optimizer`.
+        variables: e.g. `model.trainable_variables`. All that were built if not given.
+    """
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        for inner in optimizer.optimizers:
+            catch_up(inner, variables)
+    elif isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        catch_up(optimizer.inner_optimizer, variables)
+    elif isinstance(optimizer, RowOptimizer) and optimizer.built:
+        if variables is not None:
+            known = {optimizer._var_key(v) for v in optimizer._trainable_variables}
+            variables = [v for v in variables if optimizer._var_key(v) in known]
+        optimizer.catch_up(variables)
+
+
+def _local(variable: Any) -> Any:
+    """The `tf.Variable` that can be read by rows: under `tf.distribute`, this replica's copy."""
+    native = variable.value if isinstance(variable, keras.Variable) else variable
+    copy_of_this_replica = getattr(native, "_get_on_device_or_primary", None)
+    return copy_of_this_replica() if copy_of_this_replica else native
+
+
+def _write(table: Any, rows: Any, values: Any) -> None:
+    table.scatter_update(tf.IndexedSlices(values, rows))

@@ -1,0 +1,213 @@
+"""What a feature is: its kind, whose side it describes, and what `prepare` measured of it."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+PAD_ID = 0  # no value: missing, empty, or padding behind the last value of a list
+OOV_ID = 1  # a value that the vocabulary does not hold
+MASK_ID = 2  # never in data; pre-training hides values behind it
+FIRST_TOKEN_ID = 3  # the most frequent token
+
+MISSING_INT = -(2**63)
+"""What stands for "no value" where a raw feature is an int64; strings use `""`, floats NaN."""
+
+FILLED_IN = ("vocabulary_size", "mean", "std", "directory")  # keys that nobody writes by hand
+
+Side: TypeAlias = Literal["user", "item", "context"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+class Strict(BaseModel):
+    """A mapping of a config file: an unknown key is an error that lists the known ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                    hint = f" (did you mean {near[0]!r}?)" if near else ""
+                    allowed = ", ".join(k for k in cls.model_fields if k not in FILLED_IN)
+                    raise ValueError(f"unknown key {key!r}{hint}; allowed: {allowed}")
+        return values
+
+
+class _Feature(Strict):
+    name: Name
+    side: Side
+    column: str | None = None  # in the source; the feature's name if not given
+
+    is_list: ClassVar[bool] = False
+    is_model_input: ClassVar[bool] = True
+
+    @property
+    def source_column(self) -> str:
+        return self.column or self.name
+
+
+class _Tokens(_Feature):
+    """A feature whose values are tokens of a vocabulary."""
+
+    dtype: Literal["string", "int"] = "string"  # of the raw values
+    min_count: int = Field(1, ge=1)  # rarer tokens in the training rows become OOV
+    vocabulary_size: int | None = Field(None, ge=FIRST_TOKEN_ID)  # ids, specials included; measured
+
+    @property
+    def vocabulary(self) -> str:
+        """The name of the vocabulary that its tokens are looked up in."""
+        return self.name
+
+    @property
+    def num_ids(self) -> int:
+        if self.vocabulary_size is None:
+            raise ValueError(
+                f"feature {self.name!r} has no vocabulary yet: take the schema of a prepared "
+                "dataset (tfctr.data.Dataset.open(...).schema), not the one of a config file"
+            )
+        return self.vocabulary_size
+
+
+class Categorical(_Tokens):
+    """One token a row."""
+
+    kind: Literal["categorical"] = "categorical"
+
+
+class _TokenList(_Tokens):
+    max_length: int = Field(ge=1)
+    separator: str = Field("|", min_length=1)  # between values, where the source has text columns
+
+    is_list: ClassVar[bool] = True
+
+
+class MultiValued(_TokenList):
+    """A set of tokens a row, e.g. genres; the first `max_length` are kept."""
+
+    kind: Literal["multi_valued"] = "multi_valued"
+
+
+class Sequence(_TokenList):
+    """Tokens in order of time, e.g. what a user clicked; the last `max_length` are kept."""
+
+    kind: Literal["sequence"] = "sequence"
+    shares: Name | None = None  # the feature whose vocabulary and embeddings it uses
+
+    @property
+    def vocabulary(self) -> str:
+        return self.shares or self.name
+
+
+class Numeric(_Feature):
+    """A float a row; missing values stand at the mean, or in a bucket of their own."""
+
+    kind: Literal["numeric"] = "numeric"
+    transform: Literal["standardize", "bucketize", "none"] = "standardize"
+    num_buckets: int = Field(32, ge=2, le=4096)  # of equal counts, where no boundaries are given
+    boundaries: tuple[float, ...] | None = None  # given, or measured
+    mean: float | None = None  # measured on training rows
+    std: float | None = None  # measured on training rows
+
+    @field_validator("boundaries")
+    @classmethod
+    def _ascending(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if values is not None and any(a >= b for a, b in zip(values, values[1:], strict=False)):
+            raise ValueError(f"boundaries must ascend strictly, found {list(values)}")
+        return values
+
+    @property
+    def num_ids(self) -> int:
+        """Rows of an embedding table when bucketized: one for "missing", then the buckets."""
+        if self.boundaries is None:
+            raise ValueError(f"feature {self.name!r} has no boundaries yet: prepare the data first")
+        return len(self.boundaries) + 2
+
+
+class Text(_Feature):
+    """A string kept beside the ids for language models; no backbone reads it."""
+
+    kind: Literal["text"] = "text"
+
+    is_model_input: ClassVar[bool] = False
+
+
+Feature: TypeAlias = Annotated[
+    Categorical | MultiValued | Sequence | Numeric | Text, Field(discriminator="kind")
+]
+TOKEN_KINDS = (Categorical, MultiValued, Sequence)
+
+
+class Schema(Strict):
+    """The features in order. What `prepare` measures (sizes, means) is filled in by `fitted`."""
+
+    features: tuple[Feature, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Schema":
+        names = [feature.name for feature in self.features]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"feature {name!r} is given twice")
+        for feature in self.features:
+            if isinstance(feature, Sequence) and feature.shares is not None:
+                other = next((f for f in self.features if f.name == feature.shares), None)
+                if not isinstance(other, Categorical | MultiValued):
+                    raise ValueError(
+                        f"feature {feature.name!r} shares {feature.shares!r}, which is not a "
+                        f"categorical or multi_valued feature; features are: {', '.join(names)}"
+                    )
+                if other.dtype != feature.dtype:
+                    raise ValueError(
+                        f"feature {feature.name!r} has dtype {feature.dtype!r} but shares "
+                        f"{feature.shares!r} of dtype {other.dtype!r}"
+                    )
+        return self
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return iter(self.features)
+
+    def __getitem__(self, name: str) -> Any:
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise KeyError(f"no feature {name!r}; there are: {', '.join(f.name for f in self)}")
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """The features a backbone reads: all but text. Their number is `F`."""
+        return tuple(feature for feature in self if feature.is_model_input)
+
+    def side(self, *sides: Side) -> tuple[Any, ...]:
+        """The model inputs of these sides, in order."""
+        return tuple(feature for feature in self.inputs if feature.side in sides)
+
+    def select(self, names: list[str] | tuple[str, ...]) -> "Schema":
+        """The schema with only these features, in the schema's own order.
+
+        A vocabulary's owner may be left out: each feature keeps its measured sizes.
+        """
+        for name in names:
+            _ = self[name]
+        kept = [feature for feature in self if feature.name in names]
+        return Schema(
+            features=[
+                feature.model_copy(update={"shares": None})
+                if isinstance(feature, Sequence) and feature.shares not in names
+                else feature
+                for feature in kept
+            ]
+        )
+
+    def fitted(self, measured: dict[str, dict[str, Any]]) -> "Schema":
+        """A copy with what was measured: `{feature name: {field: value}}`."""
+        return Schema(
+            features=[
+                type(feature).model_validate(feature.model_dump() | measured.get(feature.name, {}))
+                for feature in self
+            ]
+        )

@@ -1,0 +1,154 @@
+"""Requests to answers, whichever way they came: the code of TF Serving's services.
+
+Wordings and codes are the real server's; each function takes the version that answers.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import numpy as np
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+from tfctr.serving.errors import ServingError, invalid, no_servable, not_found
+from tfctr.serving.served_model import DEFAULT_SIGNATURE, ServedModel
+from tfctr.serving.tensors import to_proto
+
+if TYPE_CHECKING:
+    from tfctr.serving.model_versions import ModelVersions
+
+
+def find(models: Mapping[str, "ModelVersions"], request: Any) -> ServedModel:
+    """The version that a request asks for."""
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    spec = request.model_spec
+    if not spec.name:
+        raise invalid("ModelSpec has no name specified.")
+    if spec.HasField("version_label"):
+        raise invalid(f"Unrecognized servable version label: {spec.version_label}")
+    version = spec.version.value if spec.HasField("version") else None
+    if spec.name not in models:
+        raise no_servable(spec.name, version)
+    return models[spec.name].get(version)
+
+
+def predict(model: ServedModel, request: Any) -> Any:
+    """`PredictRequest` to `PredictResponse`."""
+    signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    if signature not in model.signature_defs:
+        raise ServingError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f'Serving signature key "{signature}" not found.',
+        )
+    inputs = model.parse_inputs(signature, request.inputs)
+    outputs = model.run(signature, inputs, list(request.output_filter))
+    response = predict_pb2.PredictResponse()
+    _fill_spec(response.model_spec, model, signature)
+    for alias, array in outputs.items():
+        response.outputs[alias].CopyFrom(to_proto(array))
+    return response
+
+
+def classify(model: ServedModel, request: Any) -> Any:
+    """`ClassificationRequest` to `ClassificationResponse`."""
+    signature, outputs = _run_examples(model, request, "classification")
+    definition = model.signature_defs[signature]
+    if not {"classes", "scores"} <= set(definition.outputs):
+        raise ServingError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            'Expected classification signature outputs to contain at least one of "classes" or '
+            f'"scores". Signature was: {definition}',
+        )
+    response = classification_pb2.ClassificationResponse()
+    _fill_spec(response.model_spec, model, signature)
+    for labels, scores in zip(outputs["classes"], outputs["scores"], strict=True):
+        classes = response.result.classifications.add().classes
+        for label, score in zip(labels, scores, strict=True):
+            classes.add(label=label.decode(), score=score)
+    return response
+
+
+def regress(model: ServedModel, request: Any) -> Any:
+    """`RegressionRequest` to `RegressionResponse`."""
+    signature, outputs = _run_examples(model, request, "regression")
+    if "outputs" not in outputs:
+        raise ServingError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"No regression outputs found in SignatureDef: {model.signature_defs[signature]}",
+        )
+    response = regression_pb2.RegressionResponse()
+    _fill_spec(response.model_spec, model, signature)
+    for value in outputs["outputs"]:
+        response.result.regressions.add(value=value)
+    return response
+
+
+def model_metadata(model: ServedModel, request: Any) -> Any:
+    """`GetModelMetadataRequest` to `GetModelMetadataResponse`."""
+    if not request.metadata_field:
+        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in request.metadata_field:
+        if field != "signature_def":
+            raise invalid(f"Metadata field {field} is not supported")
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for name, definition in model.signature_defs.items():
+        signatures.signature_def[name].CopyFrom(definition)
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    _fill_spec(response.model_spec, model, "")
+    response.metadata["signature_def"].Pack(signatures)
+    return response
+
+
+def model_status(models: Mapping[str, "ModelVersions"], request: Any) -> Any:
+    """`GetModelStatusRequest` to `GetModelStatusResponse`."""
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    spec = request.model_spec
+    version = spec.version.value if spec.HasField("version") else None
+    if spec.name not in models:
+        what = "any versions" if version is None else f"version {version}"
+        raise not_found(f"Could not find {what} of model {spec.name}")
+    return get_model_status_pb2.GetModelStatusResponse(
+        model_version_status=models[spec.name].status(version)
+    )
+
+
+def _run_examples(model: ServedModel, request: Any, task: str) -> tuple[str, dict[str, np.ndarray]]:
+    """Runs a signature on the serialized Examples of a request; its name and outputs."""
+    signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    if signature not in model.signature_defs:
+        raise invalid(f"No signature was found with the name: {signature}")
+    definition = model.signature_defs[signature]
+    if len(definition.inputs) != 1:
+        raise invalid("Expected one input Tensor.")
+    if "inputs" not in definition.inputs:
+        raise ServingError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"No {task} inputs found in SignatureDef: {definition}",
+        )
+    examples = _serialized(request.input)
+    if not examples:
+        raise invalid("Input is empty.")
+    return signature, model.run(signature, {"inputs": np.array(examples, dtype=object)})
+
+
+def _serialized(message: Any) -> list[bytes]:
+    """Each Example of an `Input`; what it leaves out it takes from the context, if there is one."""
+    if message.WhichOneof("kind") != "example_list_with_context":
+        return [example.SerializeToString() for example in message.example_list.examples]
+    together = message.example_list_with_context
+    context = together.context.SerializeToString()
+    return [context + example.SerializeToString() for example in together.examples]
+
+
+def _fill_spec(spec: Any, model: ServedModel, signature: str) -> None:
+    spec.name = model.name
+    spec.version.value = model.version
+    spec.signature_name = signature

@@ -1,0 +1,232 @@
+"""A client of TF Serving, or of the local server, for models that `export` wrote."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    model_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from tfctr.serving.errors import ServingError
+from tfctr.serving.raw_features import MISSING
+
+
+class Client:
+    """Asks one model for scores; plain Python lists are enough.
+
+        with Client("127.0.0.1:8500", model="movielens-dcnv2") as client:
+            client.predict({"user": ["7", "9"], "genres": [["drama"], ["war", "drama"]]})
+            client.rank({"user": "7"}, {"item": ["31", "1029"], "genres": [["war"], []]})
+
+    `None` is a missing value, and a feature that is left out is missing in every row.
+
+    Args:
+        address: `host:port` of the gRPC server.
+        model: the model's name.
+        timeout: float. Seconds that a request may take. Defaults to 10.
+        version: int. Asks for this version only; the newest if None.
+    """
+
+    def __init__(
+        self, address: str, model: str, timeout: float = 10.0, version: int | None = None
+    ) -> None:
+        self.address = address
+        self.timeout = timeout
+        self._spec = model_pb2.ModelSpec(name=model)
+        if version is not None:
+            self._spec.version.value = version
+        self._channel = grpc.insecure_channel(
+            address,
+            options=[
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.max_send_message_length", -1),
+            ],
+        )
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._signatures: Mapping[str, Any] | None = None
+
+    def predict(self, features: Mapping[str, Any]) -> np.ndarray:
+        """Scores float32 `[B]` of `B` rows.
+
+        Args:
+            features: raw values by feature name: `[B]`, for lists `[B]` lists of any length.
+
+        Raises:
+            ValueError: an unknown feature, or columns that differ in length.
+            TypeError: a value of the wrong type.
+            ConnectionError: no server answers at the address.
+            TimeoutError: the server did not answer in time.
+            ServingError: the server refused the request.
+        """
+        specs = self._inputs("serving_default")
+        _check_names(features, specs)
+        rows = _length(features)
+        return self._scores(
+            "serving_default",
+            {
+                name: _column(name, features.get(name, [None] * rows), spec)
+                for name, spec in specs.items()
+            },
+        )
+
+    def rank(self, user: Mapping[str, Any], candidates: Mapping[str, Any]) -> np.ndarray:
+        """Scores float32 `[N]` of `N` candidates for one user, in one request.
+
+        Args:
+            user: one raw value (or list) for each user and context feature.
+            candidates: raw values `[N]`, or `[N]` lists, for each item feature.
+
+        Raises:
+            As `predict`.
+        """
+        rows = self._inputs("serving_default")
+        specs = self._inputs("rank")
+        items = {n for n, spec in specs.items() if _rank(spec) > _rank(rows[n])}
+        _check_names(user, specs.keys() - items, "user or context feature")
+        _check_names(candidates, items, "item feature")
+        count = _length(candidates)
+        if count == 0:
+            return np.zeros(0, np.float32)
+        inputs = {
+            name: _column(name, candidates.get(name, [None] * count), rows[name])[np.newaxis]
+            if name in items
+            else _column(name, [user.get(name)], rows[name])
+            for name in specs
+        }
+        # A batching server answers with as many scores as the longest request it merged.
+        return self._scores("rank", inputs)[0, :count]
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _inputs(self, signature: str) -> Mapping[str, Any]:
+        if self._signatures is None:
+            request = get_model_metadata_pb2.GetModelMetadataRequest(
+                model_spec=self._spec, metadata_field=["signature_def"]
+            )
+            response = self._call(self._stub.GetModelMetadata, request)
+            signatures = get_model_metadata_pb2.SignatureDefMap()
+            response.metadata["signature_def"].Unpack(signatures)
+            self._signatures = signatures.signature_def
+            self._version = response.model_spec.version.value
+        if signature not in self._signatures:
+            raise ValueError(
+                f"model {self._spec.name!r} has no signature {signature!r}; it has: "
+                f"{', '.join(sorted(self._signatures))}"
+            )
+        inputs: Mapping[str, Any] = self._signatures[signature].inputs
+        return inputs
+
+    def _scores(self, signature: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        request = predict_pb2.PredictRequest(model_spec=self._spec)
+        request.model_spec.signature_name = signature
+        for name, array in inputs.items():
+            dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(array, dtype, array.shape))
+        try:
+            response = self._call(self._stub.Predict, request)
+        except ServingError:
+            self._signatures = None  # a new version may take other features: ask again
+            raise
+        if response.model_spec.version.value != self._version:
+            self._signatures = None
+        return np.asarray(tf.make_ndarray(response.outputs["scores"]))
+
+    def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            self._raise(error)
+
+    def _raise(self, error: Any) -> NoReturn:
+        code, details = error.code(), error.details()
+        if code == grpc.StatusCode.UNAVAILABLE:
+            raise ConnectionError(
+                f"no server answers at {self.address} ({details}); `tfctr serve` starts one"
+            ) from error
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise TimeoutError(
+                f"{self.address} did not answer within {self.timeout} seconds"
+            ) from error
+        raise ServingError(code, details) from error
+
+
+def _check_names(given: Mapping[str, Any], allowed: Any, what: str = "feature") -> None:
+    for name in given:
+        if name not in allowed:
+            raise ValueError(
+                f"no {what} {name!r} in the model; there are: {', '.join(sorted(allowed))}"
+            )
+
+
+def _length(features: Mapping[str, Any]) -> int:
+    lengths = {name: len(column) for name, column in features.items()}
+    if not lengths:
+        raise ValueError("no features given")
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"columns differ in length: {found}")
+    return next(iter(lengths.values()))
+
+
+def _rank(spec: Any) -> int:
+    return len(spec.tensor_shape.dim)
+
+
+def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
+    """Values `[B]`, or lists `[B, M]` padded with missing values, as the server takes them."""
+    dtype = tf.as_dtype(spec.dtype)
+    numpy_dtype = object if dtype == tf.string else dtype.as_numpy_dtype
+    if _rank(spec) == 1:
+        return np.array([_value(name, value, dtype) for value in values], numpy_dtype)
+    rows = [_list(name, row) for row in values]
+    longest = max(map(len, rows), default=0)
+    width = spec.tensor_shape.dim[1].size
+    if width == -1:
+        width = longest
+    elif longest > width:
+        raise ValueError(
+            f"feature {name!r} takes {width} values a row, found {longest}: keep the last of a "
+            "sequence, the first of a set"
+        )
+    array = np.full((len(rows), width), MISSING[dtype], numpy_dtype)
+    for row, items in enumerate(rows):
+        for position, item in enumerate(items):
+            array[row, position] = _value(name, item, dtype)
+    return array
+
+
+def _list(name: str, row: Any) -> Sequence[Any]:
+    if row is None:
+        return ()
+    if isinstance(row, list | tuple | np.ndarray):
+        return row
+    raise TypeError(f"feature {name!r} takes a list a row, found {row!r}")
+
+
+def _value(name: str, value: Any, dtype: tf.DType) -> Any:
+    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
+        return MISSING[dtype]
+    if dtype == tf.string:
+        if isinstance(value, str):
+            return value.encode()
+        if isinstance(value, bytes):
+            return value
+        raise TypeError(f"feature {name!r} takes strings, found {value!r}")
+    number = np.integer | int if dtype == tf.int64 else np.integer | np.floating | int | float
+    if isinstance(value, number) and not isinstance(value, bool):
+        return value
+    raise TypeError(f"feature {name!r} takes {dtype.name}, found {value!r}")

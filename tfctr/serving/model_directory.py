@@ -1,0 +1,51 @@
+"""A model's directory: a folder a version, named by its number, as TF Serving reads it."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def versions(directory: Path) -> list[int]:
+    """The versions that lie in `directory`, oldest first; none if there is no such directory."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(p.name) for p in directory.iterdir() if _is_version(p))
+
+
+def publish(directory: Path, write: Callable[[Path], None]) -> Path:
+    """Adds a version that is there as a whole or not at all.
+
+    `write` fills a folder whose name TF Serving passes over; it is then renamed to one more than
+    the last version. A killed export leaves a `.tmp-*` folder behind, which may be deleted.
+
+    Returns:
+        The version's folder.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".tmp-", dir=directory))
+    try:
+        write(unfinished)
+        unfinished.chmod(0o755)  # `mkdtemp` makes it ours alone; a server may be another user
+        while True:
+            version = directory / str(max(versions(directory), default=0) + 1)
+            try:
+                unfinished.rename(version)
+                return version
+            except OSError:  # another export took this number
+                if not version.exists():
+                    raise
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def version_path(directory: Path, version: int) -> Path:
+    """The folder of `version`, which may be written with leading zeros."""
+    return next(p for p in directory.iterdir() if _is_version(p) and int(p.name) == version)
+
+
+def _is_version(path: os.PathLike[str]) -> bool:
+    path = Path(path)
+    return path.name.isascii() and path.name.isdigit() and path.is_dir()

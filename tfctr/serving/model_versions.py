@@ -1,0 +1,130 @@
+"""Which version of a model is served: the newest in its directory that loads."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow_serving.apis import get_model_status_pb2
+
+from tfctr.serving import answers
+from tfctr.serving.errors import ServingError, no_servable, not_found
+from tfctr.serving.model_directory import version_path, versions
+from tfctr.serving.served_model import ServedModel
+from tfctr.serving.warmup import read_warmup
+
+logger = logging.getLogger(__name__)
+State = get_model_status_pb2.ModelVersionStatus.State
+
+
+class ModelVersions:
+    """Follows a model's directory.
+
+    `poll` loads and warms up the newest version, and only then retires the one before. Requests
+    that hold the old one are finished by it. A version that does not load is reported and left
+    alone until its files change.
+
+    Args:
+        name: the model's name.
+        directory: holds a folder for each version.
+    """
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.directory = directory
+        self._served: ServedModel | None = None
+        self._status: dict[int, Any] = {}  # version -> ModelVersionStatus
+        self._broken: dict[int, int] = {}  # version -> when its files last changed
+
+    def get(self, version: int | None) -> ServedModel:
+        """The served version, which must be `version` if that is given.
+
+        Raises:
+            ServingError: NOT_FOUND.
+        """
+        served = self._served
+        if served is None or version not in (None, served.version):
+            raise no_servable(self.name, version)
+        return served
+
+    def status(self, version: int | None) -> list[Any]:
+        """`ModelVersionStatus` of each version seen, newest first; of `version`, if given.
+
+        Raises:
+            ServingError: NOT_FOUND.
+        """
+        seen = dict(self._status)
+        if version is None:
+            if not seen:
+                raise not_found(f"Could not find any versions of model {self.name}")
+            return [seen[number] for number in sorted(seen, reverse=True)]
+        if version not in seen:
+            raise not_found(f"Could not find version {version} of model {self.name}")
+        return [seen[version]]
+
+    def poll(self) -> None:
+        """Looks at the directory, and serves its newest version that loads.
+
+        If the served version was deleted, the newest of the others takes its place.
+        """
+        for version in reversed(versions(self.directory)):
+            if self._served is not None and version == self._served.version:
+                return
+            path = version_path(self.directory, version)
+            changed = _last_change(path)
+            if self._broken.get(version) == changed:
+                continue
+            self._set_status(version, State.LOADING)
+            try:
+                loaded = ServedModel(self.name, version, path)
+                _warm_up(loaded, path)
+            except Exception as error:  # whatever it is, the version before goes on
+                logger.error("model %s: version %d does not load: %s", self.name, version, error)
+                self._broken[version] = changed
+                self._set_status(version, State.END, error)
+                continue
+            retired, self._served = self._served, loaded
+            self._set_status(version, State.AVAILABLE)
+            if retired is not None:
+                self._set_status(retired.version, State.END)
+            logger.info("model %s: serving version %d", self.name, version)
+            return
+
+    def require(self) -> None:
+        """Raises ValueError if no version is served."""
+        if self._served is None:
+            why = [f"version {v}: {s.status.error_message}" for v, s in self._status.items()]
+            raise ValueError(
+                f"model {self.name!r}: {self.directory} holds no version that loads: "
+                + ("; ".join(why) if why else "export a model there first")
+            )
+
+    def _set_status(self, version: int, state: int, error: Exception | None = None) -> None:
+        status = get_model_status_pb2.ModelVersionStatus(version=version, state=state)
+        if error is not None:
+            status.status.error_code = tf.errors.UNKNOWN
+            status.status.error_message = f"{type(error).__name__}: {error}"
+        else:
+            status.status.error_code = tf.errors.OK
+        self._status[version] = status
+
+
+def _last_change(path: Path) -> int:
+    """Nanoseconds of the newest file; 0 if the folder went away meanwhile."""
+    try:
+        return max(p.stat().st_mtime_ns for p in (path, *path.rglob("*")))
+    except FileNotFoundError:
+        return 0
+
+
+def _warm_up(model: ServedModel, path: Path) -> None:
+    for log in read_warmup(path):
+        answer, request = {
+            "predict_log": (answers.predict, log.predict_log.request),
+            "classify_log": (answers.classify, log.classify_log.request),
+            "regress_log": (answers.regress, log.regress_log.request),
+        }[log.WhichOneof("log_type")]
+        try:
+            answer(model, request)
+        except ServingError as error:
+            raise ValueError(f"warm-up request failed: {error}") from error

@@ -1,0 +1,180 @@
+"""A server for a laptop and for tests, that answers as TF Serving does."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+from tensorflow_serving.apis import (
+    model_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+)
+
+from tfctr.serving import answers
+from tfctr.serving.errors import ServingError
+from tfctr.serving.model_versions import ModelVersions
+from tfctr.serving.rest import RestServer
+
+logger = logging.getLogger(__name__)
+
+
+class Server:
+    """Serves models over gRPC (PredictionService, ModelService) and REST until `stop`.
+
+        with Server({"movielens": "saved_models/movielens-dcnv2"}) as server:
+            server.wait()
+
+    Args:
+        models: each model's directory by its name.
+        host: address to listen on; loopback by default: there is no authentication.
+        grpc_port: int. 0 takes any free port. Defaults to 8500.
+        rest_port: int. 0 takes any free port. Defaults to 8501.
+        max_request_bytes: int. A larger request is answered RESOURCE_EXHAUSTED, or 413.
+        poll_seconds: float. How often the directories are looked at for new versions.
+
+    Attributes:
+        grpc_port, rest_port: the ports in use once started.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, str | Path],
+        host: str = "127.0.0.1",
+        grpc_port: int = 8500,
+        rest_port: int = 8501,
+        max_request_bytes: int = 16 * 1024 * 1024,
+        poll_seconds: float = 1.0,
+    ) -> None:
+        self.host = host
+        self.grpc_port = grpc_port
+        self.rest_port = rest_port
+        self.max_request_bytes = max_request_bytes
+        self.poll_seconds = poll_seconds
+        self._models = {name: ModelVersions(name, Path(path)) for name, path in models.items()}
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> "Server":
+        """Loads the models, then listens.
+
+        Raises:
+            ValueError: a model's directory holds no version that loads.
+            OSError: a port is taken.
+        """
+        for model in self._models.values():
+            model.poll()
+            model.require()
+        self._grpc = self._start_grpc()
+        try:
+            self._rest = RestServer(
+                (self.host, self.rest_port), self._models, self.max_request_bytes
+            )
+        except OSError as error:
+            self._grpc.stop(None)
+            raise OSError(
+                f"rest_port: {self.host}:{self.rest_port} can't be listened on ({error.strerror}); "
+                "0 takes a free port"
+            ) from error
+        self.rest_port = self._rest.server_port
+        self._threads = [
+            threading.Thread(target=self._rest.serve_forever, daemon=True),
+            threading.Thread(target=self._poll, daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def stop(self, grace_seconds: float = 5.0) -> None:
+        """Refuses new requests and finishes those in flight, for `grace_seconds` at most."""
+        self._stopping.set()
+        self._grpc.stop(grace_seconds).wait()
+        self._rest.shutdown()
+        self._rest.server_close()
+        for thread in self._threads:
+            thread.join()
+
+    def wait(self) -> None:
+        """Returns when the server was stopped, or interrupted."""
+        self._stopping.wait()
+
+    def __enter__(self) -> "Server":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start_grpc(self) -> grpc.Server:
+        server = grpc.server(
+            futures.ThreadPoolExecutor(os.cpu_count()),
+            options=[
+                ("grpc.max_receive_message_length", self.max_request_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # else a second server would share the port unnoticed
+            ],
+        )
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            _PredictionService(self._models), server
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            _ModelService(self._models), server
+        )
+        try:
+            self.grpc_port = server.add_insecure_port(f"{self.host}:{self.grpc_port}")
+        except RuntimeError as error:
+            raise OSError(
+                f"grpc_port: {self.host}:{self.grpc_port} can't be listened on; is another server "
+                "running? 0 takes a free port"
+            ) from error
+        server.start()
+        return server
+
+    def _poll(self) -> None:
+        while not self._stopping.wait(self.poll_seconds):
+            for model in self._models.values():
+                try:
+                    model.poll()
+                except OSError as error:  # e.g. a directory that can't be read for now
+                    logger.error("model %s: %s", model.name, error)
+
+
+def _answering(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """A method of a gRPC service from `answer(models, request)`."""
+
+    def method(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return answer(self.models, request)
+        except ServingError as error:
+            context.abort(error.code, error.message)
+        except Exception as error:
+            logger.exception("a request failed")
+            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"[:2000])
+
+    return method
+
+
+def _unimplemented(_: object, request: Any) -> Any:
+    name = type(request).__name__
+    raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"{name} is for the real TF Serving")
+
+
+class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    def __init__(self, models: Mapping[str, ModelVersions]) -> None:
+        self.models = models
+
+    Predict = _answering(lambda m, r: answers.predict(answers.find(m, r), r))
+    Classify = _answering(lambda m, r: answers.classify(answers.find(m, r), r))
+    Regress = _answering(lambda m, r: answers.regress(answers.find(m, r), r))
+    GetModelMetadata = _answering(lambda m, r: answers.model_metadata(answers.find(m, r), r))
+    MultiInference = _answering(_unimplemented)
+
+
+class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, models: Mapping[str, ModelVersions]) -> None:
+        self.models = models
+
+    GetModelStatus = _answering(answers.model_status)
+    HandleReloadConfigRequest = _answering(_unimplemented)

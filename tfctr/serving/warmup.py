@@ -1,0 +1,133 @@
+"""Requests that TF Serving runs before it serves a version, so that no user pays the first ones.
+
+The file is a TFRecord of `tensorflow_serving.PredictionLog`, found by the server under
+`assets.extra/tf_serving_warmup_requests`.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    classification_pb2,
+    predict_pb2,
+    prediction_log_pb2,
+    regression_pb2,
+)
+
+from tfctr.schema import TOKEN_KINDS, Schema
+from tfctr.serving.raw_features import raw_dtype
+
+FILE_NAME = "tf_serving_warmup_requests"
+BATCH_SIZES = (1, 100)  # of `rank`: candidates of one request
+
+
+def write_warmup(
+    folder: Path,
+    model_name: str,
+    schema: Schema,
+    vocabularies: Mapping[str, Path],
+    signatures: list[str],
+) -> Path:
+    """Writes a request for each of `signatures` and `BATCH_SIZES` with the most frequent tokens.
+
+    Args:
+        folder: `assets.extra` of the version.
+        model_name: what the requests ask for.
+        schema: of the model.
+        vocabularies: the vocabulary file of each feature that has tokens.
+        signatures: their names.
+
+    Returns:
+        The file.
+    """
+    tokens = {name: _first_tokens(path) for name, path in vocabularies.items()}
+    path = folder / FILE_NAME
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for size in BATCH_SIZES:
+            columns = {f.name: _column(f, tokens.get(f.name, []), size) for f in schema.inputs}
+            for signature in signatures:
+                log = _request(signature, schema, columns)
+                for kind in ("predict_log", "classify_log", "regress_log"):
+                    if log.HasField(kind):
+                        spec = getattr(log, kind).request.model_spec
+                        spec.name, spec.signature_name = model_name, signature
+                writer.write(log.SerializeToString())
+    return path
+
+
+def read_warmup(version: Path) -> Iterator[Any]:
+    """The requests of a version's folder, as `PredictionLog`s; none if it has no such file."""
+    path = version / "assets.extra" / FILE_NAME
+    if path.exists():
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            yield prediction_log_pb2.PredictionLog.FromString(record)
+
+
+def _first_tokens(path: Path) -> list[bytes]:
+    with path.open("rb") as lines:
+        return [line.removesuffix(b"\n") for line in islice(lines, max(BATCH_SIZES))]
+
+
+def _column(feature: Any, tokens: list[bytes], size: int) -> np.ndarray:
+    """Raw values `[size]` or `[size, max_length]`: the tokens in turn; the mean of a number."""
+    if not isinstance(feature, TOKEN_KINDS):
+        return np.full(size, feature.mean or 0.0, np.float32)
+    values: list[Any] = list(tokens) or [b"0"]
+    if feature.dtype == "int":
+        values = [int(value) for value in values]
+    shape = (size, feature.max_length) if feature.is_list else (size,)
+    dtype = np.int64 if feature.dtype == "int" else object
+    return np.resize(np.array(values, dtype), shape)
+
+
+def _request(signature: str, schema: Schema, columns: Mapping[str, np.ndarray]) -> Any:
+    if signature == "classify":
+        request = classification_pb2.ClassificationRequest()
+        request.input.example_list.examples.extend(_examples(columns))
+        return prediction_log_pb2.PredictionLog(
+            classify_log=prediction_log_pb2.ClassifyLog(request=request)
+        )
+    if signature == "regress":
+        request = regression_pb2.RegressionRequest()
+        request.input.example_list.examples.extend(_examples(columns))
+        return prediction_log_pb2.PredictionLog(
+            regress_log=prediction_log_pb2.RegressLog(request=request)
+        )
+    request = predict_pb2.PredictRequest()
+    if signature == "examples":
+        serialized = [example.SerializeToString() for example in _examples(columns)]
+        request.inputs["examples"].CopyFrom(tf.make_tensor_proto(serialized))
+    else:
+        for feature in schema.inputs:
+            values = columns[feature.name]
+            if signature == "rank":
+                values = values[np.newaxis] if feature.side == "item" else values[:1]
+            request.inputs[feature.name].CopyFrom(
+                tf.make_tensor_proto(values, raw_dtype(feature), values.shape)
+            )
+    return prediction_log_pb2.PredictionLog(
+        predict_log=prediction_log_pb2.PredictLog(request=request)
+    )
+
+
+def _examples(columns: Mapping[str, np.ndarray]) -> list[Any]:
+    return [
+        example({name: np.ravel(column[row]) for name, column in columns.items()})
+        for row in range(max(map(len, columns.values())))
+    ]
+
+
+def example(row: Mapping[str, np.ndarray]) -> Any:
+    """A `tf.train.Example` of raw values: an array of bytes, ints or floats a feature."""
+    message = tf.train.Example()
+    for name, values in row.items():
+        feature = message.features.feature[name]
+        kind = {"i": feature.int64_list, "f": feature.float_list}.get(
+            values.dtype.kind, feature.bytes_list
+        )
+        kind.value.extend(values.tolist())
+    return message
