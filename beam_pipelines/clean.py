@@ -1,10 +1,10 @@
 """From raw pieces of a log to typed columns: joins, labels, and bad rows set aside."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 
 import apache_beam as beam
 import numpy as np
@@ -14,10 +14,10 @@ from pyarrow import feather
 
 from tfctr.config import ConfigError, DataConfig
 from tfctr.data import files
-from tfctr.data.conform import conform, reason, to_double, to_int
+from tfctr.data.conform import Conformed, conform, reason, to_double, to_int
 from tfctr.data.delimited import Rows
 from tfctr.data.sources import Piece, Reader, Source, open_source
-from tfctr.schema import Categorical, Text
+from tfctr.schema import Categorical
 
 ROW = "row_id"  # int64: the row's place in the log, over all files in order
 TIME = "time"  # int64
@@ -25,7 +25,18 @@ LABEL = "label"  # float32: 1 click, 0 none
 USER_KEY = "user_key"  # int64: tells users apart, those that no vocabulary holds too
 RESERVED = (ROW, TIME, LABEL, USER_KEY)
 
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6}
 MAX_TIME = 4_102_444_800  # 2100-01-01 in seconds; later times are mistakes of unit
+
+
+@dataclass(frozen=True)
+class JoinedTable:
+    """A table of users or items: good rows, no key twice."""
+
+    keys: pa.Array
+    features: pa.Table  # a row a key
+    rows: int  # read
+    bad: list[tuple[int, str, str]]  # (row, reason, the row as found)
 
 
 @dataclass(frozen=True)
@@ -84,131 +95,158 @@ class Cleaner:
         return homes
 
     @cached_property
-    def tables(self) -> dict[str, tuple[pa.Array, pa.Table, Rows]]:
-        """Joined table -> (keys, features, what was read)."""
+    def tables(self) -> dict[str, JoinedTable]:
+        """By name.
+
+        Raises:
+            ConfigError: a table has no good row.
+        """
         return {name: self._load(name, reader) for name, (reader, _) in self.source.tables.items()}
 
-    def _load(self, name: str, reader: Reader) -> tuple[pa.Array, pa.Table, Rows]:
-        key = self._key_feature(name)
-        features = self.homes[name]
-        wanted = _unique([key.source_column] + [f.source_column for f in features])
-        parts, bad, first = [], [], 0
+    def _load(self, name: str, reader: Reader) -> JoinedTable:
+        key, features = self._key(name), self.homes[name]
+        wanted = _unique([key.source_column] + [feature.source_column for feature in features])
+        typed: list[pa.Table] = []
+        bad: list[tuple[int, str, str]] = []
+        first = 0
         for piece in reader.pieces():
             rows = reader.read(piece, wanted)
-            columns = {key.name: key} | {f.name: f for f in features}
-            parts.append(_typed(rows, list(columns.values())))
+            columns, checks = _typed(rows.table, [key, *features], {key.name})
+            found = _set_aside(rows, columns, checks)
+            typed.append(_count_from(first, found))
             bad += [(first + number, why, text) for number, why, text in rows.bad]
             first += reader.count(piece)
-        table = pa.concat_tables(parts).combine_chunks()
+        if not sum(found.num_rows for found in typed):
+            why = f"; the first of {len(bad)} bad ones: {bad[0][1]}" if bad else ""
+            raise ConfigError(f"source.{name}: the table has no good row{why}")
+        table = pa.concat_tables(typed).combine_chunks()
         keys = table[key.name].combine_chunks()
-        again = np.ones(len(keys), dtype=bool)
-        again[np.unique(pc.index_in(keys, value_set=keys).to_numpy(), return_index=True)[1]] = False
-        again |= keys.is_null().to_numpy(zero_copy_only=False)
+        again = pc.index_in(keys, value_set=keys).to_numpy() != np.arange(len(keys))
         for i in np.flatnonzero(again):
-            shown = keys[int(i)].as_py()
-            why = (
-                f"{key.source_column}: missing"
-                if shown is None
-                else (f"{key.source_column}: {shown!r} stands in an earlier row too")
-            )
-            bad.append((int(i), why, str(shown)))
+            why = f"{key.source_column}: an earlier row has the same key"
+            bad.append((table[ROW][i].as_py(), why, _shown(table.drop_columns([ROW]), int(i))))
         kept = pa.array(~again)
-        return keys.filter(kept), table.filter(kept), Rows(table, np.arange(0), bad)
+        return JoinedTable(keys.filter(kept), table.filter(kept), first, sorted(bad))
 
-    def _key_feature(self, name: str) -> Any:
-        """The join key as a feature: typed as the feature that reads the same column, if any."""
+    def _key(self, name: str) -> Categorical:
+        """The join key, typed as the feature that reads the same column, if there is one."""
         column = self.source.tables[name][1]
         for feature in self.features:
             if isinstance(feature, Categorical) and feature.source_column == column:
                 return feature
-        return Categorical(name=f"{name}_key", side="context", column=column)
+        # No feature of a config can have this name.
+        return Categorical.model_construct(name=f"key of {name}", side="context", column=column)
 
     def clean(self, piece: Piece) -> tuple[pa.Table, Rows, dict[str, int]]:
         """Typed rows with `row_id` counted within the piece, the raw rows with all that is bad,
         and counts."""
         events = self.homes["events"]
-        keys = {name: self._key_feature(name) for name in self.source.tables}
+        keys = {name: self._key(name) for name in self.source.tables}
+        needed = list({feature.name: feature for feature in [*events, *keys.values()]}.values())
         wanted = _unique(
             [self.config.label.column, self.config.time.column]
-            + [key.source_column for key in keys.values()]
-            + [feature.source_column for feature in events]
+            + [feature.source_column for feature in needed]
         )
         rows = self.source.events.read(piece, wanted)
         counts = {"read": len(rows.numbers) + len(rows.bad)}
-        needed = {f.name: f for f in [*events, *keys.values()]}
         required = {self.config.user, self.config.item} | {key.name for key in keys.values()}
-        table = _typed(rows, list(needed.values()), required - {None}, self._label_and_time)
+        columns, checks = _typed(rows.table, needed, required)
+        columns[LABEL], check = self._label(rows.table)
+        columns[TIME], late = self._time(rows.table)
+        table = _set_aside(rows, columns, [check, late, *checks])
+        counts["bad"] = len(rows.bad)
         dropped = pc.is_null(table[LABEL])  # values that the config leaves out
         counts["dropped"] = pc.sum(dropped).as_py() or 0
-        table = table.filter(pc.invert(dropped))
-        columns = {name: table[name] for name in table.column_names}
+        if counts["dropped"]:
+            table = table.filter(pc.invert(dropped))
+        joined = {name: table[name] for name in table.column_names}
         for name, key in keys.items():
-            known, joined, _ = self.tables[name]
-            place = pc.index_in(table[key.name].combine_chunks(), value_set=known)
+            other = self.tables[name]
+            place = pc.index_in(table[key.name].combine_chunks(), value_set=other.keys)
             counts[f"unmatched_{name}"] = place.null_count
             for feature in self.homes[name]:
-                columns[feature.name] = joined[feature.name].take(place)
+                joined[feature.name] = other.features[feature.name].take(place)
         order = [ROW, TIME, LABEL] + [feature.name for feature in self.features]
-        counts["bad"] = len(rows.bad)
-        return pa.table({name: columns[name] for name in order}).combine_chunks(), rows, counts
+        return pa.table({name: joined[name] for name in order}).combine_chunks(), rows, counts
 
-    def _label_and_time(self, table: pa.Table) -> dict[str, tuple[pa.Array, np.ndarray, str]]:
-        """The two columns, each with its bad rows and what is wrong with them."""
-        label, config = self.config.label, self.config
-        values, bad = to_double(table[label.column].combine_chunks())
+    def _label(self, raw: pa.Table) -> tuple[pa.Array, "Check"]:
+        """float32, null where the row is to be dropped."""
+        label = self.config.label
+        values, bad = _of_column("label", raw, label.column, to_double)
         numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
         wrong = np.isnan(numbers) if bad is None else np.isnan(numbers) | bad
         if label.positive_above is None:
             wrong |= ~np.isin(numbers, [0.0, 1.0, *label.drop])
-            why = f"{label.column}: the label must be 0 or 1"
-            clicks = numbers
+            why, clicks = "the label must be 0 or 1", numbers
         else:
-            why = f"{label.column}: the label must be a number"
-            clicks = (numbers > label.positive_above).astype(np.float64)
-        left_out = np.isin(numbers, label.drop)
-        clicks_array = pa.array(clicks.astype(np.float32), mask=left_out & ~wrong)
-        seconds = {"s": 1, "ms": 10**3, "us": 10**6}[config.time.unit]
-        times, bad = to_int(table[config.time.column].combine_chunks())
-        moments = times.fill_null(-1).to_numpy(zero_copy_only=False)
-        late = (moments < 0) | (moments >= MAX_TIME * seconds)
-        late = late if bad is None else late | bad
-        when = f"{config.time.column}: not a time in {config.time.unit} between 1970 and 2100"
-        return {LABEL: (clicks_array, wrong, why), TIME: (times.fill_null(0), late, when)}
+            why, clicks = "the label must be a number", numbers > label.positive_above
+        left_out = np.isin(numbers, label.drop) & ~wrong
+        return pa.array(clicks.astype(np.float32), mask=left_out), (wrong, f"{label.column}: {why}")
+
+    def _time(self, raw: pa.Table) -> tuple[pa.Array, "Check"]:
+        """int64 in the config's unit."""
+        time = self.config.time
+
+        def to_time(column: pa.Array) -> Conformed:
+            if pa.types.is_timestamp(column.type):
+                column = column.cast(pa.timestamp(time.unit, column.type.tz), safe=False)
+                return column.cast(pa.int64()), None
+            return to_int(column)
+
+        values, bad = _of_column("time", raw, time.column, to_time)
+        moments = values.fill_null(-1).to_numpy()
+        late = (moments < 0) | (moments >= MAX_TIME * UNITS[time.unit])
+        why = f"{time.column}: not a time in {time.unit} between 1970 and 2100"
+        return values.fill_null(0), (late if bad is None else late | bad, why)
+
+
+Check: TypeAlias = tuple[np.ndarray | None, str]  # which rows are bad, and why
+
+
+def _of_column(
+    key: str, raw: pa.Table, name: str, conform: Callable[[pa.Array], Conformed]
+) -> Conformed:
+    column = raw[name]
+    try:
+        return conform(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+    except TypeError as error:
+        raise ConfigError(f"{key}: reads column {name!r} of {error}") from None
 
 
 def _typed(
-    rows: Rows, features: list[Any], required: Any = frozenset(), more: Any = None
-) -> pa.Table:
-    """The features' columns of the good rows; what is bad is added to `rows.bad`."""
-    raw = rows.table
-    checked: dict[str, tuple[pa.Array, np.ndarray | None, str]] = {}
+    raw: pa.Table, features: list[Any], required: Any
+) -> tuple[dict[str, pa.Array], list[Check]]:
+    """The features' columns, and what is wrong with them."""
+    columns: dict[str, pa.Array] = {}
+    checks: list[Check] = []
     for feature in features:
-        column = raw[feature.source_column]
-        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        try:
-            values, bad = conform(feature, column)
-        except TypeError as error:
-            raise ConfigError(
-                f"features: {feature.name!r} reads column {feature.source_column!r} of {error}"
-            ) from None
-        checked[feature.name] = (values, bad, f"{feature.source_column}: {reason(feature)}")
+        key, column = f"features: {feature.name!r}", feature.source_column
+        values, bad = _of_column(key, raw, column, partial(conform, feature))
+        columns[feature.name] = values
+        checks.append((bad, f"{column}: {reason(feature)}"))
         if feature.name in required and values.null_count:
             missing = values.is_null().to_numpy(zero_copy_only=False)
-            checked[f"{feature.name} "] = (values, missing, f"{feature.source_column}: missing")
-    if more is not None:
-        checked |= more(raw)
+            checks.append((missing, f"{column}: missing"))
+    return columns, checks
+
+
+def _set_aside(rows: Rows, columns: dict[str, pa.Array], checks: list[Check]) -> pa.Table:
+    """The good rows' columns, `row_id` first; bad rows are added to `rows.bad`."""
     spoilt = np.zeros(len(rows.numbers), dtype=bool)
-    for _, bad, why in checked.values():
-        if bad is None:
-            continue
-        for i in np.flatnonzero(bad & ~spoilt):
-            rows.bad.append((int(rows.numbers[i]), why, _shown(raw, int(i))))
-        spoilt |= bad
+    for bad, why in checks:
+        if bad is not None:
+            for i in np.flatnonzero(bad & ~spoilt):
+                rows.bad.append((int(rows.numbers[i]), why, _shown(rows.table, int(i))))
+            spoilt |= bad
     rows.bad.sort()
-    columns = {ROW: pa.array(rows.numbers, pa.int64())}
-    columns |= {name: values for name, (values, _, _) in checked.items() if name.strip() == name}
-    table = pa.table(columns)
+    table = pa.table({ROW: pa.array(rows.numbers, pa.int64()), **columns})
     return table.filter(pa.array(~spoilt)) if spoilt.any() else table
+
+
+def _count_from(first: int, table: pa.Table) -> pa.Table:
+    """`row_id` counted from the log's first row, not the piece's."""
+    place = table.column_names.index(ROW)
+    return table.set_column(place, ROW, pc.add(table[ROW], first))
 
 
 def _shown(raw: pa.Table, i: int) -> str:
@@ -232,8 +270,7 @@ class _CleanPiece(beam.DoFn):
     def process(self, piece: Piece, first_rows: dict[int, int]) -> Iterator[Any]:
         table, rows, counts = self.cleaner.clean(piece)
         first = first_rows[piece.index]
-        place = table.column_names.index(ROW)
-        table = table.set_column(place, ROW, pc.add(table[ROW], first))
+        table = _count_from(first, table)
         path = f"{self.folder}/staged/{piece.index:05d}.feather"
         sink = pa.BufferOutputStream()
         feather.write_feather(table, sink, compression="lz4")

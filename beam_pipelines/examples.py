@@ -7,6 +7,7 @@ ones are valid protobuf). So rows are copies of a template, filled in column by 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import google_crc32c
 import numpy as np
@@ -94,7 +95,7 @@ def _encode_chunk(
     size += len(prefix) - 12
     length = size.astype("<u8").view(np.uint8).reshape(num_rows, 8)
     head[:, :8] = length
-    head[:, 8:12] = _length_checksums(length)
+    head[:, 8:12] = _length_checksums(size)
     return _assemble(head, text_headers, bodies, size)
 
 
@@ -122,10 +123,10 @@ def _assemble(
     content = out.tobytes()  # the checksum takes nothing but bytes
     checksum = google_crc32c.value
     edges = starts.tolist()
-    crcs = [checksum(content[a + 12 : b - 4]) for a, b in zip(edges, edges[1:], strict=False)]
+    crcs = [checksum(content[a + 12 : b - 4]) for a, b in pairwise(edges)]
     masked = _masked(np.array(crcs, dtype=np.uint32)).view(np.uint8).reshape(-1, 4)
     out[starts[1:, None] - 4 + np.arange(4)] = masked
-    return memoryview(out)
+    return out.data
 
 
 def _number_entry(field: Field) -> tuple[bytes, int]:
@@ -199,10 +200,11 @@ def _tag(number: int, size: int) -> bytes:
     return bytes([number << 3 | 2]) + length + bytes([size])
 
 
-def _length_checksums(lengths: np.ndarray) -> np.ndarray:
-    distinct, inverse = np.unique(lengths, axis=0, return_inverse=True)
-    crcs = np.array([google_crc32c.value(row.tobytes()) for row in distinct], dtype=np.uint32)
-    return _masked(crcs).view(np.uint8).reshape(-1, 4)[inverse.reshape(-1)]
+def _length_checksums(sizes: np.ndarray) -> np.ndarray:
+    distinct, inverse = np.unique(sizes, return_inverse=True)
+    packed = distinct.astype("<u8")
+    crcs = np.array([google_crc32c.value(size.tobytes()) for size in packed], dtype=np.uint32)
+    return _masked(crcs).view(np.uint8).reshape(-1, 4)[inverse]
 
 
 def _masked(crcs: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What is learned from training rows: vocabularies by count, and statistics of numbers."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import apache_beam as beam
 import numpy as np
@@ -14,7 +14,7 @@ from tfctr.data import files
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import Numeric, Schema
 
-Counts = pa.Table  # columns token, count
+Counts: TypeAlias = pa.Table  # columns token, count
 
 
 class CountTokens(beam.CombineFn):
@@ -50,10 +50,8 @@ class FitVocabularies(beam.PTransform):
     """`SplitPiece` -> one `(name, {tokens, vocabulary_size})` a vocabulary, its file written.
 
     A vocabulary belongs to the feature of its name; features that share it add no tokens. Order:
-    most frequent first, equal counts by token, so ids are the same on every run.
-
-    Raises:
-        ValueError: a feature has no token at all in the training rows.
+    most frequent first, equal counts by token, so ids are the same on every run. `tokens` counts
+    the distinct ones, rare ones included.
     """
 
     def __init__(self, schema: Schema, folder: str) -> None:
@@ -86,11 +84,6 @@ def _write_vocabulary(
 ) -> tuple[str, dict[str, int]]:
     name, counts = counted
     kept = counts.filter(pc.greater_equal(counts["count"], owners[name].min_count))
-    if kept.num_rows == 0:
-        raise ValueError(
-            f"feature {name!r}: none of {counts.num_rows} distinct values of the training rows "
-            f"occurs min_count = {owners[name].min_count} times; lower it, or leave the feature out"
-        )
     kept = kept.sort_by([("count", "descending"), ("token", "ascending")])
     vocabulary = Vocabulary(kept["token"].combine_chunks())
     files.write(f"{folder}/vocabularies/{name}.txt", vocabulary.to_bytes())
@@ -98,9 +91,10 @@ def _write_vocabulary(
 
 
 class FitNumbers(beam.PTransform):
-    """`SplitPiece` -> one `(name, {mean, std, min, max, missing[, boundaries]})` a numeric feature.
+    """`SplitPiece` -> one `(name, {missing, mean, std, min, max[, boundaries]})` a numeric feature.
 
-    Of training rows; `missing` is a share.
+    Of training rows, as the float32 that their Examples hold; `missing` is a share. Where all are
+    missing, there is nothing else.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -116,7 +110,7 @@ class FitNumbers(beam.PTransform):
         )
         bins = (
             columns
-            | "Bits" >> beam.MapTuple(_present_bits)
+            | "Bits" >> beam.FlatMapTuple(_bits_to_cut, self.features)
             | "CountBins" >> beam.CombinePerKey(Histogram(max_bins=1 << 16))
         )
         return (
@@ -129,15 +123,22 @@ class FitNumbers(beam.PTransform):
 def _numbers(piece: SplitPiece, names: tuple[str, ...]) -> Iterator[tuple[str, int, np.ndarray]]:
     table = piece.columns(list(names)).filter(pa.array(piece.split() == TRAIN))
     for name in names:
-        yield name, piece.index, table[name].to_numpy().astype(np.float64)
+        yield name, piece.index, table[name].to_numpy().astype(np.float32)
 
 
-def _present_bits(name: str, index: int, values: np.ndarray) -> tuple[str, np.ndarray]:
-    return name, ordered_bits(values[~np.isnan(values)])
+def _bits_to_cut(
+    name: str, _: int, values: np.ndarray, features: dict[str, Numeric]
+) -> Iterator[tuple[str, np.ndarray]]:
+    if _needs_boundaries(features[name]):
+        yield name, ordered_bits(values[~np.isnan(values)])
+
+
+def _needs_boundaries(feature: Numeric) -> bool:
+    return feature.transform == "bucketize" and feature.boundaries is None
 
 
 def _moments(name: str, index: int, values: np.ndarray) -> tuple[str, tuple[float, ...]]:
-    present = values[~np.isnan(values)]
+    present = values[~np.isnan(values)].astype(np.float64)
     if not len(present):
         return name, (index, len(values), 0, 0.0, 0.0, np.inf, -np.inf)
     mean = float(present.mean())
@@ -159,23 +160,19 @@ def _summarise(
             squares += part_squares + delta**2 * count * n / (count + n)
             count += n
             mean += delta * n / count
+    summary: dict[str, Any] = {"missing": (rows - count) / max(rows, 1)}
     if not count:
-        raise ValueError(f"feature {name!r} has no value in the training rows; leave it out")
-    summary = {
-        "mean": mean,
-        "std": float(np.sqrt(squares / count)),
-        "min": float(low),
-        "max": float(high),
-        "missing": 1 - count / rows,
-    }
-    feature = features[name]
-    if feature.transform == "bucketize" and feature.boundaries is None:
-        summary["boundaries"] = _boundaries(found["bins"][0], feature.num_buckets, float(low))
+        return name, summary
+    summary |= {"mean": mean, "std": float(np.sqrt(squares / count))}
+    summary |= {"min": float(low), "max": float(high)}
+    if _needs_boundaries(features[name]):
+        (bins,) = found["bins"]
+        summary["boundaries"] = _boundaries(bins, features[name].num_buckets, float(low))
     return name, summary
 
 
 def _boundaries(state: Any, num_buckets: int, low: float) -> list[float]:
-    """Edges of buckets of equal counts, as float32; fewer where values repeat."""
+    """Edges of buckets of equal counts; fewer where values repeat."""
     edges = quantiles(state, [i / num_buckets for i in range(1, num_buckets)])
-    found = from_ordered_bits(np.array(edges)).astype(np.float32).tolist()
+    found = from_ordered_bits(np.array(edges)).tolist()
     return sorted({edge for edge in found if edge > low}) or [low]

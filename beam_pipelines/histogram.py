@@ -46,35 +46,41 @@ def quantiles(state: State, shares: Sequence[float]) -> list[int]:
     """For each share the least bin edge `v` such that at least that share of values is below `v`.
 
     With one bin a value: the first value that is not among the smallest `share` of them, all
-    equal ones kept together above the cut.
+    equal ones kept together above the cut. A share of 1 is cut above all values; without any
+    value, every edge is 0.
     """
     bits, bins, counts = state
     below = np.cumsum(counts)
     edges = []
     for share in shares:
         # The bin that holds the value of this rank; it and all after it lie behind the cut.
-        place = int(np.searchsorted(below, share * below[-1], side="right"))
-        edges.append(int(bins[min(place, len(bins) - 1)]) << bits)
+        rank = round(share * int(below[-1]), 6) if len(bins) else 0  # 0.29 * 100 is below 29
+        place = int(np.searchsorted(below, rank, side="right"))
+        edge = int(bins[place]) if place < len(bins) else int(bins[-1]) + 1 if len(bins) else 0
+        edges.append(edge << bits)
     return edges
 
 
 def _merge(bins: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    distinct, place = np.unique(bins, return_inverse=True)
-    total = np.zeros(len(distinct), np.int64)
-    np.add.at(total, place.reshape(-1), counts)
-    return distinct, total
+    if not len(bins):
+        return bins, counts
+    order = np.argsort(bins, kind="stable")
+    bins, counts = bins[order], counts[order]
+    first = np.flatnonzero(np.r_[True, bins[1:] != bins[:-1]])
+    return bins[first], np.add.reduceat(counts, first)
 
 
 def ordered_bits(values: np.ndarray) -> np.ndarray:
-    """Floats as int64 that sort alike."""
-    return _flip((values.astype(np.float64) + 0.0).view(np.int64))  # + 0.0: no negative zero
+    """float32 as int64 that sort alike."""
+    # + 0: no negative zero
+    return _flip((values.astype(np.float32) + np.float32(0)).view(np.int32)).astype(np.int64)
 
 
 def from_ordered_bits(bits: np.ndarray) -> np.ndarray:
-    """The floats again."""
-    return _flip(bits.astype(np.int64)).view(np.float64)
+    """The float32 again."""
+    return _flip(bits.astype(np.int32)).view(np.float32)
 
 
 def _flip(bits: np.ndarray) -> np.ndarray:
     """Negative floats have a sign bit and rise with their size: reversed, they fall with it."""
-    return np.where(bits < 0, np.int64(-(2**63)) - bits - 1, bits)
+    return np.where(bits < 0, np.int32(-(2**31)) - bits - np.int32(1), bits)

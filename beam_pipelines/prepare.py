@@ -8,9 +8,9 @@ takes any of Beam's own options as well: `--runner`, `--setup_file=./setup.py`, 
 import argparse
 import logging
 import platform
+import re
 import sys
 import uuid
-from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,13 +20,16 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from pyarrow import fs
 
 import tfctr
-from beam_pipelines.clean import Clean, Staged, tally, write_dead_letters
+from beam_pipelines.clean import Clean, Cleaner, Staged, tally, write_dead_letters
 from beam_pipelines.fit import FitNumbers, FitVocabularies
 from beam_pipelines.shards import Shard, WriteShards
 from beam_pipelines.split import SPLITS, AssignSplits
 from tfctr.config import ConfigError, DataConfig, digest, load_data
 from tfctr.data import files
 from tfctr.data.manifest import DataError, write_manifest
+from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS, Numeric, Schema
+
+OLD = ".old"  # the dataset that is being replaced, for the moment between two moves
 
 
 class Prepare(beam.PTransform):
@@ -123,31 +126,21 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
         ConfigError: the config does not fit the source.
         DataError: too many bad rows, or a split without rows.
     """
-    args = list(beam_args or [])
-    if not any(arg.startswith("--runner") for arg in args):
-        args.append("--runner=FnApiRunner")  # DirectRunner would first try to download another
-    if not any(arg.startswith("--job_name") for arg in args):
-        args.append(f"--job_name=tfctr-prepare-{config.name.lower()}")
-    options = PipelineOptions(args)
-    options.view_as(SetupOptions).save_main_session = False
-    folder = f"{output.rstrip('/')}.tmp-{uuid.uuid4().hex[:8]}"
-    system, inner = files.filesystem(folder)
+    output = output.rstrip("/")
+    system, target = files.filesystem(output)
+    _refuse_to_replace(system, target)
+    _clear_leftovers(system, target)
+    folder = f"{output}.tmp-{uuid.uuid4().hex[:8]}"
+    made = files.filesystem(folder)[1]
     try:
-        job = Prepare(config, folder)
-        clean = Clean(config, folder)
-        with beam.Pipeline(options=options) as pipeline:
-            _ = (
-                pipeline
-                | "Prepare" >> job
-                | "WriteSummary" >> beam.Map(write_manifest, f"{folder}/summary.json")
-            )
-        summary = files.read_json(f"{folder}/summary.json")
-        tables = _table_dead_letters(clean, folder)
+        cleaner = Cleaner(config)
+        tables = _tables(cleaner, folder)
+        summary = _run(config, folder, beam_args or [])
         manifest = {
             "format": 1,
             "config": config.model_dump(mode="json"),
             "config_digest": digest(config),
-            "inputs": clean.cleaner.source.fingerprint(),
+            "inputs": cleaner.source.fingerprint(),
             "versions": {
                 "tfctr": tfctr.__version__,
                 "beam": beam.__version__,
@@ -157,75 +150,146 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
             "tables": tables,
             **summary,
         }
-        _check(config, manifest, folder)
-        measured = {
-            name: {
-                "vocabulary_size": manifest["vocabularies"][feature.vocabulary]["vocabulary_size"]
-            }
-            for feature in config.feature_schema
-            if (name := feature.name) and hasattr(feature, "vocabulary")
-        }
-        for name, found in manifest["numbers"].items():
-            kept = ("mean", "std", "boundaries")
-            measured[name] = {key: found[key] for key in kept if key in found}
-        schema = config.feature_schema.fitted(measured)
-        manifest["schema"] = schema.model_dump(mode="json")
+        try:
+            _check(config, manifest, f"{target}.dead_letters")
+        except DataError:
+            if system.get_file_info(f"{made}/dead_letters").type == fs.FileType.Directory:
+                system.move(f"{made}/dead_letters", f"{target}.dead_letters")
+            raise
+        manifest["schema"] = _fitted(config, manifest).model_dump(mode="json")
         write_manifest(manifest, f"{folder}/manifest.json")
-        system.delete_dir(f"{inner}/staged")
-        system.delete_file(f"{inner}/summary.json")
-        _publish(system, inner, files.filesystem(output.rstrip("/"))[1])
+        system.delete_dir(f"{made}/staged")
+        system.delete_file(f"{made}/summary.json")
+        _publish(system, made, target)
         return manifest
     finally:
-        if system.get_file_info(inner).type == fs.FileType.Directory:
-            system.delete_dir(inner)
+        if system.get_file_info(made).type == fs.FileType.Directory:
+            system.delete_dir(made)
 
 
-def _table_dead_letters(clean: Clean, folder: str) -> dict[str, Any]:
-    """The joined tables' bad rows, written beside those of the events."""
+def _run(config: DataConfig, folder: str, beam_args: list[str]) -> dict[str, Any]:
+    """The pipeline, on a runner; what it says of the dataset."""
+    args = list(beam_args)
+    if not any(arg.startswith("--runner") for arg in args):
+        args.append("--runner=FnApiRunner")  # DirectRunner would first try to download another
+    if not any(arg.startswith("--job_name") for arg in args):
+        args.append(f"--job_name=tfctr-prepare-{config.name.lower()}")
+    options = PipelineOptions(args)
+    options.view_as(SetupOptions).save_main_session = False
+    path = f"{folder}/summary.json"
+    job = Prepare(config, folder)
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            _ = pipeline | "Prepare" >> job | "WriteSummary" >> beam.Map(write_manifest, path)
+    except Exception as error:
+        # A worker's error arrives as a text that ends with its traceback.
+        found = re.search(r"(ConfigError|DataError): (.+?) \[while running", str(error))
+        if found is None:
+            raise
+        kind = ConfigError if found[1] == "ConfigError" else DataError
+        raise kind(f"{config.name}: {found[2]}") from None
+    return files.read_json(path)
+
+
+def _tables(cleaner: Cleaner, folder: str) -> dict[str, Any]:
+    """What is said of the joined tables; their bad rows lie beside those of the events."""
     found = {}
-    for name, (_, table, rows) in clean.cleaner.tables.items():
-        if rows.bad:
-            path = f"{folder}/dead_letters/{name}.jsonl"
-            write_dead_letters(path, name, rows.bad)
-        found[name] = {"rows": table.num_rows, "bad_reasons": tally(rows.bad)}
+    for name, table in cleaner.tables.items():
+        if table.bad:
+            write_dead_letters(f"{folder}/dead_letters/{name}.jsonl", name, table.bad)
+        reasons = tally(table.bad)
+        found[name] = {"rows": table.rows, "bad": len(table.bad), "bad_reasons": reasons}
     return found
 
 
-def _check(config: DataConfig, manifest: dict[str, Any], folder: str) -> None:
-    read, bad = manifest["counts"].get("read", 0), manifest["counts"].get("bad", 0)
-    if read == 0:
-        raise DataError(f"{config.name}: the source has no rows")
-    if bad > config.max_bad_share * read:
-        kept = f"{folder.rpartition('.tmp-')[0]}.dead_letters"
-        system, inner = files.filesystem(folder)
-        target = files.filesystem(kept)[1]
-        if system.get_file_info(target).type == fs.FileType.Directory:
-            system.delete_dir(target)
-        system.move(f"{inner}/dead_letters", target)
-        worst = ", ".join(f"{why} ({n:,})" for why, n in list(manifest["bad_reasons"].items())[:3])
-        raise DataError(
-            f"{config.name}: {bad:,} of {read:,} rows are bad, more than max_bad_share = "
-            f"{config.max_bad_share:g}; most often: {worst}. They lie in {kept}"
-        )
+def _check(config: DataConfig, manifest: dict[str, Any], kept: str) -> None:
+    counts, name = manifest["counts"], config.name
+    if not counts.get("read"):
+        raise DataError(f"{name}: the source has no rows")
+    logs = {table: (found["rows"], found) for table, found in manifest["tables"].items()}
+    logs["events"] = (counts["read"], counts | {"bad_reasons": manifest["bad_reasons"]})
+    for log, (rows, found) in logs.items():
+        if found["bad"] > config.max_bad_share * rows:
+            reasons = sorted(found["bad_reasons"].items(), key=lambda item: -item[1])
+            worst = ", ".join(f"{why} ({count:,})" for why, count in reasons[:3])
+            raise DataError(
+                f"{name}: {found['bad']:,} of {rows:,} rows of the {log} are bad, more than "
+                f"max_bad_share = {config.max_bad_share:g}; most often: {worst}. They lie in {kept}"
+            )
+    good = counts["read"] - counts["bad"] - counts["dropped"]
     for split in SPLITS:
         share = getattr(config.split, split, 1)
         if share and not manifest["splits"][split]["rows"]:
             raise DataError(
-                f"{config.name}: no row falls into {split}; {read - bad:,} good rows are too few "
-                "for the split's shares, or all have one time"
+                f"{name}: no row falls into {split}; {good:,} rows are too few for the split's "
+                "shares, or all have one time"
+            )
+    for feature in config.feature_schema:
+        if getattr(feature, "vocabulary", None) == feature.name:
+            found = manifest["vocabularies"][feature.name]
+            if found["vocabulary_size"] == FIRST_TOKEN_ID:
+                raise DataError(
+                    f"{name}: feature {feature.name!r}: none of its {found['tokens']:,} values in "
+                    f"the training rows occurs min_count = {feature.min_count} times; lower it, or "
+                    "leave the feature out"
+                )
+        if isinstance(feature, Numeric) and "mean" not in manifest["numbers"][feature.name]:
+            raise DataError(
+                f"{name}: feature {feature.name!r} has no value in the training rows; leave it out"
             )
 
 
-def _publish(system: fs.FileSystem, made: str, output: str) -> None:
+def _fitted(config: DataConfig, manifest: dict[str, Any]) -> Schema:
+    measured: dict[str, dict[str, Any]] = {}
+    for feature in config.feature_schema:
+        if isinstance(feature, TOKEN_KINDS):
+            size = manifest["vocabularies"][feature.vocabulary]["vocabulary_size"]
+            measured[feature.name] = {"vocabulary_size": size}
+        elif isinstance(feature, Numeric):
+            found = manifest["numbers"][feature.name]
+            kept = ("mean", "std", "boundaries")
+            measured[feature.name] = {key: found[key] for key in kept if key in found}
+    return config.feature_schema.fitted(measured)
+
+
+def _refuse_to_replace(system: fs.FileSystem, target: str) -> None:
+    """Only a dataset, or an empty folder, is replaced by one."""
+    kind = system.get_file_info(target).type
+    if kind == fs.FileType.NotFound:
+        return
+    if kind == fs.FileType.Directory:
+        names = [info.base_name for info in system.get_file_info(fs.FileSelector(target))]
+        if not names or "manifest.json" in names:
+            return
+    raise DataError(f"{target}: stands in the way and is no dataset; choose another output")
+
+
+def _clear_leftovers(system: fs.FileSystem, target: str) -> None:
+    """What a killed run of this output left behind, and the bad rows of a refused one."""
+    path = PurePosixPath(target)
+    siblings = fs.FileSelector(str(path.parent), allow_not_found=True)
+    found = sorted(info.base_name for info in system.get_file_info(siblings))
+    for name in found:
+        left = str(path.parent / name)
+        if name == f"{path.name}.dead_letters":
+            system.delete_dir(left)
+        elif name.startswith(f"{path.name}.tmp-"):
+            if name.endswith(OLD) and path.name not in found:
+                system.move(left, target)  # killed between the two moves of `_publish`
+                found.append(path.name)
+            else:
+                system.delete_dir(left)
+
+
+def _publish(system: fs.FileSystem, made: str, target: str) -> None:
     """Puts the directory in its place; one that was there goes only when the new one is whole."""
-    old = f"{made}.old"
-    replaced = system.get_file_info(output).type == fs.FileType.Directory
+    replaced = system.get_file_info(target).type == fs.FileType.Directory
     if replaced:
-        system.move(output, old)
-    system.create_dir(str(PurePosixPath(output).parent), recursive=True)
-    system.move(made, output)
+        system.move(target, made + OLD)
+    system.create_dir(str(PurePosixPath(target).parent), recursive=True)
+    system.move(made, target)
     if replaced:
-        system.delete_dir(old)
+        system.delete_dir(made + OLD)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Ids for tokens, and the TFRecord shards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -127,17 +127,17 @@ def _write_piece(
                 name: values[rows] if isinstance(values, np.ndarray) else values.take(rows)
                 for name, values in columns.items()
             }
-        content: Any = b"".join(encode(encoder.fields, chosen))
+        content: Sequence[bytes | memoryview] = encode(encoder.fields, chosen)
         if compression == "gzip":
-            content = files.compress(content)
+            content = [files.compress(content)]
         name = f"{split}/part-{piece.index:05d}{suffix}"
-        files.write(f"{encoder.folder}/{name}", content)
+        files.write(f"{encoder.folder}/{name}", *content)
         yield Shard(
             split,
             name,
             len(rows),
             int(chosen[LABEL].sum()),
-            len(content),
+            sum(len(part) for part in content),
             {f.name: _missing_and_unknown(f, chosen[f.name]) for f in encoder.schema.inputs},
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
@@ -49,8 +50,7 @@ class AssignSplits(beam.PTransform):
         self.user = user
 
     def expand(self, staged: beam.PCollection) -> Any:
-        train, valid = 1 - self.config.valid - self.config.test, self.config.valid
-        shares = [train, train + valid]
+        shares = [1 - self.config.valid - self.config.test, 1 - self.config.test]
         if self.config.by == "global_time":
             cuts = (
                 staged
@@ -106,7 +106,7 @@ def _by_user_bucket(piece: Staged, user: str) -> Iterator[tuple[int, Any]]:
     buckets = (mix(users, 0) % np.uint64(USER_BUCKETS)).astype(np.int64)
     rows = np.argsort(buckets, kind="stable")
     edges = np.searchsorted(buckets[rows], np.arange(USER_BUCKETS + 1))
-    for bucket, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for bucket, (start, stop) in enumerate(pairwise(edges)):
         if start < stop:
             chosen = rows[start:stop]
             yield bucket, (piece.index, chosen, users[chosen], times[chosen])

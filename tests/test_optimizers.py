@@ -1,5 +1,9 @@
 """Row optimizers against Keras' own on dense gradients."""
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -13,21 +17,21 @@ V, D = 40, 4
 
 @keras.saving.register_keras_serializable("test_optimizers")
 class Lookup(keras.layers.Layer):
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.table = self.add_weight(shape=(V, D), initializer="random_normal", name="table")
 
-    def call(self, ids):
+    def call(self, ids: Any) -> Any:
         return self.table.value.sparse_read(ids)
 
 
-def small_model():
+def small_model() -> keras.Model:
     keras.utils.set_random_seed(7)
     ids = keras.Input((3,), dtype="int32")
     hidden = keras.layers.Flatten()(Lookup(name="lookup")(ids))
     return keras.Model(ids, keras.layers.Dense(1, name="dense")(hidden))
 
 
-def batches(n, rows=V, seed=0):
+def batches(n: int, rows: int = V, seed: int = 0) -> list[tuple[Any, Any]]:
     rng = np.random.default_rng(seed)
     return [
         (rng.integers(0, rows, (16, 3)).astype("int32"), rng.random((16, 1)).astype("float32"))
@@ -35,11 +39,13 @@ def batches(n, rows=V, seed=0):
     ]
 
 
-def weights(seed=0, shape=(V, D)):
+def weights(seed: int = 0, shape: tuple[int, ...] = (V, D)) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.05, shape).astype("float32")
 
 
-def row_gradients(steps, ids_per_step, seed=1, scale=1e-3):
+def row_gradients(
+    steps: int, ids_per_step: Any, seed: int = 1, scale: float = 1e-3
+) -> Iterator[tuple[Any, Any]]:
     """(ids, values) per step; `ids_per_step(rng)` draws the ids."""
     rng = np.random.default_rng(seed)
     for _ in range(steps):
@@ -47,41 +53,41 @@ def row_gradients(steps, ids_per_step, seed=1, scale=1e-3):
         yield ids, rng.normal(0, scale, (len(ids), D)).astype("float32")
 
 
-def dense_gradient(ids, values, shape=(V, D)):
-    dense = np.zeros(shape, "float32")
+def dense_gradient(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    dense = np.zeros((V, D), "float32")
     np.add.at(dense, ids, values)
     return dense
 
 
-def slices(ids, values):
+def slices(ids: np.ndarray, values: np.ndarray) -> tf.IndexedSlices:
     return tf.IndexedSlices(tf.constant(values), tf.constant(ids), tf.constant([V, D]))
 
 
-def train_on_rows(optimizer, gradients, start=None):
+def train_on_rows(optimizer: Any, gradients: Any, start: Any = None) -> keras.Variable:
     table = keras.Variable(weights() if start is None else start)
     for ids, values in gradients:
         optimizer.apply([slices(ids, values)], [table])
     return table
 
 
-def train_densely(optimizer, gradients, l2=0.0, start=None):
-    table = keras.Variable(weights() if start is None else start)
+def train_densely(optimizer: Any, gradients: Any, l2: float = 0.0) -> keras.Variable:
+    table = keras.Variable(weights())
     for ids, values in gradients:
         optimizer.apply([tf.constant(dense_gradient(ids, values) + l2 * table.numpy())], [table])
     return table
 
 
-def every_row_and_some_twice(rng):
+def every_row_and_some_twice(rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(np.concatenate([np.arange(V), rng.integers(0, V, 30)]))
 
 
-def zipf(rng):
+def zipf(rng: np.random.Generator) -> np.ndarray:
     popularity = 1 / np.arange(1, V + 1) ** 1.2
     return rng.choice(V, 8, p=popularity / popularity.sum())
 
 
 @pytest.mark.parametrize(("lazy", "keras_class"), PAIRS)
-def test_dense_gradients_step_as_in_keras(lazy, keras_class):
+def test_dense_gradients_step_as_in_keras(lazy: Any, keras_class: Any) -> None:
     ours, theirs = lazy(0.01, embedding_l2=0.1), keras_class(0.01)
     a, b = keras.Variable(weights()), keras.Variable(weights())
     for seed in range(20):
@@ -94,14 +100,16 @@ def test_dense_gradients_step_as_in_keras(lazy, keras_class):
 
 @pytest.mark.parametrize("l2", [0.0, 0.01])
 @pytest.mark.parametrize(("lazy", "keras_class"), PAIRS)
-def test_equals_keras_when_every_row_is_in_every_batch(lazy, keras_class, l2):
+def test_equals_keras_when_every_row_is_in_every_batch(
+    lazy: Any, keras_class: Any, l2: float
+) -> None:
     gradients = list(row_gradients(20, every_row_and_some_twice))
     table = train_on_rows(lazy(0.01, embedding_l2=l2), gradients)
     expected = train_densely(keras_class(0.01), gradients, l2)
     np.testing.assert_allclose(table.numpy(), expected.numpy(), atol=1e-6)
 
 
-def test_an_id_that_occurs_a_thousand_times_is_one_row():
+def test_an_id_that_occurs_a_thousand_times_is_one_row() -> None:
     ids, values = np.full(1000, 3), np.full((1000, D), 0.01, "float32")
     adam = train_on_rows(LazyAdam(0.001), [(ids, values)], np.zeros((V, D), "float32"))
     np.testing.assert_allclose(adam.numpy()[3], -0.001, rtol=1e-4)
@@ -110,7 +118,7 @@ def test_an_id_that_occurs_a_thousand_times_is_one_row():
 
 
 @pytest.mark.parametrize(("lazy", "keras_class"), PAIRS)
-def test_rows_outside_the_batch_keep_their_bits(lazy, keras_class):
+def test_rows_outside_the_batch_keep_their_bits(lazy: Any, keras_class: Any) -> None:
     optimizer = lazy(0.01)
     table = train_on_rows(optimizer, row_gradients(3, lambda rng: rng.integers(0, V, 60)))
     before = [table.numpy(), *(slot.numpy() for slot in optimizer.slots(0))]
@@ -122,12 +130,12 @@ def test_rows_outside_the_batch_keep_their_bits(lazy, keras_class):
         assert (old[[5, 9]] != new[[5, 9]]).all()
 
 
-def distance_moved_apart(table, reference):
-    return np.linalg.norm(table - reference) / np.linalg.norm(reference - weights())
+def distance_moved_apart(table: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.linalg.norm(table - reference) / np.linalg.norm(reference - weights()))
 
 
 @pytest.mark.parametrize("l2", [1e-4, 1e-3])
-def test_l2_on_touched_rows_ends_where_dense_adam_with_l2_does(l2):
+def test_l2_on_touched_rows_ends_where_dense_adam_with_l2_does(l2: float) -> None:
     gradients = list(row_gradients(200, zipf))
     reference = train_densely(keras.optimizers.Adam(1e-3), gradients, l2).numpy()
 
@@ -145,7 +153,7 @@ def test_l2_on_touched_rows_ends_where_dense_adam_with_l2_does(l2):
     assert distance_moved_apart(naive.numpy(), reference) > 0.5
 
 
-def test_l2_on_touched_rows_ends_where_dense_adagrad_with_l2_does():
+def test_l2_on_touched_rows_ends_where_dense_adagrad_with_l2_does() -> None:
     gradients = list(row_gradients(200, zipf, scale=1e-2))
     reference = train_densely(keras.optimizers.Adagrad(0.1), gradients, 0.01).numpy()
     optimizer = LazyAdagrad(0.1, embedding_l2=0.01)
@@ -155,7 +163,7 @@ def test_l2_on_touched_rows_ends_where_dense_adagrad_with_l2_does():
     assert distance_moved_apart(table.numpy(), reference) < 0.004
 
 
-def test_adagrad_skips_steps_as_if_they_were_done_one_by_one():
+def test_adagrad_skips_steps_as_if_they_were_done_one_by_one() -> None:
     optimizer = LazyAdagrad(0.1, embedding_l2=0.02)
     w, accumulator = 0.5, 0.1
     for _ in range(300):
@@ -170,7 +178,7 @@ def test_adagrad_skips_steps_as_if_they_were_done_one_by_one():
 
 
 @pytest.mark.parametrize("lazy", [LazyAdam, LazyAdagrad])
-def test_a_second_catch_up_changes_nothing(lazy):
+def test_a_second_catch_up_changes_nothing(lazy: Any) -> None:
     optimizer = lazy(1e-3, embedding_l2=1e-3)
     table = train_on_rows(optimizer, row_gradients(30, zipf))
     stale = table.numpy()
@@ -183,7 +191,7 @@ def test_a_second_catch_up_changes_nothing(lazy):
 
 
 @pytest.mark.parametrize("lazy", [LazyAdam, LazyAdagrad])
-def test_ten_million_skipped_steps_leave_finite_small_weights(lazy):
+def test_ten_million_skipped_steps_leave_finite_small_weights(lazy: Any) -> None:
     optimizer = lazy(1e-3, embedding_l2=1e-4)
     table = train_on_rows(optimizer, row_gradients(2, lambda rng: np.array([0, 1])))
     start = table.numpy()
@@ -198,7 +206,7 @@ def test_ten_million_skipped_steps_leave_finite_small_weights(lazy):
 
 
 @pytest.mark.parametrize("lazy", [LazyAdam, LazyAdagrad])
-def test_skipped_steps_decay_at_the_learning_rates_of_their_time(lazy):
+def test_skipped_steps_decay_at_the_learning_rates_of_their_time(lazy: Any) -> None:
     schedule = keras.optimizers.schedules.PolynomialDecay(0.02, 100, end_learning_rate=0.0)
     dense_class = dict(PAIRS)[lazy]
     gradients = list(row_gradients(100, lambda rng: np.array([0, 1])))
@@ -211,7 +219,7 @@ def test_skipped_steps_decay_at_the_learning_rates_of_their_time(lazy):
     np.testing.assert_allclose(moved, weights()[2:] - reference[2:], rtol=0.02, atol=2e-3)
 
 
-def test_a_learning_rate_schedule_steps_as_in_keras():
+def test_a_learning_rate_schedule_steps_as_in_keras() -> None:
     schedule = keras.optimizers.schedules.ExponentialDecay(0.05, 5, 0.5)
     gradients = list(row_gradients(20, every_row_and_some_twice))
     table = train_on_rows(LazyAdam(schedule), gradients)
@@ -220,12 +228,12 @@ def test_a_learning_rate_schedule_steps_as_in_keras():
 
 
 @pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm", "clipvalue"])
-def test_clipping_sees_the_merged_gradient(clip):
+def test_clipping_sees_the_merged_gradient(clip: str) -> None:
     ids = np.array([2] * 50 + [4])
     values = np.full((51, D), 0.1, "float32")
     bias_gradient = tf.constant([3.0, 4.0])
 
-    def step(optimizer, table_gradient):
+    def step(optimizer: Any, table_gradient: Any) -> tuple[np.ndarray, np.ndarray]:
         table, bias = keras.Variable(np.zeros((V, D))), keras.Variable(np.zeros(2))
         optimizer.apply([table_gradient, bias_gradient], [table, bias])
         return table.numpy(), bias.numpy()
@@ -240,7 +248,7 @@ def test_clipping_sees_the_merged_gradient(clip):
 
 
 @pytest.mark.parametrize("lazy", [LazyAdam, LazyAdagrad])
-def test_fit_moves_the_rows_it_reads_and_no_others(lazy):
+def test_fit_moves_the_rows_it_reads_and_no_others(lazy: Any) -> None:
     model = small_model()
     model.compile(optimizer=lazy(0.01), loss="mse", jit_compile=False)
     before = model.get_layer("lookup").table.numpy()
@@ -253,7 +261,7 @@ def test_fit_moves_the_rows_it_reads_and_no_others(lazy):
     np.testing.assert_array_equal(after[V // 2 :], before[V // 2 :])
 
 
-def test_l2_stays_away_from_variables_with_dense_gradients():
+def test_l2_stays_away_from_variables_with_dense_gradients() -> None:
     x, y = batches(1)[0]
     kernels = []
     for l2 in (0.0, 0.5):
@@ -265,7 +273,7 @@ def test_l2_stays_away_from_variables_with_dense_gradients():
     np.testing.assert_array_equal(*kernels)
 
 
-def test_a_scalar_variable_is_no_obstacle():
+def test_a_scalar_variable_is_no_obstacle() -> None:
     optimizer = LazyAdam(0.01, embedding_l2=0.1)
     table, temperature = keras.Variable(weights()), keras.Variable(1.0)
     gradient = slices(np.array([1]), weights(shape=(1, D)))
@@ -274,14 +282,14 @@ def test_a_scalar_variable_is_no_obstacle():
     np.testing.assert_allclose(temperature.numpy(), 0.99, rtol=1e-6)
 
 
-def multi(embedding_l2=0.01):
-    inner = {".*lookup/.*": LazyAdam(0.01, embedding_l2=embedding_l2, name="rows")}
+def multi() -> keras.optimizers.MultiOptimizer:
+    inner = {".*lookup/.*": LazyAdam(0.01, embedding_l2=0.01, name="rows")}
     return keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.01, name="dense_part"), inner)
     )
 
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Any] = {
     "adam": lambda: LazyAdam(0.01, embedding_l2=0.01),
     "adam_schedule": lambda: LazyAdam(
         keras.optimizers.schedules.ExponentialDecay(0.05, 5, 0.5), embedding_l2=0.01
@@ -292,7 +300,9 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_training_goes_on_after_save_and_load_as_if_uninterrupted(make, tmp_path):
+def test_training_goes_on_after_save_and_load_as_if_uninterrupted(
+    make: Any, tmp_path: Path
+) -> None:
     data = batches(12)
     uninterrupted = small_model()
     uninterrupted.compile(optimizer=make(), loss="mse", jit_compile=False)
@@ -312,11 +322,11 @@ def test_training_goes_on_after_save_and_load_as_if_uninterrupted(make, tmp_path
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda: multi(),
+        multi,
         lambda: keras.optimizers.LossScaleOptimizer(LazyAdam(0.01, embedding_l2=0.01)),
     ],
 )
-def test_catch_up_reaches_into_wrappers(wrap):
+def test_catch_up_reaches_into_wrappers(wrap: Any) -> None:
     model = small_model()
     model.compile(optimizer=wrap(), loss="mse", jit_compile=False)
     x, y = batches(1, rows=5)[0]
@@ -331,7 +341,7 @@ def test_catch_up_reaches_into_wrappers(wrap):
     np.testing.assert_array_equal(caught_up[np.unique(x)], stale[np.unique(x)])
 
 
-def test_catch_up_leaves_other_optimizers_alone():
+def test_catch_up_leaves_other_optimizers_alone() -> None:
     model = small_model()
     model.compile(optimizer=keras.optimizers.Adam(0.01), loss="mse")
     model.train_on_batch(*batches(1)[0])
@@ -341,7 +351,7 @@ def test_catch_up_leaves_other_optimizers_alone():
         np.testing.assert_array_equal(old, new.numpy())
 
 
-def test_loss_scaling_changes_nothing_but_rounding():
+def test_loss_scaling_changes_nothing_but_rounding() -> None:
     gradients = list(row_gradients(5, zipf))
     plain = train_on_rows(LazyAdam(0.01), gradients)
     scaled = train_on_rows(
@@ -351,14 +361,14 @@ def test_loss_scaling_changes_nothing_but_rounding():
     np.testing.assert_allclose(scaled.numpy(), plain.numpy(), atol=1e-6)
 
 
-def test_the_config_makes_the_same_optimizer():
+def test_the_config_makes_the_same_optimizer() -> None:
     optimizer = LazyAdam(0.02, beta_1=0.8, embedding_l2=0.3, clipnorm=2.0)
     again = LazyAdam.from_config(optimizer.get_config())
     assert again.get_config() == optimizer.get_config()
     assert again.embedding_l2 == 0.3
 
 
-def test_impossible_settings_are_refused():
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 0"):
         LazyAdam(embedding_l2=-1.0)
     with pytest.raises(ValueError, match="amsgrad"):
@@ -370,7 +380,7 @@ def test_impossible_settings_are_refused():
 @pytest.mark.parametrize(
     "option", [{"gradient_accumulation_steps": 2}, {"loss_scale_factor": 8.0}], ids=str
 )
-def test_options_that_cannot_take_row_gradients_are_refused(option):
+def test_options_that_cannot_take_row_gradients_are_refused(option: dict[str, Any]) -> None:
     optimizer = LazyAdam(0.01, **option)
     with pytest.raises(ValueError, match=next(iter(option))):
         optimizer.apply([slices(np.array([1]), weights(shape=(1, D)))], [keras.Variable(weights())])

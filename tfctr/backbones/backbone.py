@@ -103,6 +103,12 @@ class Backbone(keras.Model):
     def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
         super().compile(optimizer=optimizer, loss=LogLoss() if loss is None else loss, **kwargs)
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras leaves a model with its own `compile` uncompiled when it loads a file.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     # A lazy optimizer owes L2 to the rows that no recent batch touched. Before anyone looks at
     # the weights, it pays.
 

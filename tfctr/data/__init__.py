@@ -10,8 +10,8 @@ _HOMES = {
     "Dataset": "tfctr.data.dataset",
     "Vocabulary": "tfctr.data.vocabulary",
     "World": "tfctr.data.world",
-    "data_home": "tfctr.data.download",
-    "download": "tfctr.data.download",
+    "data_home": "tfctr.data.archives",
+    "download": "tfctr.data.archives",
 }
 __all__ = ["Dataset", "Vocabulary", "World", "data_home", "download"]
 

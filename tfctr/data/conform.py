@@ -2,8 +2,10 @@
 
 Each function gives `(values, bad)`: an Arrow array with null for "no value", and a mask of the
 rows whose value cannot be what the feature says (None if there are none); those are null too.
+What a value becomes depends on it alone, never on what else is in the column.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -15,8 +17,11 @@ from tfctr.schema import MISSING_INT, Numeric, Sequence, Text
 
 Conformed: TypeAlias = tuple[pa.Array, np.ndarray | None]
 
-INTEGER = r"^\s*[+-]?\d{1,19}\s*$"
-DECIMAL = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*$"
+# An integer may end in ".0": pandas writes whole columns so where a value is missing.
+INTEGER = re.compile(r"\s*([+-]?)0*(\d{1,19})(\.0*)?\s*", re.ASCII)
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+NO_NUMBER = re.compile(r"\s*[+-]?nan\s*", re.ASCII | re.IGNORECASE)
+WHOLE_FLOATS = 2.0**53  # below it every integer is a double of its own
 
 
 def conform(feature: Any, column: pa.Array) -> Conformed:
@@ -37,7 +42,7 @@ def conform(feature: Any, column: pa.Array) -> Conformed:
 def reason(feature: Any) -> str:
     """What is wrong with a row whose value `conform` calls bad."""
     if isinstance(feature, Numeric):
-        return "not a finite number"
+        return "not a number that fits a float32"
     if isinstance(feature, Text):
         return "not UTF-8 text"
     if feature.dtype == "int":
@@ -50,75 +55,88 @@ def to_tokens(column: pa.Array, dtype: str) -> Conformed:
     if dtype == "int":
         return to_int(column)
     values, bad = to_string(column)
-    broken = pc.match_substring_regex(values, r"[\r\n]")
-    if pc.any(broken).as_py():
-        lines = broken.fill_null(False)
-        values = pc.if_else(lines, pa.scalar(None, pa.string()), values)
-        bad = _either(bad, lines.to_numpy(zero_copy_only=False))
-    return values, bad
+    if not _may_hold(values, b"\n") and not _may_hold(values, b"\r"):
+        return values, bad
+    broken = pc.match_substring_regex(values, r"[\r\n]").fill_null(False)
+    return _without(values, broken), _either(bad, broken.to_numpy(zero_copy_only=False))
 
 
 def to_string(column: pa.Array) -> Conformed:
+    """Text; empty text is no value."""
+    column = _decoded(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        return to_string(column.dictionary_decode())
-    if pa.types.is_null(kind):
-        return column.cast(pa.string()), None
-    if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
+    bad = None
+    if pa.types.is_boolean(kind):
+        return column.cast(pa.int8()).cast(pa.string()), None  # 0 and 1, as from JSON Lines
+    if pa.types.is_null(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
         return column.cast(pa.string()), None
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        values, bad = _decode(column.cast(pa.binary()))
+        values, bad = _utf8(column.cast(pa.binary()))
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        values, bad = column.cast(pa.string()), None
+        values = column.cast(pa.string())
     else:
         raise TypeError(f"type {kind}; strings or integers are needed")
-    return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values), bad
+    empty = pc.equal(pc.binary_length(values), 0)
+    return (_without(values, empty) if pc.any(empty).as_py() else values), bad
 
 
 def to_int(column: pa.Array) -> Conformed:
+    """int64; `MISSING_INT` is no value."""
+    column = _decoded(column)
     kind = column.type
-    if pa.types.is_integer(kind) or pa.types.is_null(kind):
-        largest = pa.scalar(2**63 - 1, pa.uint64())  # only unsigned ones can be beyond it
-        values, bad = _cast(column, pa.int64(), lambda unsigned: pc.less_equal(unsigned, largest))
-        none = pa.scalar(None, pa.int64())
-        return pc.if_else(pc.equal(values, MISSING_INT), none, values), bad
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_floating(kind):
+    bad = None
+    if pa.types.is_floating(kind):
+        doubles = column.cast(pa.float64())
+        doubles = _without(doubles, pc.is_nan(doubles))
+        small = pc.less(pc.abs(doubles), WHOLE_FLOATS)
+        whole = pc.and_(small, pc.equal(doubles, pc.trunc(doubles))).fill_null(True)
+        values, bad = _without(doubles, pc.invert(whole)).cast(pa.int64()), _mask(pc.invert(whole))
+    elif pa.types.is_uint64(kind):
+        large = pc.greater(column, pa.scalar(2**63 - 1, pa.uint64())).fill_null(False)
+        values, bad = _without(column, large).cast(pa.int64()), _mask(large)
+    elif pa.types.is_integer(kind) or pa.types.is_null(kind):
+        values = column.cast(pa.int64())
+    elif pa.types.is_temporal(kind):
         raise TypeError(f"type {kind}; integers are needed")
-    values, bad = to_string(column)
-    numbers, worse = _cast(values, pa.int64(), _integer)
-    return numbers, _either(bad, worse)
+    else:
+        texts, bad = to_string(column)
+        # Arrow takes hexadecimal digits; nothing else here does.
+        values, worse = _parse(texts, pa.int64(), b"xX", r"^-?\d{1,18}$", _read_int)
+        bad = _either(bad, worse)
+    missing = pc.equal(values, MISSING_INT)
+    return (_without(values, missing) if pc.any(missing).as_py() else values), bad
 
 
 def to_double(column: pa.Array) -> Conformed:
+    """float64 that fits a float32; NaN is no value."""
+    column = _decoded(column)
     kind = column.type
+    bad = None
     if pa.types.is_boolean(kind):
-        column = column.cast(pa.int8())
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        if not pa.types.is_null(kind):
-            column, bad = to_string(column)
-            values, worse = _cast(column, pa.float64(), _decimal)
-            values, worst = _finite(values)
-            return values, _either(_either(bad, worse), worst)
-    values = column.cast(pa.float64())
-    return _finite(pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values))
-
-
-def _finite(values: pa.Array) -> Conformed:
-    """What does not fit a float32 is bad: the model would see infinity."""
+        values = column.cast(pa.int8()).cast(pa.float64())
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+        values = column.cast(pa.float64(), safe=False)
+    else:
+        texts, bad = to_string(column)
+        # Arrow takes "inf", "nan" and "nan(...)".
+        values, worse = _parse(texts, pa.float64(), b"nN", r"^-?\d{1,15}(\.\d+)?$", _read_float)
+        bad = _either(bad, worse)
+    values = _without(values, pc.is_nan(values))
+    # What does not fit a float32 the model would see as infinity.
     huge = pc.greater(pc.abs(values), float(np.finfo(np.float32).max)).fill_null(False)
-    if not pc.any(huge).as_py():
-        return values, None
-    return pc.if_else(huge, pa.scalar(None, pa.float64()), values), huge.to_numpy(False)
+    return _without(values, huge), _either(bad, _mask(huge))
 
 
 def _lists(feature: Any, column: pa.Array) -> Conformed:
     """Lists of tokens, cut to `max_length`; a text column is split at the separator."""
     bad = None
-    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+    column = _decoded(column)
+    kind = column.type
+    if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        column = column.cast(pa.list_(kind.value_type))
+    elif not pa.types.is_list(kind):
         text, bad = to_string(column)
         column = pc.split_pattern(text, feature.separator)
-    elif pa.types.is_large_list(column.type):
-        column = column.cast(pa.list_(column.type.value_type))
     lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
     values, wrong = to_tokens(column.flatten(), feature.dtype)
     rows = np.repeat(np.arange(len(column)), lengths)
@@ -140,7 +158,11 @@ def _lists(feature: Any, column: pa.Array) -> Conformed:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values), bad
 
 
-def _decode(column: pa.Array) -> Conformed:
+def _decoded(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _utf8(column: pa.Array) -> Conformed:
     try:
         return column.cast(pa.string()), None
     except pa.ArrowInvalid:
@@ -155,33 +177,64 @@ def _decode(column: pa.Array) -> Conformed:
         return pa.array(texts, pa.string()), bad
 
 
-def _decimal(text: pa.Array) -> pa.Array:
-    return pc.match_substring_regex(text, DECIMAL)
+def _parse(
+    texts: pa.Array,
+    kind: pa.DataType,
+    strange: bytes,
+    plain: str,
+    read: Callable[[str], Any],
+) -> Conformed:
+    """Numbers from text: all at once where Arrow can, else what is not plain one by one.
+
+    Args:
+        texts: strings.
+        kind: int64 or double.
+        strange: bytes of which texts that Arrow takes and `read` does not hold one.
+        plain: a pattern of texts that both take alike.
+        read: gives the number, or None for what is none.
+    """
+    if not any(_may_hold(texts, bytes([byte])) for byte in strange):
+        try:
+            return texts.cast(kind), None
+        except pa.ArrowInvalid:
+            pass
+    others = pc.invert(pc.match_substring_regex(texts, plain)).fill_null(False)
+    values = _without(texts, others).cast(kind)
+    places = np.flatnonzero(others.to_numpy(zero_copy_only=False))
+    numbers = [read(text) for text in texts.take(pa.array(places)).to_pylist()]
+    values = pc.replace_with_mask(values, others, pa.array(numbers, kind))
+    bad = np.zeros(len(texts), dtype=bool)
+    bad[places[[number is None for number in numbers]]] = True
+    return values, bad
 
 
-def _integer(text: pa.Array) -> pa.Array:
-    """Of 19 digits some are beyond 64 bits: those few are looked at one by one."""
-    fits = pc.match_substring_regex(text, INTEGER)
-    long = pc.and_(fits, pc.greater(pc.utf8_length(text), 18)).fill_null(False)
-    for i in np.flatnonzero(long.to_numpy(zero_copy_only=False)):
-        if not -(2**63) < int(text[i].as_py()) < 2**63:
-            mask = np.zeros(len(text), dtype=bool)
-            mask[i] = True
-            fits = pc.and_(fits, pa.array(~mask))
-    return fits
+def _read_int(text: str) -> int | None:
+    found = INTEGER.fullmatch(text)
+    if found is None:
+        return None
+    number = int(found[1] + found[2])
+    return number if -(2**63) <= number < 2**63 else None
 
 
-def _cast(column: pa.Array, kind: pa.DataType, valid: Callable[[pa.Array], pa.Array]) -> Conformed:
-    """Casts all at once if it can, else the rows that `valid` allows."""
-    try:
-        return column.cast(kind), None
-    except pa.ArrowInvalid:
-        good = valid(column).fill_null(True)
-        kept = pc.if_else(good, column, pa.scalar(None, column.type))
-        if pa.types.is_string(kept.type):
-            # Arrow takes no plus sign for an integer.
-            kept = pc.utf8_ltrim(pc.utf8_trim_whitespace(kept), "+")
-        return kept.cast(kind), ~good.to_numpy(zero_copy_only=False)
+def _read_float(text: str) -> float | None:
+    if NO_NUMBER.fullmatch(text):
+        return float("nan")
+    return float(text) if NUMBER.fullmatch(text) else None
+
+
+def _may_hold(texts: pa.Array, part: bytes) -> bool:
+    """False if no text holds it: a look at all their bytes at once."""
+    content = texts.buffers()[2]
+    return content is not None and part in content.to_pybytes()
+
+
+def _without(values: pa.Array, mask: pa.Array) -> pa.Array:
+    return pc.if_else(mask, pa.scalar(None, values.type), values)
+
+
+def _mask(flags: pa.Array) -> np.ndarray | None:
+    """None if nothing is flagged."""
+    return flags.to_numpy(zero_copy_only=False) if pc.any(flags).as_py() else None
 
 
 def _either(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:

@@ -92,7 +92,8 @@ class Dataset:
         records = shards.interleave(
             self._records, cycle_length=INTERLEAVED_SHARDS, num_parallel_calls=2, deterministic=True
         )
-        return self._parse(records.shuffle(SHUFFLE_ROWS, seed=seed).batch(batch_size), names)
+        batches = records.shuffle(SHUFFLE_ROWS, seed=seed).batch(batch_size)
+        return self._parse(batches, "train", batch_size, names)
 
     def valid(self, batch_size: int, features: Sequence[str] | None = None) -> tf.data.Dataset:
         """Validation batches, in the order of `columns("valid")`."""
@@ -105,7 +106,7 @@ class Dataset:
     def columns(self, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Whole columns `[N]` of a split: features, `row_id`, `time`, `label` or `user_key`."""
         specs = {name: self._spec(name) for name in names}
-        batches = tf.data.TFRecordDataset(self._shards(split), self._compression).batch(8192)
+        batches = self._records(self._shards(split)).batch(8192)
         found = [
             {k: v.numpy() for k, v in tf.io.parse_example(batch, specs).items()}
             for batch in batches
@@ -131,9 +132,12 @@ class Dataset:
         return tf.data.TFRecordDataset(shard, self._compression)
 
     def _in_order(self, split: str, batch_size: int, names: tuple[str, ...]) -> tf.data.Dataset:
-        return self._parse(self._records(self._shards(split)).batch(batch_size), names)
+        batches = self._records(self._shards(split)).batch(batch_size)
+        return self._parse(batches, split, batch_size, names)
 
-    def _parse(self, batches: tf.data.Dataset, names: tuple[str, ...]) -> tf.data.Dataset:
+    def _parse(
+        self, batches: tf.data.Dataset, split: str, batch_size: int, names: tuple[str, ...]
+    ) -> tf.data.Dataset:
         specs = {name: self._spec(name) for name in (*names, "label")}
 
         def parse(records: Any) -> Any:
@@ -141,7 +145,9 @@ class Dataset:
             label = columns.pop("label")
             return columns, label
 
-        return batches.map(parse, num_parallel_calls=2, deterministic=True).prefetch(2)
+        steps = -(-self.num_rows(split) // batch_size)
+        batches = batches.map(parse, num_parallel_calls=2, deterministic=True).prefetch(2)
+        return batches.apply(tf.data.experimental.assert_cardinality(steps))
 
     def _everything(self, split: str, names: tuple[str, ...]) -> tuple[dict[str, Any], Any]:
         columns = self.columns(split, (*names, "label"))

@@ -4,8 +4,9 @@ import gzip
 import io
 import json
 import posixpath
+import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
@@ -19,6 +20,12 @@ BOM = b"\xef\xbb\xbf"
 def filesystem(path: str) -> tuple[fs.FileSystem, str]:
     """`gs://`, `s3://`, `hdfs://`, `file://`, or a local path."""
     return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
+
+
+def split_member(path: str) -> tuple[str, str]:
+    """`archive.zip!member` -> the archive and the member, which is empty for other files."""
+    archive, mark, member = path.partition(".zip!")
+    return (archive + ".zip", member) if mark else (path, "")
 
 
 def matching(pattern: str) -> list[str]:
@@ -38,7 +45,7 @@ def matching(pattern: str) -> list[str]:
 
 def size(path: str) -> int:
     """Bytes; of the unpacked content for `archive.zip!member`."""
-    archive, _, member = path.partition("!")
+    archive, member = split_member(path)
     system, inner = filesystem(archive)
     if not member:
         return int(system.get_file_info(inner).size)
@@ -49,26 +56,28 @@ def size(path: str) -> int:
 @contextmanager
 def open_to_read(path: str) -> Iterator[BinaryIO]:
     """A seekable file; `archive.zip!member` opens a member of a zip, `.gz` is unpacked."""
-    archive, _, member = path.partition("!")
+    archive, member = split_member(path)
     system, inner = filesystem(archive)
+    opened: Any
     with system.open_input_file(inner) as file:
-        opened: Any
         if member:
-            opened = zipfile.ZipFile(file).open(member)
+            with zipfile.ZipFile(file) as unpacked, unpacked.open(member) as opened:
+                yield opened
         elif PurePosixPath(inner).suffix == ".gz":
-            opened = gzip.open(file)
+            with gzip.open(file) as opened:
+                yield opened
         else:
-            opened = io.BufferedReader(file)  # Arrow's own has no `readline`
-        yield opened
+            yield io.BufferedReader(file)  # Arrow's own has no `readline`
 
 
-def write(path: str, content: bytes | memoryview) -> None:
-    """Writes a file under a temporary name and renames it: a retry is harmless."""
+def write(path: str, *content: bytes | memoryview) -> None:
+    """Writes a file, in parts, under a temporary name and renames it: a retry is harmless."""
     system, inner = filesystem(path)
     system.create_dir(posixpath.dirname(inner), recursive=True)
-    temporary = f"{inner}.part"
+    temporary = f"{inner}.{uuid.uuid4().hex[:8]}.part"  # two tries of one piece may run at once
     with system.open_output_stream(temporary, compression=None) as file:
-        file.write(content)
+        for part in content:
+            file.write(part)
     system.move(temporary, inner)
 
 
@@ -98,9 +107,10 @@ def read_json(path: str) -> Any:
     return json.loads(read(path))
 
 
-def compress(content: bytes | memoryview) -> bytes:
+def compress(content: Iterable[bytes | memoryview]) -> bytes:
     """Gzip without a time stamp: equal content, equal files."""
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=4, mtime=0) as file:
-        file.write(content)
+        for part in content:
+            file.write(part)
     return packed.getvalue()

@@ -23,8 +23,8 @@ def row_keys(values: pa.Array) -> np.ndarray:
 def mix(values: np.ndarray, seed: int) -> np.ndarray:
     """uint64 `[N]`, evenly spread (splitmix64: Steele et al., 2014)."""
     with np.errstate(over="ignore"):
-        x = values.astype(np.int64).view(np.uint64) + np.uint64(seed + 1) * np.uint64(
-            0x9E3779B97F4A7C15
+        x = values.astype(np.int64).view(np.uint64) + np.uint64(
+            (seed + 1) * 0x9E3779B97F4A7C15 % 2**64
         )
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

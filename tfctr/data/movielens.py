@@ -110,7 +110,7 @@ def _genres_100k(table: pa.Table) -> pa.Array:
 
 
 def _exists(path: str) -> bool:
-    archive, _, member = path.partition("!")
+    _, member = files.split_member(path)
     if not member:
         return Path(path).is_file()
     try:

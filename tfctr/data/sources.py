@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tfctr import schema
 from tfctr.config import ConfigError, DataConfig, FileSource, Table, WorldSource, find_input
 from tfctr.data import files
 from tfctr.data.delimited import Delimited, Rows
@@ -74,15 +75,20 @@ class DelimitedReader:
 
 @dataclass(frozen=True)
 class JsonLinesReader:
-    """One JSON object a line; a key that a line lacks is "no value"."""
+    """One JSON object a line; a key that a line lacks is "no value".
+
+    `separators`: of the columns that hold several values; a text there is split, so that one
+    column may hold texts and lists.
+    """
 
     paths: tuple[str, ...]
+    separators: dict[str, str] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
         """The keys of the first 1,000 lines that are objects."""
         names: dict[str, None] = {}
         with files.open_to_read(self.paths[0]) as file:
-            for line in file.read(1 << 22).split(b"\n")[:1000]:
+            for line in file.read(1 << 22).removeprefix(files.BOM).split(b"\n")[:1000]:
                 try:
                     names |= dict.fromkeys(_json_object(line))
                 except ValueError:
@@ -104,15 +110,26 @@ class JsonLinesReader:
         for number, line in enumerate(lines):
             try:
                 record = _json_object(line)
-                values = [_json_value(name, record.get(name)) for name in wanted]
+                values = [self._value(name, record.get(name)) for name in wanted]
             except ValueError as error:
                 bad.append((number, str(error), line.decode("utf-8", "backslashreplace")))
                 continue
             numbers.append(number)
             for name, value in zip(wanted, values, strict=True):
                 columns[name].append(value)
-        arrays = {name: _json_column(values) for name, values in columns.items()}
+        kinds = {name: pa.binary() for name in wanted}
+        kinds |= {name: pa.list_(pa.binary()) for name in wanted if name in self.separators}
+        arrays = {name: pa.array(values, kinds[name]) for name, values in columns.items()}
         return Rows(pa.table(arrays), np.array(numbers, dtype=np.int64), bad)
+
+    def _value(self, name: str, value: Any) -> bytes | list[bytes | None] | None:
+        """A value as the text it would be in a delimited file: one set of rules reads both."""
+        if name not in self.separators:
+            return _json_scalar(name, value)
+        if isinstance(value, str):
+            value = value.split(self.separators[name])
+        values = value if isinstance(value, list) else [value]
+        return [_json_scalar(name, element) for element in values]
 
 
 @dataclass(frozen=True)
@@ -122,26 +139,31 @@ class ParquetReader:
     paths: tuple[str, ...]
 
     def names(self) -> tuple[str, ...]:
-        with files.open_to_read(self.paths[0]) as file:
-            return tuple(pq.read_schema(file).names)
+        return tuple(self._metadata(self.paths[0]).schema.to_arrow_schema().names)
 
     def pieces(self) -> list[Piece]:
         found: list[Piece] = []
         for path in self.paths:
-            with files.open_to_read(path) as file:
-                groups = pq.ParquetFile(file).num_row_groups
+            groups = self._metadata(path).num_row_groups
             found += [Piece(len(found) + i, path, i, i + 1) for i in range(groups)]
         return found
 
+    def _metadata(self, path: str) -> pq.FileMetaData:
+        with files.open_to_read(path) as file:
+            try:
+                return pq.read_metadata(file)
+            except pa.ArrowInvalid as error:
+                raise ConfigError(f"{path}: not Parquet: {error}") from None
+
     def count(self, piece: Piece) -> int:
-        with files.open_to_read(piece.path) as file:
-            return pq.ParquetFile(file).metadata.row_group(piece.start).num_rows
+        return int(self._metadata(piece.path).row_group(piece.start).num_rows)
 
     def read(self, piece: Piece, wanted: Sequence[str]) -> Rows:
         with files.open_to_read(piece.path) as file:
             parquet = pq.ParquetFile(file)
             if missing := [name for name in wanted if name not in parquet.schema_arrow.names]:
-                raise ConfigError(f"{piece.path}: no column {missing[0]!r}")
+                there = ", ".join(parquet.schema_arrow.names)
+                raise ConfigError(f"{piece.path}: no column {missing[0]!r}; columns: {there}")
             table = parquet.read_row_group(piece.start, columns=list(wanted))
         return Rows(table.combine_chunks(), np.arange(table.num_rows))
 
@@ -194,12 +216,13 @@ class Source:
 
     def fingerprint(self) -> list[list[Any]]:
         """What would change if the data did: each file's name, size and time of change."""
+        readers = [self.events] + [reader for reader, _ in self.tables.values()]
+        paths = [path for reader in readers for path in getattr(reader, "paths", ())]
         prints = []
-        for reader in [self.events] + [reader for reader, _ in self.tables.values()]:
-            for path in getattr(reader, "paths", ()):
-                system, inner = files.filesystem(path.partition("!")[0])
-                info = system.get_file_info(inner)
-                prints.append([info.base_name, info.size, info.mtime_ns])
+        for path in dict.fromkeys(files.split_member(path)[0] for path in paths):
+            system, inner = files.filesystem(path)
+            info = system.get_file_info(inner)
+            prints.append([info.base_name, info.size, info.mtime_ns])
         return prints
 
 
@@ -230,30 +253,39 @@ def open_source(config: DataConfig) -> Source:
         tables: dict[str, tuple[Reader, str]] = {}
         for name, table in (("users", source.users), ("items", source.items)):
             if table is not None:
-                reader = _file_reader(source, table, config.directory)
+                reader = _file_reader(config, source, table)
                 if table.key not in reader.names():
                     raise ConfigError(
                         f"source.{name}.key: found {table.key!r}; columns of {table.path}: "
                         f"{', '.join(reader.names())}"
                     )
                 tables[name] = (reader, table.key)
-        return Source(_file_reader(source, source, config.directory), tables)
+        return Source(_file_reader(config, source, source), tables)
     from tfctr.data.movielens import open_movielens
 
     return open_movielens(find_input(source.path, config.directory))
 
 
-def _file_reader(source: FileSource, what: FileSource | Table, directory: str) -> Reader:
+def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Table) -> Reader:
     pattern = what.events if isinstance(what, FileSource) else what.path
     if "://" not in pattern:
-        pattern = str(find_input(pattern, directory))
+        pattern = str(find_input(pattern, config.directory))
     paths = tuple(files.matching(pattern))
     if not paths:
         raise ConfigError(f"source: no file matches {pattern}")
     if source.format == "csv":
         columns = tuple(what.columns) if what.columns else None
         return DelimitedReader(paths, Delimited(source.separator, source.encoding, columns))
-    return JsonLinesReader(paths) if source.format == "jsonl" else ParquetReader(paths)
+    if source.format == "parquet":
+        return ParquetReader(paths)
+    return JsonLinesReader(
+        paths,
+        {
+            f.source_column: f.separator
+            for f in config.features
+            if isinstance(f, schema.MultiValued | schema.Sequence)
+        },
+    )
 
 
 def byte_ranges(paths: Sequence[str]) -> list[Piece]:
@@ -281,7 +313,7 @@ def _json_object(line: bytes) -> dict[str, Any]:
     if not line.strip():
         raise ValueError("empty line")
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode())
     except UnicodeDecodeError:
         raise ValueError("not UTF-8 text") from None
     except json.JSONDecodeError as error:
@@ -293,31 +325,14 @@ def _json_object(line: bytes) -> dict[str, Any]:
     return record
 
 
-def _json_value(name: str, value: Any) -> bytes | list[bytes | None] | None:
-    """A value as the text it would be in a delimited file, so that one set of rules reads both."""
+def _json_scalar(name: str, value: Any) -> bytes | None:
     if value is None:
         return None
-    if isinstance(value, list):
-        if any(isinstance(element, list | dict) for element in value):
-            raise ValueError(f"{name}: a list of lists or objects")
-        return [_json_scalar(element) for element in value]
-    if isinstance(value, dict):
-        raise ValueError(f"{name}: an object where a value is needed")
-    return _json_scalar(value)
-
-
-def _json_scalar(value: Any) -> bytes | None:
-    if value is None:
-        return None
+    if isinstance(value, list | dict):
+        found = "a list" if isinstance(value, list) else "an object"
+        raise ValueError(f"{name}: {found} where a single value is needed")
     if isinstance(value, bool):
         return b"1" if value else b"0"
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
     return str(value).encode("utf-8", "surrogatepass")
-
-
-def _json_column(values: list[Any]) -> pa.Array:
-    if any(isinstance(value, list) for value in values):
-        lists = [v if v is None or isinstance(v, list) else [v] for v in values]
-        return pa.array(lists, pa.list_(pa.binary()))
-    return pa.array(values, pa.binary())

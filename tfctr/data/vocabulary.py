@@ -26,9 +26,8 @@ class Vocabulary:
 
     def ids(self, values: pa.Array) -> np.ndarray:
         """Ids int64 `[N]`: `PAD_ID` for null, `OOV_ID` for what is not a token."""
-        found = pc.index_in(values, value_set=self.tokens)
-        ids = found.to_numpy(zero_copy_only=False)  # NaN where not found
-        ids = np.where(np.isnan(ids), OOV_ID, ids + FIRST_TOKEN_ID).astype(np.int64)
+        places = pc.index_in(values, value_set=self.tokens).fill_null(OOV_ID - FIRST_TOKEN_ID)
+        ids = places.to_numpy().astype(np.int64) + FIRST_TOKEN_ID
         if values.null_count:
             ids[values.is_null().to_numpy(zero_copy_only=False)] = PAD_ID
         return ids

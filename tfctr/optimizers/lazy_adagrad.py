@@ -29,7 +29,7 @@ class LazyAdagrad(RowOptimizer, keras.optimizers.Adagrad):
     `η` is the mean learning rate of the skipped steps. A step reads a row before this catch-up.
     Against the steps done one by one (`w = 0.05`, up to 10,000 of them), `w` is within 0.02% of the
     distance moved for `a ≥ 0.1` and `λ ≤ 1e-3`, within 2% for `λ ≤ 0.1`. Not so where L2 is what
-    fills the accumulator: from `a = 0`, 2% to 13% off at `λ = 1e-3`, and useless at `λ = 0.1`.
+    fills the accumulator: from `a = 0`, up to 13% off at `λ = 1e-3`, and useless at `λ = 0.1`.
 
     Args:
         learning_rate: float or `keras.optimizers.schedules.LearningRateSchedule`.

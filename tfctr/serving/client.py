@@ -209,7 +209,7 @@ def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
     return array
 
 
-def _list(name: str, row: Any) -> Sequence[Any]:
+def _list(name: str, row: Any) -> Any:
     if row is None:
         return ()
     if isinstance(row, list | tuple | np.ndarray):

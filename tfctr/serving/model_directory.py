@@ -1,17 +1,17 @@
 """A model's directory: a folder a version, named by its number, as TF Serving reads it."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 
-def versions(directory: Path) -> list[int]:
-    """The versions that lie in `directory`, oldest first; none if there is no such directory."""
+def versions(directory: Path) -> dict[int, Path]:
+    """The folders of the versions in `directory`, oldest first; none if it does not exist."""
     if not directory.is_dir():
-        return []
-    return sorted(int(p.name) for p in directory.iterdir() if _is_version(p))
+        return {}
+    folders = [p for p in directory.iterdir() if p.name.isascii() and p.name.isdigit()]
+    return {int(p.name): p for p in sorted(folders, key=lambda p: int(p.name)) if p.is_dir()}
 
 
 def publish(directory: Path, write: Callable[[Path], None]) -> Path:
@@ -39,13 +39,3 @@ def publish(directory: Path, write: Callable[[Path], None]) -> Path:
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-
-
-def version_path(directory: Path, version: int) -> Path:
-    """The folder of `version`, which may be written with leading zeros."""
-    return next(p for p in directory.iterdir() if _is_version(p) and int(p.name) == version)
-
-
-def _is_version(path: os.PathLike[str]) -> bool:
-    path = Path(path)
-    return path.name.isascii() and path.name.isdigit() and path.is_dir()

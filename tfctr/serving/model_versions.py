@@ -9,7 +9,7 @@ from tensorflow_serving.apis import get_model_status_pb2
 
 from tfctr.serving import answers
 from tfctr.serving.errors import ServingError, no_servable, not_found
-from tfctr.serving.model_directory import version_path, versions
+from tfctr.serving.model_directory import versions
 from tfctr.serving.served_model import ServedModel
 from tfctr.serving.warmup import read_warmup
 
@@ -67,10 +67,9 @@ class ModelVersions:
 
         If the served version was deleted, the newest of the others takes its place.
         """
-        for version in reversed(versions(self.directory)):
+        for version, path in reversed(versions(self.directory).items()):
             if self._served is not None and version == self._served.version:
                 return
-            path = version_path(self.directory, version)
             changed = _last_change(path)
             if self._broken.get(version) == changed:
                 continue

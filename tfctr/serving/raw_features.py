@@ -12,6 +12,7 @@ from tfctr.schema import (
     OOV_ID,
     PAD_ID,
     TOKEN_KINDS,
+    Numeric,
     Schema,
     Sequence,
 )
@@ -22,7 +23,7 @@ MISSING: dict[tf.DType, Any] = {tf.string: b"", tf.int64: MISSING_INT, tf.float3
 
 def raw_dtype(feature: Any) -> tf.DType:
     """Of the tensor that a client sends: string, int64 or float32."""
-    if not isinstance(feature, TOKEN_KINDS):
+    if isinstance(feature, Numeric):
         return tf.float32
     return tf.string if feature.dtype == "string" else tf.int64
 
@@ -69,7 +70,7 @@ class RawFeatures(tf.Module):
         return {name: self._look_up(self.schema[name], values) for name, values in raw.items()}
 
     def _look_up(self, feature: Any, values: tf.Tensor) -> tf.Tensor:
-        if not isinstance(feature, TOKEN_KINDS):
+        if isinstance(feature, Numeric):
             return values
         table = self.tables[feature.name]
         if table is None:  # no token was frequent enough

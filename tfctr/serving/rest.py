@@ -29,6 +29,7 @@ from tfctr.serving import answers
 from tfctr.serving.errors import ServingError, invalid
 from tfctr.serving.model_versions import ModelVersions
 from tfctr.serving.served_model import DEFAULT_SIGNATURE, ServedModel
+from tfctr.serving.tensors import dtype_name
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,9 @@ class RestServer(ThreadingHTTPServer):
         super().__init__(address, _Handler)
         self.models = models
         self.max_request_bytes = max_request_bytes
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        logger.debug("%s went away", client_address, exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -246,7 +250,7 @@ def _collect(name: str, value: Any, shape: list[int], dtype: tf.DType, leaves: l
     else:
         raise invalid(
             f"JSON Value: {json.dumps(value)[:200]} of input {name!r} is not of expected type: "
-            f"{dtype.name}"
+            f"{dtype_name(dtype.as_datatype_enum)}"
         )
 
 

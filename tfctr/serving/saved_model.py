@@ -105,12 +105,12 @@ def _rank(model: Backbone, raw: RawFeatures, features: Mapping[str, tf.Tensor]) 
     once = _names(model.schema.side("user", "context"))
     items = _names(model.schema.side("item"))
     shape = tf.shape(features[items[0]])[:2]
-    for name in items[1:]:  # else [1, 4] and [2, 2] would both flatten to 4 rows
-        tf.debugging.assert_equal(
-            tf.shape(features[name])[:2],
-            shape,
-            f"rank: {name!r} and {items[0]!r} differ in rows or candidates",
-        )
+    shapes = tf.stack([tf.shape(features[name])[:2] for name in items])
+    same = tf.debugging.assert_equal(  # else [1, 4] and [2, 2] would both flatten to 4 rows
+        shapes, shape, f"rank: rows or candidates differ between {', '.join(items)}"
+    )
+    with tf.control_dependencies([same]):
+        shape = tf.identity(shape)
     flat = {name: _one_a_row(model.schema[name], features[name], shape) for name in items}
     embeddings = model.embed(raw.look_up(flat), names=items)
     if once:

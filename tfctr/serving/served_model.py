@@ -88,7 +88,9 @@ class ServedModel:
             results = self._loaded.signatures[signature](**tensors)
         except tf.errors.OpError as error:
             code = next(c for c in grpc.StatusCode if c.value[0] == error.error_code)
-            raise ServingError(code, _message(error)) from error
+            raise ServingError(code, _message(str(error.message))) from error
+        except UnicodeDecodeError as error:  # the message of an operation quotes bytes it was sent
+            raise invalid(_message(error.object.decode("utf-8", "replace"))) from error
         return {alias: results[alias].numpy() for alias in outputs or definition.outputs}
 
 
@@ -109,7 +111,7 @@ def _check_shapes(specs: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) ->
         raise invalid(f"inputs differ in their number of rows: {found}")
 
 
-def _message(error: Any) -> str:
+def _message(text: str) -> str:
     """What an operation says, without where in the graph it stands."""
-    text = str(error.message).split("\n\t [[")[0].split(" [Op:")[0]
+    text = text.split("\n\t [[")[0].split(" [Op:")[0]
     return text.removeprefix("Graph execution error:").strip().splitlines()[-1]

@@ -9,7 +9,7 @@ from tensorflow.core.framework import tensor_pb2
 from tfctr.serving.errors import ServingError, invalid
 
 MAX_FILLED = 65_536
-"""Elements of a tensor that gives fewer values than its shape: the last one fills the rest."""
+"""The largest size of a tensor that holds fewer values than its shape has elements."""
 
 _VALUES = {
     tf.string: "string_val",
@@ -19,9 +19,10 @@ _VALUES = {
 
 
 def dtype_name(dtype: int) -> str:
-    """Of a protobuf number, e.g. "int64"."""
+    """Of a protobuf number, as TensorFlow's C++ writes it, e.g. "int64", "float"."""
     try:
-        return str(tf.as_dtype(dtype).name)
+        name = str(tf.as_dtype(dtype).name)
+        return {"float32": "float", "float64": "double"}.get(name, name)
     except TypeError:
         return f"unknown ({dtype})"
 
@@ -37,6 +38,8 @@ def parse_tensor(alias: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
         raise _broken(alias, f"shape {shape if len(shape) <= 8 else 'of too many dimensions'}")
     dtype = tf.as_dtype(proto.dtype)
     wanted = math.prod(shape)
+    if wanted == 0 and max(shape) > MAX_FILLED:  # nothing was sent, but rows would be made
+        raise _broken(alias, f"shape {shape}")
     if proto.tensor_content:
         if dtype == tf.string:
             raise _broken(alias, "strings go into string_val, not tensor_content")

@@ -18,7 +18,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tfctr.schema import TOKEN_KINDS, Schema
+from tfctr.schema import Numeric, Schema
 from tfctr.serving.raw_features import raw_dtype
 
 FILE_NAME = "tf_serving_warmup_requests"
@@ -74,7 +74,7 @@ def _first_tokens(path: Path) -> list[bytes]:
 
 def _column(feature: Any, tokens: list[bytes], size: int) -> np.ndarray:
     """Raw values `[size]` or `[size, max_length]`: the tokens in turn; the mean of a number."""
-    if not isinstance(feature, TOKEN_KINDS):
+    if isinstance(feature, Numeric):
         return np.full(size, feature.mean or 0.0, np.float32)
     values: list[Any] = list(tokens) or [b"0"]
     if feature.dtype == "int":

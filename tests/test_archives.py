@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tfctr.data import download as download_module
-from tfctr.data.download import ARCHIVES, Archive, DownloadError, data_home, download
+from tfctr.data import archives
+from tfctr.data.archives import ARCHIVES, Archive, DownloadError, data_home, download
 
 MEMBERS = {"tiny/README": b"terms\n", "tiny/ratings.dat": b"1::2::3::4\n" * 1_000}
 
@@ -203,7 +203,7 @@ def test_an_unknown_name_lists_the_known() -> None:
 @pytest.mark.parametrize("name", ["movielens-1m", "movielens-100k"])
 def test_the_published_archives_pass(name: str) -> None:
     archive = ARCHIVES[name]
-    if not os.environ.get(download_module.HOME_VARIABLE):
+    if not os.environ.get(archives.HOME_VARIABLE):
         pytest.skip("TFCTR_DATA_HOME is not set")
     if not (data_home() / archive.file).exists():
         pytest.skip(f"{archive.file} is not in TFCTR_DATA_HOME")

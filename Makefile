@@ -1,0 +1,29 @@
+# Two commands do everything on a machine with Python 3.11, git and make:
+#   make demo   the whole way on generated data, no download
+#   make test   the quick tests
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN = $(VENV)/bin
+
+.PHONY: demo test test-all lint setup
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: setup
+	$(BIN)/tfctr run configs/demo/dcnv2.yaml
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

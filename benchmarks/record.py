@@ -1,0 +1,51 @@
+"""Writes results into `benchmarks/README.md`: the only way that figures get there."""
+
+import os
+import re
+import sys
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+README = Path(__file__).parent / "README.md"
+
+
+class Result(NamedTuple):
+    what: str
+    value: float
+    unit: str
+
+
+def record(section: str, module: str, results: list[Result], runs: str, note: str = "") -> None:
+    """Puts a section's table in the place of the one of that name, or behind the last.
+
+    Args:
+        section: its heading.
+        module: what was run, e.g. `benchmarks.movielens`; the command line's arguments are added.
+        results: the rows.
+        runs: repeats or seeds, e.g. "seeds 1-3".
+        note: a sentence above the table.
+    """
+    arguments = [a for a in sys.argv[1:] if a != "--record"]
+    command = " ".join(["python -m", module, *arguments])
+    lines = [
+        f"## {section}",
+        "",
+        f"`{command}`, {date.today().isoformat()}, {runs}, {os.cpu_count()} cores.",
+        *([note] if note else []),
+        "",
+        "| what | value | unit |",
+        "|---|---:|---|",
+        *(f"| {r.what} | {_text(r.value)} | {r.unit} |" for r in results),
+    ]
+    text = README.read_text(encoding="utf-8")
+    parts = [part.rstrip() for part in re.split(r"^(?=## )", text, flags=re.MULTILINE)]
+    mine = "\n".join(lines)
+    kept = [mine if part.startswith(f"## {section}\n") else part for part in parts]
+    README.write_text("\n\n".join(kept if mine in kept else [*kept, mine]) + "\n", encoding="utf-8")
+
+
+def _text(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"

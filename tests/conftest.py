@@ -1,0 +1,63 @@
+"""Paths to real data, and small prepared data sets, for all tests."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # before TensorFlow is imported
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+from rich.console import Console
+
+from tfctr.config import DataConfig
+
+WORLD_FEATURES = [
+    {"name": "user_id", "kind": "categorical", "side": "user", "dtype": "int"},
+    {"name": "age_group", "kind": "categorical", "side": "user"},
+    {"name": "account_age_days", "kind": "numeric", "side": "user"},
+    {"name": "hour", "kind": "categorical", "side": "context", "dtype": "int"},
+    {"name": "item_id", "kind": "categorical", "side": "item", "dtype": "int"},
+    {"name": "category", "kind": "categorical", "side": "item"},
+    {"name": "tags", "kind": "multi_valued", "side": "item", "max_length": 3},
+    {
+        "name": "price",
+        "kind": "numeric",
+        "side": "item",
+        "transform": "bucketize",
+        "num_buckets": 8,
+    },
+    {"name": "title", "kind": "text", "side": "item"},
+]
+
+
+def world_config(**changes: object) -> DataConfig:
+    """20,000 events of a small generated world."""
+    content = {
+        "name": "world",
+        "source": {"format": "world", "users": 300, "items": 120, "events": 20_000, "seed": 3},
+        "label": {"column": "click"},
+        "time": {"column": "timestamp"},
+        "user": "user_id",
+        "item": "item_id",
+        "features": WORLD_FEATURES,
+    }
+    return DataConfig.model_validate(content | changes)
+
+
+@pytest.fixture(scope="session")
+def world_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset directory of `world_config()`."""
+    from tfctr.pipeline import prepare
+
+    folder = tmp_path_factory.mktemp("world") / "world"
+    prepare(world_config(), folder, console=Console(quiet=True))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_home() -> Path:
+    """The folder with the real archives."""
+    home = os.environ.get("TFCTR_DATA_HOME")
+    if not home or not (Path(home) / "ml-1m.zip").is_file():
+        pytest.skip("needs ml-1m.zip in the folder that TFCTR_DATA_HOME names")
+    return Path(home)

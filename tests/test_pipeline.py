@@ -1,0 +1,242 @@
+"""The stages of a run: what they leave, what they skip, and that nothing is lost on the way."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+from beam_pipelines.raw_rows import raw_rows
+from tests.conftest import WORLD_FEATURES
+from tfctr import metrics
+from tfctr.cli import app
+from tfctr.config import RunConfig, load_run
+from tfctr.data.dataset import Dataset
+from tfctr.data.manifest import DataError
+from tfctr.pipeline import Run
+from tfctr.serving import Client, Server
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    content: dict[str, Any] = {
+        "name": "run",
+        "data": {
+            "name": "world",
+            "source": {"format": "world", "users": 300, "items": 120, "events": 20000, "seed": 3},
+            "label": {"column": "click"},
+            "time": {"column": "timestamp"},
+            "user": "user_id",
+            "item": "item_id",
+            "features": WORLD_FEATURES,
+        },
+        "model": {"backbone": "deepfm", "embedding_dim": 4, "hidden_units": [16]},
+        "training": {"batch_size": 512, "epochs": 2, "optimizer": {"learning_rate": 0.01}},
+        "export": {"directory": str(folder / "saved_models")},
+    }
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        inner = content
+        for part in parents:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def run_in(folder: Path, **changes: Any) -> Run:
+    return Run(load_run(write_config(folder, **changes)), folder / "work", Console(quiet=True))
+
+
+def do(run: Run) -> None:
+    run.prepare()
+    run.train()
+    run.evaluate()
+    run.export()
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "run.yaml"
+    }
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("done")
+    do(run_in(folder))
+    return folder
+
+
+def test_a_run_leaves_its_artefacts_and_nothing_else(done: Path) -> None:
+    found = sorted(path.name for path in (done / "work" / "run").iterdir())
+    assert found == ["evaluate.json", "export.json", "metrics.json", "model.keras", "train.json"]
+    assert sorted(p.name for p in (done / "work").iterdir()) == ["run", "world"]
+    assert [p.name for p in (done / "saved_models" / "run").iterdir()] == ["1"]
+
+
+def test_metrics_are_those_of_the_saved_model(done: Path) -> None:
+    written = json.loads((done / "work" / "run" / "metrics.json").read_text())
+    assert set(written) == {"valid", "test"}
+    run = run_in(done)
+    model, data = run.load_model(), Dataset.open(run.data_folder)
+    logits = model.predict(data.test(777), verbose=0)
+    columns = data.columns("test", ["label", "user_key", "user_id", "item_id"])
+    test = written["test"]
+    assert test["auc"] == pytest.approx(metrics.auc(columns["label"], logits), abs=1e-6)
+    gauc = metrics.gauc(columns["label"], logits, columns["user_key"])
+    assert test["gauc"] == pytest.approx(gauc, abs=1e-6)
+    assert test["log_loss"] == pytest.approx(metrics.log_loss(columns["label"], logits), abs=1e-6)
+    assert test["segments"]["unseen_users"]["rows"] == (columns["user_id"] == 1).sum() > 0
+    assert test["segments"]["unseen_items"]["rows"] == (columns["item_id"] == 1).sum() > 0
+    assert test["auc"] > 0.6
+
+
+def test_a_second_run_does_nothing(done: Path) -> None:
+    before = times(done)
+    do(run_in(done))
+    assert times(done) == before
+
+
+def test_a_changed_model_is_trained_on_the_same_data(done: Path) -> None:
+    before = times(done / "work" / "world")
+    first = json.loads((done / "work" / "run" / "train.json").read_text())
+    do(run_in(done, model__embedding_dim=2))
+    second = json.loads((done / "work" / "run" / "train.json").read_text())
+    assert times(done / "work" / "world") == before
+    assert second["parameters"] < first["parameters"]
+    assert sorted(p.name for p in (done / "saved_models" / "run").iterdir()) == ["1", "2"]
+    do(run_in(done))  # back again, for the other tests
+    third = json.loads((done / "work" / "run" / "train.json").read_text())
+    drop = ("seconds",)
+    clean = [[{k: v for k, v in e.items() if k not in drop} for e in t["epochs"]] for t in (first, third)]
+    assert clean[0] == clean[1]  # the same seed, the same numbers
+
+
+def test_changed_data_are_prepared_again_and_the_model_trained_again(tmp_path: Path) -> None:
+    do(run_in(tmp_path, training__epochs=1))
+    before = times(tmp_path / "work")
+    run = run_in(tmp_path, training__epochs=1, data__split={"valid": 0.2, "test": 0.1})
+    run.prepare()
+    assert run.train().stat().st_mtime_ns > before["run/model.keras"]
+    assert Dataset.open(run.data_folder).num_rows("valid") == pytest.approx(4000, abs=20)
+
+
+def test_stages_out_of_order_say_what_to_run(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    with pytest.raises(DataError, match="no dataset here; run `tfctr prepare` first"):
+        run.train()
+    run.prepare()
+    with pytest.raises(DataError, match="no trained model; run `tfctr train` first"):
+        run.evaluate()
+
+
+def three_ways(run: Run, rows: int) -> np.ndarray:
+    """Scores `[3, rows]` of raw test rows: from `evaluate`, from the SavedModel, by a server."""
+    data = Dataset.open(run.data_folder)
+    model = run.load_model()
+    raw = raw_rows(run.config.data, data, "test", rows)
+    columns = data.columns("test", ["row_id", "label"])
+    assert raw["row_id"].to_pylist() == columns["row_id"][:rows].tolist()
+    assert raw["label"].to_pylist() == columns["label"][:rows].tolist()
+    logits = model.predict(data.test(1024).take(-(-rows // 1024)), verbose=0)[:rows]
+    evaluated = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+    features = {f.name: raw[f.name].to_pylist() for f in model.schema.inputs}
+    folder = run.export_folder
+    with (
+        Server({"model": folder}, grpc_port=0, rest_port=0) as server,
+        Client(f"127.0.0.1:{server.grpc_port}", "model", timeout=60) as client,
+    ):
+        served = client.predict(features)
+    newest = max(int(p.name) for p in folder.iterdir())
+    loaded = tf.saved_model.load(str(folder / str(newest)))
+    signature = loaded.signatures["examples"]
+    examples = [_example(model.schema, features, i) for i in range(rows)]
+    direct = signature(examples=tf.constant(examples))["scores"].numpy()
+    return np.stack([evaluated, direct, served])
+
+
+def _example(schema: Any, features: dict[str, list[Any]], i: int) -> bytes:
+    """A raw row as a `tf.Example`; a missing value is left out."""
+    example = tf.train.Example()
+    for feature in schema.inputs:
+        value = features[feature.name][i]
+        values = [] if value is None else value if isinstance(value, list) else [value]
+        if not values:
+            continue
+        target = example.features.feature[feature.name]
+        if isinstance(values[0], str):
+            target.bytes_list.value.extend(v.encode() for v in values)
+        elif isinstance(values[0], float):
+            target.float_list.value.extend(values)
+        else:
+            target.int64_list.value.extend(values)
+    return example.SerializeToString()
+
+
+def test_no_skew_between_evaluation_saved_model_and_server(done: Path) -> None:
+    scores = three_ways(run_in(done), 2000)
+    assert np.abs(scores - scores[0]).max() < 1e-5
+    assert scores.std() > 0.01
+
+
+def test_no_skew_on_ten_thousand_rows_of_movielens(data_home: Path, tmp_path: Path) -> None:
+    config = load_run(CONFIGS / "movielens-1m" / "dcnv2.yaml").model_dump()
+    config["data"]["directory"] = str(CONFIGS)
+    config["training"] |= {"epochs": 1, "batch_size": 16384}
+    config["model"] |= {"hidden_units": [16], "num_cross_layers": 1}
+    config["export"] = {"directory": str(tmp_path / "saved_models")}
+    run = Run(RunConfig.model_validate(config), tmp_path / "work", Console(quiet=True))
+    run.prepare()
+    run.train()
+    run.export()
+    scores = three_ways(run, 10_000)
+    assert np.abs(scores - scores[0]).max() < 1e-5
+    assert scores.std() > 0.01
+
+
+def test_the_command_runs_everything_and_ends_with_table_path_and_request(tmp_path: Path) -> None:
+    config = write_config(tmp_path, training__epochs=1)
+    result = CliRunner().invoke(app, ["run", str(config), "--work", str(tmp_path / "work")])
+    assert result.exit_code == 0, result.output
+    for expected in ("test / unseen", "saved_models/run/1", "metrics.json", "click probability"):
+        assert expected in result.output
+
+
+@pytest.mark.parametrize("command", ["run", "prepare", "train", "evaluate", "export"])
+def test_a_commands_error_is_a_line_and_an_exit_status(tmp_path: Path, command: str) -> None:
+    result = CliRunner().invoke(app, [command, str(tmp_path / "no.yaml")])
+    assert result.exit_code == 1
+    assert "no.yaml: no such file" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_predict_scores_json_lines_by_a_running_server(done: Path, tmp_path: Path) -> None:
+    run = run_in(done)
+    data = Dataset.open(run.data_folder)
+    raw = raw_rows(run.config.data, data, "test", 5)
+    names = [feature.name for feature in data.schema.inputs]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in raw.select(names).to_pylist()))
+    with Server({"run": run.export_folder}, grpc_port=0, rest_port=0) as server:
+        address = f"127.0.0.1:{server.grpc_port}"
+        result = CliRunner().invoke(app, ["predict", "run", str(rows), "--server", address])
+        bad = CliRunner().invoke(
+            app, ["predict", "run", "-", "--server", address], input='{"colour": "red"}\n'
+        )
+        broken = CliRunner().invoke(app, ["predict", "run", "-", "--server", address], input="{\n")
+    scores = [json.loads(line)["score"] for line in result.stdout.splitlines()]
+    logits = run.load_model().predict(data.test(5).take(1), verbose=0)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+    assert bad.exit_code == broken.exit_code == 1
+    assert "no feature 'colour' in the model; there are:" in bad.output.replace("\n", " ")
+    assert "-:1: not JSON" in broken.output

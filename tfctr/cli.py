@@ -1,0 +1,201 @@
+"""The `tfctr` command."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import typer
+from rich.console import Console
+
+from tfctr.config import ConfigError, load_data, load_run
+from tfctr.data.archives import ARCHIVES, DownloadError, download
+from tfctr.data.manifest import DataError, read_manifest
+from tfctr.pipeline import DEFAULT_WORK, Run, prepare
+from tfctr.serving.errors import ServingError
+
+app = typer.Typer(
+    help="Offline knowledge into click-through-rate models that are cheap to serve.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file of a run", metavar="CONFIG")]
+Work = Annotated[Path, typer.Option(help="folder of datasets and runs")]
+BeamArgs = Annotated[
+    list[str] | None,
+    typer.Option("--beam", help="an option for Beam, e.g. --beam=--runner=FlinkRunner; repeatable"),
+]
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """What a user did wrong is a line, not a traceback."""
+    known = (ConfigError, DataError, DownloadError, ServingError, ConnectionError, TimeoutError)
+    try:
+        yield
+    except known as error:
+        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+@app.command("run")
+def run_all(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None) -> None:
+    """Everything: raw logs -> TFRecords -> trained model -> metrics -> SavedModel -> a request."""
+    with _clear_errors():
+        run = Run(load_run(config), work, console)
+        run.prepare(beam)
+        run.train()
+        metrics_path = run.evaluate()
+        version = run.export()
+        from tfctr.data.dataset import Dataset
+        from tfctr.showcase import show_request
+
+        _print_metrics(metrics_path)
+        console.print(f"SavedModel: {version}", soft_wrap=True)
+        console.print(f"metrics: {metrics_path}", soft_wrap=True)
+        data = Dataset.open(run.data_folder)
+        schema = run.model_schema(data)
+        show_request(run.config.data, data, schema, run.export_folder, console)
+
+
+@app.command("prepare")
+def prepare_data(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None) -> None:
+    """Raw logs -> a dataset directory, by a Beam job. Takes a data config as well."""
+    with _clear_errors():
+        data = load_data(config)
+        prepare(data, work / data.name, beam, console)
+
+
+@app.command()
+def train(config: ConfigFile, work: Work = DEFAULT_WORK) -> None:
+    """Trains the model; a killed training goes on from its last checkpoint."""
+    with _clear_errors():
+        Run(load_run(config), work, console).train()
+
+
+@app.command()
+def evaluate(config: ConfigFile, work: Work = DEFAULT_WORK) -> None:
+    """Exact metrics on the validation and test rows."""
+    with _clear_errors():
+        path = Run(load_run(config), work, console).evaluate()
+        _print_metrics(path)
+        console.print(f"metrics: {path}", soft_wrap=True)
+
+
+@app.command()
+def export(config: ConfigFile, work: Work = DEFAULT_WORK) -> None:
+    """A new version of the SavedModel for TF Serving."""
+    with _clear_errors():
+        console.print(f"SavedModel: {Run(load_run(config), work, console).export()}", soft_wrap=True)
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[Path], typer.Argument(help="model folders, each holding numbered versions")
+    ],
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="of gRPC")] = 8500,
+    rest_port: Annotated[int, typer.Option(help="of the REST form")] = 8501,
+) -> None:
+    """Serves models with TF Serving's protocol, for a laptop and for tests. New versions are
+    picked up."""
+    from tfctr.serving import Server
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with _clear_errors():
+        for folder in models:
+            if not folder.is_dir():
+                raise ConfigError(f"{folder}: no such folder")
+        named = {folder.resolve().name: folder for folder in models}
+        with Server(named, host=host, grpc_port=port, rest_port=rest_port) as server:
+            console.print(
+                f"{', '.join(named)}: gRPC on {host}:{server.grpc_port}, "
+                f"REST on http://{host}:{server.rest_port}/v1/models/{next(iter(named))}"
+            )
+            try:
+                server.wait()
+            except KeyboardInterrupt:
+                console.print("stopped")
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="the served model's name")],
+    rows: Annotated[
+        Path, typer.Argument(help="JSON Lines: an object of raw features a row; - is standard input")
+    ] = Path("-"),
+    server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
+) -> None:
+    """Scores raw rows by a running server: a line `{"score": ...}` a row."""
+    from tfctr.serving import Client
+
+    with _clear_errors(), Client(server, model) as client:
+        for batch in _batches(rows):
+            columns = {name: [row.get(name) for row in batch] for name in _names(batch)}
+            try:
+                scores = client.predict(columns)
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{rows}: {error}") from None
+            for score in scores:
+                typer.echo(json.dumps({"score": float(score)}))
+
+
+@app.command("download")
+def download_archive(
+    name: Annotated[str, typer.Argument(help=", ".join(ARCHIVES))],
+    directory: Annotated[
+        Path | None, typer.Option(help="where to keep it; TFCTR_DATA_HOME if not given")
+    ] = None,
+) -> None:
+    """Fetches a public data set from its publisher, with a checksum."""
+    with _clear_errors():
+        if name not in ARCHIVES:
+            raise ConfigError(f"found {name!r}; allowed: {', '.join(ARCHIVES)}")
+        console.print(str(download(name, directory)), soft_wrap=True)
+
+
+def _print_metrics(path: Path) -> None:
+    from tfctr.metrics import print_report
+
+    print_report(read_manifest(path) or {}, console)
+
+
+def _batches(path: Path, size: int = 1024) -> Iterator[list[dict[str, Any]]]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from None
+    batch: list[dict[str, Any]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: not JSON: {error.msg}") from None
+        if not isinstance(row, dict) or not row:
+            raise DataError(f"{path}:{number}: found {line[:80]}; give an object of features")
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _names(batch: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in batch for name in row))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,257 @@
+"""The stages of a run in order: prepare, train, evaluate, export.
+
+Each leaves an artefact and, last of all, a manifest with the digest of all it was made from. A
+stage whose manifest has the right digest is skipped; so a second run does nothing, and a killed
+one goes on where it was.
+"""
+
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from tfctr.config import DataConfig, RunConfig, digest
+from tfctr.data.manifest import DataError, read_manifest, write_manifest
+from tfctr.schema import Schema
+
+DEFAULT_WORK = Path("work")
+
+
+class Run:
+    """One run config and the folders of its artefacts.
+
+    - `data_folder`, `<work>/<data's name>`: the dataset directory, shared by runs;
+    - `folder`, `<work>/<run's name>`: `model.keras`, `metrics.json` and the stages' manifests;
+    - `export_folder`: the versions of the SavedModel.
+    """
+
+    def __init__(
+        self, config: RunConfig, work: Path = DEFAULT_WORK, console: Console | None = None
+    ) -> None:
+        self.config = config
+        self.folder = work / config.name
+        self.data_folder = work / config.data.name
+        self.export_folder = Path(config.export.directory) / config.name
+        self.console = console or Console()
+        warnings.filterwarnings("ignore", module="keras")
+
+    def prepare(self, beam_args: list[str] | None = None) -> dict[str, Any]:
+        return prepare(self.config.data, self.data_folder, beam_args, self.console)
+
+    def train(self) -> Path:
+        """The trained model's path: `model.keras`, with the best weights."""
+        path, manifest_path = self.folder / "model.keras", self.folder / "train.json"
+        key = self._train_key()
+        if self._is_done("train", manifest_path, key, path):
+            return path
+        import keras
+
+        from tfctr import backbones
+        from tfctr.data.dataset import Dataset
+        from tfctr.training import clean_up, train
+
+        data = Dataset.open(self.data_folder)
+        config = self.config
+        keras.utils.set_random_seed(config.training.seed)
+        model = backbones.create(
+            config.model.backbone,
+            self.model_schema(data),
+            **config.model.arguments,
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / "checkpoint.key").is_file():
+            if (self.folder / "checkpoint.key").read_text() != key:
+                clean_up(self.folder)  # of another config
+        else:
+            clean_up(self.folder)
+        (self.folder / "checkpoint.key").write_text(key)
+        manifest_path.unlink(missing_ok=True)
+        self.console.print(f"[bold]train[/] {config.model.backbone} -> {path}")
+        progressed = train(model, data, config.training, self.folder, self.console)
+        temporary = self.folder / "model.part.keras"
+        model.save(temporary, include_optimizer=False)
+        temporary.rename(path)
+        write_manifest(
+            {
+                "key": key,
+                "model": config.model.model_dump(mode="json"),
+                "training": config.training.model_dump(mode="json"),
+                "rows": {split: data.num_rows(split) for split in ("train", "valid")},
+                "parameters": model.count_params(),
+                "best_epoch": progressed.best_epoch + 1,
+                "best_valid_auc": progressed.best_auc,
+                "epochs": progressed.history,
+                "versions": _versions(),
+            },
+            str(manifest_path),
+        )
+        clean_up(self.folder)
+        (self.folder / "checkpoint.key").unlink()
+        return path
+
+    def evaluate(self) -> Path:
+        """The path of `metrics.json`: `{"valid": {...}, "test": {...}}`."""
+        path, manifest_path = self.folder / "metrics.json", self.folder / "evaluate.json"
+        key = digest([self._train_key(), "evaluate"])
+        if self._is_done("evaluate", manifest_path, key, path):
+            return path
+        from tfctr.data.dataset import Dataset
+
+        self.console.print(f"[bold]evaluate[/] -> {path}")
+        data, model = Dataset.open(self.data_folder), self.load_model()
+        manifest_path.unlink(missing_ok=True)
+        splits = ("valid", "test")
+        write_manifest({split: evaluate(model, data, split) for split in splits}, str(path))
+        write_manifest(
+            {"key": key, "rows": {split: data.num_rows(split) for split in splits}},
+            str(manifest_path),
+        )
+        return path
+
+    def export(self) -> Path:
+        """The path of the SavedModel's version."""
+        manifest_path = self.folder / "export.json"
+        key = digest([self._train_key(), str(self.export_folder)])
+        found = read_manifest(manifest_path) or {}
+        if self._is_done("export", manifest_path, key, Path(found.get("version", manifest_path))):
+            return Path(found["version"])
+        from tfctr import serving
+        from tfctr.data.dataset import Dataset
+
+        self.console.print(f"[bold]export[/] -> {self.export_folder}")
+        version = serving.export(
+            self.load_model(), Dataset.open(self.data_folder), self.export_folder
+        )
+        write_manifest(
+            {"key": key, "version": str(version), "versions": _versions()}, str(manifest_path)
+        )
+        return version
+
+    def model_schema(self, data: Any) -> Schema:
+        """The features that the model reads."""
+        names = self.config.model.features
+        return data.schema.select(names) if names else data.schema
+
+    def load_model(self) -> Any:
+        path = self.folder / "model.keras"
+        if not path.is_file():
+            raise DataError(f"{path}: no trained model; run `tfctr train` first")
+        import keras
+
+        import tfctr.backbones  # registers the classes  # noqa: F401
+
+        return keras.models.load_model(path)
+
+    def _train_key(self) -> str:
+        manifest = read_manifest(self.data_folder / "manifest.json")
+        if manifest is None:
+            raise DataError(f"{self.data_folder}: no dataset here; run `tfctr prepare` first")
+        return digest(
+            [
+                manifest["config_digest"],
+                manifest["inputs"],
+                self.config.model.model_dump(mode="json"),
+                self.config.training.model_dump(mode="json"),
+            ]
+        )
+
+    def _is_done(self, stage: str, manifest_path: Path, key: str, artefact: Path) -> bool:
+        manifest = read_manifest(manifest_path)
+        done = manifest is not None and manifest.get("key") == key and artefact.exists()
+        if done:
+            self.console.print(f"[bold]{stage}[/] is done: {artefact}")
+        return done
+
+
+def prepare(
+    config: DataConfig,
+    folder: Path,
+    beam_args: list[str] | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """The manifest of the dataset in `folder`, prepared if it is not there as configured."""
+    from beam_pipelines.prepare import prepare as run_pipeline
+    from tfctr.data.sources import open_source
+
+    console = console or Console()
+    manifest = read_manifest(folder / "manifest.json")
+    if (
+        manifest is not None
+        and manifest.get("config_digest") == digest(config)
+        and manifest.get("inputs") == open_source(config).fingerprint()
+    ):
+        console.print(f"[bold]prepare[/] is done: {folder}")
+        return manifest
+    console.print(f"[bold]prepare[/] {config.name} -> {folder}")
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    start = time.perf_counter()
+    with _pieces_done(config, folder, console):
+        manifest = run_pipeline(config, str(folder), beam_args)
+    rows = ", ".join(f"{s} {found['rows']:,}" for s, found in manifest["splits"].items())
+    console.print(f"rows: {rows}; {time.perf_counter() - start:.0f} s")
+    if bad := manifest["counts"]["bad"]:
+        console.print(f"{bad:,} bad rows, set aside in {folder / 'dead_letters'}")
+    return manifest
+
+
+@contextmanager
+def _pieces_done(config: DataConfig, folder: Path, console: Console) -> Iterator[None]:
+    """A progress bar fed by what the workers leave in the temporary folder, wherever they run."""
+    from tfctr.data.sources import open_source
+
+    pieces = len(open_source(config).events.pieces())
+    done = threading.Event()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("pieces cleaned, split, written", total=3 * pieces)
+
+        def watch() -> None:
+            while not done.wait(0.5):
+                found = list(folder.parent.glob(f"{folder.name}.tmp-*"))
+                if found:
+                    staged = len(list(found[-1].glob("staged/*[!t]")))
+                    written = {p.name for p in found[-1].glob("t*/part-*[!t]")}
+                    bar.update(task, completed=staged + len(written))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+
+def evaluate(model: Any, data: Any, split: str) -> dict[str, Any]:
+    """The metrics of a model on a split, overall and on rows of unseen users and unseen items."""
+    from tfctr import metrics
+    from tfctr.schema import OOV_ID
+    from tfctr.training import EVALUATION_BATCH
+
+    config = data.manifest["config"]
+    keys = {f"unseen_{side}s": config[side] for side in ("user", "item") if config[side]}
+    names = ["label", *keys.values()] + (["user_key"] if config["user"] else [])
+    columns = data.columns(split, names)
+    segments = {name: columns[feature] == OOV_ID for name, feature in keys.items()}
+    read = [feature.name for feature in model.schema.inputs]
+    batches = getattr(data, split)(EVALUATION_BATCH, features=read)
+    logits = np.asarray(model.predict(batches, verbose=0), dtype=np.float64)
+    return metrics.evaluate(
+        columns["label"], logits, users=columns.get("user_key"), segments=segments
+    )
+
+
+def _versions() -> dict[str, str]:
+    import keras
+    import tensorflow as tf
+
+    import tfctr
+
+    return {"tfctr": tfctr.__version__, "tensorflow": tf.__version__, "keras": keras.__version__}

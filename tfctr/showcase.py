@@ -1,0 +1,56 @@
+"""One scored request of a served model, shown as a person would read it."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from beam_pipelines.raw_rows import raw_rows
+from tfctr.config import DataConfig
+from tfctr.data.dataset import Dataset
+from tfctr.schema import Schema, Text
+from tfctr.serving import Client, Server
+
+CANDIDATES = 5
+
+
+def show_request(
+    config: DataConfig, data: Dataset, schema: Schema, model_folder: Path, console: Console
+) -> None:
+    """Serves a model for a moment and ranks a few candidates for the user of a test row.
+
+    `schema` is the model's: the features it is asked with.
+    """
+    rows = raw_rows(config, data, "test", 200).to_pylist()
+    row = rows[0]
+    key = config.item or next(f.name for f in data.schema.side("item"))
+    candidates = list({str(found[key]): found for found in rows}.values())[:CANDIDATES]
+    inputs = [feature.name for feature in schema.inputs]
+    items = [feature.name for feature in schema.side("item")]
+    user = {name: row[name] for name in inputs if name not in items}
+    with (
+        Server({model_folder.name: model_folder}, grpc_port=0, rest_port=0) as server,
+        Client(f"127.0.0.1:{server.grpc_port}", model_folder.name) as client,
+    ):
+        columns = {name: [found[name] for found in candidates] for name in items}
+        scores = client.rank(user, columns)
+    console.print(f"\n[bold]A request[/]: {_sentence(user)}")
+    texts = [f.name for f in data.schema if isinstance(f, Text) and f.side == "item"]
+    shown = (texts[:1] or [key]) + [name for name in items if name != key][:3]
+    table = Table(*shown, "click probability")
+    for score, found in sorted(zip(scores, candidates, strict=True), key=lambda pair: -pair[0]):
+        table.add_row(*(_text(found[name]) for name in shown), f"{score:.3f}")
+    console.print(table)
+
+
+def _sentence(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_text(value)}" for name, value in values.items())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
