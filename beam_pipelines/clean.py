@@ -273,7 +273,7 @@ class _CleanPiece(beam.DoFn):
         table = _count_from(first, table)
         path = f"{self.folder}/staged/{piece.index:05d}.feather"
         sink = pa.BufferOutputStream()
-        feather.write_feather(table, sink, compression="lz4")
+        feather.write_feather(table, sink, compression="uncompressed")
         files.write(path, sink.getvalue())
         if rows.bad:
             write_dead_letters(

@@ -104,13 +104,15 @@ class FitNumbers(beam.PTransform):
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
         if not self.features:
             return pieces.pipeline | "NoNumbers" >> beam.Create([])
+        to_cut = {name for name, feature in self.features.items() if _needs_boundaries(feature)}
         columns = pieces | "Numbers" >> beam.FlatMap(_numbers, tuple(self.features))
         moments = (
             columns | "Moments" >> beam.MapTuple(_moments) | "GatherMoments" >> beam.GroupByKey()
         )
         bins = (
             columns
-            | "Bits" >> beam.FlatMapTuple(_bits_to_cut, self.features)
+            | "ToCut" >> beam.Filter(lambda column: column[0] in to_cut)
+            | "Bits" >> beam.MapTuple(_present_bits)
             | "CountBins" >> beam.CombinePerKey(Histogram(max_bins=1 << 16))
         )
         return (
@@ -126,11 +128,8 @@ def _numbers(piece: SplitPiece, names: tuple[str, ...]) -> Iterator[tuple[str, i
         yield name, piece.index, table[name].to_numpy().astype(np.float32)
 
 
-def _bits_to_cut(
-    name: str, _: int, values: np.ndarray, features: dict[str, Numeric]
-) -> Iterator[tuple[str, np.ndarray]]:
-    if _needs_boundaries(features[name]):
-        yield name, ordered_bits(values[~np.isnan(values)])
+def _present_bits(name: str, _: int, values: np.ndarray) -> tuple[str, np.ndarray]:
+    return name, ordered_bits(values[~np.isnan(values)])
 
 
 def _needs_boundaries(feature: Numeric) -> bool:

@@ -182,8 +182,9 @@ def _run(config: DataConfig, folder: str, beam_args: list[str]) -> dict[str, Any
         with beam.Pipeline(options=options) as pipeline:
             _ = pipeline | "Prepare" >> job | "WriteSummary" >> beam.Map(write_manifest, path)
     except Exception as error:
-        # A worker's error arrives as a text that ends with its traceback.
-        found = re.search(r"(ConfigError|DataError): (.+?) \[while running", str(error))
+        # A worker's error arrives as itself, or within a text that holds its traceback.
+        text = f"{type(error).__name__}: {error}"
+        found = re.search(r"\b(ConfigError|DataError): (.+?) \[while running", text)
         if found is None:
             raise
         kind = ConfigError if found[1] == "ConfigError" else DataError
@@ -300,6 +301,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="the dataset directory to make")
     known, beam_args = parser.parse_known_args(argv)
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    # A worker's error is raised in the end; here it would be shown a first time.
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     try:
         manifest = prepare(load_data(known.config), known.output, beam_args)
     except (ConfigError, DataError) as error:

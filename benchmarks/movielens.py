@@ -44,7 +44,9 @@ def main() -> None:
                 console.print(f"{name}: test AUC {found[-1]['test']['auc']:.4f}")
             for what in ("auc", "log_loss", "gauc"):
                 values = [metrics["test"][what] for metrics in found]
-                results.append(Result(f"{path.stem}: test {what}, mean", statistics.mean(values), ""))
+                results.append(
+                    Result(f"{path.stem}: test {what}, mean", statistics.mean(values), "")
+                )
                 if len(values) > 1:
                     results.append(
                         Result(f"{path.stem}: test {what}, deviation", statistics.stdev(values), "")

@@ -51,9 +51,7 @@ def test_deepfm_against_numpy() -> None:
     e = np.array(model.embed(INPUTS))
     vectors, weights = e[..., :-1], e[..., -1]
     deep = np.array(model.deep(vectors.reshape(3, -1)))
-    pairs = [
-        sum(v[i] @ v[j] for i in range(len(v)) for j in range(i + 1, len(v))) for v in vectors
-    ]
+    pairs = [sum(v[i] @ v[j] for i in range(len(v)) for j in range(i + 1, len(v))) for v in vectors]
     q = np.concatenate([deep, np.array(pairs)[:, None], weights.sum(1, keepdims=True)], axis=1)
     np.testing.assert_allclose(model.represent(e), q, atol=1e-5)
 

@@ -23,7 +23,9 @@ def gather(batches: object) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def sorted_rows(features: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
-    columns = [v.reshape(len(labels), -1) for v in (*(features[name] for name in sorted(features)), labels)]
+    columns = [
+        v.reshape(len(labels), -1) for v in (*(features[name] for name in sorted(features)), labels)
+    ]
     table = np.nan_to_num(np.concatenate(columns, axis=1).astype(np.float64), nan=-1)
     return table[np.lexsort(table.T)]
 
@@ -86,9 +88,10 @@ def test_what_is_not_whole_is_refused(world_data: Path, tmp_path: Path) -> None:
         Dataset.open(tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(world_data, copy)
-    shard = copy / json.loads((copy / "manifest.json").read_text())["splits"]["test"]["shards"][0][
-        "name"
-    ]
+    shard = (
+        copy
+        / json.loads((copy / "manifest.json").read_text())["splits"]["test"]["shards"][0]["name"]
+    )
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1])
     with pytest.raises(DataError, match="bytes where the manifest says"):

@@ -1,6 +1,10 @@
 """The stages of a run: what they leave, what they skip, and that nothing is lost on the way."""
 
 import json
+import signal
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +122,9 @@ def test_a_changed_model_is_trained_on_the_same_data(done: Path) -> None:
     do(run_in(done))  # back again, for the other tests
     third = json.loads((done / "work" / "run" / "train.json").read_text())
     drop = ("seconds",)
-    clean = [[{k: v for k, v in e.items() if k not in drop} for e in t["epochs"]] for t in (first, third)]
+    clean = [
+        [{k: v for k, v in e.items() if k not in drop} for e in t["epochs"]] for t in (first, third)
+    ]
     assert clean[0] == clean[1]  # the same seed, the same numbers
 
 
@@ -240,3 +246,25 @@ def test_predict_scores_json_lines_by_a_running_server(done: Path, tmp_path: Pat
     assert bad.exit_code == broken.exit_code == 1
     assert "no feature 'colour' in the model; there are:" in bad.output.replace("\n", " ")
     assert "-:1: not JSON" in broken.output
+
+
+def test_serve_says_what_is_wrong_with_a_folder_and_answers_from_a_good_one(
+    done: Path, tmp_path: Path
+) -> None:
+    missing = CliRunner().invoke(app, ["serve", str(tmp_path / "none")])
+    empty = CliRunner().invoke(app, ["serve", str(tmp_path), "--port", "0", "--rest-port", "0"])
+    assert missing.exit_code == empty.exit_code == 1
+    assert "no such folder" in missing.output
+    assert "Traceback" not in empty.output
+    command = [sys.executable, "-m", "tfctr.cli", "serve", str(done / "saved_models" / "run")]
+    with subprocess.Popen(
+        [*command, "--port", "0", "--rest-port", "0"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if "REST on" in line)
+        url = line.split("REST on ")[1].strip()
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            status = json.load(answer)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    assert status["model_version_status"][0]["state"] == "AVAILABLE"

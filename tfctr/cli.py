@@ -97,7 +97,9 @@ def evaluate(config: ConfigFile, work: Work = DEFAULT_WORK) -> None:
 def export(config: ConfigFile, work: Work = DEFAULT_WORK) -> None:
     """A new version of the SavedModel for TF Serving."""
     with _clear_errors():
-        console.print(f"SavedModel: {Run(load_run(config), work, console).export()}", soft_wrap=True)
+        console.print(
+            f"SavedModel: {Run(load_run(config), work, console).export()}", soft_wrap=True
+        )
 
 
 @app.command()
@@ -119,22 +121,31 @@ def serve(
             if not folder.is_dir():
                 raise ConfigError(f"{folder}: no such folder")
         named = {folder.resolve().name: folder for folder in models}
-        with Server(named, host=host, grpc_port=port, rest_port=rest_port) as server:
-            console.print(
-                f"{', '.join(named)}: gRPC on {host}:{server.grpc_port}, "
-                f"REST on http://{host}:{server.rest_port}/v1/models/{next(iter(named))}"
-            )
-            try:
-                server.wait()
-            except KeyboardInterrupt:
-                console.print("stopped")
+        server = Server(named, host=host, grpc_port=port, rest_port=rest_port)
+        try:
+            server.start()
+        except (ValueError, OSError) as error:  # no version that loads; a port that is taken
+            raise DataError(str(error)) from None
+    first = next(iter(named))
+    console.print(
+        f"{', '.join(named)}: gRPC on {host}:{server.grpc_port}, "
+        f"REST on http://{host}:{server.rest_port}/v1/models/{first}",
+        soft_wrap=True,
+    )
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        console.print("stopped")
+    finally:
+        server.stop()
 
 
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="the served model's name")],
     rows: Annotated[
-        Path, typer.Argument(help="JSON Lines: an object of raw features a row; - is standard input")
+        Path,
+        typer.Argument(help="JSON Lines: an object of raw features a row; - is standard input"),
     ] = Path("-"),
     server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
 ) -> None:

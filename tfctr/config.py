@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from tfctr.schema import Categorical, Feature, Schema, Strict
+from tfctr.schema import Categorical, Feature, Schema, Side, Strict
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -74,7 +74,7 @@ class Label(Strict):
 
     column: str
     positive_above: float | None = None
-    drop: list[float] = []  # values whose rows are left out, e.g. 3 of 5 stars
+    drop: tuple[float, ...] = ()  # values whose rows are left out, e.g. 3 of 5 stars
 
 
 class Time(Strict):
@@ -121,15 +121,16 @@ class DataConfig(Strict):
     @model_validator(mode="after")
     def _names_exist(self) -> "DataConfig":
         schema = self.feature_schema
-        for key, side in (("user", "user"), ("item", "item")):
-            name = getattr(self, key)
+        sides: tuple[Side, ...] = ("user", "item")
+        for side in sides:
+            name = getattr(self, side)
             if name is None:
                 continue
             feature = next((f for f in schema if f.name == name), None)
             if not isinstance(feature, Categorical) or feature.side != side:
                 names = [f.name for f in schema.side(side) if isinstance(f, Categorical)]
                 raise ValueError(
-                    f"{key}: {name!r} is not a categorical feature of side {side!r}; "
+                    f"{side}: {name!r} is not a categorical feature of side {side!r}; "
                     f"those are: {', '.join(names) or 'none'}"
                 )
         if self.split.by == "user_time" and self.user is None:
@@ -266,13 +267,9 @@ def _validate(path: Path, model: type[Model], content: dict[str, Any]) -> Model:
         raise ConfigError("\n".join(lines)) from None
 
 
-_TAGS = ("categorical", "multi_valued", "sequence", "numeric", "text") + (
-    "csv",
-    "jsonl",
-    "parquet",
-    "movielens",
-    "world",
-)
+# pydantic names the chosen kind or format as if it were a key.
+_KINDS = {"categorical", "multi_valued", "sequence", "numeric", "text"}
+_FORMATS = {"csv", "jsonl", "parquet", "movielens", "world"}
 
 
 def _line(path: Path, error: Any) -> str:
@@ -280,7 +277,7 @@ def _line(path: Path, error: Any) -> str:
     for part in error["loc"]:
         if isinstance(part, int):
             key += f"[{part}]"
-        elif part not in _TAGS:  # pydantic names the chosen kind or format as if it were a key
+        elif part not in _KINDS | _FORMATS:
             key += f".{part}" if key else str(part)
     message = error["msg"].removeprefix("Value error, ")
     found = error["input"]

@@ -1,6 +1,7 @@
 """What a feature is: its kind, whose side it describes, and what `prepare` measured of it."""
 
 import difflib
+import itertools
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -116,7 +117,7 @@ class Numeric(_Feature):
     @field_validator("boundaries")
     @classmethod
     def _ascending(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if values is not None and any(a >= b for a, b in zip(values, values[1:], strict=False)):
+        if values is not None and any(a >= b for a, b in itertools.pairwise(values)):
             raise ValueError(f"boundaries must ascend strictly, found {list(values)}")
         return values
 
@@ -195,19 +196,19 @@ class Schema(Strict):
             _ = self[name]
         kept = [feature for feature in self if feature.name in names]
         return Schema(
-            features=[
+            features=tuple(
                 feature.model_copy(update={"shares": None})
                 if isinstance(feature, Sequence) and feature.shares not in names
                 else feature
                 for feature in kept
-            ]
+            )
         )
 
     def fitted(self, measured: dict[str, dict[str, Any]]) -> "Schema":
         """A copy with what was measured: `{feature name: {field: value}}`."""
         return Schema(
-            features=[
+            features=tuple(
                 type(feature).model_validate(feature.model_dump() | measured.get(feature.name, {}))
                 for feature in self
-            ]
+            )
         )

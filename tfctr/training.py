@@ -77,10 +77,14 @@ def train(
         if epoch - progressed.best_epoch > config.patience and progressed.best_epoch >= 0:
             break
         start = time.perf_counter()
-        rows = data.train(config.batch_size, _epoch_seed(config.seed, epoch), names, config.in_memory)
+        rows = data.train(
+            config.batch_size, _epoch_seed(config.seed, epoch), names, config.in_memory
+        )
         steps = -(-data.num_rows("train") // config.batch_size)
         with _progress(console) as bar:
-            watcher = _Watcher(progressed, config, steps, bar, lambda: _save(model, progressed, checkpoint))
+            watcher = _Watcher(
+                progressed, config, steps, bar, lambda: _save(model, progressed, checkpoint)
+            )
             history = model.fit(
                 rows.skip(progressed.step) if progressed.step else rows,
                 epochs=1,
@@ -103,10 +107,11 @@ def train(
             _write_arrays(best, dict(_arrays(model.variables)))
         progressed.epoch, progressed.step = epoch + 1, 0
         _save(model, progressed, checkpoint)
+        last = progressed.history[-1]
         console.print(
-            f"epoch {epoch + 1}: loss {progressed.history[-1]['loss']:.4f}, validation AUC {auc:.4f}"
+            f"epoch {epoch + 1}: loss {last['loss']:.4f}, validation AUC {auc:.4f}"
             f"{' (best)' if progressed.best_epoch == epoch else ''}, "
-            f"{data.num_rows('train') / progressed.history[-1]['seconds']:,.0f} examples/s"
+            f"{data.num_rows('train') / last['seconds']:,.0f} examples/s"
         )
     _assign(model.variables, np.load(best))
     return progressed
@@ -130,7 +135,11 @@ class _Watcher(keras.callbacks.Callback):
         self.bar = bar
         self.save = save
         self.task = bar.add_task(
-            f"epoch {progressed.epoch + 1}", total=steps, completed=progressed.step, rate=0.0, loss=0.0
+            f"epoch {progressed.epoch + 1}",
+            total=steps,
+            completed=progressed.step,
+            rate=0.0,
+            loss=0.0,
         )
         self.start, self.first = time.perf_counter(), progressed.step
 
@@ -140,7 +149,9 @@ class _Watcher(keras.callbacks.Callback):
         if state.step % 16 == 0:
             done = (state.step - self.first) * self.config.batch_size
             rate = done / (time.perf_counter() - self.start)
-            self.bar.update(self.task, completed=state.step, rate=rate, loss=(logs or {}).get("loss", 0.0))
+            self.bar.update(
+                self.task, completed=state.step, rate=rate, loss=(logs or {}).get("loss", 0.0)
+            )
         if state.step % self.config.checkpoint_steps == 0:
             self.save()
 
@@ -180,7 +191,7 @@ def _save(model: Backbone, progressed: Progressed, path: Path) -> None:
     _write_arrays(path, arrays | {"state": state})
 
 
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
     content = io.BytesIO()
     np.savez(content, **arrays)
     files.write(str(path), content.getbuffer())

@@ -62,6 +62,8 @@ class Backbone(keras.Model):
         embedding_dim: int. Width of each field's vector. Defaults to 16.
     """
 
+    built: bool
+
     def __init__(self, schema: Schema, embedding_dim: int = 16, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.schema = schema

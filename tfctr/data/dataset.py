@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfctr.data.manifest import DataError, read_manifest
-from tfctr.schema import TOKEN_KINDS, Numeric, Schema, Text
+from tfctr.schema import Numeric, Schema, Text
 
 SHUFFLE_ROWS = 1 << 16  # held at a time where the rows are not all in memory
 INTERLEAVED_SHARDS = 16  # read from at a time, so that a batch mixes parts of the log
@@ -163,5 +163,4 @@ class Dataset:
             return tf.io.FixedLenFeature([], tf.string)
         if isinstance(feature, Numeric):
             return tf.io.FixedLenFeature([], tf.float32)
-        assert isinstance(feature, TOKEN_KINDS)
         return tf.io.FixedLenFeature([feature.max_length] if feature.is_list else [], tf.int64)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from pyarrow import fs
 
 BOM = b"\xef\xbb\xbf"
+END = 1 << 62  # of a file whose unpacked size is not known
 
 
 def filesystem(path: str) -> tuple[fs.FileSystem, str]:
@@ -94,12 +95,11 @@ def read_lines(path: str, start: int, stop: int, has_header: bool = False) -> by
             start += len(file.readline()) - 1
         elif has_header:
             start = len(file.readline())
-        else:
-            start = len(BOM) if file.read(len(BOM)) == BOM else 0
-            file.seek(start)
-        data = file.read(max(stop - start, 0))
+        data = file.read(-1 if stop == END else max(stop - start, 0))
         if data and not data.endswith(b"\n"):
             data += file.readline()
+    if start == 0:
+        data = data.removeprefix(BOM)
     return data.replace(b"\r\n", b"\n")
 
 

@@ -16,6 +16,8 @@ from tfctr.data import files
 from tfctr.data.delimited import Delimited, Rows
 from tfctr.data.world import World
 
+MIN_PIECE, MAX_PIECE = 2 << 20, 256 << 20  # bytes
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -66,7 +68,8 @@ class DelimitedReader:
         return byte_ranges(self.paths)
 
     def count(self, piece: Piece) -> int:
-        return _num_lines(self.format.lines(piece.path, piece.start, piece.stop))
+        has_header = self.format.columns is None
+        return _num_lines(files.read_lines(piece.path, piece.start, piece.stop, has_header))
 
     def read(self, piece: Piece, wanted: Sequence[str]) -> Rows:
         lines = self.format.lines(piece.path, piece.start, piece.stop)
@@ -289,16 +292,16 @@ def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Tabl
 
 
 def byte_ranges(paths: Sequence[str]) -> list[Piece]:
-    """Files in ranges of 1/64 of them all, but of no less than 2 MiB and no more than 256 MiB.
+    """Files in ranges of 1/64 of them all, but none below `MIN_PIECE` or above `MAX_PIECE`.
 
     A packed file (`.gz`) cannot be entered in the middle and is one piece.
     """
     sizes = [files.size(path) for path in paths]
-    step = min(max(sum(sizes) // 64, 2 << 20), 256 << 20)
+    step = min(max(sum(sizes) // 64, MIN_PIECE), MAX_PIECE)
     found: list[Piece] = []
     for path, size in zip(paths, sizes, strict=True):
         if path.endswith(".gz"):
-            found.append(Piece(len(found), path, 0, 1 << 62))
+            found.append(Piece(len(found), path, 0, files.END))
             continue
         for start in range(0, size, step):
             found.append(Piece(len(found), path, start, min(start + step, size)))

@@ -57,7 +57,7 @@ class FieldEmbedding(keras.layers.Layer):
             )
 
     def call(self, inputs: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
-        """`inputs[name]`: int ids `[B]` or `[B, M]`, floats `[B]`. `names`: which fields, or all."""
+        """Takes int ids `[B]` or `[B, M]` and floats `[B]` by field; `names`: only these fields."""
         features = [f for f in self.schema.inputs if names is None or f.name in names]
         ids = [self._rows(feature, inputs[feature.name]) for feature in features]
         gathered = self._gather([i for i in ids if i is not None])
