@@ -270,7 +270,7 @@ class _CleanPiece(beam.DoFn):
     def process(self, piece: Piece, first_rows: dict[int, int]) -> Iterator[Any]:
         table, rows, counts = self.cleaner.clean(piece)
         first = first_rows[piece.index]
-        table = _count_from(first, table)
+        table = _with_codes(_count_from(first, table), self.cleaner.features)
         path = f"{self.folder}/staged/{piece.index:05d}.feather"
         sink = pa.BufferOutputStream()
         feather.write_feather(table, sink, compression="uncompressed")
@@ -282,6 +282,15 @@ class _CleanPiece(beam.DoFn):
                 [(number + first, why, text) for number, why, text in rows.bad],
             )
         yield Staged(piece.index, path, table.num_rows, counts, tally(rows.bad))
+
+
+def _with_codes(table: pa.Table, features: tuple[Any, ...]) -> pa.Table:
+    """String tokens as codes: they are told apart once, then counted and looked up as numbers."""
+    for feature in features:
+        if isinstance(feature, Categorical) and feature.dtype == "string":
+            place = table.column_names.index(feature.name)
+            table = table.set_column(place, feature.name, table[feature.name].dictionary_encode())
+    return table
 
 
 def tally(bad: list[tuple[int, str, str]]) -> dict[str, int]:

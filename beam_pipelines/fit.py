@@ -75,8 +75,10 @@ def _count_tokens(piece: SplitPiece, names: tuple[str, ...]) -> Iterator[tuple[s
         column = table[name].combine_chunks()
         if pa.types.is_list(column.type):
             column = column.flatten()
-        counts = pc.value_counts(column.drop_null())
-        yield name, pa.table({"token": counts.field(0), "count": counts.field(1)})
+        tokens, counts = pc.value_counts(column.drop_null()).flatten()
+        if pa.types.is_dictionary(tokens.type):
+            tokens = tokens.dictionary_decode()
+        yield name, pa.table({"token": tokens, "count": counts})
 
 
 def _write_vocabulary(

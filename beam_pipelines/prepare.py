@@ -176,6 +176,8 @@ def _run(config: DataConfig, folder: str, beam_args: list[str]) -> dict[str, Any
         args.append(f"--job_name=tfctr-prepare-{config.name.lower()}")
     options = PipelineOptions(args)
     options.view_as(SetupOptions).save_main_session = False
+    # A worker's error is raised below; Beam would log its traceback as well.
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     path = f"{folder}/summary.json"
     job = Prepare(config, folder)
     try:
@@ -301,8 +303,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="the dataset directory to make")
     known, beam_args = parser.parse_known_args(argv)
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    # A worker's error is raised in the end; here it would be shown a first time.
-    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     try:
         manifest = prepare(load_data(known.config), known.output, beam_args)
     except (ConfigError, DataError) as error:

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import apache_beam as beam
@@ -17,7 +18,7 @@ def pieces_of(folder, columns, split, cuts=()):
     table = pa.table(columns)
     edges = [0, *cuts, table.num_rows]
     found = []
-    for i, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for i, (start, stop) in enumerate(itertools.pairwise(edges)):
         path = f"{folder}/{i}.feather"
         feather.write_feather(table[start:stop], path)
         (folder / f"{i}.split").write_bytes(np.array(split[start:stop], np.uint8).tobytes())

@@ -50,4 +50,6 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_metrics(tmp_path: Pat
     assert metrics(killed) == metrics(whole)
     left = [p.name for p in (killed / "work").iterdir()]
     assert sorted(left) == ["run", "world"]
-    assert [p.name for p in (killed / "saved_models" / "run").iterdir()] == ["1"]
+    # One version, or a second if it was killed between publishing and noting that.
+    names = {p.name for p in (killed / "saved_models" / "run").iterdir()}
+    assert names in ({"1"}, {"1", "2"})

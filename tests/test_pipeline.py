@@ -214,7 +214,13 @@ def test_the_command_runs_everything_and_ends_with_table_path_and_request(tmp_pa
     config = write_config(tmp_path, training__epochs=1)
     result = CliRunner().invoke(app, ["run", str(config), "--work", str(tmp_path / "work")])
     assert result.exit_code == 0, result.output
-    for expected in ("test / unseen", "saved_models/run/1", "metrics.json", "click probability"):
+    for expected in (
+        "test / unseen",
+        "saved_models/run/1",
+        "metrics.json",
+        "best reachable",
+        "click probability",
+    ):
         assert expected in result.output
 
 

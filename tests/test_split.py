@@ -1,3 +1,5 @@
+import itertools
+
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
@@ -24,7 +26,7 @@ def stage(folder, times, users=None, cuts=(), first_row=0):
     )
     edges = [0, *cuts, len(times)]
     staged = []
-    for i, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for i, (start, stop) in enumerate(itertools.pairwise(edges)):
         path = f"{folder}/{i}.feather"
         feather.write_feather(table[start:stop], path)
         staged.append(Staged(i, path, stop - start, {}, {}))
@@ -115,7 +117,7 @@ def test_user_time_is_what_a_plain_loop_finds(tmp_path):
             for k in range(3)
         ]
         filled = [part for part in by_split if part]
-        assert all(max(a) < min(b) for a, b in zip(filled, filled[1:], strict=False))
+        assert all(max(a) < min(b) for a, b in itertools.pairwise(filled))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), min_size=1, max_size=30))

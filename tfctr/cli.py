@@ -59,12 +59,14 @@ def run_all(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None
         metrics_path = run.evaluate()
         version = run.export()
         from tfctr.data.dataset import Dataset
-        from tfctr.showcase import show_request
+        from tfctr.showcase import best_auc, show_request
 
         _print_metrics(metrics_path)
         console.print(f"SavedModel: {version}", soft_wrap=True)
         console.print(f"metrics: {metrics_path}", soft_wrap=True)
         data = Dataset.open(run.data_folder)
+        if (best := best_auc(run.config.data, data)) is not None:
+            console.print(f"best reachable test AUC, by the true probabilities: {best:.4f}")
         schema = run.model_schema(data)
         show_request(run.config.data, data, schema, run.export_folder, console)
 

@@ -6,6 +6,7 @@ one goes on where it was.
 """
 
 import logging
+import shutil
 import threading
 import time
 import warnings
@@ -14,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
@@ -109,7 +109,8 @@ class Run:
         data, model = Dataset.open(self.data_folder), self.load_model()
         manifest_path.unlink(missing_ok=True)
         splits = ("valid", "test")
-        write_manifest({split: evaluate(model, data, split) for split in splits}, str(path))
+        found = {split: evaluate(model, data, split, self.console) for split in splits}
+        write_manifest(found, str(path))
         write_manifest(
             {"key": key, "rows": {split: data.num_rows(split) for split in splits}},
             str(manifest_path),
@@ -127,6 +128,8 @@ class Run:
         from tfctr.data.dataset import Dataset
 
         self.console.print(f"[bold]export[/] -> {self.export_folder}")
+        for unfinished in self.export_folder.glob(".tmp-*"):  # of an export that was killed
+            shutil.rmtree(unfinished)
         version = serving.export(
             self.load_model(), Dataset.open(self.data_folder), self.export_folder
         )
@@ -229,11 +232,11 @@ def _pieces_done(config: DataConfig, folder: Path, console: Console) -> Iterator
             watcher.join()
 
 
-def evaluate(model: Any, data: Any, split: str) -> dict[str, Any]:
+def evaluate(model: Any, data: Any, split: str, console: Console) -> dict[str, Any]:
     """The metrics of a model on a split, overall and on rows of unseen users and unseen items."""
     from tfctr import metrics
     from tfctr.schema import OOV_ID
-    from tfctr.training import EVALUATION_BATCH
+    from tfctr.training import EVALUATION_BATCH, predict
 
     config = data.manifest["config"]
     keys = {f"unseen_{side}s": config[side] for side in ("user", "item") if config[side]}
@@ -242,7 +245,7 @@ def evaluate(model: Any, data: Any, split: str) -> dict[str, Any]:
     segments = {name: columns[feature] == OOV_ID for name, feature in keys.items()}
     read = [feature.name for feature in model.schema.inputs]
     batches = getattr(data, split)(EVALUATION_BATCH, features=read)
-    logits = np.asarray(model.predict(batches, verbose=0), dtype=np.float64)
+    logits = predict(model, batches, split, console)
     return metrics.evaluate(
         columns["label"], logits, users=columns.get("user_key"), segments=segments
     )

@@ -9,6 +9,8 @@ from rich.table import Table
 from beam_pipelines.raw_rows import raw_rows
 from tfctr.config import DataConfig
 from tfctr.data.dataset import Dataset
+from tfctr.data.sources import WorldReader, open_source
+from tfctr.metrics import auc
 from tfctr.schema import Schema, Text
 from tfctr.serving import Client, Server
 
@@ -42,6 +44,17 @@ def show_request(
     for score, found in sorted(zip(scores, candidates, strict=True), key=lambda pair: -pair[0]):
         table.add_row(*(_text(found[name]) for name in shown), f"{score:.3f}")
     console.print(table)
+
+
+def best_auc(config: DataConfig, data: Dataset) -> float | None:
+    """The test AUC of the true click probabilities, which only a generated world knows."""
+    reader = open_source(config).events
+    if not isinstance(reader, WorldReader):
+        return None
+    columns = data.columns("test", ["row_id", "label"])
+    first, last = int(columns["row_id"].min()), int(columns["row_id"].max())
+    truth = reader.world.events(first, last + 1)["true_probability"].to_numpy()
+    return auc(columns["label"], truth[columns["row_id"] - first])
 
 
 def _sentence(values: dict[str, Any]) -> str:

@@ -92,7 +92,7 @@ def train(
                 shuffle=False,
                 callbacks=[watcher],
             )
-        logits = model.predict(valid, verbose=0)
+        logits = predict(model, valid, "validation", console)
         auc = metrics.auc(valid_labels, logits)
         progressed.history.append(
             {
@@ -115,6 +115,16 @@ def train(
         )
     _assign(model.variables, np.load(best))
     return progressed
+
+
+def predict(model: Backbone, batches: Any, what: str, console: Console) -> np.ndarray:
+    """Logits `[N]` of batches whose number is known, with a progress bar."""
+    steps = int(batches.cardinality())
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=steps)
+        advance = keras.callbacks.LambdaCallback()
+        advance.on_predict_batch_end = lambda batch, logs=None: bar.advance(task)
+        return np.asarray(model.predict(batches, verbose=0, callbacks=[advance]))
 
 
 def clean_up(folder: Path) -> None:

@@ -26,6 +26,9 @@ class Vocabulary:
 
     def ids(self, values: pa.Array) -> np.ndarray:
         """Ids int64 `[N]`: `PAD_ID` for null, `OOV_ID` for what is not a token."""
+        if pa.types.is_dictionary(values.type):
+            ids = np.append(self.ids(values.dictionary), PAD_ID)
+            return ids[values.indices.fill_null(len(ids) - 1).to_numpy()]
         places = pc.index_in(values, value_set=self.tokens).fill_null(OOV_ID - FIRST_TOKEN_ID)
         ids = places.to_numpy().astype(np.int64) + FIRST_TOKEN_ID
         if values.null_count:

@@ -1,0 +1,176 @@
+"""How fast raw rows become TFRecords, and where the time goes.
+
+    python -m benchmarks.prepare --rows 1000000 --repeats 3 --record
+
+Generated-world Parquet of 10 and of 20 columns, and MovieLens-1M where `TFCTR_DATA_HOME` has it,
+through the whole of `prepare` on Beam's runner in this process: rows a second of one core's time
+(CPU time, so other work on the machine counts little). Then each step's function on every piece
+without Beam; what is left of the whole is Beam's. Every repeat measures everything once, in turn.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from beam_pipelines import fit, shards, split
+from beam_pipelines.clean import TIME, Clean, _CleanPiece, _first_rows
+from beam_pipelines.histogram import Histogram, quantiles
+from beam_pipelines.prepare import prepare
+from benchmarks.record import Result, record
+from tfctr.config import DataConfig, load_data
+from tfctr.data.world import World
+
+ROW_GROUP = 131_072
+INTEGERS = ("user_id", "item_id", "hour", "position")
+MOVIELENS = Path(__file__).parent.parent / "configs" / "movielens-1m" / "data.yaml"
+STEPS = ("read and clean", "split", "fit", "look up and write", "Beam")
+
+
+def write_world(path: Path, rows: int, columns: int) -> None:
+    """Parquet of so many columns, the time and the label among them."""
+    world = World(
+        num_users=50_000,
+        num_items=10_000,
+        num_events=rows,
+        extra_fields=columns - 8,
+    )
+    schema = world.event_schema.remove(world.event_schema.get_field_index("true_probability"))
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, rows, ROW_GROUP):
+            table = world.events(start, min(start + ROW_GROUP, rows))
+            writer.write_table(table.select(schema.names), row_group_size=ROW_GROUP)
+
+
+def world_config(path: Path) -> DataConfig:
+    sides = {"user_id": "user", "item_id": "item"}
+    features = [
+        {
+            "name": name,
+            "kind": "categorical",
+            "side": sides.get(name, "context"),
+            "dtype": "int" if name in INTEGERS else "string",
+        }
+        for name in pq.read_schema(path).names
+        if name not in ("timestamp", "click")
+    ]
+    content = {
+        "name": "benchmark",
+        "source": {"format": "parquet", "events": str(path)},
+        "label": {"column": "click"},
+        "time": {"column": "timestamp"},
+        "user": "user_id",
+        "features": features,
+    }
+    return DataConfig.model_validate(content)
+
+
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    """CPU seconds of this process, all its threads, and what the work gave."""
+    start = time.process_time()
+    found = work()
+    return time.process_time() - start, found
+
+
+def steps(config: DataConfig, folder: str) -> list[float]:
+    """CPU seconds of every step but Beam, the pieces one after another."""
+    clean = Clean(config, folder)
+    reader, schema = clean.cleaner.source.events, config.feature_schema
+    pieces = reader.pieces()
+
+    def read_and_clean() -> Any:
+        first = _first_rows([(piece.index, reader.count(piece)) for piece in pieces])
+        clean_piece = _CleanPiece(clean.cleaner, folder)
+        return [staged for piece in pieces for staged in clean_piece.process(piece, first)]
+
+    def cut() -> Any:
+        histogram = Histogram()
+        state = histogram.create_accumulator()
+        for piece in staged:
+            state = histogram.add_input(state, split._column(piece, TIME))
+        cuts = quantiles(state, [0.8, 0.9])
+        return [split._split_by_time(piece, cuts) for piece in staged]
+
+    def fit_vocabularies() -> None:
+        transform = fit.FitVocabularies(schema, folder)
+        counts: dict[str, list[Any]] = {}
+        for piece in pieces_split:
+            for name, found in fit._count_tokens(piece, tuple(transform.owners)):
+                counts.setdefault(name, []).append(found)
+        for name, parts in counts.items():
+            fit._write_vocabulary((name, fit._merge(parts)), transform.owners, folder)
+
+    def write() -> None:
+        encoder = shards.Encoder(schema, config.user, folder)
+        for piece in pieces_split:
+            list(shards._write_piece(piece, encoder, "none", []))
+
+    times = []
+    took, staged = seconds(read_and_clean)
+    times.append(took)
+    took, pieces_split = seconds(cut)
+    times.append(took)
+    times += [seconds(work)[0] for work in (fit_vocabularies, write)]
+    return times
+
+
+def measure(rows: int, repeats: int) -> dict[str, tuple[int, list[list[float]]]]:
+    """By data set: its rows, and a repeat a list of CPU seconds: the whole, then its steps."""
+    with tempfile.TemporaryDirectory() as temporary:
+        configs = {}
+        for columns in (10, 20):
+            path = Path(temporary) / f"{columns}.parquet"
+            write_world(path, rows, columns)
+            configs[f"{columns} columns"] = world_config(path)
+        home = os.environ.get("TFCTR_DATA_HOME")
+        if home and (Path(home) / "ml-1m.zip").exists():
+            configs["MovieLens-1M"] = load_data(MOVIELENS)
+        found: dict[str, tuple[int, list[list[float]]]] = {}
+        for repeat in range(repeats + 1):  # the first one warms up
+            for name, config in configs.items():
+                output = f"{temporary}/{name}"
+                whole, manifest = seconds(lambda c=config, o=output: prepare(c, o))  # type: ignore[misc]
+                parts = steps(config, f"{output}.steps")
+                if repeat:
+                    _, repeated = found.setdefault(name, (manifest["counts"]["read"], []))
+                    repeated.append([whole, *parts, whole - sum(parts)])
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the generated world")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
+    args = parser.parse_args()
+
+    results: list[Result] = []
+    table = Table("data", "rows/s a core", *(f"{step} (s)" for step in STEPS))
+    for name, (rows, repeated) in measure(args.rows, args.repeats).items():
+        whole, *parts = (statistics.median(times) for times in zip(*repeated, strict=True))
+        table.add_row(name, f"{rows / whole:,.0f}", *(f"{part:.2f}" for part in parts))
+        results.append(Result(f"prepare, {name}, {rows:,} rows", rows / whole, "rows/s a core"))
+        results += [
+            Result(f"{name}: {step}", part, "s") for step, part in zip(STEPS, parts, strict=True)
+        ]
+    Console().print(table)
+    if args.record:
+        record(
+            "Raw rows to TFRecords",
+            "benchmarks.prepare",
+            results,
+            f"medians of {args.repeats} repeats",
+            "CPU time of one process; reading, vocabulary look-up and writing included.",
+        )
+
+
+if __name__ == "__main__":
+    main()
