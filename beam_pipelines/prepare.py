@@ -44,11 +44,8 @@ class Prepare(beam.PTransform):
         config, schema, folder = self.config, self.config.feature_schema, self.folder
         clean = Clean(config, folder)
         _ = clean.cleaner.homes  # a config that does not fit its source fails here, not on a worker
-        pieces = (
-            pipeline
-            | "Pieces" >> beam.Create(clean.cleaner.source.events.pieces())
-            | "SpreadPieces" >> beam.Reshuffle()
-        )
+        # `Create` spreads its elements over the workers.
+        pieces = pipeline | "Pieces" >> beam.Create(clean.cleaner.source.events.pieces())
         staged = pieces | "Clean" >> clean
         split, cuts = staged | "AssignSplits" >> AssignSplits(config.split, config.user)
         vocabularies = split | "FitVocabularies" >> FitVocabularies(schema, folder)

@@ -10,6 +10,7 @@ without Beam; what is left of the whole is Beam's. Every repeat measures everyth
 
 import argparse
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -136,9 +137,11 @@ def measure(rows: int, repeats: int) -> dict[str, tuple[int, list[list[float]]]]
         found: dict[str, tuple[int, list[list[float]]]] = {}
         for repeat in range(repeats + 1):  # the first one warms up
             for name, config in configs.items():
-                output = f"{temporary}/{name}"
+                output = f"{temporary}/out"
+                shutil.rmtree(output, ignore_errors=True)
                 whole, manifest = seconds(lambda c=config, o=output: prepare(c, o))  # type: ignore[misc]
-                parts = steps(config, f"{output}.steps")
+                shutil.rmtree(output)
+                parts = steps(config, output)
                 if repeat:
                     _, repeated = found.setdefault(name, (manifest["counts"]["read"], []))
                     repeated.append([whole, *parts, whole - sum(parts)])

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather
 
-from beam_pipelines.fit import CountTokens, FitNumbers, FitVocabularies
+from beam_pipelines.fit import CountTokens, FitNumbers, FitVocabularies, _moments, _summarise
 from beam_pipelines.split import TRAIN, SplitPiece
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import OOV_ID, PAD_ID, Categorical, MultiValued, Numeric, Schema, Sequence
@@ -167,6 +167,16 @@ def test_statistics_of_training_rows_are_those_of_numpy(tmp_path, cuts):
     assert np.ptp(np.bincount(buckets)) <= 1  # of equal counts
     assert "boundaries" not in found["x"]
     assert "boundaries" not in found["z"]  # those of the config stand
+
+
+def test_the_order_in_which_pieces_arrive_changes_no_bit():
+    rng = np.random.default_rng(4)
+    parts = [_moments("x", i, rng.lognormal(9, 3, 50).astype(np.float32))[1] for i in range(40)]
+    features = {"x": NUMBERS["x"]}
+    expected = _summarise(("x", {"moments": [parts], "bins": []}), features)
+    for _ in range(5):
+        shuffled = [parts[i] for i in rng.permutation(40)]
+        assert _summarise(("x", {"moments": [shuffled], "bins": []}), features) == expected
 
 
 @pytest.mark.parametrize(

@@ -569,7 +569,11 @@ WORLD = {
 }
 CSV_WITH_PIECES = {
     "events": "log-*.csv",
-    "features": [categorical("a"), categorical("b", dtype="int")],
+    "features": [
+        categorical("a"),
+        categorical("b", dtype="int"),
+        {"name": "n", "kind": "numeric", "side": "context", "transform": "bucketize"},
+    ],
 }
 RUNNERS = {
     "threads": ["--direct_running_mode=multi_threading", "--direct_num_workers=2"],
@@ -582,10 +586,11 @@ def write_parts(folder):
     rng = random.Random(1)
     for part in range(5):
         rows = "".join(
-            f"{rng.randint(0, 1)},{rng.randint(0, 99)},{rng.choice('xyz')},{rng.choice('12x')}\n"
+            f"{rng.randint(0, 1)},{rng.randint(0, 99)},{rng.choice('xyz')},{rng.choice('12x')},"
+            f"{rng.random()}\n"
             for _ in range(100)
         )
-        (folder / f"log-{part}.csv").write_text("click,time,a,b\n" + rows)
+        (folder / f"log-{part}.csv").write_text("click,time,a,b,n\n" + rows)
 
 
 @pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.keys())
