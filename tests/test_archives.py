@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tfctr.config import data_home
 from tfctr.data import archives
-from tfctr.data.archives import ARCHIVES, Archive, DownloadError, data_home, download
+from tfctr.data.archives import ARCHIVES, Archive, DownloadError, download
 
 MEMBERS = {"tiny/README": b"terms\n", "tiny/ratings.dat": b"1::2::3::4\n" * 1_000}
 

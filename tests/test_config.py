@@ -62,6 +62,8 @@ def test_data_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
     ("path", "value", "says"),
     [
         ("data.sourc", 1, "data: unknown key 'sourc' (did you mean 'source'?); allowed: name,"),
+        ("data.source.separator", '"', "data.source.separator: found '\"'; string should match"),
+        ("data.source.separator", "", "data.source.separator: found ''; string should match"),
         ("data.source.format", "cvs", "data.source.format: found 'cvs'; allowed: 'csv', 'jsonl'"),
         ("data.features.0.kind", "cat", "data.features[0].kind: found 'cat'; allowed: 'categ"),
         ("data.features.0.side", "usr", "data.features[0].side: found 'usr'; input should be"),
@@ -151,8 +153,8 @@ def test_inputs_are_found_beside_the_config_or_in_the_data_home(
     (beside / "a.csv").touch()
     assert find_input("a.csv", str(beside)) == beside / "a.csv"
     assert find_input("*.csv", str(beside)) == beside / "*.csv"
-    monkeypatch.delenv("TFCTR_DATA_HOME")
-    with pytest.raises(ConfigError, match="TFCTR_DATA_HOME is not set"):
+    monkeypatch.delenv("TFCTR_DATA_HOME")  # where `tfctr download` keeps what it fetches
+    with pytest.raises(ConfigError, match=r"\.cache/tfctr/b\.csv\. TFCTR_DATA_HOME names another"):
         find_input("b.csv", str(beside))
 
 

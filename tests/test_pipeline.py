@@ -137,6 +137,14 @@ def test_changed_data_are_prepared_again_and_the_model_trained_again(tmp_path: P
     assert Dataset.open(run.data_folder).num_rows("valid") == pytest.approx(4000, abs=20)
 
 
+def test_a_run_without_test_rows_is_evaluated_on_validation_rows(tmp_path: Path) -> None:
+    config = write_config(tmp_path, training__epochs=1, data__split={"valid": 0.2, "test": 0})
+    result = CliRunner().invoke(app, ["run", str(config), "--work", str(tmp_path / "work")])
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "work" / "run" / "metrics.json").read_text())
+    assert list(written) == ["valid"]
+
+
 def test_stages_out_of_order_say_what_to_run(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     with pytest.raises(DataError, match="no dataset here; run `tfctr prepare` first"):

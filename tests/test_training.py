@@ -11,6 +11,7 @@ from rich.console import Console
 from tfctr import backbones, metrics, training
 from tfctr.config import Training
 from tfctr.data.dataset import Dataset
+from tfctr.data.manifest import DataError
 
 CONFIG = {
     "batch_size": 512,
@@ -94,3 +95,18 @@ def test_every_optimizer_of_the_config_trains(data: Dataset, tmp_path: Path) -> 
             data, tmp_path / name, epochs=1, optimizer={"name": name, "learning_rate": 0.02}
         )
         assert progressed.history[0]["loss"] < 0.7
+
+
+def test_a_diverged_training_says_so(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"no longer finite; lower training.optimizer.learning_rate"
+    ):
+        fit(data, tmp_path, optimizer={"name": "lazy_adam", "learning_rate": 1e30})
+
+
+def test_validation_rows_of_one_label_are_refused(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "columns", lambda split, names: {"label": np.zeros(50, np.float32)})
+    with pytest.raises(DataError, match="all 50 validation rows have the label 0"):
+        fit(data, tmp_path)

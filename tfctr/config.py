@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from tfctr.schema import Categorical, Feature, Schema, Side, Strict
 
 Model = TypeVar("Model", bound=BaseModel)
+HOME_VARIABLE = "TFCTR_DATA_HOME"
 
 
 class ConfigError(ValueError):
@@ -42,7 +43,7 @@ class FileSource(Strict):
     users: Table | None = None
     items: Table | None = None
     columns: list[str] | None = None  # names, for a delimited file without a header line
-    separator: str = Field(",", min_length=1, max_length=4)
+    separator: str = Field(",", max_length=4, pattern=r'^[^"\r\n]+$')
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
 
 
@@ -233,16 +234,22 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def data_home() -> Path:
+    """The folder of downloaded archives: `$TFCTR_DATA_HOME`, else `~/.cache/tfctr`."""
+    return Path(os.environ.get(HOME_VARIABLE) or "~/.cache/tfctr").expanduser()
+
+
 def find_input(path: str, directory: str) -> Path:
-    """An input path of a config: beside the file, or under `TFCTR_DATA_HOME`."""
-    home = os.environ.get("TFCTR_DATA_HOME")
-    candidates = [Path(directory) / path] + ([Path(home) / path] if home else [])
+    """An input path of a config: beside the file, or in the `data_home`."""
+    candidates = [Path(directory) / path, data_home() / path]
     for candidate in candidates:
         if candidate.exists() or ("*" in path and any(candidate.parent.glob(candidate.name))):
             return candidate
     tried = " and ".join(str(candidate) for candidate in candidates)
-    hint = "" if home else "; TFCTR_DATA_HOME is not set"
-    raise ConfigError(f"source: no file {path!r}; looked for {tried}{hint}")
+    raise ConfigError(
+        f"source: no file {path!r}; looked for {tried}. {HOME_VARIABLE} names another folder, and "
+        "`tfctr download` fetches public data there"
+    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

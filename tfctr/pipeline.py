@@ -98,7 +98,7 @@ class Run:
         return path
 
     def evaluate(self) -> Path:
-        """The path of `metrics.json`: `{"valid": {...}, "test": {...}}`."""
+        """The path of `metrics.json`: `{"valid": {...}, "test": {...}}`, what has rows of them."""
         path, manifest_path = self.folder / "metrics.json", self.folder / "evaluate.json"
         key = digest([self._train_key(), "evaluate"])
         if self._is_done("evaluate", manifest_path, key, path):
@@ -108,7 +108,7 @@ class Run:
         self.console.print(f"[bold]evaluate[/] -> {path}")
         data, model = Dataset.open(self.data_folder), self.load_model()
         manifest_path.unlink(missing_ok=True)
-        splits = ("valid", "test")
+        splits = [split for split in ("valid", "test") if data.num_rows(split)]
         found = {split: evaluate(model, data, split, self.console) for split in splits}
         write_manifest(found, str(path))
         write_manifest(
@@ -219,9 +219,9 @@ def _pieces_done(config: DataConfig, folder: Path, console: Console) -> Iterator
             while not done.wait(0.5):
                 found = list(folder.parent.glob(f"{folder.name}.tmp-*"))
                 if found:
-                    staged = len(list(found[-1].glob("staged/*[!t]")))
-                    written = {p.name for p in found[-1].glob("t*/part-*[!t]")}
-                    bar.update(task, completed=staged + len(written))
+                    names = {p.name for p in found[-1].glob("*/*")}  # a piece has the same in each
+                    ends = (".feather", ".split", ".tfrecord", ".tfrecord.gz")
+                    bar.update(task, completed=sum(name.endswith(ends) for name in names))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

@@ -20,11 +20,12 @@ CANDIDATES = 5
 def show_request(
     config: DataConfig, data: Dataset, schema: Schema, model_folder: Path, console: Console
 ) -> None:
-    """Serves a model for a moment and ranks a few candidates for the user of a test row.
+    """Serves a model for a moment and ranks a few candidates for the user of a held-out row.
 
     `schema` is the model's: the features it is asked with.
     """
-    rows = raw_rows(config, data, "test", 200).to_pylist()
+    split = "test" if data.num_rows("test") else "valid"
+    rows = raw_rows(config, data, split, 200).to_pylist()
     row = rows[0]
     key = config.item or next(f.name for f in data.schema.side("item"))
     candidates = list({str(found[key]): found for found in rows}.values())[:CANDIDATES]
@@ -49,7 +50,7 @@ def show_request(
 def best_auc(config: DataConfig, data: Dataset) -> float | None:
     """The test AUC of the true click probabilities, which only a generated world knows."""
     reader = open_source(config).events
-    if not isinstance(reader, WorldReader):
+    if not isinstance(reader, WorldReader) or not data.num_rows("test"):
         return None
     columns = data.columns("test", ["row_id", "label"])
     first, last = int(columns["row_id"].min()), int(columns["row_id"].max())

@@ -18,6 +18,7 @@ from tfctr.backbones import Backbone
 from tfctr.config import Optimizer, Training
 from tfctr.data import files
 from tfctr.data.dataset import Dataset
+from tfctr.data.manifest import DataError
 from tfctr.optimizers import LazyAdagrad, LazyAdam
 
 EVALUATION_BATCH = 8192
@@ -61,6 +62,9 @@ def train(
 
     Returns:
         The history: one dict an epoch with `loss`, `valid_auc`, `valid_log_loss`, `seconds`.
+
+    Raises:
+        DataError: the validation rows are all of one label; the training diverged.
     """
     model.build()
     model.compile(make_optimizer(config.optimizer))
@@ -72,6 +76,11 @@ def train(
     names = [feature.name for feature in model.schema.inputs]
     valid = data.valid(EVALUATION_BATCH, features=names)
     valid_labels = data.columns("valid", ["label"])["label"]
+    if valid_labels.min() == valid_labels.max():
+        raise DataError(
+            f"{data.directory}: all {len(valid_labels):,} validation rows have the label "
+            f"{valid_labels[0]:g}, so there is no AUC to choose an epoch by; widen split.valid"
+        )
     while progressed.epoch < config.epochs:
         epoch = progressed.epoch
         if epoch - progressed.best_epoch > config.patience and progressed.best_epoch >= 0:
@@ -93,6 +102,11 @@ def train(
                 callbacks=[watcher],
             )
         logits = predict(model, valid, "validation", console)
+        if not np.isfinite(logits).all():
+            raise DataError(
+                f"epoch {epoch + 1}: the model's logits are no longer finite; lower "
+                "training.optimizer.learning_rate"
+            )
         auc = metrics.auc(valid_labels, logits)
         progressed.history.append(
             {

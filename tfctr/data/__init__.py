@@ -10,7 +10,7 @@ _HOMES = {
     "Dataset": "tfctr.data.dataset",
     "Vocabulary": "tfctr.data.vocabulary",
     "World": "tfctr.data.world",
-    "data_home": "tfctr.data.archives",
+    "data_home": "tfctr.config",
     "download": "tfctr.data.archives",
 }
 __all__ = ["Dataset", "Vocabulary", "World", "data_home", "download"]

@@ -17,9 +17,10 @@ from typing import IO, NamedTuple
 from rich.console import Console
 from rich.progress import wrap_file
 
+from tfctr.config import HOME_VARIABLE, data_home
+
 logger = logging.getLogger(__name__)
 
-HOME_VARIABLE = "TFCTR_DATA_HOME"
 TIMEOUT_SECONDS = 30
 LICENCE = "MovieLens is for research; its licence forbids redistribution (see the README inside)."
 
@@ -62,11 +63,6 @@ ARCHIVES = {
         },
     ),
 }
-
-
-def data_home() -> pathlib.Path:
-    """The folder of downloaded archives: `$TFCTR_DATA_HOME`, else `~/.cache/tfctr`."""
-    return pathlib.Path(os.environ.get(HOME_VARIABLE) or "~/.cache/tfctr").expanduser()
 
 
 def download(name: str, directory: pathlib.Path | None = None) -> pathlib.Path:
