@@ -274,11 +274,14 @@ def test_serve_says_what_is_wrong_with_a_folder_and_answers_from_a_good_one(
     with subprocess.Popen(
         [*command, "--port", "0", "--rest-port", "0"], stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        line = next(line for line in process.stdout if "REST on" in line)
-        url = line.split("REST on ")[1].strip()
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            status = json.load(answer)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        try:
+            assert process.stdout is not None
+            line = next(line for line in process.stdout if "REST on" in line)
+            url = line.split("REST on ")[1].strip()
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                status = json.load(answer)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
     assert status["model_version_status"][0]["state"] == "AVAILABLE"

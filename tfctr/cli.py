@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,6 +135,7 @@ def serve(
         f"REST on http://{host}:{server.rest_port}/v1/models/{first}",
         soft_wrap=True,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how supervisors stop a process
     try:
         server.wait()
     except KeyboardInterrupt:

@@ -9,7 +9,6 @@ import logging
 import shutil
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +40,6 @@ class Run:
         self.data_folder = work / config.data.name
         self.export_folder = Path(config.export.directory) / config.name
         self.console = console or Console()
-        warnings.filterwarnings("ignore", module="keras")
 
     def prepare(self, beam_args: list[str] | None = None) -> dict[str, Any]:
         return prepare(self.config.data, self.data_folder, beam_args, self.console)
