@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from beam_pipelines.raw_rows import raw_rows
-from tests.conftest import WORLD_FEATURES
+from tests.conftest import world_config
 from tfctr import metrics
 from tfctr.cli import app
 from tfctr.config import RunConfig, load_run
@@ -31,15 +31,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def write_config(folder: Path, **changes: Any) -> Path:
     content: dict[str, Any] = {
         "name": "run",
-        "data": {
-            "name": "world",
-            "source": {"format": "world", "users": 300, "items": 120, "events": 20000, "seed": 3},
-            "label": {"column": "click"},
-            "time": {"column": "timestamp"},
-            "user": "user_id",
-            "item": "item_id",
-            "features": WORLD_FEATURES,
-        },
+        "data": world_config().model_dump(mode="json"),
         "model": {"backbone": "deepfm", "embedding_dim": 4, "hidden_units": [16]},
         "training": {"batch_size": 512, "epochs": 2, "optimizer": {"learning_rate": 0.01}},
         "export": {"directory": str(folder / "saved_models")},
