@@ -146,6 +146,20 @@ def test_stages_out_of_order_say_what_to_run(tmp_path: Path) -> None:
         run.evaluate()
 
 
+def test_what_another_config_left_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    """Else its metrics would stand as this config's, and the next run would skip the stage."""
+    do(run_in(tmp_path, training__epochs=1))
+    other_model = run_in(tmp_path, training__epochs=1, model__embedding_dim=2)
+    for stage in (other_model.evaluate, other_model.export):
+        with pytest.raises(DataError, match="with another config or other data; run `tfctr train`"):
+            stage()
+    other_data = run_in(tmp_path, training__epochs=1, data__split={"valid": 0.2, "test": 0.1})
+    for stage in (other_data.train, other_data.evaluate, other_data.export):
+        with pytest.raises(DataError, match="prepared with another config; run `tfctr prepare`"):
+            stage()
+    do(run_in(tmp_path, training__epochs=1))  # the first config's artefacts are untouched
+
+
 def three_ways(run: Run, rows: int) -> np.ndarray:
     """Scores `[3, rows]` of raw test rows: from `evaluate`, from the SavedModel, by a server."""
     data = Dataset.open(run.data_folder)

@@ -65,12 +65,10 @@ class Run:
             **config.model.arguments,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / "checkpoint.key").is_file():
-            if (self.folder / "checkpoint.key").read_text() != key:
-                clean_up(self.folder)  # of another config
-        else:
-            clean_up(self.folder)
-        (self.folder / "checkpoint.key").write_text(key)
+        checkpoint_key = self.folder / "checkpoint.key"
+        if not checkpoint_key.is_file() or checkpoint_key.read_text() != key:
+            clean_up(self.folder)  # of another config
+        checkpoint_key.write_text(key)
         manifest_path.unlink(missing_ok=True)
         self.console.print(f"[bold]train[/] {config.model.backbone} -> {path}")
         progressed = train(model, data, config.training, self.folder, self.console)
@@ -92,7 +90,7 @@ class Run:
             str(manifest_path),
         )
         clean_up(self.folder)
-        (self.folder / "checkpoint.key").unlink()
+        checkpoint_key.unlink()
         return path
 
     def evaluate(self) -> Path:
@@ -145,6 +143,10 @@ class Run:
         path = self.folder / "model.keras"
         if not path.is_file():
             raise DataError(f"{path}: no trained model; run `tfctr train` first")
+        if (read_manifest(self.folder / "train.json") or {}).get("key") != self._train_key():
+            raise DataError(
+                f"{path}: trained with another config or other data; run `tfctr train` again"
+            )
         import keras
 
         import tfctr.backbones  # registers the classes  # noqa: F401
@@ -155,6 +157,10 @@ class Run:
         manifest = read_manifest(self.data_folder / "manifest.json")
         if manifest is None:
             raise DataError(f"{self.data_folder}: no dataset here; run `tfctr prepare` first")
+        if manifest["config_digest"] != digest(self.config.data):
+            raise DataError(
+                f"{self.data_folder}: prepared with another config; run `tfctr prepare` again"
+            )
         return digest(
             [
                 manifest["config_digest"],
