@@ -58,25 +58,35 @@ class FieldEmbedding(keras.layers.Layer):
 
     def call(self, inputs: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
         """Takes int ids `[B]` or `[B, M]` and floats `[B]` by field; `names`: only these fields."""
-        features = [f for f in self.schema.inputs if names is None or f.name in names]
-        ids = [self._rows(feature, inputs[feature.name]) for feature in features]
-        gathered = self._gather([i for i in ids if i is not None])
-        vectors = []
-        column = 0
-        for feature, rows in zip(features, ids, strict=True):
-            if rows is None:
-                vectors.append(self._scaled(feature, inputs[feature.name]))
-                continue
-            width = rows.shape[1]
-            values = gathered[:, column : column + width]
-            column += width
-            vectors.append(_mean(values, inputs[feature.name]) if feature.is_list else values)
+        vectors = [
+            pool(values, inputs[name]) if self.schema[name].is_list else values
+            for name, values in self.lookup(inputs, names).items()
+        ]
         return vectors[0] if len(vectors) == 1 else ops.concatenate(vectors, axis=1)
+
+    def lookup(
+        self, inputs: Mapping[str, Any], names: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """The vectors of every value: `{field: [B, M, D]}`, `M = 1` where a field has one value.
+
+        Lists are not pooled; the row of `PAD_ID` stands where they are padded.
+        """
+        features = [f for f in self.schema.inputs if names is None or f.name in names]
+        rows = {f.name: self._rows(f, inputs[f.name]) for f in features if _has_rows(f)}
+        gathered = self._gather(list(rows.values()))
+        vectors = {}
+        column = 0
+        for feature in features:
+            if feature.name in rows:
+                width = rows[feature.name].shape[1]
+                vectors[feature.name] = gathered[:, column : column + width]
+                column += width
+            else:
+                vectors[feature.name] = self._scaled(feature, inputs[feature.name])
+        return vectors
 
     def _rows(self, feature: Any, values: Any) -> Any:
         """Row numbers `[B, M]` in the table, `M = 1` where the field has one value."""
-        if not _has_rows(feature):
-            return None
         if isinstance(feature, TOKEN_KINDS):
             ids = values if feature.is_list else ops.expand_dims(values, 1)
             return ids + self.offsets[feature.vocabulary]
@@ -121,7 +131,7 @@ def _has_rows(feature: Any) -> bool:
     return isinstance(feature, TOKEN_KINDS) or feature.transform == "bucketize"
 
 
-def _mean(vectors: Any, ids: Any) -> Any:
+def pool(vectors: Any, ids: Any) -> Any:
     """The mean `[B, 1, D]` of `[B, M, D]` where `ids [B, M]` is not padding."""
     present = ops.expand_dims(ops.cast(ops.not_equal(ids, PAD_ID), vectors.dtype), 2)
     total = ops.sum(vectors * present, axis=1, keepdims=True)
