@@ -17,7 +17,7 @@ from tfctr.data import files
 from tfctr.data.conform import Conformed, conform, reason, to_double, to_int
 from tfctr.data.delimited import Rows
 from tfctr.data.sources import Piece, Reader, Source, open_source
-from tfctr.schema import Categorical
+from tfctr.schema import Categorical, History, Schema
 
 ROW = "row_id"  # int64: the row's place in the log, over all files in order
 TIME = "time"  # int64
@@ -50,8 +50,26 @@ class Staged:
     reasons: dict[str, int]  # of bad rows
 
 
+def event_column(schema: Schema, history: History) -> str:
+    """The column of the cleaned rows that a history's tokens stand in."""
+    shared = history.shares
+    if shared is not None and schema[shared].source_column == history.source_column:
+        return shared
+    return history.name
+
+
+def _one_token(history: History) -> Categorical:
+    """What an event is read as."""
+    return Categorical(
+        name=history.name, side="user", column=history.source_column, dtype=history.dtype
+    )
+
+
 class Cleaner:
     """Reads a piece and gives its typed rows: one column a feature, and `row_id`, `time`, `label`.
+
+    A history's column holds the row's own token (`event_column`). Where histories are of all
+    events, rows that `label.drop` leaves out are given as well; their label is null.
 
     Raises:
         ConfigError: a column that the config names is in none of the source's tables.
@@ -59,14 +77,23 @@ class Cleaner:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        self.features = config.feature_schema.features
-        for feature in self.features:
+        schema = config.feature_schema
+        columns: list[Any] = []  # one a feature, behind them those that only histories read
+        own: list[Any] = []
+        for feature in schema:
             if feature.name in RESERVED:
                 raise ConfigError(f"features: the name {feature.name!r} is taken by the examples")
+            if not isinstance(feature, History):
+                columns.append(feature)
+            elif event_column(schema, feature) == feature.name:
+                own.append(_one_token(feature))
+        self.features = (*columns, *own)
+        has_histories = any(isinstance(feature, History) for feature in schema)
+        self.keeps_dropped = has_histories and config.history_events == "all"
 
     @cached_property
     def source(self) -> Source:
-        return open_source(self.config)
+        return open_source(self.config.model_copy(update={"features": self.features}))
 
     @cached_property
     def homes(self) -> dict[str, list[Any]]:
@@ -155,15 +182,15 @@ class Cleaner:
         columns[TIME], late = self._time(rows.table)
         table = _set_aside(rows, columns, [check, late, *checks])
         counts["bad"] = len(rows.bad)
-        dropped = pc.is_null(table[LABEL])  # values that the config leaves out
-        counts["dropped"] = pc.sum(dropped).as_py() or 0
-        if counts["dropped"]:
-            table = table.filter(pc.invert(dropped))
+        counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
+        if counts["dropped"] and not self.keeps_dropped:
+            table = table.filter(table[LABEL].is_valid())
         joined = {name: table[name] for name in table.column_names}
         for name, key in keys.items():
             other = self.tables[name]
             place = pc.index_in(table[key.name].combine_chunks(), value_set=other.keys)
-            counts[f"unmatched_{name}"] = place.null_count
+            unmatched = pc.and_(place.is_null(), table[LABEL].combine_chunks().is_valid())
+            counts[f"unmatched_{name}"] = pc.sum(unmatched).as_py() or 0
             for feature in self.homes[name]:
                 joined[feature.name] = other.features[feature.name].take(place)
         order = [ROW, TIME, LABEL] + [feature.name for feature in self.features]

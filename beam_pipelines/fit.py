@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipelines.histogram import Histogram, from_ordered_bits, ordered_bits, quantiles
-from beam_pipelines.split import TRAIN, SplitPiece
+from beam_pipelines.split import DROPPED, TRAIN, SplitPiece
 from tfctr.data import files
 from tfctr.data.vocabulary import Vocabulary
-from tfctr.schema import Numeric, Schema
+from tfctr.schema import TOKEN_KINDS, History, Numeric, Schema
 
 Counts: TypeAlias = pa.Table  # columns token, count
 
@@ -51,28 +51,34 @@ class FitVocabularies(beam.PTransform):
 
     A vocabulary belongs to the feature of its name; features that share it add no tokens. Order:
     most frequent first, equal counts by token, so ids are the same on every run. `tokens` counts
-    the distinct ones, rare ones included.
+    the distinct ones, rare ones included. Tokens are those of training rows; of a history's own
+    vocabulary, also those of dropped rows of that time.
     """
 
     def __init__(self, schema: Schema, folder: str) -> None:
         super().__init__()
         self.owners = {f.name: f for f in schema if getattr(f, "vocabulary", None) == f.name}
+        self.histories = tuple(n for n, f in self.owners.items() if isinstance(f, History))
         self.folder = folder
 
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
         return (
             pieces
-            | "CountTokens" >> beam.FlatMap(_count_tokens, tuple(self.owners))
+            | "CountTokens" >> beam.FlatMap(_count_tokens, tuple(self.owners), self.histories)
             | "MergeCounts" >> beam.CombinePerKey(CountTokens())
             | "WriteVocabulary" >> beam.Map(_write_vocabulary, self.owners, self.folder)
         )
 
 
-def _count_tokens(piece: SplitPiece, names: tuple[str, ...]) -> Iterator[tuple[str, Counts]]:
-    train = pa.array(piece.split() == TRAIN)
-    table = piece.columns(list(names)).filter(train)
+def _count_tokens(
+    piece: SplitPiece, names: tuple[str, ...], histories: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Counts]]:
+    codes = piece.split()
+    table = piece.columns(list(names))
+    examples = pa.array(codes == TRAIN)
+    events = pa.array(np.isin(codes, (TRAIN, TRAIN + DROPPED)))
     for name in names:
-        column = table[name].combine_chunks()
+        column = table[name].filter(events if name in histories else examples).combine_chunks()
         if pa.types.is_list(column.type):
             column = column.flatten()
         tokens, counts = pc.value_counts(column.drop_null()).flatten()
@@ -90,6 +96,15 @@ def _write_vocabulary(
     vocabulary = Vocabulary(kept["token"].combine_chunks())
     files.write(f"{folder}/vocabularies/{name}.txt", vocabulary.to_bytes())
     return name, {"tokens": counts.num_rows, "vocabulary_size": vocabulary.size}
+
+
+def read_vocabularies(features: Iterable[Any], folder: str) -> dict[str, Vocabulary]:
+    """Those that the features look their tokens up in, by name."""
+    dtypes = {f.vocabulary: f.dtype for f in features if isinstance(f, TOKEN_KINDS)}
+    return {
+        name: Vocabulary.parse(files.read(f"{folder}/vocabularies/{name}.txt"), dtype)
+        for name, dtype in dtypes.items()
+    }
 
 
 class FitNumbers(beam.PTransform):

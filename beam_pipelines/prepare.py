@@ -21,12 +21,14 @@ from pyarrow import fs
 
 import tfctr
 from beam_pipelines.clean import Clean, Cleaner, Staged, tally, write_dead_letters
+from beam_pipelines.examples import layout
 from beam_pipelines.fit import FitNumbers, FitVocabularies
-from beam_pipelines.shards import Shard, WriteShards
+from beam_pipelines.histories import AddHistories, history_features
+from beam_pipelines.shards import Shard, WriteShards, example_fields
 from beam_pipelines.split import SPLITS, AssignSplits
 from tfctr.config import ConfigError, DataConfig, digest, load_data
 from tfctr.data import files
-from tfctr.data.manifest import DataError, write_manifest
+from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS, Numeric, Schema
 
 OLD = ".old"  # the dataset that is being replaced, for the moment between two moves
@@ -50,6 +52,8 @@ class Prepare(beam.PTransform):
         split, cuts = staged | "AssignSplits" >> AssignSplits(config.split, config.user)
         vocabularies = split | "FitVocabularies" >> FitVocabularies(schema, folder)
         numbers = split | "FitNumbers" >> FitNumbers(schema)
+        if history_features(schema):
+            split = (split, vocabularies) | "AddHistories" >> AddHistories(config, folder)
         shards = (split, vocabularies) | "WriteShards" >> WriteShards(
             schema, config.user, folder, config.compression
         )
@@ -134,7 +138,7 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
         tables = _tables(cleaner, folder)
         summary = _run(config, folder, beam_args or [])
         manifest = {
-            "format": 1,
+            "format": FORMAT,
             "config": config.model_dump(mode="json"),
             "config_digest": digest(config),
             "inputs": cleaner.source.fingerprint(),
@@ -154,6 +158,9 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
                 system.move(f"{made}/dead_letters", f"{target}.dead_letters")
             raise
         manifest["schema"] = _fitted(config, manifest).model_dump(mode="json")
+        sizes = {name: v["vocabulary_size"] for name, v in manifest["vocabularies"].items()}
+        fields = example_fields(config.feature_schema, sizes, config.user is not None)
+        manifest["layout"] = layout(fields)
         write_manifest(manifest, f"{folder}/manifest.json")
         system.delete_dir(f"{made}/staged")
         system.delete_file(f"{made}/summary.json")

@@ -11,11 +11,13 @@ import pyarrow as pa
 
 from beam_pipelines.clean import LABEL, ROW, TIME, USER_KEY
 from beam_pipelines.examples import INT64_WIDTH, Field, encode
-from beam_pipelines.split import SPLITS, SplitPiece
+from beam_pipelines.fit import read_vocabularies
+from beam_pipelines.histories import HistoryPiece, history_features
+from beam_pipelines.split import DROPPED, SPLITS, SplitPiece
 from tfctr.data import files
 from tfctr.data.fingerprint import row_keys
 from tfctr.data.vocabulary import Vocabulary
-from tfctr.schema import OOV_ID, PAD_ID, TOKEN_KINDS, Numeric, Schema, Text
+from tfctr.schema import OOV_ID, PAD_ID, History, Numeric, Schema, Text
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,7 @@ class Encoder:
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
-        owners = {f.vocabulary: f.dtype for f in self.schema if isinstance(f, TOKEN_KINDS)}
-        return {
-            name: Vocabulary.parse(files.read(f"{self.folder}/vocabularies/{name}.txt"), dtype)
-            for name, dtype in owners.items()
-        }
+        return read_vocabularies(self.schema, self.folder)
 
     @cached_property
     def fields(self) -> list[Field]:
@@ -66,11 +64,13 @@ class Encoder:
         return example_fields(self.schema, sizes, self.user is not None)
 
     def columns(self, table: pa.Table) -> dict[str, Any]:
-        """What `encode` takes, for every row of a cleaned table."""
+        """What `encode` takes, for every row of a cleaned table; histories are not in it."""
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in (ROW, TIME, LABEL)}
         if self.user is not None:
             columns[USER_KEY] = row_keys(table[self.user].combine_chunks())
         for feature in self.schema:
+            if isinstance(feature, History):
+                continue  # not of one row alone
             values = table[feature.name].combine_chunks()
             if isinstance(feature, Text):
                 columns[feature.name] = values
@@ -113,9 +113,13 @@ class WriteShards(beam.PTransform):
 def _write_piece(
     piece: SplitPiece, encoder: Encoder, compression: str, _vocabularies: list[Any]
 ) -> Iterator[Shard]:
-    names = [ROW, TIME, LABEL] + [feature.name for feature in encoder.schema]
-    columns = encoder.columns(piece.columns(names))
-    codes = piece.split()
+    histories = history_features(encoder.schema)
+    names = [f.name for f in encoder.schema if f not in histories]
+    table, codes = piece.columns([ROW, TIME, LABEL, *names]), piece.split()
+    if (codes >= DROPPED).any():
+        table, codes = table.filter(pa.array(codes < DROPPED)), codes[codes < DROPPED]
+    columns = encoder.columns(table)
+    past = piece.past() if isinstance(piece, HistoryPiece) else None
     suffix = ".tfrecord.gz" if compression == "gzip" else ".tfrecord"
     for code, split in enumerate(SPLITS):
         rows = np.flatnonzero(codes == code)
@@ -127,6 +131,12 @@ def _write_piece(
                 name: values[rows] if isinstance(values, np.ndarray) else values.take(rows)
                 for name, values in columns.items()
             }
+        if past is not None:
+            chosen = chosen | past.columns(histories, rows)
+        counts = {f.name: _missing_and_unknown(f, chosen[f.name]) for f in encoder.schema.inputs}
+        if past is not None:  # an event may be there without a value
+            for history in histories:
+                counts[history.name]["missing"] = int((past.lengths[rows] == 0).sum())
         content: Sequence[bytes | memoryview] = encode(encoder.fields, chosen)
         if compression == "gzip":
             content = [files.compress(content)]
@@ -138,7 +148,7 @@ def _write_piece(
             len(rows),
             int(chosen[LABEL].sum()),
             sum(len(part) for part in content),
-            {f.name: _missing_and_unknown(f, chosen[f.name]) for f in encoder.schema.inputs},
+            counts,
         )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
@@ -10,20 +9,24 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import feather
 
-from beam_pipelines.clean import ROW, TIME, Staged
+from beam_pipelines.clean import LABEL, ROW, TIME, Staged
 from beam_pipelines.histogram import Histogram, quantiles
+from beam_pipelines.users import rows_by_bucket, sorted_rows
 from tfctr.config import Split
 from tfctr.data import files
 from tfctr.data.fingerprint import mix, row_keys
 
 TRAIN, VALID, TEST = 0, 1, 2
 SPLITS = ("train", "valid", "test")
-USER_BUCKETS = 256  # users are spread over this many groups, one sorted at a time
+DROPPED = 4  # added for a row that is no example, only an event of its user's history
 
 
 @dataclass(frozen=True)
 class SplitPiece(Staged):
-    """A cleaned piece whose rows have their split: uint8 `[rows]` in a file of its own."""
+    """A cleaned piece whose rows have their split: uint8 `[rows]` in a file of its own.
+
+    A dropped row has that of its time, plus `DROPPED`.
+    """
 
     split_path: str = ""
 
@@ -35,7 +38,7 @@ class SplitPiece(Staged):
 
 
 class AssignSplits(beam.PTransform):
-    """`Staged` -> `SplitPiece`.
+    """`Staged` -> `SplitPiece`. Dropped rows change nothing of the split of the others.
 
     - global_time: cut at two times; rows of one time stay together, in the later split.
     - user_time: the same within each user.
@@ -54,7 +57,7 @@ class AssignSplits(beam.PTransform):
         if self.config.by == "global_time":
             cuts = (
                 staged
-                | "Times" >> beam.Map(lambda piece: _column(piece, TIME))
+                | "Times" >> beam.Map(lambda piece: _column(piece, TIME)[_is_example(piece)])
                 | "CountTimes" >> beam.CombineGlobally(Histogram())
                 | "Cut" >> beam.Map(lambda state: quantiles(state, shares))
             )
@@ -85,9 +88,16 @@ def _column(piece: Staged, name: str) -> np.ndarray:
     return table[name].to_numpy()
 
 
+def _is_example(piece: Staged) -> np.ndarray:
+    """bool `[rows]`: not dropped."""
+    table = feather.read_table(pa.BufferReader(files.read(piece.path)), columns=[LABEL])
+    return table[LABEL].is_valid().to_numpy()
+
+
 def _with_split(piece: Staged, split: np.ndarray) -> SplitPiece:
     path = piece.path.removesuffix(".feather") + ".split"
-    files.write(path, split.astype(np.uint8).tobytes())
+    codes = np.where(_is_example(piece), split, split + DROPPED)
+    files.write(path, codes.astype(np.uint8).tobytes())
     return SplitPiece(**vars(piece), split_path=path)
 
 
@@ -103,29 +113,24 @@ def _split_by_chance(piece: Staged, shares: list[float], seed: int) -> SplitPiec
 def _by_user_bucket(piece: Staged, user: str) -> Iterator[tuple[int, Any]]:
     table = feather.read_table(pa.BufferReader(files.read(piece.path)), columns=[user, TIME])
     users, times = row_keys(table[user].combine_chunks()), table[TIME].to_numpy()
-    buckets = (mix(users, 0) % np.uint64(USER_BUCKETS)).astype(np.int64)
-    rows = np.argsort(buckets, kind="stable")
-    edges = np.searchsorted(buckets[rows], np.arange(USER_BUCKETS + 1))
-    for bucket, (start, stop) in enumerate(pairwise(edges)):
-        if start < stop:
-            chosen = rows[start:stop]
-            yield bucket, (piece.index, chosen, users[chosen], times[chosen])
+    is_example = _is_example(piece)
+    for bucket, rows in rows_by_bucket(users):
+        yield bucket, (piece.index, rows, users[rows], times[rows], is_example[rows])
 
 
 def _split_users(bucket: tuple[int, Iterable[Any]], shares: list[float]) -> Iterator[Any]:
     """All rows of some users: each user's rows ranked by time, equal times sharing the highest."""
-    indices, rows, users, times = zip(*bucket[1], strict=True)
-    piece = np.repeat(indices, [len(part) for part in rows])
-    row, user, time = (np.concatenate(columns) for columns in (rows, users, times))
-    order = np.lexsort((time, user))
-    user, time, piece, row = user[order], time[order], piece[order], row[order]
+    piece, row, user, time, is_example = sorted_rows(bucket[1])
+    ranks = np.cumsum(is_example)  # over all users; dropped rows take no rank
     first = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
-    sizes = np.diff(np.r_[first, len(user)])
+    rows = np.diff(np.r_[first, len(user)])
+    before = np.repeat(ranks[first] - is_example[first], rows)
+    sizes = np.repeat(np.add.reduceat(is_example, first, dtype=np.int64), rows)
     same = np.r_[False, (user[1:] == user[:-1]) & (time[1:] == time[:-1])]
     # Rows at one time go where the last of them goes: nothing trains on what happened with it.
     last = np.flatnonzero(np.r_[~same[1:], True])
-    rank = np.repeat(last, np.diff(np.r_[-1, last])) - np.repeat(first, sizes)
-    split = np.searchsorted(shares, (rank + 0.5) / np.repeat(sizes, sizes), side="right")
+    rank = np.repeat(ranks[last], np.diff(np.r_[-1, last])) - before - 1
+    split = np.searchsorted(shares, (rank + 0.5) / np.maximum(sizes, 1), side="right")
     for index in np.unique(piece):
         chosen = piece == index
         yield int(index), (row[chosen], split[chosen])

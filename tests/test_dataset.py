@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from rich.console import Console
 
-from tfctr.data.dataset import Dataset
+from tfctr.config import DataConfig
+from tfctr.data.dataset import Dataset, Part
 from tfctr.data.manifest import DataError
+from tfctr.pipeline import prepare
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +108,100 @@ def test_what_is_not_whole_is_refused(world_data: Path, tmp_path: Path) -> None:
 def test_an_unknown_feature_is_named(data: Dataset) -> None:
     with pytest.raises(KeyError, match="no feature 'colour'; there are: user_id"):
         data.train(8, features=["colour"])
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Seven files of 90 to 150 rows; an item is a row's own number."""
+    folder = tmp_path_factory.mktemp("sharded")
+    row = 0
+    for i in range(7):
+        lines = ["item,click,time"]
+        for _ in range(90 + 10 * i):
+            lines.append(f"{row},{int(row % 4 == 0)},{row}")
+            row += 1
+        (folder / f"part-{i}.csv").write_text("\n".join(lines) + "\n")
+    config = DataConfig.model_validate(
+        {
+            "name": "sharded",
+            "source": {"format": "csv", "events": str(folder / "part-*.csv")},
+            "label": {"column": "click"},
+            "time": {"column": "time"},
+            "split": {"by": "random", "valid": 0.1, "test": 0.1},
+            "features": [{"name": "item", "kind": "categorical", "side": "item", "dtype": "int"}],
+        }
+    )
+    prepare(config, folder / "data", console=Console(quiet=True))
+    return Dataset.open(folder / "data")
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_workers_and_their_replicas_share_the_rows(sharded: Dataset, in_memory: bool) -> None:
+    rows, batch = sharded.num_rows("train"), 64
+    seen: list[np.ndarray] = []
+    steps = set()
+    for worker in range(2):
+        part = Part(worker, workers=2, replicas=2)
+        batches = sharded.train(batch, seed=5, in_memory=in_memory, part=part)
+        found = [features["item"].numpy() for features, _ in batches]
+        assert {len(items) for items in found} == {batch // 4}
+        assert len(found) == int(batches.cardinality())
+        steps.add(len(found))
+        seen += found
+    assert len(steps) == 1  # else one worker would wait for the other for ever
+    items = np.concatenate(seen)
+    assert len(np.unique(items)) == len(items) > 0.85 * rows - batch
+
+
+def test_replicas_get_the_rows_of_the_batch_of_one_device(sharded: Dataset) -> None:
+    whole = [features["item"].numpy() for features, _ in sharded.train(60, 5, in_memory=True)]
+    parts = [
+        [f["item"].numpy() for f, _ in sharded.train(60, 5, None, True, 1.0, Part(worker, 3, 2))]
+        for worker in range(3)
+    ]
+    for step, batch in enumerate(whole[:-1]):
+        replicas = [part[2 * step + i] for part in parts for i in range(2)]
+        np.testing.assert_array_equal(np.concatenate(replicas), batch)
+
+
+def test_impossible_parts_are_explained(sharded: Dataset) -> None:
+    with pytest.raises(DataError, match="7 training shards cannot be spread over 8 workers"):
+        sharded.train(64, part=Part(0, workers=8))
+    with pytest.raises(DataError, match="batch_size 50 must be a multiple of the 4 replicas"):
+        sharded.train(50, part=Part(0, 2, 2))
+    with pytest.raises(DataError, match="do not fill one batch of 2,000"):
+        sharded.train(2000, in_memory=True, part=Part(0, 2, 1))
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_share_of_the_negatives_is_kept(sharded: Dataset, in_memory: bool) -> None:
+    def items(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        batches = sharded.train(32, seed, in_memory=in_memory, keep_negatives=0.3)
+        features, labels = gather(batches)
+        assert len(labels) > 32 * (int(batches.cardinality()) - 1)
+        return features["item"][labels == 1], features["item"][labels == 0]
+
+    everything = sharded.columns("train", ["label"])["label"]
+    positives, negatives = items(1)
+    assert len(np.unique(positives)) >= everything.sum() - 32
+    assert 0.2 < len(np.unique(negatives)) / (everything == 0).sum() < 0.4
+    np.testing.assert_array_equal(items(1)[1], negatives)
+    assert not np.array_equal(np.sort(items(2)[1]), np.sort(negatives))
+
+
+def test_a_dataset_of_another_format_is_refused(world_data: Path, tmp_path: Path) -> None:
+    manifest = json.loads((world_data / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    with pytest.raises(DataError, match=r"format 1, where this version reads 2; run `tfctr prep"):
+        Dataset.open(tmp_path)
+
+
+def test_a_record_of_another_layout_is_refused(world_data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(world_data, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    head = bytes.fromhex(manifest["layout"]["head"])
+    manifest["layout"]["head"] = head.replace(b"user_id", b"user_no").hex()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="another layout than the manifest"):
+        gather(Dataset.open(copy).valid(100))

@@ -9,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import feather
 
-from beam_pipelines.clean import ROW, TIME, Staged
-from beam_pipelines.split import AssignSplits, SplitPiece, _by_user_bucket, _split_users
+from beam_pipelines.clean import LABEL, ROW, TIME, Staged
+from beam_pipelines.split import DROPPED, AssignSplits, SplitPiece, _by_user_bucket, _split_users
 from tfctr.config import Split
 
 
-def stage(folder, times, users=None, cuts=(), first_row=0):
+def stage(folder, times, users=None, cuts=(), first_row=0, labels=None):
     """Cleaned pieces as `Clean` leaves them, cut after these numbers of rows."""
     users = ["u"] * len(times) if users is None else users
     table = pa.table(
         {
             ROW: pa.array(range(first_row, first_row + len(times)), pa.int64()),
             TIME: pa.array(times, pa.int64()),
+            LABEL: pa.array([0.0] * len(times) if labels is None else labels, pa.float32()),
             "user": pa.array(users, pa.string()),
         }
     )
@@ -118,6 +119,29 @@ def test_user_time_is_what_a_plain_loop_finds(tmp_path):
         ]
         filled = [part for part in by_split if part]
         assert all(max(a) < min(b) for a, b in itertools.pairwise(filled))
+
+
+@pytest.mark.parametrize("by", ["global_time", "user_time"])
+def test_dropped_rows_go_where_their_time_says_and_change_nothing_for_others(tmp_path, by):
+    rng = np.random.default_rng(1)
+    users = [f"u{i}" for i in rng.integers(0, 12, 300)]
+    times = rng.integers(0, 40, 300).tolist()
+    dropped = (rng.random(300) < 0.3) | (np.array(users) == "u0")
+    labels = [None if left_out else 1.0 for left_out in dropped]
+    split = {"by": by, "valid": 0.2, "test": 0.2}
+    (tmp_path / "kept").mkdir()
+    kept = np.flatnonzero(~dropped)
+    examples = [(times[i], users[i]) for i in kept]
+    expected = assign(stage(tmp_path / "kept", *map(list, zip(*examples, strict=True))), split)
+    codes = assign(stage(tmp_path, times, users, cuts=(100, 101), labels=labels), split)
+    assert [codes[i] for i in kept] == expected
+    for i in np.flatnonzero(dropped):
+        before = [
+            (time, code)
+            for (time, user), code in zip(examples, expected, strict=True)
+            if time <= times[i] and (by == "global_time" or user == users[i])
+        ]
+        assert codes[i] == DROPPED + max(before, default=(0, 0))[1]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), min_size=1, max_size=30))

@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
-from tfctr import backbones, metrics, training
+from tfctr import backbones, metrics, pipeline, training
 from tfctr.config import Training
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
@@ -95,6 +96,92 @@ def test_every_optimizer_of_the_config_trains(data: Dataset, tmp_path: Path) -> 
             data, tmp_path / name, epochs=1, optimizer={"name": name, "learning_rate": 0.02}
         )
         assert progressed.history[0]["loss"] < 0.7
+
+
+SCHEDULES: list[tuple[dict[str, Any], list[float]]] = [
+    ({"name": "linear", "final": 0.25}, [0.01, 0.0075, 0.005]),
+    ({"name": "exponential", "decay": 0.5}, [0.01, 0.005, 0.0025]),
+    (
+        {"name": "cosine", "final": 0.2},
+        [0.01, 0.01 * (0.2 + 0.8 * 0.75), 0.01 * (0.2 + 0.8 * 0.25)],
+    ),
+    ({"name": "cosine", "warmup_epochs": 1}, [0.0, 0.01, 0.005]),
+]
+
+
+@pytest.mark.parametrize(("schedule", "rates"), SCHEDULES, ids=lambda value: str(value))
+def test_the_learning_rate_follows_the_schedule(
+    data: Dataset, tmp_path: Path, schedule: dict[str, Any], rates: list[float]
+) -> None:
+    """The rates at the starts of three epochs."""
+    optimizer = {"learning_rate": 0.01, "schedule": schedule}
+    _, progressed = fit(data, tmp_path, optimizer=optimizer, in_memory=True)
+    found = [epoch["learning_rate"] for epoch in progressed.history]
+    np.testing.assert_allclose(found, rates, rtol=1e-5)
+
+
+def test_on_a_plateau_the_learning_rate_falls(data: Dataset, tmp_path: Path) -> None:
+    optimizer = {"learning_rate": 0.2, "schedule": {"name": "plateau", "factor": 0.1}}
+    _, progressed = fit(data, tmp_path, optimizer=optimizer, epochs=6, patience=6, in_memory=True)
+    best, expected = -1.0, 0.2
+    for epoch in progressed.history:
+        assert epoch["learning_rate"] == pytest.approx(expected)
+        if epoch["valid_auc"] <= best:
+            expected *= 0.1
+        best = max(best, epoch["valid_auc"])
+    assert expected < 0.2
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_weights_and_missing_negatives_do_not_shift_the_predictions(
+    data: Dataset, tmp_path: Path, in_memory: bool
+) -> None:
+    """Both make clicks look more likely; what is left of it in the trained model is nothing."""
+    labels = data.columns("valid", ["label"])["label"]
+    ratios = {}
+    for name, changes in {
+        "plain": {},
+        "weighted": {"positive_weight": 4.0},
+        "sampled": {"keep_negatives": 0.25},
+    }.items():
+        model, progressed = fit(data, tmp_path / name, epochs=2, in_memory=in_memory, **changes)
+        logits = model.predict(data.valid(1000), verbose=0)
+        ratios[name] = metrics.calibration_ratio(labels, 1 / (1 + np.exp(-logits)))
+        found = metrics.log_loss(labels, logits)
+        best = progressed.history[progressed.best_epoch]
+        assert best["valid_log_loss"] == pytest.approx(found, abs=1e-5)
+    assert ratios["weighted"] == pytest.approx(ratios["plain"], rel=0.1)
+    assert ratios["sampled"] == pytest.approx(ratios["plain"], rel=0.1)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_trained_in_mixed_precision_is_saved_in_full(
+    data: Dataset, tmp_path: Path, precision: str
+) -> None:
+    with pipeline._precision(precision):
+        model, progressed = fit(data, tmp_path, in_memory=True)
+        assert model.deep.stack[0].compute_dtype == precision.removeprefix("mixed_")
+        assert model.fields.table.dtype == "float32"
+    assert progressed.best_auc > 0.6
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.deep.stack[0].compute_dtype == "float32"
+    logits = again.predict(data.valid(1000), verbose=0)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, model.predict(data.valid(1000), verbose=0), atol=0.05)
+
+
+def test_tensorboard_shows_losses_and_rates(data: Dataset, tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    _, progressed = fit(data, tmp_path, tensorboard=True, in_memory=True)
+    found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    events = {name: found.Tensors(name) for name in found.Tags()["tensors"]}
+    assert set(events) == {*progressed.history[0], "loss_so_far", "examples_per_second"}
+    aucs = [float(tf.make_ndarray(event.tensor_proto)) for event in events["valid_auc"]]
+    np.testing.assert_allclose(aucs, [epoch["valid_auc"] for epoch in progressed.history])
+    assert [event.step for event in events["valid_auc"]] == [32, 64, 96]
 
 
 def test_a_diverged_training_says_so(data: Dataset, tmp_path: Path) -> None:

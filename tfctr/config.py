@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from tfctr.schema import Categorical, Feature, Schema, Side, Strict
+from tfctr.schema import Categorical, Features, History, Schema, Side, Strict
 
 Model = TypeVar("Model", bound=BaseModel)
 HOME_VARIABLE = "TFCTR_DATA_HOME"
@@ -109,7 +116,8 @@ class DataConfig(Strict):
     time: Time
     user: str | None = None  # the feature that tells users apart (GAUC, unseen users)
     item: str | None = None
-    features: tuple[Feature, ...] = Field(min_length=1)
+    features: Features
+    history_events: Literal["all", "clicks"] = "all"  # which earlier rows enter a history
     split: Split = Split()
     max_bad_share: float = Field(0.01, ge=0, le=1)  # of all rows; more stops the run
     compression: Literal["none", "gzip"] = "none"
@@ -137,17 +145,65 @@ class DataConfig(Strict):
         if self.split.by == "user_time" and self.user is None:
             raise ValueError("split.by: 'user_time' needs the key 'user'")
         for feature in schema:
+            if isinstance(feature, History):
+                if self.user is None:
+                    raise ValueError(f"feature {feature.name!r}: a history needs the key 'user'")
+                continue  # of earlier rows it may read even the label
             if feature.source_column == self.label.column:
                 raise ValueError(
                     f"feature {feature.name!r} reads the label's column {self.label.column!r}"
                 )
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """`history_events` only where there are histories: others keep the digest they had."""
+        content = serialize(self)
+        if not any(isinstance(feature, History) for feature in self.features):
+            content.pop("history_events", None)
+        return content
+
+
+class Cosine(Strict):
+    """Up from 0 in `warmup_epochs`, then down along a cosine to `final` of the learning rate."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup_epochs: float = Field(0.0, ge=0)
+    final: float = Field(0.0, ge=0, le=1)
+
+
+class Linear(Strict):
+    """Down in a line to `final` of the learning rate at the last epoch."""
+
+    name: Literal["linear"] = "linear"
+    final: float = Field(0.0, ge=0, le=1)
+
+
+class Exponential(Strict):
+    """Down by the factor `decay` an epoch, step by step."""
+
+    name: Literal["exponential"] = "exponential"
+    decay: float = Field(gt=0, le=1)
+
+
+class Plateau(Strict):
+    """Down by `factor` after each epoch without a better validation AUC."""
+
+    name: Literal["plateau"] = "plateau"
+    factor: float = Field(0.1, gt=0, lt=1)
+
+
+Schedule = Annotated[Cosine | Linear | Exponential | Plateau, Field(discriminator="name")]
+
 
 class Optimizer(Strict):
     name: Literal["lazy_adam", "lazy_adagrad", "adam", "adagrad"] = "lazy_adam"
     learning_rate: float = Field(1e-3, gt=0)
+    schedule: Schedule | None = None
     embedding_l2: float = Field(0.0, ge=0)  # the lazy ones only
+    clipvalue: float | None = Field(None, gt=0)  # of every number of a gradient
+    clipnorm: float | None = Field(None, gt=0)  # of each variable's gradient
+    global_clipnorm: float | None = Field(None, gt=0)  # of all gradients together
 
     @model_validator(mode="after")
     def _l2_has_a_home(self) -> "Optimizer":
@@ -155,17 +211,30 @@ class Optimizer(Strict):
             raise ValueError(f"embedding_l2 needs lazy_adam or lazy_adagrad, found {self.name!r}")
         return self
 
+    @model_validator(mode="after")
+    def _clips_one_way(self) -> "Optimizer":
+        ways = ("clipvalue", "clipnorm", "global_clipnorm")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) > 1:
+            raise ValueError(f"gradients are clipped in one way, found {' and '.join(given)}")
+        return self
+
 
 class Training(Strict):
     """Epochs end with the validation rows; the weights of the best validation AUC are kept."""
 
-    batch_size: int = Field(4096, ge=1)
+    batch_size: int = Field(4096, ge=1)  # of all replicas together
     epochs: int = Field(10, ge=1)
     patience: int = Field(2, ge=1)  # epochs without a better validation AUC before it stops
     optimizer: Optimizer = Optimizer()
     seed: int = 1
     in_memory: bool = False  # hold the training rows in memory and shuffle them whole
     checkpoint_steps: int = Field(1000, ge=1)  # a killed run goes on from the last of these
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    positive_weight: float = Field(1.0, gt=0)  # of a row with a click, in the loss
+    keep_negatives: float = Field(1.0, gt=0, le=1)  # share of the other rows that an epoch reads
+    strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
+    tensorboard: bool = False  # write what TensorBoard shows
 
 
 class BackboneConfig(Strict):
@@ -209,22 +278,22 @@ class RunConfig(Strict):
 def load_data(path: str | Path) -> DataConfig:
     """A data config: the file's own content, or the `data` of a run config."""
     path = Path(path)
-    content = _read_yaml(path)
+    content = read_yaml(path)
     if "data" in content and "model" in content:
         return load_run(path).data
-    return _validate(path, DataConfig, content | {"directory": str(path.parent)})
+    return validate(path, DataConfig, content | {"directory": str(path.parent)})
 
 
 def load_run(path: str | Path) -> RunConfig:
     """A run config; its `data` may be a mapping or the path of a data config beside it."""
     path = Path(path)
-    content = _read_yaml(path)
+    content = read_yaml(path)
     data = content.get("data")
     if isinstance(data, str):
         content["data"] = load_data(path.parent / data)
     elif isinstance(data, dict):
         content["data"] = data | {"directory": str(path.parent)}
-    return _validate(path, RunConfig, content)
+    return validate(path, RunConfig, content)
 
 
 def digest(value: Any) -> str:
@@ -252,7 +321,8 @@ def find_input(path: str, directory: str) -> Path:
     )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a file; what is no mapping in YAML is a `ConfigError`."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -266,25 +336,26 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _validate(path: Path, model: type[Model], content: dict[str, Any]) -> Model:
+def validate(path: Path, model: type[Model], content: dict[str, Any], under: str = "") -> Model:
+    """The model of a file's content; `under` is the key that the content stands under."""
     try:
         return model.model_validate(content)
     except ValidationError as errors:
-        lines = [_line(path, error) for error in errors.errors()]
+        lines = [_line(path, error, under) for error in errors.errors()]
         raise ConfigError("\n".join(lines)) from None
 
 
-# pydantic names the chosen kind or format as if it were a key.
-_KINDS = {"categorical", "multi_valued", "sequence", "numeric", "text"}
+# pydantic names the chosen kind, format or schedule as if it were a key.
+_KINDS = {"categorical", "multi_valued", "sequence", "history", "numeric", "text"}
 _FORMATS = {"csv", "jsonl", "parquet", "movielens", "world"}
+_SCHEDULES = {"cosine", "linear", "exponential", "plateau"}
 
 
-def _line(path: Path, error: Any) -> str:
-    key = ""
+def _line(path: Path, error: Any, key: str) -> str:
     for part in error["loc"]:
         if isinstance(part, int):
             key += f"[{part}]"
-        elif part not in _KINDS | _FORMATS:
+        elif part not in _KINDS | _FORMATS | _SCHEDULES:
             key += f".{part}" if key else str(part)
     message = error["msg"].removeprefix("Value error, ")
     found = error["input"]

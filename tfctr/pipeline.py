@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tfctr.config import DataConfig, RunConfig, digest
-from tfctr.data.manifest import DataError, read_manifest, write_manifest
+from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.schema import Schema
 
 DEFAULT_WORK = Path("work")
@@ -52,45 +52,52 @@ class Run:
             return path
         import keras
 
-        from tfctr import backbones
+        from tfctr import backbones, distribution
         from tfctr.data.dataset import Dataset
         from tfctr.training import clean_up, train
 
         data = Dataset.open(self.data_folder)
         config = self.config
+        strategy = distribution.open_strategy(config.training.strategy)
         keras.utils.set_random_seed(config.training.seed)
-        model = backbones.create(
-            config.model.backbone,
-            self.model_schema(data),
-            **config.model.arguments,
-        )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with strategy.scope(), _precision(config.training.precision):
+            model = backbones.create(
+                config.model.backbone, self.model_schema(data), **config.model.arguments
+            )
+            model.build()
+        writes = distribution.is_chief(strategy)
         checkpoint_key = self.folder / "checkpoint.key"
-        if not checkpoint_key.is_file() or checkpoint_key.read_text() != key:
-            clean_up(self.folder)  # of another config
-        checkpoint_key.write_text(key)
-        manifest_path.unlink(missing_ok=True)
+        if writes:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not checkpoint_key.is_file() or checkpoint_key.read_text() != key:
+                clean_up(self.folder)  # of another config
+            checkpoint_key.write_text(key)
+            manifest_path.unlink(missing_ok=True)
         self.console.print(f"[bold]train[/] {config.model.backbone} -> {path}")
+        distribution.wait(strategy)
         progressed = train(model, data, config.training, self.folder, self.console)
-        temporary = self.folder / "model.part.keras"
-        model.save(temporary, include_optimizer=False)
-        temporary.rename(path)
-        write_manifest(
-            {
-                "key": key,
-                "model": config.model.model_dump(mode="json"),
-                "training": config.training.model_dump(mode="json"),
-                "rows": {split: data.num_rows(split) for split in ("train", "valid")},
-                "parameters": model.count_params(),
-                "best_epoch": progressed.best_epoch + 1,
-                "best_valid_auc": progressed.best_auc,
-                "epochs": progressed.history,
-                "versions": _versions(),
-            },
-            str(manifest_path),
-        )
-        clean_up(self.folder)
-        checkpoint_key.unlink()
+        if writes:
+            temporary = self.folder / "model.part.keras"
+            model.save(temporary, include_optimizer=False)
+            temporary.rename(path)
+            write_manifest(
+                {
+                    "key": key,
+                    "model": config.model.model_dump(mode="json"),
+                    "training": config.training.model_dump(mode="json"),
+                    "rows": {split: data.num_rows(split) for split in ("train", "valid")},
+                    "parameters": model.count_params(),
+                    "best_epoch": progressed.best_epoch + 1,
+                    "best_valid_auc": progressed.best_auc,
+                    "epochs": progressed.history,
+                    "versions": _versions(),
+                },
+                str(manifest_path),
+            )
+        distribution.wait(strategy)  # all have read the best weights
+        if writes:
+            clean_up(self.folder)
+            checkpoint_key.unlink()
         return path
 
     def evaluate(self) -> Path:
@@ -192,6 +199,7 @@ def prepare(
     manifest = read_manifest(folder / "manifest.json")
     if (
         manifest is not None
+        and manifest.get("format") == FORMAT
         and manifest.get("config_digest") == digest(config)
         and manifest.get("inputs") == open_source(config).fingerprint()
     ):
@@ -253,6 +261,19 @@ def evaluate(model: Any, data: Any, split: str, console: Console) -> dict[str, A
     return metrics.evaluate(
         columns["label"], logits, users=columns.get("user_key"), segments=segments
     )
+
+
+@contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """Layers made meanwhile compute in this precision."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _versions() -> dict[str, str]:

@@ -5,7 +5,14 @@ import itertools
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 PAD_ID = 0  # no value: missing, empty, or padding behind the last value of a list
 OOV_ID = 1  # a value that the vocabulary does not hold
@@ -104,6 +111,19 @@ class Sequence(_TokenList):
         return self.shares or self.name
 
 
+class History(Sequence):
+    """Tokens of the user's latest `max_length` earlier events, made by `prepare`, oldest first.
+
+    `column` is one of the log or of a joined table, with one value an event; if not given, that of
+    the feature it shares the vocabulary of. All histories of one `max_length` hold the same event
+    at the same index, `PAD_ID` where it has no value.
+    """
+
+    kind: Literal["history"] = "history"  # type: ignore[assignment]
+    side: Literal["user"] = "user"
+    separator: ClassVar[None] = None  # type: ignore[misc]  # a key of lists in text
+
+
 class Numeric(_Feature):
     """A float a row; missing values stand at the mean, or in a bucket of their own."""
 
@@ -138,15 +158,37 @@ class Text(_Feature):
 
 
 Feature: TypeAlias = Annotated[
-    Categorical | MultiValued | Sequence | Numeric | Text, Field(discriminator="kind")
+    Categorical | MultiValued | Sequence | History | Numeric | Text, Field(discriminator="kind")
 ]
-TOKEN_KINDS = (Categorical, MultiValued, Sequence)
+TOKEN_KINDS = (Categorical, MultiValued, Sequence)  # a History is a Sequence
+
+
+def _as_shared(features: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Who shares a vocabulary has its dtype, and a history its column, unless they are given."""
+    owners = {f.name: f for f in features if isinstance(f, TOKEN_KINDS)}
+    filled = []
+    for feature in features:
+        owner = owners.get(getattr(feature, "shares", None) or "")
+        if owner is not None:
+            inherited: dict[str, Any] = {}
+            if "dtype" not in feature.model_fields_set:
+                inherited["dtype"] = owner.dtype
+            if isinstance(feature, History) and feature.column is None:
+                inherited["column"] = owner.source_column
+            feature = feature.model_copy(update=inherited)
+        filled.append(feature)
+    return tuple(filled)
+
+
+Features: TypeAlias = Annotated[
+    tuple[Feature, ...], Field(min_length=1), AfterValidator(_as_shared)
+]
 
 
 class Schema(Strict):
     """The features in order. What `prepare` measures (sizes, means) is filled in by `fitted`."""
 
-    features: tuple[Feature, ...] = Field(min_length=1)
+    features: Features
 
     @model_validator(mode="after")
     def _consistent(self) -> "Schema":
@@ -167,7 +209,22 @@ class Schema(Strict):
                         f"feature {feature.name!r} has dtype {feature.dtype!r} but shares "
                         f"{feature.shares!r} of dtype {other.dtype!r}"
                     )
+            if isinstance(feature, History):
+                self._refuse_lists(feature)
         return self
+
+    def _refuse_lists(self, history: History) -> None:
+        for other in self.features:
+            if not isinstance(other, MultiValued | Sequence) or isinstance(other, History):
+                continue
+            how = f"shares {other.name!r}" if history.shares == other.name else None
+            if history.source_column == other.source_column:
+                how = how or f"reads column {other.source_column!r} of {other.name!r}"
+            if how is not None:
+                raise ValueError(
+                    f"feature {history.name!r} {how}, a {other.kind} feature; a history takes "
+                    "columns with one value an event"
+                )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         return iter(self.features)

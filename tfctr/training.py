@@ -2,23 +2,26 @@
 
 import io
 import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tfctr import metrics
+from tfctr import distribution, metrics
 from tfctr.backbones import Backbone
-from tfctr.config import Optimizer, Training
+from tfctr.config import ConfigError, Cosine, Exponential, Linear, Optimizer, Plateau, Training
 from tfctr.data import files
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
+from tfctr.losses import LogLoss
 from tfctr.optimizers import LazyAdagrad, LazyAdam
 
 EVALUATION_BATCH = 8192
@@ -35,14 +38,47 @@ class Progressed:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def make_optimizer(config: Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer that a config names; the lazy ones touch only a batch's rows of a table."""
-    rate = config.learning_rate
+def make_optimizer(
+    config: Optimizer, steps_per_epoch: int = 1, epochs: int = 1
+) -> keras.optimizers.Optimizer:
+    """The optimizer that a config names; the lazy ones touch only a batch's rows of a table.
+
+    Args:
+        config: which, and its numbers.
+        steps_per_epoch: int. What the schedule's epochs are counted in.
+        epochs: int. At the end of which a schedule is through.
+    """
+    settings = {
+        "learning_rate": _learning_rate(config, steps_per_epoch, epochs),
+        "clipvalue": config.clipvalue,
+        "clipnorm": config.clipnorm,
+        "global_clipnorm": config.global_clipnorm,
+    }
     if config.name == "lazy_adam":
-        return LazyAdam(rate, embedding_l2=config.embedding_l2)
+        return LazyAdam(embedding_l2=config.embedding_l2, **settings)
     if config.name == "lazy_adagrad":
-        return LazyAdagrad(rate, embedding_l2=config.embedding_l2)
-    return keras.optimizers.get({"class_name": config.name, "config": {"learning_rate": rate}})
+        return LazyAdagrad(embedding_l2=config.embedding_l2, **settings)
+    kind = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}[config.name]
+    return kind(**settings)
+
+
+def _learning_rate(config: Optimizer, steps_per_epoch: int, epochs: int) -> Any:
+    rate, schedule, steps = config.learning_rate, config.schedule, steps_per_epoch * epochs
+    schedules = keras.optimizers.schedules
+    if isinstance(schedule, Cosine):
+        warmup = round(schedule.warmup_epochs * steps_per_epoch)
+        return schedules.CosineDecay(
+            0.0 if warmup else rate,
+            max(steps - warmup, 1),
+            alpha=schedule.final,
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    if isinstance(schedule, Linear):
+        return schedules.PolynomialDecay(rate, steps, rate * schedule.final)
+    if isinstance(schedule, Exponential):
+        return schedules.ExponentialDecay(rate, steps_per_epoch, schedule.decay)
+    return rate
 
 
 def train(
@@ -51,7 +87,13 @@ def train(
     """Trains `model` in place and leaves it with the weights of the best validation AUC.
 
     A checkpoint in `folder` is gone on from; one is written every `checkpoint_steps` steps and
-    after each epoch, and the result is the same as without the interruption.
+    after each epoch, and the result is the same as without the interruption. A model made in the
+    scope of a `tf.distribute` strategy is trained by all its replicas; then `folder` must be one
+    that all workers see, and only the first writes there.
+
+    Clicks that weighed more (`positive_weight`) and negatives left out (`keep_negatives`) shift the
+    logits that a model learns by a constant. It is taken out of the bias at the end, so that
+    predictions are calibrated to the rows as they were (He et al., 2014, section 6.3).
 
     Args:
         model: not compiled yet; compiled here.
@@ -61,19 +103,26 @@ def train(
         console: for progress.
 
     Returns:
-        The history: one dict an epoch with `loss`, `valid_auc`, `valid_log_loss`, `seconds`.
+        The history: one dict an epoch with `loss`, `valid_auc`, `valid_log_loss`,
+        `learning_rate`, `seconds`.
 
     Raises:
         DataError: the validation rows are all of one label; the training diverged.
     """
-    model.build()
-    model.compile(make_optimizer(config.optimizer))
-    model.optimizer.build(model.trainable_variables)
+    strategy = model.distribute_strategy
+    names = [feature.name for feature in model.schema.inputs]
+    reader = _Reader(data, config, names, strategy)
+    with strategy.scope():
+        model.build()
+        model.compile(
+            make_optimizer(config.optimizer, reader.steps, config.epochs),
+            loss=LogLoss(config.positive_weight),
+        )
+        model.optimizer.build(model.trainable_variables)
     checkpoint, best = folder / "checkpoint.npz", folder / "best.npz"
     progressed = _restore(model, checkpoint) or Progressed()
     if progressed.epoch or progressed.step:
         console.print(f"goes on from epoch {progressed.epoch + 1}, step {progressed.step}")
-    names = [feature.name for feature in model.schema.inputs]
     valid = data.valid(EVALUATION_BATCH, features=names)
     valid_labels = data.columns("valid", ["label"])["label"]
     if valid_labels.min() == valid_labels.max():
@@ -81,54 +130,105 @@ def train(
             f"{data.directory}: all {len(valid_labels):,} validation rows have the label "
             f"{valid_labels[0]:g}, so there is no AUC to choose an epoch by; widen split.valid"
         )
+    writes = distribution.is_chief(strategy)
+    board = _open_board(folder / "tensorboard") if config.tensorboard and writes else None
+    shift = math.log(config.keep_negatives) - math.log(config.positive_weight)
     while progressed.epoch < config.epochs:
         epoch = progressed.epoch
         if epoch - progressed.best_epoch > config.patience and progressed.best_epoch >= 0:
             break
-        start = time.perf_counter()
-        rows = data.train(
-            config.batch_size, _epoch_seed(config.seed, epoch), names, config.in_memory
-        )
-        steps = -(-data.num_rows("train") // config.batch_size)
+        start, rate = time.perf_counter(), _rate(model)
+        rows, steps = reader.open(epoch, progressed.step)
         with _progress(console) as bar:
             watcher = _Watcher(
-                progressed, config, steps, bar, lambda: _save(model, progressed, checkpoint)
+                progressed,
+                config,
+                progressed.step + steps,
+                bar,
+                (lambda: _save(model, progressed, checkpoint)) if writes else None,
+                board,
             )
             history = model.fit(
-                rows.skip(progressed.step) if progressed.step else rows,
+                rows,
                 epochs=1,
+                steps_per_epoch=steps,
                 verbose=0,
                 shuffle=False,
                 callbacks=[watcher],
             )
-        logits = predict(model, valid, "validation", console)
+        seconds = time.perf_counter() - start
+        logits = predict(model, valid, "validation", console) + shift
         if not np.isfinite(logits).all():
             raise DataError(
                 f"epoch {epoch + 1}: the model's logits are no longer finite; lower "
                 "training.optimizer.learning_rate"
             )
-        auc = metrics.auc(valid_labels, logits)
+        auc = distribution.agreed(strategy, metrics.auc(valid_labels, logits))
         progressed.history.append(
             {
                 "loss": float(history.history["loss"][0]),
                 "valid_auc": auc,
                 "valid_log_loss": metrics.log_loss(valid_labels, logits),
+                "learning_rate": rate,
                 "seconds": round(time.perf_counter() - start, 3),
             }
         )
         if auc > progressed.best_auc:
             progressed.best_epoch, progressed.best_auc = epoch, auc
-            _write_arrays(best, dict(_arrays(model.variables)))
+            if writes:
+                _write_arrays(best, dict(_arrays(model.variables)))
+        elif isinstance(config.optimizer.schedule, Plateau):
+            model.optimizer.learning_rate = rate * config.optimizer.schedule.factor
         progressed.epoch, progressed.step = epoch + 1, 0
-        _save(model, progressed, checkpoint)
+        if writes:
+            _save(model, progressed, checkpoint)
         last = progressed.history[-1]
+        if board:
+            _write_scalars(board, int(model.optimizer.iterations), last)
         console.print(
             f"epoch {epoch + 1}: loss {last['loss']:.4f}, validation AUC {auc:.4f}"
             f"{' (best)' if progressed.best_epoch == epoch else ''}, "
-            f"{data.num_rows('train') / last['seconds']:,.0f} examples/s"
+            f"{steps * config.batch_size / seconds:,.0f} examples/s"
         )
+    distribution.wait(strategy)  # for the best weights to be written
     _assign(model.variables, np.load(best))
+    if shift:
+        model.head.bias.assign_add([shift])
     return progressed
+
+
+class _Reader:
+    """The batches of an epoch, from where a checkpoint left it."""
+
+    def __init__(self, data: Dataset, config: Training, names: list[str], strategy: Any) -> None:
+        self.data = data
+        self.config = config
+        self.names = names
+        self.strategy = strategy
+        self.part = distribution.part(strategy)
+        self.steps = self._num_steps(self._read(0))
+
+    def open(self, epoch: int, done: int) -> tuple[Any, int]:
+        """The batches behind the first `done`, and how many there are."""
+        rows = self._read(epoch)
+        steps = self._num_steps(rows) - done
+        rows = rows.skip(done * self.part.replicas) if done else rows
+        if self.strategy.num_replicas_in_sync > 1:
+            rows = self.strategy.distribute_datasets_from_function(lambda _: rows)
+        return rows, steps
+
+    def _read(self, epoch: int) -> Any:
+        return self.data.train(
+            self.config.batch_size,
+            self.config.seed * 100_003 + epoch,
+            self.names,
+            self.config.in_memory,
+            self.config.keep_negatives,
+            self.part,
+        )
+
+    def _num_steps(self, rows: Any) -> int:
+        return int(rows.cardinality()) // self.part.replicas
 
 
 def predict(model: Backbone, batches: Any, what: str, console: Console) -> np.ndarray:
@@ -136,6 +236,11 @@ def predict(model: Backbone, batches: Any, what: str, console: Console) -> np.nd
     steps = int(batches.cardinality())
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=steps)
+        if distribution.part(model.distribute_strategy).workers > 1:
+            # Each worker reads all rows; Keras' `predict` would return them in another order.
+            model._catch_up()
+            logits = tf.function(lambda features: model(features, training=False))
+            return np.concatenate([logits(features).numpy() for features, _ in batches])
         advance = keras.callbacks.LambdaCallback()
         advance.on_predict_batch_end = lambda batch, logs=None: bar.advance(task)
         return np.asarray(model.predict(batches, verbose=0, callbacks=[advance]))
@@ -151,13 +256,21 @@ class _Watcher(keras.callbacks.Callback):
     """After each step: the progress bar, and now and then a checkpoint."""
 
     def __init__(
-        self, progressed: Progressed, config: Training, steps: int, bar: Progress, save: Any
+        self,
+        progressed: Progressed,
+        config: Training,
+        steps: int,
+        bar: Progress,
+        save: Callable[[], None] | None,
+        board: Any,
     ) -> None:
         super().__init__()
         self.progressed = progressed
         self.config = config
+        self.steps = steps
         self.bar = bar
         self.save = save
+        self.board = board
         self.task = bar.add_task(
             f"epoch {progressed.epoch + 1}",
             total=steps,
@@ -173,10 +286,13 @@ class _Watcher(keras.callbacks.Callback):
         if state.step % 16 == 0:
             done = (state.step - self.first) * self.config.batch_size
             rate = done / (time.perf_counter() - self.start)
-            self.bar.update(
-                self.task, completed=state.step, rate=rate, loss=(logs or {}).get("loss", 0.0)
-            )
-        if state.step % self.config.checkpoint_steps == 0:
+            loss = float((logs or {}).get("loss", 0.0))  # the mean of the epoch so far
+            self.bar.update(self.task, completed=state.step, rate=rate, loss=loss)
+            if self.board:
+                step = int(self.model.optimizer.iterations)
+                _write_scalars(self.board, step, {"loss_so_far": loss, "examples_per_second": rate})
+        # After the last step comes the validation, and then a checkpoint in any case.
+        if self.save and state.step % self.config.checkpoint_steps == 0 and state.step < self.steps:
             self.save()
 
 
@@ -194,8 +310,26 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return seed * 100_003 + epoch
+def _rate(model: Backbone) -> float:
+    return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+
+
+def _open_board(folder: Path) -> Any:
+    """A writer of what TensorBoard shows."""
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "training.tensorboard: TensorBoard is not installed; `pip install 'tfctr[tensorboard]'`"
+        ) from None
+    return tf.summary.create_file_writer(str(folder))
+
+
+def _write_scalars(board: Any, step: int, values: dict[str, float]) -> None:
+    with board.as_default():
+        for name, value in values.items():
+            tf.summary.scalar(name, value, step=step)
+    board.flush()
 
 
 def _arrays(variables: list[Any]) -> Iterator[tuple[str, np.ndarray]]:

@@ -65,11 +65,11 @@ class Backbone(keras.Model):
     built: bool
 
     def __init__(self, schema: Schema, embedding_dim: int = 16, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.embedding_dim = embedding_dim
         self.fields = FieldEmbedding(schema, self.field_dim, name="fields")
-        self.head = keras.layers.Dense(1, name="head")
+        self.head = keras.layers.Dense(1, dtype="float32", name="head")
 
     @property
     def field_dim(self) -> int:
@@ -95,9 +95,30 @@ class Backbone(keras.Model):
     def build(self, input_shape: Any = None) -> None:
         """Makes all weights by one pass over a row without values."""
         if not self.built:
-            row = {f.name: np.zeros(_row_shape(f), _row_dtype(f)) for f in self.schema.inputs}
             self.built = True  # before the call, which would build again
-            self(row)
+            self(self._empty_row())
+
+    def train_step(self, data: Any) -> Any:
+        return self._reducible(super().train_step(data))
+
+    def test_step(self, data: Any) -> Any:
+        return self._reducible(super().test_step(data))
+
+    def _reducible(self, logs: Any) -> Any:
+        # Keras takes the mean of several workers' logs over an axis that its scalars do not have.
+        resolver = self.distribute_strategy.cluster_resolver
+        several = resolver is not None and resolver.cluster_spec().as_dict()
+        return {name: ops.expand_dims(v, 0) for name, v in logs.items()} if several else logs
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Under a `tf.distribute` strategy Keras takes the mean of the replicas' first batches to
+        # see what a batch looks like. The mean of ids is no id, and the batches would be lost.
+        if self._distribute_strategy is not None:
+            label = np.zeros(1, "float32")
+            super()._maybe_symbolic_build(data_batch=(self._empty_row(), label))
+
+    def _empty_row(self) -> dict[str, np.ndarray]:
+        return {f.name: np.zeros(_row_shape(f), _row_dtype(f)) for f in self.schema.inputs}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         self.build()
@@ -136,6 +157,7 @@ class Backbone(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
+        config.pop("dtype", None)  # a lower precision is for training
         for name in inspect.signature(type(self)).parameters:
             if name != "kwargs":
                 config[name] = getattr(self, name)

@@ -1,19 +1,33 @@
 """A dataset directory, as `beam_pipelines.prepare` writes it, and its `tf.data` readers."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfctr.data.manifest import DataError, read_manifest
+from tfctr.data.manifest import FORMAT, DataError, read_manifest
+from tfctr.data.packed import Packed
 from tfctr.schema import Numeric, Schema, Text
 
-SHUFFLE_ROWS = 1 << 16  # held at a time where the rows are not all in memory
-INTERLEAVED_SHARDS = 16  # read from at a time, so that a batch mixes parts of the log
+SHUFFLE_ROWS = 1 << 16  # held and shuffled at a time where the rows are not all in memory
+BLOCK_ROWS = 256  # read from one shard at a time
+INTERLEAVED_SHARDS = 16  # read from in turn, so that a batch mixes parts of the log
 COLUMNS = {"row_id": tf.int64, "time": tf.int64, "label": tf.float32, "user_key": tf.int64}
+
+
+class Part(NamedTuple):
+    """What one worker of several reads; each of its replicas gets its own batches in turn."""
+
+    worker: int = 0
+    workers: int = 1
+    replicas: int = 1  # of each worker
+
+
+WHOLE = Part()
 
 
 class Dataset:
@@ -27,7 +41,7 @@ class Dataset:
         self.directory = directory
         self.manifest = manifest
         self.schema = Schema.model_validate(manifest["schema"])
-        self._in_memory: dict[tuple[str, ...], tuple[Any, Any]] = {}
+        self._in_memory: dict[tuple[str, ...], Any] = {}
 
     @classmethod
     def open(cls, directory: str | Path) -> "Dataset":
@@ -40,6 +54,11 @@ class Dataset:
         manifest = read_manifest(directory / "manifest.json")
         if manifest is None:
             raise DataError(f"{directory}: no dataset here (no manifest.json); run `tfctr prepare`")
+        if manifest.get("format") != FORMAT:
+            raise DataError(
+                f"{directory}: a dataset of format {manifest.get('format')}, where this version "
+                f"reads {FORMAT}; run `tfctr prepare` again"
+            )
         data = cls(directory, manifest)
         for split in manifest["splits"].values():
             for shard in split["shards"]:
@@ -65,35 +84,118 @@ class Dataset:
         seed: int = 0,
         features: Sequence[str] | None = None,
         in_memory: bool = False,
+        keep_negatives: float = 1.0,
+        part: Part = WHOLE,
     ) -> tf.data.Dataset:
         """Shuffled training batches, in another order each time they are gone through.
 
         Args:
-            batch_size: int. The last batch may be smaller.
-            seed: int. Of the orders.
+            batch_size: int. The last batch may be smaller. With several workers or replicas it is
+                the global batch, of which each replica gets an equal part; rows that do not fill
+                the last one wait for another epoch.
+            seed: int. Of the orders, and of the negatives kept.
             features: names of those to read; all model inputs if not given.
-            in_memory: hold all rows and shuffle them whole; else shards are interleaved and a
-                buffer of 65,536 rows is shuffled.
+            in_memory: hold all rows, as 4 bytes a number, and shuffle them whole; else shards are
+                interleaved, and 65,536 rows at a time are shuffled.
+            keep_negatives: float. Share of the rows without a click that are read, chosen anew
+                by each seed. From files, the number of batches is the expected one: the last rows
+                may be left out, or the first be read again.
+            part: what to read, of several.
+
+        Raises:
+            DataError: too few rows, or shards, for so many workers.
         """
         names = self._names(features)
+        if batch_size % (part.workers * part.replicas):
+            raise DataError(
+                f"batch_size {batch_size} must be a multiple of the "
+                f"{part.workers * part.replicas} replicas"
+            )
         if in_memory:
-            if names not in self._in_memory:
-                self._in_memory[names] = self._everything("train", names)
-            rows, labels = self._in_memory[names]
-            n = self.num_rows("train")
-            order = tf.data.Dataset.range(n).shuffle(n, seed=seed).batch(batch_size)
+            return self._shuffled_whole(names, batch_size, seed, keep_negatives, part)
+        return self._shuffled_in_windows(names, batch_size, seed, keep_negatives, part)
 
-            def gather(chosen: Any) -> Any:
-                return {k: tf.gather(v, chosen) for k, v in rows.items()}, tf.gather(labels, chosen)
+    def _shuffled_whole(
+        self, names: tuple[str, ...], batch_size: int, seed: int, keep: float, part: Part
+    ) -> tf.data.Dataset:
+        texts, packed = self._texts(names), self._packed(names)
+        if names not in self._in_memory:
+            blocks = self._blocks(self._shards("train"), names).as_numpy_iterator()
+            found = list(blocks)
+            with tf.device("cpu:0"):
+                rows = tf.constant(np.concatenate([block for block, _ in found]))
+                strings = {k: tf.concat([t[k] for _, t in found], 0) for k in texts}
+            self._in_memory[names] = rows, strings
+        rows, strings = self._in_memory[names]
+        chosen = None
+        n = int(rows.shape[0])
+        if keep < 1:
+            chance = np.random.default_rng(seed).random(n)
+            chosen = np.flatnonzero((packed.labels(rows).numpy() > 0) | (chance < keep))
+            n = len(chosen)
+        replicas = part.workers * part.replicas
+        size = batch_size // replicas
+        steps = n // batch_size if replicas > 1 else -(-n // batch_size)
+        self._check_steps(steps, batch_size, n)
 
-            return order.map(gather, num_parallel_calls=2, deterministic=True).prefetch(2)
-        shards = tf.data.Dataset.from_tensor_slices(self._shards("train"))
-        shards = shards.shuffle(len(self._shards("train")), seed=seed)
-        records = shards.interleave(
-            self._records, cycle_length=INTERLEAVED_SHARDS, num_parallel_calls=2, deterministic=True
+        def batch(seed_of_epoch: Any, i: Any) -> Any:
+            step, replica = i // part.replicas, i % part.replicas
+            first = step * batch_size + (part.worker * part.replicas + replica) * size
+            places = tf.range(first, tf.minimum(first + size, n))
+            places = tf.raw_ops.RandomIndexShuffle(
+                index=places, seed=[seed_of_epoch, seed, 1], max_index=n - 1
+            )
+            places = places if chosen is None else tf.gather(chosen, places)
+            features, labels = packed.unpack(tf.gather(rows, places))
+            return features | {k: tf.gather(v, places) for k, v in strings.items()}, labels
+
+        epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+        order = epochs.flat_map(
+            lambda epoch: tf.data.Dataset.range(steps * part.replicas).map(lambda i: (epoch, i))
         )
-        batches = records.shuffle(SHUFFLE_ROWS, seed=seed).batch(batch_size)
-        return self._parse(batches, "train", batch_size, names)
+        batches = order.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+        return batches.apply(tf.data.experimental.assert_cardinality(steps * part.replicas))
+
+    def _shuffled_in_windows(
+        self, names: tuple[str, ...], batch_size: int, seed: int, keep: float, part: Part
+    ) -> tf.data.Dataset:
+        packed, replicas = self._packed(names), part.workers * part.replicas
+        workers = self._shards_of_workers(part.workers)
+        paths, rows = workers[part.worker][0], min(rows for _, rows in workers)
+        positives = self.manifest["splits"]["train"]["positives"]
+        share = positives / self.num_rows("train")
+        rows = math.floor(rows * (share + keep * (1 - share)))
+        batch_of_worker = batch_size // part.workers
+        steps = rows // batch_of_worker if replicas > 1 else -(-rows // batch_size)
+        self._check_steps(steps, batch_size, rows)
+        shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed=seed)
+        blocks = shards.interleave(
+            lambda shard: self._records(shard).batch(BLOCK_ROWS), cycle_length=INTERLEAVED_SHARDS
+        )
+        blocks = blocks.map(self._decode(names), num_parallel_calls=2, deterministic=True)
+        chances = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+
+        def choose(chance: Any, block: Any) -> Any:
+            drawn = tf.random.stateless_uniform(tf.shape(block[0])[:1], [seed, chance])
+            kept = (packed.labels(block[0]) > 0) | (drawn < keep)
+            return tf.nest.map_structure(lambda column: tf.boolean_mask(column, kept), block)
+
+        def shuffle(chance: Any, window: Any) -> Any:
+            n = tf.shape(window[0], tf.int64)[0]
+            places = tf.raw_ops.RandomIndexShuffle(
+                index=tf.range(n), seed=[chance, seed, 2], max_index=n - 1
+            )
+            return tf.nest.map_structure(lambda column: tf.gather(column, places), window)
+
+        if keep < 1:
+            blocks = tf.data.Dataset.zip(chances, blocks).map(choose)
+        windows = tf.data.Dataset.zip(chances, blocks.rebatch(SHUFFLE_ROWS)).map(shuffle)
+        if keep < 1:
+            windows = windows.repeat()
+        batches = windows.rebatch(batch_size // replicas, drop_remainder=replicas > 1)
+        batches = batches.map(self._unpack(names), num_parallel_calls=2, deterministic=True)
+        batches = batches.take(steps * part.replicas).prefetch(2)
+        return batches.apply(tf.data.experimental.assert_cardinality(steps * part.replicas))
 
     def valid(self, batch_size: int, features: Sequence[str] | None = None) -> tf.data.Dataset:
         """Validation batches, in the order of `columns("valid")`."""
@@ -128,32 +230,68 @@ class Dataset:
             raise DataError(f"{self.directory}: the split {split!r} has no rows")
         return [str(self.directory / shard["name"]) for shard in shards]
 
+    def _shards_of_workers(self, workers: int) -> list[tuple[list[str], int]]:
+        """Each worker's shards and the number of their rows: nearly as many for each."""
+        shards = self.manifest["splits"]["train"]["shards"]
+        if len(shards) < workers:
+            raise DataError(
+                f"{self.directory}: {len(shards)} training shards cannot be spread over {workers} "
+                "workers; set training.in_memory, or prepare from more, smaller files"
+            )
+        found: list[tuple[list[str], int]] = [([], 0)] * workers
+        for shard in sorted(shards, key=lambda shard: -shard["rows"]):
+            i = min(range(workers), key=lambda i: found[i][1])
+            paths, rows = found[i]
+            found[i] = [*paths, str(self.directory / shard["name"])], rows + shard["rows"]
+        return found
+
+    def _check_steps(self, steps: int, batch_size: int, rows: int) -> None:
+        if not steps:
+            raise DataError(
+                f"{self.directory}: {rows:,} training rows do not fill one batch of {batch_size:,}"
+            )
+
     def _records(self, shard: Any) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(shard, self._compression)
 
     def _in_order(self, split: str, batch_size: int, names: tuple[str, ...]) -> tf.data.Dataset:
-        batches = self._records(self._shards(split)).batch(batch_size)
-        return self._parse(batches, split, batch_size, names)
-
-    def _parse(
-        self, batches: tf.data.Dataset, split: str, batch_size: int, names: tuple[str, ...]
-    ) -> tf.data.Dataset:
-        specs = {name: self._spec(name) for name in (*names, "label")}
-
-        def parse(records: Any) -> Any:
-            columns = tf.io.parse_example(records, specs)
-            label = columns.pop("label")
-            return columns, label
-
+        batches = self._blocks(self._shards(split), names, batch_size).map(self._unpack(names))
         steps = -(-self.num_rows(split) // batch_size)
-        batches = batches.map(parse, num_parallel_calls=2, deterministic=True).prefetch(2)
-        return batches.apply(tf.data.experimental.assert_cardinality(steps))
+        return batches.prefetch(2).apply(tf.data.experimental.assert_cardinality(steps))
 
-    def _everything(self, split: str, names: tuple[str, ...]) -> tuple[dict[str, Any], Any]:
-        columns = self.columns(split, (*names, "label"))
-        label = columns.pop("label")
-        with tf.device("cpu:0"):
-            return {k: tf.constant(v) for k, v in columns.items()}, tf.constant(label)
+    def _blocks(
+        self, paths: list[str], names: tuple[str, ...], rows: int = 8192
+    ) -> tf.data.Dataset:
+        """Decoded rows in the log's order, some at a time."""
+        records = self._records(paths).batch(rows)
+        return records.map(self._decode(names), num_parallel_calls=2, deterministic=True)
+
+    def _decode(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
+        """Records `[n]` -> packed rows, and texts `{name: [n]}` beside them."""
+        packed, specs = self._packed(names), {k: self._spec(k) for k in self._texts(names)}
+
+        def decode(records: Any) -> Any:
+            texts = tf.io.parse_example(records, specs) if specs else {}
+            return packed.decode(records), texts
+
+        return decode
+
+    def _unpack(self, names: tuple[str, ...]) -> Callable[[Any, Any], Any]:
+        packed = self._packed(names)
+
+        def unpack(rows: Any, texts: dict[str, Any]) -> Any:
+            features, labels = packed.unpack(rows)
+            return features | texts, labels
+
+        return unpack
+
+    def _packed(self, names: tuple[str, ...]) -> Packed:
+        numbers = [name for name in names if self.schema[name].is_model_input]
+        lists = [feature.name for feature in self.schema if feature.is_list]
+        return Packed(self.manifest["layout"], lists, numbers)
+
+    def _texts(self, names: tuple[str, ...]) -> list[str]:
+        return [name for name in names if isinstance(self.schema[name], Text)]
 
     def _spec(self, name: str) -> tf.io.FixedLenFeature:
         if name in COLUMNS:

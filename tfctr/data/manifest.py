@@ -6,6 +6,8 @@ from typing import Any
 
 from tfctr.data import files
 
+FORMAT = 2  # of a dataset directory; 2: the manifest says where values lie in an Example
+
 
 class DataError(ValueError):
     """Data that cannot be used; the text says which and why."""

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfctr.optimizers.rows import local_copy
 from tfctr.schema import PAD_ID, TOKEN_KINDS, Schema
 
 
@@ -31,7 +32,8 @@ class FieldEmbedding(keras.layers.Layer):
     """
 
     def __init__(self, schema: Schema, dim: int, stddev: float = 0.01, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # Numbers are standardised before they may lose bits to a lower precision.
+        super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.dim = dim
         self.stddev = stddev
@@ -102,18 +104,18 @@ class FieldEmbedding(keras.layers.Layer):
         together = rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=1)
         if keras.backend.backend() == "tensorflow":
             # Reads, and differentiates, only these rows; `ops.take` would read the whole table.
-            return ops.cast(self.table.value.sparse_read(together), self.compute_dtype)
-        return ops.take(self.table, together, axis=0)
+            return ops.cast(local_copy(self.table).sparse_read(together), self.compute_dtype)
+        return ops.cast(ops.take(self.table, together, axis=0), self.compute_dtype)
 
     def _scaled(self, feature: Any, values: Any) -> Any:
-        values = ops.cast(values, self.compute_dtype)
+        values = ops.cast(values, "float32")
         if feature.transform == "standardize":
             if feature.mean is None or feature.std is None:
                 raise ValueError(f"feature {feature.name!r} has no mean yet: prepare the data")
             values = (values - feature.mean) / (feature.std or 1.0)
         values = ops.where(ops.isnan(values), ops.zeros_like(values), values)
         direction = self.directions[self.scaled.index(feature.name)]
-        return ops.reshape(values, (-1, 1, 1)) * direction
+        return ops.cast(ops.reshape(values, (-1, 1, 1)) * direction, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

@@ -14,6 +14,13 @@ def merge_duplicate_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
     return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 
+def local_copy(variable: Any) -> Any:
+    """The `tf.Variable` that can be read by rows: under `tf.distribute`, this replica's copy."""
+    native = variable.value if isinstance(variable, keras.Variable) else variable
+    copy_of_this_replica = getattr(native, "_get_on_device_or_primary", None)
+    return copy_of_this_replica() if copy_of_this_replica else native
+
+
 class RowOptimizer(keras.optimizers.Optimizer):
     """What `LazyAdam` and `LazyAdagrad` share; comes before a dense optimizer in their bases.
 
@@ -99,13 +106,13 @@ class RowOptimizer(keras.optimizers.Optimizer):
         gradient = merge_duplicate_rows(gradient)
         rows = gradient.indices
         index = self._get_variable_index(variable)
-        tables = [_local(table) for table in (variable, *self.slots(index))]
+        tables = [local_copy(table) for table in (variable, *self.slots(index))]
         w, *slots = (table.sparse_read(rows) for table in tables)
         rate = tf.cast(learning_rate, w.dtype)
         values = tf.cast(gradient.values, w.dtype)
         if self.embedding_l2:
-            last_step = _local(self._last_steps[index])
-            last_rate_sum = _local(self._last_rate_sums[index])
+            last_step = local_copy(self._last_steps[index])
+            last_rate_sum = local_copy(self._last_rate_sums[index])
             w, *slots = self._catch_up_rows(
                 w,
                 slots,
@@ -157,6 +164,18 @@ class RowOptimizer(keras.optimizers.Optimizer):
         return self.skip_steps(w, slots, count, rate)
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        if self._distribution_strategy.num_replicas_in_sync > 1:
+            return grads  # not a replica's part of them, but their sum: below
+        return self._clip_merged(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
+        reduced = super()._all_reduce_sum_gradients(grads_and_vars)
+        if self._distribution_strategy.num_replicas_in_sync == 1:
+            return reduced
+        grads, variables = zip(*reduced, strict=True)
+        return list(zip(self._clip_merged(list(grads)), variables, strict=True))
+
+    def _clip_merged(self, grads: list[Any]) -> list[Any]:
         """Clips the merged gradient: Keras would count a row that occurs twice as two rows."""
         if self.clipnorm is None and self.global_clipnorm is None and self.clipvalue is None:
             return grads
@@ -195,13 +214,6 @@ def catch_up(optimizer: Any, variables: Sequence[Any] | None = None) -> None:
             known = {optimizer._var_key(v) for v in optimizer._trainable_variables}
             variables = [v for v in variables if optimizer._var_key(v) in known]
         optimizer.catch_up(variables)
-
-
-def _local(variable: Any) -> Any:
-    """The `tf.Variable` that can be read by rows: under `tf.distribute`, this replica's copy."""
-    native = variable.value if isinstance(variable, keras.Variable) else variable
-    copy_of_this_replica = getattr(native, "_get_on_device_or_primary", None)
-    return copy_of_this_replica() if copy_of_this_replica else native
 
 
 def _write(table: Any, rows: Any, values: Any) -> None:

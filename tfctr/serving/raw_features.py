@@ -12,6 +12,7 @@ from tfctr.schema import (
     OOV_ID,
     PAD_ID,
     TOKEN_KINDS,
+    History,
     Numeric,
     Schema,
     Sequence,
@@ -81,6 +82,8 @@ class RawFeatures(tf.Module):
         ids = tf.where(values == missing, tf.constant(PAD_ID, tf.int64), ids)
         if not feature.is_list:
             return ids
+        if isinstance(feature, History):
+            return _latest(ids, feature.max_length)
         return _cut(ids, feature.max_length, last=isinstance(feature, Sequence))
 
     def parse(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -130,6 +133,17 @@ def _cut(ids: tf.Tensor, length: int, last: bool) -> tf.Tensor:
         count = tf.math.count_nonzero(~absent, axis=1, keepdims=True, dtype=tf.int32)
         position += tf.maximum(count - length, 0)
     return tf.gather(ids, tf.gather(present_first, position, batch_dims=1), batch_dims=1)
+
+
+def _latest(ids: tf.Tensor, length: int) -> tf.Tensor:
+    """The last `length` ids of `[B, M]` up to the last that is not `PAD_ID`, then padding.
+
+    A `PAD_ID` in between keeps its place: it is an event without a value.
+    """
+    ids = tf.concat([ids, tf.fill([tf.shape(ids)[0], length], tf.constant(PAD_ID, tf.int64))], 1)
+    behind = tf.range(1, tf.shape(ids)[1] + 1)
+    count = tf.reduce_max(tf.where(ids != PAD_ID, behind, 0), axis=1, keepdims=True)
+    return tf.gather(ids, tf.maximum(count - length, 0) + tf.range(length), batch_dims=1)
 
 
 def _example(feature: Any) -> Any:

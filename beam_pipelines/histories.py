@@ -1,0 +1,221 @@
+"""What an example's user did before it: the latest events, strictly earlier, of the whole log."""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from beam_pipelines.clean import LABEL, TIME, event_column
+from beam_pipelines.fit import read_vocabularies
+from beam_pipelines.split import DROPPED, SplitPiece
+from beam_pipelines.users import rows_by_bucket, sorted_rows
+from tfctr.config import DataConfig
+from tfctr.data import files
+from tfctr.data.fingerprint import row_keys
+from tfctr.data.vocabulary import Vocabulary
+from tfctr.schema import PAD_ID, History, Schema
+
+
+def history_features(schema: Schema) -> list[History]:
+    return [feature for feature in schema if isinstance(feature, History)]
+
+
+@dataclass(frozen=True)
+class Past:
+    """The events before each of `N` examples; one that is before several is held once.
+
+    Example `i` has `tokens[:, ends[i] - lengths[i] : ends[i]]`, oldest first: ids, a row a history.
+    """
+
+    ends: np.ndarray  # int64 [N]
+    lengths: np.ndarray  # int64 [N], at most the longest `max_length`
+    tokens: np.ndarray  # uint32 [histories, events]
+
+    def columns(self, histories: Sequence[History], rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Ids uint32 `[rows, max_length]` by history: from the left, `PAD_ID` behind the latest."""
+        places: dict[int, np.ndarray] = {}
+        found = {}
+        for history, tokens in zip(histories, self.tokens, strict=True):
+            length = history.max_length
+            if length not in places:
+                kept = np.minimum(self.lengths[rows], length)[:, None]
+                step = np.arange(length)
+                first = self.ends[rows][:, None] - kept
+                places[length] = np.where(step < kept, first + step, len(tokens))
+            found[history.name] = np.append(tokens, np.uint32(PAD_ID))[places[length]]
+        return found
+
+
+@dataclass(frozen=True)
+class HistoryPiece(SplitPiece):
+    """A piece with the `Past` of its examples, dropped rows left out, in a file of its own."""
+
+    past_path: str = ""
+
+    def past(self) -> Past:
+        return Past(**np.load(io.BytesIO(files.read(self.past_path))))
+
+
+class AddHistories(beam.PTransform):
+    """`(SplitPiece, vocabularies)` -> `HistoryPiece`.
+
+    An event is a row of the log, or with `history_events: clicks` one whose label is 1. Those of a
+    user are in order of time, and of place in the log where times are equal; to an example belong
+    those of lesser time. Tokens are looked up where they are read: what travels is ids.
+    """
+
+    def __init__(self, config: DataConfig, folder: str) -> None:
+        super().__init__()
+        self.reader = _EventReader(config, folder)
+
+    def expand(self, inputs: Any) -> beam.PCollection:
+        pieces, vocabularies = inputs
+        histories = self.reader.histories
+        parts = (
+            pieces
+            | "UserEvents"
+            >> beam.FlatMap(_by_user_bucket, self.reader, beam.pvalue.AsList(vocabularies))
+            | "GatherUsers" >> beam.GroupByKey()
+            | "FindEarlier" >> beam.FlatMap(_find_earlier, max(f.max_length for f in histories))
+        )
+        return (
+            {"piece": pieces | "Index" >> beam.Map(lambda p: (p.index, p)), "parts": parts}
+            | "Regroup" >> beam.CoGroupByKey()
+            | "WritePast" >> beam.Map(_write_past, len(histories))
+        )
+
+
+class _EventReader:
+    """The rows of a piece as events: their users, times, and tokens' ids."""
+
+    def __init__(self, config: DataConfig, folder: str) -> None:
+        self.config = config
+        self.schema = config.feature_schema
+        self.histories = history_features(self.schema)
+        self.folder = folder
+
+    @cached_property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        return read_vocabularies(self.histories, self.folder)
+
+    def read(self, piece: SplitPiece) -> tuple[np.ndarray, ...]:
+        """`users, times, is_example, is_event` `[N]`, and `tokens` uint32 `[N, histories]`."""
+        user = str(self.config.user)
+        columns = [event_column(self.schema, history) for history in self.histories]
+        table = piece.columns(list(dict.fromkeys([user, TIME, LABEL, *columns])))
+        tokens = np.empty((table.num_rows, len(columns)), np.uint32)
+        for i, (history, name) in enumerate(zip(self.histories, columns, strict=True)):
+            vocabulary = self.vocabularies[history.vocabulary]
+            tokens[:, i] = vocabulary.ids(table[name].combine_chunks())
+        return (
+            row_keys(table[user].combine_chunks()),
+            table[TIME].to_numpy(),
+            piece.split() < DROPPED,
+            is_event(self.config, table),
+            tokens,
+        )
+
+
+def is_event(config: DataConfig, table: pa.Table) -> np.ndarray:
+    """bool `[N]`: the cleaned rows that later histories hold."""
+    if config.history_events == "clicks":
+        return table[LABEL].to_numpy() == 1
+    return np.ones(table.num_rows, dtype=bool)
+
+
+def _by_user_bucket(
+    piece: SplitPiece, reader: _EventReader, _vocabularies: list[Any]
+) -> Iterator[tuple[int, Any]]:
+    columns = reader.read(piece)
+    for bucket, rows in rows_by_bucket(columns[0]):
+        yield bucket, (piece.index, rows, *(column[rows] for column in columns))
+
+
+def earlier_events(
+    user: np.ndarray, time: np.ndarray, is_event: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row the latest `length` events of its user that are strictly earlier.
+
+    Args:
+        user, time, is_event: `[N]`, rows by user, then by time.
+        length: int.
+
+    Returns:
+        `(start, end)` int64 `[N]`: a range of the events, counted in the order of the rows.
+    """
+    before = np.cumsum(is_event) - is_event  # the events in front of a row
+    rows = np.arange(len(user))
+    new_user = np.r_[True, user[1:] != user[:-1]]
+    new_time = new_user | np.r_[True, time[1:] != time[:-1]]
+    first_of_user = before[np.maximum.accumulate(np.where(new_user, rows, 0))]
+    end = before[np.maximum.accumulate(np.where(new_time, rows, 0))]
+    return np.maximum(first_of_user, end - length), end
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """`start, start + 1, ...`, so many of each, one range behind the other."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())
+
+
+def _find_earlier(bucket: tuple[int, Iterable[Any]], length: int) -> Iterator[tuple[int, Any]]:
+    """All rows of some users -> for each piece: its examples, and once each event before them."""
+    number, parts = bucket
+    piece, row, user, time, is_example, events, tokens = sorted_rows(parts)
+    start, end = earlier_events(user, time, events, length)
+    examples = np.flatnonzero(is_example)
+    if not len(examples):
+        return
+    examples = examples[np.argsort(piece[examples], kind="stable")]
+    piece, row, start, end = (column[examples] for column in (piece, row, start, end))
+    # Within a piece both starts and ends rise: what a row adds lies behind the end of the last row.
+    edges = np.flatnonzero(np.r_[True, piece[1:] != piece[:-1]])
+    behind = np.r_[0, end[:-1]]
+    behind[edges] = 0
+    begin = np.maximum(start, behind)
+    added = end - begin
+    held = np.cumsum(added)
+    tokens = tokens[events][ranges(begin, added)]
+    for first, stop in pairwise([*edges, len(piece)]):
+        skipped = held[first] - added[first]
+        some = slice(first, stop)
+        yield (
+            int(piece[first]),
+            (
+                number,
+                row[some],
+                held[some] - skipped,
+                end[some] - start[some],
+                tokens[skipped : held[stop - 1]],
+            ),
+        )
+
+
+def _write_past(joined: tuple[int, dict[str, list[Any]]], num_histories: int) -> HistoryPiece:
+    _, found = joined
+    (piece,) = found["piece"]
+    ends, lengths = np.zeros((2, piece.rows), np.int64)
+    tokens = [np.zeros((0, num_histories), np.uint32)]
+    held = 0
+    for _, rows, part_ends, part_lengths, part in sorted(found["parts"], key=lambda part: part[0]):
+        ends[rows] = held + part_ends
+        lengths[rows] = part_lengths
+        tokens.append(part)
+        held += len(part)
+    examples = piece.split() < DROPPED
+    content = io.BytesIO()
+    np.savez(
+        content,
+        ends=ends[examples],
+        lengths=lengths[examples],
+        tokens=np.concatenate(tokens).T,
+    )
+    path = piece.path.removesuffix(".feather") + ".past"
+    files.write(path, content.getbuffer())
+    return HistoryPiece(**vars(piece), past_path=path)

@@ -1,0 +1,38 @@
+"""Rows gathered by user: all rows of a user meet on one worker."""
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tfctr.data.fingerprint import mix
+
+USER_BUCKETS = 256  # users are spread over this many groups, one sorted at a time
+
+
+def rows_by_bucket(users: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """`(bucket, its rows, ascending)` for each bucket that has rows; `users` are int64 keys."""
+    buckets = (mix(users, 0) % np.uint64(USER_BUCKETS)).astype(np.int64)
+    rows = np.argsort(buckets, kind="stable")
+    edges = np.searchsorted(buckets[rows], np.arange(USER_BUCKETS + 1))
+    for bucket, (start, stop) in enumerate(pairwise(edges)):
+        if start < stop:
+            yield bucket, rows[start:stop]
+
+
+def sorted_rows(parts: Iterable[tuple[Any, ...]]) -> list[np.ndarray]:
+    """A bucket's rows by user, then by time, then by place in the log.
+
+    Args:
+        parts: `(piece's index, rows ascending, users, times, ...)` of each piece; all but the first
+            are arrays with a row's value at one place.
+
+    Returns:
+        The columns `piece, row, user, time, ...`.
+    """
+    indices, *columns = zip(*sorted(parts, key=lambda part: part[0]), strict=True)
+    piece = np.repeat(indices, [len(rows) for rows in columns[0]])
+    row, user, time, *more = (np.concatenate(column) for column in columns)
+    order = np.lexsort((time, user))  # stable
+    return [column[order] for column in (piece, row, user, time, *more)]

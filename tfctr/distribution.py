@@ -1,0 +1,70 @@
+"""Training on several devices, or several machines, with `tf.distribute`."""
+
+import json
+import os
+
+import tensorflow as tf
+
+from tfctr.data.dataset import Part
+from tfctr.data.manifest import DataError
+
+
+def open_strategy(name: str) -> tf.distribute.Strategy:
+    """The strategy that a config names; to be called before TensorFlow does anything else.
+
+    - one_device: TensorFlow's own placement.
+    - mirrored: a replica on each GPU of this machine, or on each of its logical CPUs.
+    - multi_worker: a replica on each GPU of each machine; `TF_CONFIG` says which machines there
+      are and which this is, as TensorFlow documents it. All run the same command.
+
+    Raises:
+        DataError: multi_worker without a `TF_CONFIG` that names workers and a task.
+    """
+    if name == "mirrored":
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        return tf.distribute.MirroredStrategy(
+            [device.name for device in tf.config.list_logical_devices(kind)]
+        )
+    if name == "multi_worker":
+        try:
+            found = json.loads(os.environ["TF_CONFIG"])
+            _ = found["cluster"]["worker"], found["task"]["type"], found["task"]["index"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                "training.strategy: multi_worker needs the environment variable TF_CONFIG, such as "
+                '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+                '"task": {"type": "worker", "index": 0}}; '
+                f"found {os.environ.get('TF_CONFIG')!r} ({type(error).__name__}: {error})"
+            ) from None
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def part(strategy: tf.distribute.Strategy) -> Part:
+    """What this process reads of the training rows."""
+    resolver = strategy.cluster_resolver
+    workers = len(resolver.cluster_spec().as_dict().get("worker", [])) if resolver else 0
+    if not workers:
+        return Part(replicas=strategy.num_replicas_in_sync)
+    return Part(resolver.task_id, workers, strategy.num_replicas_in_sync // workers)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes what all have computed."""
+    return part(strategy).worker == 0
+
+
+def agreed(strategy: tf.distribute.Strategy, value: float) -> float:
+    """The mean of the workers' values, the same number on each.
+
+    They compute the same, but perhaps on other machines: a decision must not hang on a rounding.
+    """
+    if part(strategy).workers == 1:
+        return value
+    local = strategy.run(lambda: tf.constant(value, tf.float64))
+    return float(strategy.reduce(tf.distribute.ReduceOp.MEAN, local, axis=None))
+
+
+def wait(strategy: tf.distribute.Strategy) -> None:
+    """Until all workers are here."""
+    agreed(strategy, 0.0)
