@@ -31,7 +31,11 @@ setup(
         "safetensors>=0.4",
     ],
     extras_require={
+        "tune": ["optuna>=5,<6"],
+        "tensorboard": ["tensorboard>=2.19"],
         "test": [
+            "optuna>=5,<6",  # of `tune`
+            "tensorboard>=2.19",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "hypothesis>=6",

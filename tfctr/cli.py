@@ -106,6 +106,24 @@ def export(config: ConfigFile, work: Work = DEFAULT_WORK) -> None:
 
 
 @app.command()
+def tune(
+    file: Annotated[Path, typer.Argument(help="YAML file of a search", metavar="FILE")],
+    work: Work = DEFAULT_WORK,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="how many in all; what the file says if not given")
+    ] = None,
+) -> None:
+    """Searches a run's values by validation AUC; a killed search goes on with what is left."""
+    with _clear_errors():
+        from tfctr import tuning
+
+        best = tuning.tune(file, work, console, trials)
+        console.print(f"trials: {best.parent / 'table.csv'}", soft_wrap=True)
+        option = "" if work == DEFAULT_WORK else f" --work {work}"
+        console.print(f"best: tfctr run {best}{option}", soft_wrap=True)
+
+
+@app.command()
 def serve(
     models: Annotated[
         list[Path], typer.Argument(help="model folders, each holding numbered versions")
