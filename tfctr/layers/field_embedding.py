@@ -1,6 +1,7 @@
 """Every field of a schema as a vector, from one fused table."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, groupby
 from typing import Any
 
 import keras
@@ -60,9 +61,13 @@ class FieldEmbedding(keras.layers.Layer):
 
     def call(self, inputs: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
         """Takes int ids `[B]` or `[B, M]` and floats `[B]` by field; `names`: only these fields."""
+        features = [f for f in self.schema.inputs if names is None or f.name in names]
+        # Neighbours that have one row a value stay together: each cut costs a copy, and its
+        # gradient another.
+        runs = [list(run) for _, run in groupby(features, key=_run)]
         vectors = [
-            pool(values, inputs[name]) if self.schema[name].is_list else values
-            for name, values in self.lookup(inputs, names).items()
+            pool(values, inputs[run[0].name]) if run[0].is_list else values
+            for run, values in zip(runs, self._vectors(runs, inputs), strict=True)
         ]
         return vectors[0] if len(vectors) == 1 else ops.concatenate(vectors, axis=1)
 
@@ -74,18 +79,25 @@ class FieldEmbedding(keras.layers.Layer):
         Lists are not pooled; the row of `PAD_ID` stands where they are padded.
         """
         features = [f for f in self.schema.inputs if names is None or f.name in names]
-        rows = {f.name: self._rows(f, inputs[f.name]) for f in features if _has_rows(f)}
+        vectors = self._vectors([[feature] for feature in features], inputs)
+        return {f.name: values for f, values in zip(features, vectors, strict=True)}
+
+    def _vectors(self, runs: list[list[Any]], inputs: Mapping[str, Any]) -> list[Any]:
+        """`[B, M, D]` for each run of features, from one look-up for all."""
+        rows = {
+            feature.name: self._rows(feature, inputs[feature.name])
+            for run in runs
+            for feature in run
+            if _has_rows(feature)
+        }
+        widths = [sum(rows[f.name].shape[1] for f in run) for run in runs if _has_rows(run[0])]
         gathered = self._gather(list(rows.values()))
-        vectors = {}
-        column = 0
-        for feature in features:
-            if feature.name in rows:
-                width = rows[feature.name].shape[1]
-                vectors[feature.name] = gathered[:, column : column + width]
-                column += width
-            else:
-                vectors[feature.name] = self._scaled(feature, inputs[feature.name])
-        return vectors
+        ends = list(accumulate(widths))
+        cut = iter(ops.split(gathered, ends[:-1], axis=1) if len(ends) > 1 else [gathered])
+        return [
+            next(cut) if _has_rows(run[0]) else self._scaled(run[0], inputs[run[0].name])
+            for run in runs
+        ]
 
     def _rows(self, feature: Any, values: Any) -> Any:
         """Row numbers `[B, M]` in the table, `M = 1` where the field has one value."""
@@ -131,6 +143,11 @@ class FieldEmbedding(keras.layers.Layer):
 
 def _has_rows(feature: Any) -> bool:
     return isinstance(feature, TOKEN_KINDS) or feature.transform == "bucketize"
+
+
+def _run(feature: Any) -> str:
+    """Equal for features that may stay together."""
+    return feature.name if feature.is_list or not _has_rows(feature) else ""
 
 
 def pool(vectors: Any, ids: Any) -> Any:

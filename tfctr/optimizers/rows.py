@@ -10,7 +10,16 @@ import tensorflow as tf
 def merge_duplicate_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
     """The same gradient with every row once: `values [n, ...]`, `indices [n]` distinct."""
     rows, position = tf.unique(gradient.indices)
-    values = tf.math.unsorted_segment_sum(gradient.values, position, tf.size(rows))
+    count, distinct = tf.size(gradient.indices), tf.size(rows)
+    of_a_row = tf.shape(gradient.values)[1:]
+    # A product with a matrix of zeros and ones: half the time of `unsorted_segment_sum`.
+    values = tf.raw_ops.SparseTensorDenseMatMul(
+        a_indices=tf.stack([tf.cast(position, tf.int64), tf.range(tf.cast(count, tf.int64))], 1),
+        a_values=tf.ones([count], gradient.values.dtype),
+        a_shape=tf.cast([distinct, count], tf.int64),
+        b=tf.reshape(gradient.values, [count, tf.reduce_prod(of_a_row)]),
+    )
+    values = tf.reshape(values, tf.concat([[distinct], of_a_row], 0))
     return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 

@@ -1,0 +1,1 @@
+"""Training throughput of tfctr and of other libraries on the same batches."""
