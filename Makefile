@@ -18,10 +18,10 @@ demo: setup
 	$(BIN)/tfctr run configs/demo/dcnv2.yaml
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: setup
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow or not slow'
 
 lint: setup
 	$(BIN)/ruff check .

@@ -38,6 +38,7 @@ setup(
             "tensorboard>=2.19",
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "hypothesis>=6",
             "ruff>=0.6",
             "mypy>=1.10",

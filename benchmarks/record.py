@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +18,26 @@ class Result(NamedTuple):
 
 
 def record(section: str, module: str, results: list[Result], runs: str, note: str = "") -> None:
+    """A table of one figure a row; see `record_table`."""
+    rows = [[r.what, _text(r.value), r.unit] for r in results]
+    record_table(section, module, ("what", "value", "unit"), rows, runs, note)
+
+
+def record_table(
+    section: str,
+    module: str,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    runs: str,
+    note: str = "",
+) -> None:
     """Puts a section's table in the place of the one of that name, or behind the last.
 
     Args:
         section: its heading.
         module: what was run, e.g. `benchmarks.movielens`; the command line's arguments are added.
-        results: the rows.
+        headers: of the columns; all but the first are numbers.
+        rows: the cells.
         runs: repeats or seeds, e.g. "seeds 1-3".
         note: a sentence above the table.
     """
@@ -34,9 +49,9 @@ def record(section: str, module: str, results: list[Result], runs: str, note: st
         f"`{command}`, {date.today().isoformat()}, {runs}, {os.cpu_count()} cores.",
         *([note] if note else []),
         "",
-        "| what | value | unit |",
-        "|---|---:|---|",
-        *(f"| {r.what} | {_text(r.value)} | {r.unit} |" for r in results),
+        f"| {' | '.join(headers)} |",
+        f"|---|{'---:|' * (len(headers) - 1)}",
+        *(f"| {' | '.join(cells)} |" for cells in rows),
     ]
     text = README.read_text(encoding="utf-8")
     parts = [part.rstrip() for part in re.split(r"^(?=## )", text, flags=re.MULTILINE)]

@@ -12,9 +12,35 @@ from tfctr import backbones
 from tfctr.optimizers import LazyAdam
 
 SMALL: dict[str, dict[str, Any]] = {
+    "bst": {"embedding_dim": 4, "hidden_units": [8, 4], "num_blocks": 2},
+    "dien": {"embedding_dim": 4, "hidden_units": [8, 4], "auxiliary_weight": 0.1},
+    "din": {"embedding_dim": 4, "hidden_units": [8, 4], "attention_units": [6, 5]},
     "lr": {},
+    "fm": {"embedding_dim": 4},
+    "wide_deep": {"embedding_dim": 4, "hidden_units": [8, 4]},
+    "pnn": {"embedding_dim": 4, "hidden_units": [8, 4], "products": "both"},
+    "xdeepfm": {"embedding_dim": 4, "cin_units": [5, 3], "hidden_units": [8, 4]},
+    "dcn": {"embedding_dim": 4, "hidden_units": [8, 4], "num_cross_layers": 2},
     "deepfm": {"embedding_dim": 4, "hidden_units": [8, 4]},
     "dcn_v2": {"embedding_dim": 4, "hidden_units": [8, 4], "num_cross_layers": 2, "dropout": 0.1},
+    "autoint": {
+        "embedding_dim": 4,
+        "num_attention_layers": 2,
+        "num_heads": 3,
+        "attention_dim": 2,
+        "hidden_units": [8, 4],
+    },
+    "fibinet": {"embedding_dim": 4, "hidden_units": [8, 4]},
+    "finalmlp": {
+        "embedding_dim": 4,
+        "hidden_units": [8, 4],
+        "second_hidden_units": [6],
+        "num_heads": 2,
+        "gate_1_fields": ["user", "seen"],
+        "gate_units": [5],
+    },
+    "gdcn": {"embedding_dim": 4, "hidden_units": [8, 4], "num_cross_layers": 2},
+    "masknet": {"embedding_dim": 4, "hidden_units": [8, 4], "num_blocks": 2, "block_units": 6},
 }
 
 
@@ -33,7 +59,7 @@ def test_every_registered_backbone_is_tested() -> None:
 def test_call_is_embed_represent_and_predict_logits(name: str) -> None:
     model = make(name)
     embeddings = model.embed(INPUTS)
-    assert embeddings.shape == (3, 7, model.field_dim)
+    assert (len(embeddings), embeddings.shape[2]) == (3, model.field_dim)
     logits = model.predict_logits(model.represent(embeddings))
     assert logits.shape == (3,)
     np.testing.assert_allclose(model(INPUTS), logits, atol=1e-6)
@@ -121,8 +147,8 @@ def test_evaluate_and_save_see_tables_that_are_up_to_date(tmp_path: Path) -> Non
 
 
 def test_an_unknown_backbone_or_argument_is_named() -> None:
-    with pytest.raises(ValueError, match="backbone: found 'dcn'; allowed: dcn_v2, deepfm, lr"):
-        backbones.create("dcn", SCHEMA)
+    with pytest.raises(ValueError, match=r"backbone: found 'dnc'; allowed: .*dcn_v2, deepfm"):
+        backbones.create("dnc", SCHEMA)
     with pytest.raises(ValueError, match="dcn_v2: unknown key 'layers'; allowed: embedding_dim"):
         backbones.create("dcn_v2", SCHEMA, layers=3)
 

@@ -24,7 +24,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 import tfctr.optimizers
-from tfctr.backbones import LR, DCNv2, DeepFM
+from tests.test_backbones import SMALL
+from tfctr import backbones
+from tfctr.backbones import DIN, LR, DCNv2, DeepFM
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import MISSING_INT, PAD_ID, Schema
 from tfctr.serving import export, write_config
@@ -327,6 +329,7 @@ def test_rank_equals_scoring_every_pair_as_a_row(
         (DeepFM, ["item", "user", "price"]),
         (LR, ["genres", "rare"]),
         (DCNv2, ["history", "item", "age", "tags"]),
+        (DIN, ["price", "history", "item", "user"]),
     ],
 )
 def test_rank_of_other_backbones_and_selections(
@@ -338,6 +341,20 @@ def test_rank_of_other_backbones_and_selections(
     inputs, rows = rank_inputs(schema, 2, 3)
     scores = tf.saved_model.load(str(path)).signatures["rank"](**inputs)["scores"]
     np.testing.assert_allclose(scores, model_scores(model, rows).reshape(2, 3), atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_every_backbone_exports_all_signatures(name: str, tmp_path: Path) -> None:
+    model = spread_weights(backbones.create(name, SCHEMA, **SMALL[name]), seed=1)
+    served = tf.saved_model.load(str(export(model, fake_dataset(tmp_path / "v"), tmp_path / "m")))
+    inputs, rows = rank_inputs(SCHEMA, 2, 3)
+    scores = served.signatures["rank"](**inputs)["scores"]
+    np.testing.assert_allclose(scores, model_scores(model, rows).reshape(2, 3), atol=1e-6)
+    expected, examples = model_scores(model, ROWS), tf.constant(serialized_examples(ROWS))
+    scores = served.signatures["examples"](examples=examples)["scores"]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert set(served.signatures) == {"serving_default", "examples", "classify", "regress", "rank"}
 
 
 def test_a_merged_request_padded_as_the_batcher_does_keeps_the_scores_of_its_candidates(

@@ -150,8 +150,9 @@ def test_weights_and_missing_negatives_do_not_shift_the_predictions(
         found = metrics.log_loss(labels, logits)
         best = progressed.history[progressed.best_epoch]
         assert best["valid_log_loss"] == pytest.approx(found, abs=1e-5)
-    assert ratios["weighted"] == pytest.approx(ratios["plain"], rel=0.1)
-    assert ratios["sampled"] == pytest.approx(ratios["plain"], rel=0.1)
+    # Without the correction they would be twice as high, or more.
+    assert ratios["weighted"] == pytest.approx(ratios["plain"], rel=0.3)
+    assert ratios["sampled"] == pytest.approx(ratios["plain"], rel=0.3)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import keras
 import numpy as np
@@ -63,6 +63,7 @@ class Backbone(keras.Model):
     """
 
     built: bool
+    embeds_fields_apart: ClassVar[bool] = True  # else `embed` needs all features together
 
     def __init__(self, schema: Schema, embedding_dim: int = 16, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)

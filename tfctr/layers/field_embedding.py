@@ -49,15 +49,16 @@ class FieldEmbedding(keras.layers.Layer):
         self.scaled = [feature.name for feature in schema.inputs if not _has_rows(feature)]
 
     def build(self, input_shape: Any = None) -> None:
-        initializer = keras.initializers.RandomNormal(stddev=self.stddev)
+        # In a lower precision, rows are cast when they are read: a cast table would be a copy.
+        settings = {
+            "initializer": keras.initializers.RandomNormal(stddev=self.stddev),
+            "autocast": False,
+        }
         if self.num_rows:
-            self.table = self.add_weight(
-                shape=(self.num_rows, self.dim), initializer=initializer, name="table"
-            )
+            self.table = self.add_weight((self.num_rows, self.dim), name="table", **settings)
         if self.scaled:
-            self.directions = self.add_weight(
-                shape=(len(self.scaled), self.dim), initializer=initializer, name="directions"
-            )
+            shape = (len(self.scaled), self.dim)
+            self.directions = self.add_weight(shape, name="directions", **settings)
 
     def call(self, inputs: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
         """Takes int ids `[B]` or `[B, M]` and floats `[B]` by field; `names`: only these fields."""

@@ -101,7 +101,7 @@ def signatures(model: Backbone, raw: RawFeatures) -> dict[str, Any]:
 
 
 def _rank(model: Backbone, raw: RawFeatures, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Scores `[B, N]`; user and context are looked up and embedded once, not once a candidate."""
+    """Scores `[B, N]`; user and context are looked up once, and embedded once where they can be."""
     once = _names(model.schema.side("user", "context"))
     items = _names(model.schema.side("item"))
     shape = tf.shape(features[items[0]])[:2]
@@ -112,9 +112,13 @@ def _rank(model: Backbone, raw: RawFeatures, features: Mapping[str, tf.Tensor]) 
     with tf.control_dependencies([same]):
         shape = tf.identity(shape)
     flat = {name: _one_a_row(model.schema[name], features[name], shape) for name in items}
+    shared = raw.look_up({name: features[name] for name in once})
+    if not model.embeds_fields_apart:
+        rows = {name: tf.repeat(values, shape[1], axis=0) for name, values in shared.items()}
+        return tf.reshape(_probability(model(rows | raw.look_up(flat), training=False)), shape)
     embeddings = model.embed(raw.look_up(flat), names=items)
     if once:
-        shared = model.embed(raw.look_up({name: features[name] for name in once}), names=once)
+        shared = model.embed(shared, names=once)
         embeddings = tf.concat([tf.repeat(shared, shape[1], axis=0), embeddings], axis=1)
     here = once + items
     order = [here.index(name) for name in _names(model.schema.inputs)]

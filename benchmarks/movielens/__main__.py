@@ -1,0 +1,171 @@
+"""Test AUC and log loss on MovieLens 1M under the papers' protocol, over seeds.
+
+    python -m benchmarks.movielens configs/movielens-1m/*.yaml --seeds 5 --processes 2 --record
+
+Each seed trains the config's model from scratch; the epoch is chosen by validation AUC. Data
+configs among the files are passed over. `--work` keeps what is trained: a second run goes on
+behind it. `--fuxictr-python` names an interpreter that has FuxiCTR (see `benchmarks.throughput`):
+its DCNv2 is then trained on the same rows.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.record import record_table
+from tfctr import metrics
+from tfctr.config import RunConfig, load_run, read_yaml
+from tfctr.data.dataset import Dataset
+from tfctr.pipeline import Run
+
+FUXICTR = "FuxiCTR DCNv2"
+HEADERS = (
+    "model",
+    "test AUC",
+    "deviation",
+    "test log loss",
+    "deviation",
+    "GAUC",
+    "valid AUC",
+    "best epoch",
+    "parameters",
+)
+
+
+def of_seed(path: Path, seed: int) -> RunConfig:
+    base = load_run(path)
+    training = base.training.model_copy(update={"seed": seed})
+    return base.model_copy(update={"name": f"{base.name}-seed-{seed}", "training": training})
+
+
+def train_seed(path: Path, seed: int, work: Path) -> dict[str, Any]:
+    """What evaluation found of one seed's model, trained in a process of its own."""
+    run = Run(of_seed(path, seed), work, Console(quiet=True))
+    command = [sys.executable, "-m", "benchmarks.movielens.train", str(path), str(seed), str(work)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{path}, seed {seed}: {done.stderr[-2000:]}")
+    found = json.loads((run.folder / "metrics.json").read_text())
+    trained = json.loads((run.folder / "train.json").read_text())
+    test = {name: found["test"][name] for name in ("auc", "log_loss", "gauc")}
+    return test | {
+        "valid_auc": found["valid"]["auc"],
+        "best_epoch": trained["best_epoch"],
+        "parameters": trained["parameters"],
+    }
+
+
+def train_fuxictr(python: str, rows: Path, data: Dataset, seed: int, out: Path) -> dict[str, Any]:
+    """The same of FuxiCTR's DCNv2."""
+    if not out.exists():
+        module = "benchmarks.movielens.fuxictr_model"
+        command = [python, "-m", module, str(rows), str(seed), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{FUXICTR}, seed {seed}: {done.stderr[-2000:]}")
+    with np.load(out) as found:
+        columns = data.columns("test", ["label", "user_key"])
+        logits = found["test"]
+        valid = data.columns("valid", ["label"])["label"]
+        return {
+            "auc": metrics.auc(columns["label"], logits),
+            "log_loss": metrics.log_loss(columns["label"], logits),
+            "gauc": metrics.gauc(columns["label"], logits, columns["user_key"]),
+            "valid_auc": metrics.auc(valid, found["valid"]),
+            "best_epoch": int(found["best_epoch"]),
+            "parameters": int(found["parameters"]),
+        }
+
+
+def write_rows(data: Dataset, path: Path) -> None:
+    """Ids, labels and sizes of a dataset, for a process without TensorFlow."""
+    names = [feature.name for feature in data.schema.inputs]
+    arrays = {
+        f"{split}_{name}": values
+        for split in ("train", "valid", "test")
+        for name, values in data.columns(split, [*names, "label"]).items()
+    }
+    sizes = {f"size_{feature.name}": feature.num_ids for feature in data.schema.inputs}
+    np.savez(path, **arrays, **sizes)
+
+
+def row(name: str, found: list[dict[str, Any]]) -> list[str]:
+    values = {key: [seed[key] for seed in found] for key in found[0]}
+    mean = {key: statistics.mean(v) for key, v in values.items()}
+    spread = {key: statistics.stdev(v) if len(v) > 1 else float("nan") for key, v in values.items()}
+    return [
+        name,
+        f"{mean['auc']:.4f}",
+        f"{spread['auc']:.4f}",
+        f"{mean['log_loss']:.4f}",
+        f"{spread['log_loss']:.4f}",
+        f"{mean['gauc']:.4f}",
+        f"{mean['valid_auc']:.4f}",
+        f"{mean['best_epoch']:.1f}",
+        f"{mean['parameters']:,.0f}",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="+", type=Path, help="run configs")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--work", type=Path, help="where datasets and models are kept")
+    parser.add_argument("--fuxictr-python", help="an interpreter that has FuxiCTR")
+    parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
+    args = parser.parse_args()
+
+    console = Console()
+    paths = [path for path in args.configs if "model" in read_yaml(path)]
+    with tempfile.TemporaryDirectory() as temporary:
+        work = args.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            Run(load_run(path), work, console).prepare()
+
+        def train(path: Path, seed: int) -> dict[str, Any]:
+            found = train_seed(path, seed, work)
+            console.print(f"{path.stem}, seed {seed}: test AUC {found['auc']:.4f}")
+            return found
+
+        def train_other(seed: int) -> dict[str, Any]:
+            out = work / f"fuxictr-seed-{seed}.npz"
+            found = train_fuxictr(args.fuxictr_python, rows, data, seed, out)
+            console.print(f"{FUXICTR}, seed {seed}: test AUC {found['auc']:.4f}")
+            return found
+
+        seeds = range(1, args.seeds + 1)
+        threads = max(1, (os.cpu_count() or 1) // args.processes)
+        os.environ |= {"TF_NUM_INTRAOP_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        with ThreadPoolExecutor(args.processes) as pool:
+            started = {path.stem: [pool.submit(train, path, s) for s in seeds] for path in paths}
+            if args.fuxictr_python:
+                data = Dataset.open(work / "movielens-1m")
+                rows = work / "fuxictr-rows.npz"
+                write_rows(data, rows)
+                started[FUXICTR] = [pool.submit(train_other, s) for s in seeds]
+            found = {name: [seed.result() for seed in futures] for name, futures in started.items()}
+    table = [row(name, of_seeds) for name, of_seeds in found.items()]
+    table.sort(key=lambda cells: cells[1], reverse=True)
+    for cells in (HEADERS, *table):
+        console.print(" | ".join(cells))
+    if args.record:
+        note = "Means and deviations over seeds; tuned on validation rows, `configs/movielens-1m`."
+        record_table(
+            "MovieLens 1M", "benchmarks.movielens", HEADERS, table, f"seeds 1-{args.seeds}", note
+        )
+
+
+if __name__ == "__main__":
+    main()

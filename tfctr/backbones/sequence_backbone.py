@@ -1,0 +1,70 @@
+"""What backbones that read a user's history have in common."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from keras import ops
+
+from tfctr.backbones.backbone import Backbone
+from tfctr.layers.behaviour_sequence import BehaviourSequence, latest_first
+from tfctr.layers.mlp import MLP
+from tfctr.schema import Schema
+
+
+class SequenceBackbone(Backbone):
+    """An MLP on the fields and on what a subclass makes of candidate and history.
+
+    The sequences are no fields: `embed` gives the other fields in the schema's order, then the `n`
+    vectors of `attend`: `[B, F - H + n, D]`. Given names without all sequences and the item
+    features that they share, it gives the fields among them only. What the histories of a schema
+    are is said at `tfctr.layers.behaviour_sequence.BehaviourSequence`, as are its errors.
+
+    `represent` takes any number of fields `[B, F', D]` and gives `[B, hidden_units[-1]]`.
+    """
+
+    embeds_fields_apart: ClassVar[bool] = False  # the candidate looks at the history
+    oldest_first: ClassVar[bool] = False  # else the latest event is at index 0
+
+    def __init__(
+        self,
+        schema: Schema,
+        embedding_dim: int = 16,
+        hidden_units: Sequence[int] = (256, 128),
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(schema, embedding_dim, **kwargs)
+        self.hidden_units = tuple(hidden_units)
+        self.dropout = dropout
+        self.behaviours = BehaviourSequence(schema, self.field_dim, name="behaviours")
+        self.deep = MLP(hidden_units, dropout, name="deep")
+
+    def attend(self, query: Any, keys: Any, exists: Any) -> Any:
+        """`[B, n, D]` of the candidate `[B, Q]`, the events `[B, L, Q]`, bool `[B, L]`."""
+        raise NotImplementedError
+
+    def embed(self, features: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
+        histories, candidate = self.behaviours.histories, self.behaviours.candidate
+        wanted = [f.name for f in self.schema.inputs if names is None or f.name in names]
+        others = [name for name in wanted if name not in histories]
+        if not others:
+            return self.fields(features, names=wanted)[:, :0]
+        fields = self.fields(features, names=others)
+        if not {*histories, *candidate} <= {*wanted}:
+            return fields
+        exists = self.behaviours.exists(features)
+        ids = {name: features[name] for name in histories}
+        if not self.oldest_first:
+            order = latest_first(exists)
+            ids = {name: ops.take_along_axis(ids[name], order, axis=1) for name in histories}
+            exists = ops.take_along_axis(exists, order, axis=1)
+        vectors = self.fields.lookup(ids, names=histories)
+        query, keys = self.behaviours(
+            ops.concatenate([fields[:, others.index(name)] for name in candidate], axis=-1),
+            ops.concatenate([vectors[name] for name in histories], axis=-1),
+        )
+        return ops.concatenate([fields, self.attend(query, keys, exists)], axis=1)
+
+    def represent(self, embeddings: Any, training: bool = False) -> Any:
+        x = ops.reshape(embeddings, (-1, embeddings.shape[1] * embeddings.shape[2]))
+        return self.deep(x, training=training)

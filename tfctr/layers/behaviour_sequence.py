@@ -1,0 +1,112 @@
+"""The candidate, and what the user did before, as vectors that can be compared."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfctr.schema import PAD_ID, Categorical, Schema, Sequence
+
+
+@keras.saving.register_keras_serializable("tfctr")
+class BehaviourSequence(keras.layers.Layer):
+    """Brings the candidate and each event of a history to one width `Q`.
+
+    The histories are the schema's sequences of the user or the context. Index `i` is the same
+    event in each of them, oldest first, padding behind. Those that share an item feature tell what
+    the event was about, and there is an event where any of these is not `PAD_ID`. The others are
+    attributes that the candidate does not have, such as the stars that the user gave.
+
+    - query: the candidate's vectors of the shared item features, side by side: `Q = n * D`.
+    - keys: the event's vectors of all histories, side by side; where the candidate lacks one of
+      them, a dense layer brings them to `Q`.
+
+    Args:
+        schema: a `tfctr.schema.Schema`.
+        dim: int. Width `D` of a field's vector.
+
+    Raises:
+        ValueError: no history shares a categorical feature of the item; histories differ in
+            `max_length`.
+    """
+
+    def __init__(self, schema: Schema, dim: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.schema = schema
+        self.dim = dim
+        histories = [f for f in schema.side("user", "context") if isinstance(f, Sequence)]
+        items = {f.name: f for f in schema.side("item")}
+        about = [f for f in histories if f.shares in items]
+        if not any(isinstance(items[f.shares], Categorical) for f in about):
+            raise ValueError(_nothing_to_compare(schema))
+        if len({f.max_length for f in histories}) > 1:
+            found = ", ".join(f"{f.name}: {f.max_length}" for f in histories)
+            raise ValueError(
+                "sequences must have one max_length, as they hold the same events; found "
+                f"{found}. List the features of the model without those of other events"
+            )
+        self.histories = tuple(f.name for f in histories)
+        self.about = tuple(f.name for f in about)
+        self.candidate = tuple(dict.fromkeys(f.shares for f in about))
+        self.projection = None
+        if tuple(f.shares for f in histories) != self.candidate:
+            self.projection = keras.layers.Dense(self.width, name="projection")
+
+    @property
+    def width(self) -> int:
+        """`Q`."""
+        return len(self.candidate) * self.dim
+
+    def exists(self, features: Mapping[str, Any]) -> Any:
+        """Where ids `[B, L]` are of an event: bool `[B, L]`."""
+        found = [ops.not_equal(features[name], PAD_ID) for name in self.about]
+        return ops.any(ops.stack(found), axis=0)
+
+    def build(self, candidate_shape: Any, events_shape: tuple[int | None, ...]) -> None:
+        if self.projection is not None:
+            self.projection.build(events_shape)
+
+    def call(self, candidate: Any, events: Any) -> tuple[Any, Any]:
+        """Query `[B, Q]` and keys `[B, L, Q]`.
+
+        Args:
+            candidate: `[B, n * D]`, the vectors of `self.candidate` side by side.
+            events: `[B, L, H * D]`, the vectors of `self.histories` side by side.
+        """
+        return candidate, events if self.projection is None else self.projection(events)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "schema": self.schema.model_dump(mode="json"),
+            "dim": self.dim,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "BehaviourSequence":
+        return cls(**config | {"schema": Schema.model_validate(config["schema"])})
+
+
+def latest_first(exists: Any) -> Any:
+    """The order `[B, L]` of indices that puts the latest event at 0 and leaves padding behind.
+
+    So an index is how long ago an event was, however long the history and its padding.
+    """
+    index = ops.arange(exists.shape[1])
+    count = ops.max(ops.where(exists, index + 1, 0), axis=1, keepdims=True)
+    return ops.where(index < count, count - 1 - index, index)
+
+
+def _nothing_to_compare(schema: Schema) -> str:
+    sequences = [
+        f"{f.name} (side {f.side}, shares {f.shares or 'nothing'})"
+        for f in schema.inputs
+        if isinstance(f, Sequence)
+    ]
+    items = [f.name for f in schema.side("item") if isinstance(f, Categorical)]
+    return (
+        "a sequence of side user that shares a categorical feature of side item is needed, e.g. "
+        f"shares: {items[0] if items else 'item_id'}; found sequences: "
+        f"{', '.join(sequences) or 'none'}; categorical features of side item: "
+        f"{', '.join(items) or 'none'}"
+    )

@@ -1,0 +1,47 @@
+"""A loss that asks a state for the event that came next (DIEN, Zhou et al., 2019)."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("tfctr")
+class NextEventLoss(keras.layers.Layer):
+    """Adds, in training, the paper's auxiliary loss, and gives the states back as they are.
+
+    The log loss of `sigmoid(<h_t, e_{t+1}>)` against 1, plus that of `sigmoid(<h_t, e'_{t+1}>)`
+    against 0, each a mean over pairs of events. `e'` is what another user did then: the row half a
+    batch away, so that neighbours in a log do not meet. The paper samples it from all items.
+
+    Args:
+        weight: float. Of this loss beside the log loss of clicks. 0: none.
+    """
+
+    def __init__(self, weight: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.weight = weight
+
+    def call(self, states: Any, events: Any, exists: Any, training: bool = False) -> Any:
+        """`states [B, L, Q]`, `events [B, L, Q]`, `exists` bool `[B, L]` -> `states`."""
+        if training and self.weight:
+            half = ops.shape(exists)[0] // 2
+            others = ops.roll(events, half, axis=0)
+            pairs = ops.logical_and(exists[:, :-1], exists[:, 1:])
+            both = ops.logical_and(pairs, ops.roll(exists, half, axis=0)[:, 1:])
+            came = _mean(ops.softplus(-_scores(states, events)), pairs)
+            did_not = _mean(ops.softplus(_scores(states, others)), both)
+            self.add_loss(self.weight * (came + did_not))
+        return states
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"weight": self.weight}
+
+
+def _scores(states: Any, events: Any) -> Any:
+    return ops.cast(ops.sum(states[:, :-1] * events[:, 1:], axis=-1), "float32")
+
+
+def _mean(values: Any, chosen: Any) -> Any:
+    chosen = ops.cast(chosen, values.dtype)
+    return ops.sum(values * chosen) / ops.maximum(ops.sum(chosen), 1)

@@ -1,0 +1,52 @@
+"""What of a history matters for the candidate (DIN, Zhou et al., 2018, arXiv:1706.06978)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfctr.layers.mlp import MLP
+
+
+@keras.saving.register_keras_serializable("tfctr")
+class TargetAttention(keras.layers.Layer):
+    """The sum of a history's events, each weighed by a small network that sees the candidate.
+
+    `sum_i sigmoid(a(q, k_i)) k_i` over the events, `a` a network on `[q ; k ; q * k]`. The weights
+    do not sum to one, as in the paper, so that the sum tells how strong an interest is. The
+    paper's `q - k` would add nothing: the first layer is linear in `q` and `k`. Zero if there is
+    no event.
+
+    Args:
+        units: widths of the network. At least one.
+    """
+
+    def __init__(self, units: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = tuple(units)
+        if not self.units:
+            raise ValueError("`units` should hold at least one width. Received: ()")
+        self.of_query = keras.layers.Dense(self.units[0], name="of_query")
+        self.of_events = keras.layers.Dense(self.units[0], use_bias=False, name="of_events")
+        self.hidden = MLP(self.units[1:], name="hidden")
+        self.score = keras.layers.Dense(1, name="score")
+
+    def build(self, query_shape: tuple[Any, ...], keys_shape: Any, exists_shape: Any) -> None:
+        batch, width = query_shape
+        self.of_query.build((batch, 1, width))
+        self.of_events.build((batch, None, 2 * width))
+        self.hidden.build((batch, None, self.units[0]))
+        self.score.build((batch, None, self.units[-1]))
+
+    def call(self, query: Any, keys: Any, exists: Any) -> Any:
+        """`query [B, Q]`, `keys [B, L, Q]`, `exists` bool `[B, L]` -> `[B, Q]`."""
+        query = ops.expand_dims(query, 1)
+        # The query's part of the first layer is the same for all events: once a row.
+        x = self.of_query(query) + self.of_events(ops.concatenate([keys, query * keys], axis=-1))
+        scores = self.score(self.hidden(ops.relu(x)))
+        weights = ops.sigmoid(scores) * ops.expand_dims(ops.cast(exists, scores.dtype), 2)
+        return ops.sum(weights * keys, axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"units": list(self.units)}
