@@ -346,9 +346,12 @@ def test_rank_of_other_backbones_and_selections(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_backbone_exports_all_signatures(name: str, tmp_path: Path) -> None:
-    model = spread_weights(backbones.create(name, SCHEMA, **SMALL[name]), seed=1)
+    schema = SCHEMA
+    if name in ("bst", "dien", "din"):  # `seen` is of other events than `history`
+        schema = SCHEMA.select([f.name for f in SCHEMA if f.name != "seen"])
+    model = spread_weights(backbones.create(name, schema, **SMALL[name]), seed=1)
     served = tf.saved_model.load(str(export(model, fake_dataset(tmp_path / "v"), tmp_path / "m")))
-    inputs, rows = rank_inputs(SCHEMA, 2, 3)
+    inputs, rows = rank_inputs(schema, 2, 3)
     scores = served.signatures["rank"](**inputs)["scores"]
     np.testing.assert_allclose(scores, model_scores(model, rows).reshape(2, 3), atol=1e-6)
     expected, examples = model_scores(model, ROWS), tf.constant(serialized_examples(ROWS))

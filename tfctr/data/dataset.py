@@ -190,6 +190,7 @@ class Dataset:
         if keep < 1:
             blocks = tf.data.Dataset.zip(chances, blocks).map(choose)
         windows = tf.data.Dataset.zip(chances, blocks.rebatch(SHUFFLE_ROWS)).map(shuffle)
+        windows = windows.prefetch(1)  # the next one is made while this one is trained on
         if keep < 1:
             windows = windows.repeat()
         batches = windows.rebatch(batch_size // replicas, drop_remainder=replicas > 1)
