@@ -205,3 +205,15 @@ def test_a_record_of_another_layout_is_refused(world_data: Path, tmp_path: Path)
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(tf.errors.InvalidArgumentError, match="another layout than the manifest"):
         gather(Dataset.open(copy).valid(100))
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_neighbours_of_the_log_are_anywhere_after_shuffling(
+    sharded: Dataset, in_memory: bool
+) -> None:
+    """TensorFlow's RandomIndexShuffle leaves rows some steps apart correlated."""
+    features, _ = gather(sharded.train(64, seed=2, in_memory=in_memory))
+    places = features["item"].astype(np.float64)  # an id is the row's place among all
+    for lag in (1, 2, 4, 16, 64, 256):
+        correlation = np.corrcoef(places[:-lag], places[lag:])[0, 1]
+        assert abs(correlation) < 4.5 / np.sqrt(len(places) - lag)

@@ -138,20 +138,21 @@ class Dataset:
         steps = n // batch_size if replicas > 1 else -(-n // batch_size)
         self._check_steps(steps, batch_size, n)
 
-        def batch(seed_of_epoch: Any, i: Any) -> Any:
+        def permute(seed_of_epoch: Any) -> Any:
+            places = tf.range(tf.constant(n, tf.int64))
+            return tf.random.experimental.stateless_shuffle(places, [seed_of_epoch, seed])
+
+        def batch(permutation: Any, i: Any) -> Any:
             step, replica = i // part.replicas, i % part.replicas
             first = step * batch_size + (part.worker * part.replicas + replica) * size
-            places = tf.range(first, tf.minimum(first + size, n))
-            places = tf.raw_ops.RandomIndexShuffle(
-                index=places, seed=[seed_of_epoch, seed, 1], max_index=n - 1
-            )
+            places = permutation[first : tf.minimum(first + size, n)]
             places = places if chosen is None else tf.gather(chosen, places)
             features, labels = packed.unpack(tf.gather(rows, places))
             return features | {k: tf.gather(v, places) for k, v in strings.items()}, labels
 
         epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
-        order = epochs.flat_map(
-            lambda epoch: tf.data.Dataset.range(steps * part.replicas).map(lambda i: (epoch, i))
+        order = epochs.map(permute).flat_map(
+            lambda places: tf.data.Dataset.range(steps * part.replicas).map(lambda i: (places, i))
         )
         batches = order.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
         return batches.apply(tf.data.experimental.assert_cardinality(steps * part.replicas))
@@ -181,10 +182,8 @@ class Dataset:
             return tf.nest.map_structure(lambda column: tf.boolean_mask(column, kept), block)
 
         def shuffle(chance: Any, window: Any) -> Any:
-            n = tf.shape(window[0], tf.int64)[0]
-            places = tf.raw_ops.RandomIndexShuffle(
-                index=tf.range(n), seed=[chance, seed, 2], max_index=n - 1
-            )
+            places = tf.range(tf.shape(window[0], tf.int64)[0])
+            places = tf.random.experimental.stateless_shuffle(places, [chance, seed])
             return tf.nest.map_structure(lambda column: tf.gather(column, places), window)
 
         if keep < 1:
