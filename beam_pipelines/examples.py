@@ -15,6 +15,8 @@ import pyarrow as pa
 
 INT64_WIDTH = 10  # bytes of a varint that holds any int64
 LENGTH_WIDTH = 5  # bytes of a varint that holds a length, where texts make it vary
+FRAME = 12  # bytes before a record: its length and the checksum of that
+FEATURES_HEADER = 1 + LENGTH_WIDTH  # tag and length, before an Example's entries
 CHUNK = 4096  # rows filled in at a time: few enough to stay in the processor's cache
 
 
@@ -70,16 +72,12 @@ def encode(
 
 def layout(fields: Sequence[Field]) -> dict[str, object]:
     """Where the numbers lie in every Example, for `tfctr.data.packed.Packed`."""
-    head, places = b"\x0a" + bytes(LENGTH_WIDTH), {}
-    for field in fields:
-        if not field.is_text:
-            entry, offset = _number_entry(field)
-            places[field.name] = {
-                "offset": len(head) + offset,
-                "values": field.values,
-                "width": field.width,
-            }
-            head += entry
+    numbers = [field for field in fields if not field.is_text]
+    head, offsets = _head(numbers)
+    places = {
+        field.name: {"offset": offset, "values": field.values, "width": field.width}
+        for field, offset in zip(numbers, offsets, strict=True)
+    }
     return {"head": head.hex(), "fields": places}
 
 
@@ -90,24 +88,20 @@ def _encode_chunk(
     strings: Sequence[pa.Array],
 ) -> memoryview:
     num_rows = len(arrays[0]) if arrays else len(strings[0])
-    entries = [_number_entry(field) for field in numbers]
     bodies = [_text_bytes(string) for string in strings]
     text_headers = [
         _text_header(field, lengths) for field, (_, lengths) in zip(texts, bodies, strict=True)
     ]
-    # length, its checksum, then Example { features (field 1, a message): entries }
-    prefix = bytes(12) + b"\x0a" + bytes(LENGTH_WIDTH)
-    template = prefix + b"".join(entry for entry, _ in entries)
-    head = np.tile(np.frombuffer(template, np.uint8), (num_rows, 1))
-    column = len(prefix)
-    for field, array, (entry, offset) in zip(numbers, arrays, entries, strict=True):
-        _fill(head[:, column + offset : column + len(entry)], field, array)
-        column += len(entry)
-    size = np.full(num_rows, len(template) - len(prefix))
+    template, offsets = _head(numbers)
+    head = np.tile(np.frombuffer(bytes(FRAME) + template, np.uint8), (num_rows, 1))
+    for field, array, offset in zip(numbers, arrays, offsets, strict=True):
+        start = FRAME + offset
+        _fill(head[:, start : start + _payload(field)], field, array)
+    size = np.full(num_rows, len(template) - FEATURES_HEADER)
     for header, (_, lengths) in zip(text_headers, bodies, strict=True):
         size += header.shape[1] + lengths
-    _fill_varint(head[:, 13 : len(prefix)], size)
-    size += len(prefix) - 12
+    _fill_varint(head[:, FRAME + 1 : FRAME + FEATURES_HEADER], size)
+    size += FEATURES_HEADER
     length = size.astype("<u8").view(np.uint8).reshape(num_rows, 8)
     head[:, :8] = length
     head[:, 8:12] = _length_checksums(size)
@@ -144,9 +138,24 @@ def _assemble(
     return out.data
 
 
+def _head(numbers: Sequence[Field]) -> tuple[bytes, list[int]]:
+    """An Example before its texts, with zeros for length and values, and where those begin."""
+    head, offsets = b"\x0a" + bytes(LENGTH_WIDTH), []  # Example { features, a message: entries }
+    for field in numbers:
+        entry, offset = _number_entry(field)
+        offsets.append(len(head) + offset)
+        head += entry
+    return head, offsets
+
+
+def _payload(field: Field) -> int:
+    """Bytes of a row's values."""
+    return field.values * (field.width or 4)
+
+
 def _number_entry(field: Field) -> tuple[bytes, int]:
     """Features.feature { key: name, value: ... } with zeros for values, and where those begin."""
-    payload = field.values * (field.width or 4)
+    payload = _payload(field)
     packed = _tag(1, payload)  # Int64List.value or FloatList.value, packed
     kind = _tag(3 if field.width else 2, len(packed) + payload)  # Feature.int64_list, .float_list
     key = field.name.encode()

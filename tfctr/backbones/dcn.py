@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras import ops
-
-from tfctr.backbones.backbone import Backbone, register
-from tfctr.layers.mlp import MLP
+from tfctr.backbones.backbone import register
+from tfctr.backbones.cross_backbone import CrossBackbone
 from tfctr.layers.vector_cross import VectorCross
 from tfctr.schema import Schema
 
 
 @register("dcn")
-class DCN(Backbone):
+class DCN(CrossBackbone):
     """Crosses of all fields, a vector of weights each, beside a deep tower.
 
     `x_{l+1} = x_0 * (x_l . w_l) + b_l + x_l`, then `q = [x_L ; mlp(x_0)]`.
@@ -36,16 +34,12 @@ class DCN(Backbone):
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(schema, embedding_dim, **kwargs)
-        self.num_cross_layers = num_cross_layers
-        self.hidden_units = tuple(hidden_units)
-        self.dropout = dropout
-        self.crosses = [VectorCross(name=f"cross_{i}") for i in range(num_cross_layers)]
-        self.deep = MLP(hidden_units, dropout, name="deep")
-
-    def represent(self, embeddings: Any, training: bool = False) -> Any:
-        x0 = ops.reshape(embeddings, (-1, embeddings.shape[1] * embeddings.shape[2]))
-        x = x0
-        for cross in self.crosses:
-            x = cross(x0, x)
-        return ops.concatenate([x, self.deep(x0, training=training)], axis=-1)
+        super().__init__(
+            schema,
+            embedding_dim,
+            VectorCross,
+            num_cross_layers,
+            hidden_units,
+            dropout,
+            **kwargs,
+        )

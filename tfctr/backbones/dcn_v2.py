@@ -1,20 +1,18 @@
 """Deep & Cross Network V2 (Wang et al., 2021, arXiv:2008.13535)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from keras import ops
 from keras_rs.layers import FeatureCross
 
-from tfctr.backbones.backbone import Backbone, register
-from tfctr.layers.mlp import MLP
+from tfctr.backbones.backbone import register
+from tfctr.backbones.cross_backbone import CrossBackbone
 from tfctr.schema import Schema
-
-STRUCTURES = ("parallel", "stacked")
 
 
 @register("dcn_v2")
-class DCNv2(Backbone):
+class DCNv2(CrossBackbone):
     """Crosses of all fields, beside a deep tower or below it.
 
     `x_{l+1} = x_0 * (W_l x_l + b_l) + x_l`, then `q = [x_L ; mlp(x_0)]` where the two are
@@ -49,24 +47,14 @@ class DCNv2(Backbone):
         rank: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if structure not in STRUCTURES:
-            raise ValueError(f"structure: found {structure!r}; allowed: {', '.join(STRUCTURES)}")
-        super().__init__(schema, embedding_dim, **kwargs)
-        self.num_cross_layers = num_cross_layers
-        self.hidden_units = tuple(hidden_units)
-        self.dropout = dropout
-        self.structure = structure
+        super().__init__(
+            schema,
+            embedding_dim,
+            partial(FeatureCross, projection_dim=rank),
+            num_cross_layers,
+            hidden_units,
+            dropout,
+            structure,
+            **kwargs,
+        )
         self.rank = rank
-        self.crosses = [
-            FeatureCross(projection_dim=rank, name=f"cross_{i}") for i in range(num_cross_layers)
-        ]
-        self.deep = MLP(hidden_units, dropout, name="deep")
-
-    def represent(self, embeddings: Any, training: bool = False) -> Any:
-        x0 = ops.reshape(embeddings, (-1, embeddings.shape[1] * embeddings.shape[2]))
-        x = x0
-        for cross in self.crosses:
-            x = cross(x0, x)
-        if self.structure == "stacked":
-            return self.deep(x, training=training)
-        return ops.concatenate([x, self.deep(x0, training=training)], axis=-1)

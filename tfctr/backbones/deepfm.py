@@ -5,14 +5,15 @@ from typing import Any
 
 from keras import ops
 
-from tfctr.backbones.backbone import Backbone, register
+from tfctr.backbones.backbone import register
+from tfctr.backbones.first_order_backbone import FirstOrderBackbone
 from tfctr.layers.fm import FactorizationMachine
 from tfctr.layers.mlp import MLP
 from tfctr.schema import Schema
 
 
 @register("deepfm")
-class DeepFM(Backbone):
+class DeepFM(FirstOrderBackbone):
     """First-order weights, all pairs of fields, and a deep tower, on the same vectors.
 
     A field's vector has one more number than `embedding_dim`: its first-order weight, so that one
@@ -41,14 +42,9 @@ class DeepFM(Backbone):
         self.pairs = FactorizationMachine(name="pairs")
         self.deep = MLP(hidden_units, dropout, name="deep")
 
-    @property
-    def field_dim(self) -> int:
-        return self.embedding_dim + 1
-
     def represent(self, embeddings: Any, training: bool = False) -> Any:
-        vectors, weights = embeddings[:, :, :-1], embeddings[:, :, -1]
+        vectors, first_order = self.split(embeddings)
         deep = self.deep(
             ops.reshape(vectors, (-1, vectors.shape[1] * vectors.shape[2])), training=training
         )
-        first_order = ops.sum(weights, axis=1, keepdims=True)
         return ops.concatenate([deep, self.pairs(vectors), first_order], axis=-1)

@@ -5,7 +5,8 @@ from typing import Any
 
 from keras import ops
 
-from tfctr.backbones.backbone import Backbone, register
+from tfctr.backbones.backbone import register
+from tfctr.backbones.first_order_backbone import FirstOrderBackbone
 from tfctr.layers.bilinear_interaction import BilinearInteraction
 from tfctr.layers.mlp import MLP
 from tfctr.layers.senet import SENET
@@ -13,7 +14,7 @@ from tfctr.schema import Schema
 
 
 @register("fibinet")
-class FiBiNET(Backbone):
+class FiBiNET(FirstOrderBackbone):
     """Bilinear products of pairs of fields, plain and weighted by field, under a deep tower.
 
     `q = [mlp([pairs(x) ; pairs'(senet(x))]) ; sum of weights]`. As in DeepFM, a field's vector has
@@ -56,15 +57,10 @@ class FiBiNET(Backbone):
         self.weighted_pairs = BilinearInteraction(bilinear, name="weighted_pairs")
         self.deep = MLP(hidden_units, dropout, name="deep")
 
-    @property
-    def field_dim(self) -> int:
-        return self.embedding_dim + 1
-
     def represent(self, embeddings: Any, training: bool = False) -> Any:
-        vectors, weights = embeddings[:, :, :-1], embeddings[:, :, -1]
+        vectors, first_order = self.split(embeddings)
         pairs = ops.concatenate(
             [self.pairs(vectors), self.weighted_pairs(self.senet(vectors))], axis=1
         )
         x = ops.reshape(pairs, (-1, pairs.shape[1] * pairs.shape[2]))
-        first_order = ops.sum(weights, axis=1, keepdims=True)
         return ops.concatenate([self.deep(x, training=training), first_order], axis=-1)

@@ -4,13 +4,14 @@ from typing import Any
 
 from keras import ops
 
-from tfctr.backbones.backbone import Backbone, register
+from tfctr.backbones.backbone import register
+from tfctr.backbones.first_order_backbone import FirstOrderBackbone
 from tfctr.layers.fm import FactorizationMachine
 from tfctr.schema import Schema
 
 
 @register("fm")
-class FM(Backbone):
+class FM(FirstOrderBackbone):
     """First-order weights and all pairs of fields: `q = [fm(x) ; sum of weights]`.
 
     A field's vector has one more number than `embedding_dim`: its first-order weight.
@@ -26,11 +27,6 @@ class FM(Backbone):
         super().__init__(schema, embedding_dim, **kwargs)
         self.pairs = FactorizationMachine(name="pairs")
 
-    @property
-    def field_dim(self) -> int:
-        return self.embedding_dim + 1
-
     def represent(self, embeddings: Any, training: bool = False) -> Any:
-        vectors, weights = embeddings[:, :, :-1], embeddings[:, :, -1]
-        first_order = ops.sum(weights, axis=1, keepdims=True)
+        vectors, first_order = self.split(embeddings)
         return ops.concatenate([self.pairs(vectors), first_order], axis=-1)

@@ -3,18 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras import ops
-
-from tfctr.backbones.backbone import Backbone, register
+from tfctr.backbones.backbone import register
+from tfctr.backbones.cross_backbone import CrossBackbone
 from tfctr.layers.gated_cross import GatedCross
-from tfctr.layers.mlp import MLP
 from tfctr.schema import Schema
-
-STRUCTURES = ("parallel", "stacked")
 
 
 @register("gdcn")
-class GDCN(Backbone):
+class GDCN(CrossBackbone):
     """Crosses of all fields, each behind a gate, beside or under a deep tower.
 
     `x_{l+1} = x_0 * (W_c x_l + b) * sigmoid(W_g x_l) + x_l`, then `q = [x_L ; mlp(x_0)]`
@@ -45,21 +41,13 @@ class GDCN(Backbone):
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(schema, embedding_dim, **kwargs)
-        if structure not in STRUCTURES:
-            raise ValueError(f"structure: found {structure!r}; allowed: {', '.join(STRUCTURES)}")
-        self.structure = structure
-        self.num_cross_layers = num_cross_layers
-        self.hidden_units = tuple(hidden_units)
-        self.dropout = dropout
-        self.crosses = [GatedCross(name=f"cross_{i}") for i in range(num_cross_layers)]
-        self.deep = MLP(hidden_units, dropout, name="deep")
-
-    def represent(self, embeddings: Any, training: bool = False) -> Any:
-        x0 = ops.reshape(embeddings, (-1, embeddings.shape[1] * embeddings.shape[2]))
-        x = x0
-        for cross in self.crosses:
-            x = cross(x0, x)
-        if self.structure == "stacked":
-            return self.deep(x, training=training)
-        return ops.concatenate([x, self.deep(x0, training=training)], axis=-1)
+        super().__init__(
+            schema,
+            embedding_dim,
+            GatedCross,
+            num_cross_layers,
+            hidden_units,
+            dropout,
+            structure,
+            **kwargs,
+        )

@@ -5,13 +5,14 @@ from typing import Any
 
 from keras import ops
 
-from tfctr.backbones.backbone import Backbone, register
+from tfctr.backbones.backbone import register
+from tfctr.backbones.first_order_backbone import FirstOrderBackbone
 from tfctr.layers.mlp import MLP
 from tfctr.schema import Schema
 
 
 @register("wide_deep")
-class WideDeep(Backbone):
+class WideDeep(FirstOrderBackbone):
     """A linear part over all values beside a deep tower: `q = [mlp(x) ; sum of weights]`.
 
     A field's vector has one more number than `embedding_dim`: its weight in the linear part. The
@@ -40,13 +41,9 @@ class WideDeep(Backbone):
         self.dropout = dropout
         self.deep = MLP(hidden_units, dropout, name="deep")
 
-    @property
-    def field_dim(self) -> int:
-        return self.embedding_dim + 1
-
     def represent(self, embeddings: Any, training: bool = False) -> Any:
-        vectors, weights = embeddings[:, :, :-1], embeddings[:, :, -1]
+        vectors, first_order = self.split(embeddings)
         deep = self.deep(
             ops.reshape(vectors, (-1, vectors.shape[1] * vectors.shape[2])), training=training
         )
-        return ops.concatenate([deep, ops.sum(weights, axis=1, keepdims=True)], axis=-1)
+        return ops.concatenate([deep, first_order], axis=-1)

@@ -11,7 +11,6 @@ from typing import Any
 import tensorflow as tf
 
 LABEL = "label"
-ROW = "row_id"
 
 
 class Packed:
