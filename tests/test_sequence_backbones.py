@@ -90,12 +90,12 @@ def test_target_attention_against_numpy() -> None:
     layer = TargetAttention((6, 5))
     query, keys = random(4, D), random(4, LENGTH, D)
     found = layer(query, keys, EXISTS)
-    (wq, bq), (wk,) = arrays(layer.of_query), arrays(layer.of_events)
+    (wq, bq), (wk,), (wp,) = map(arrays, (layer.of_query, layer.of_event, layer.of_product))
     (w2, b2), (w3, b3) = arrays(layer.hidden), arrays(layer.score)
     expected = np.zeros((4, D))
     for b, (q, row) in enumerate(zip(query, keys, strict=True)):
         for k in row[EXISTS[b]]:
-            hidden = np.maximum(q @ wq + bq + np.concatenate([k, q * k]) @ wk, 0)
+            hidden = np.maximum(q @ wq + bq + k @ wk + (q * k) @ wp, 0)
             score = np.maximum(hidden @ w2 + b2, 0) @ w3 + b3
             expected[b] += sigmoid(score) * k
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -107,15 +107,15 @@ def test_augru_against_a_loop_over_steps() -> None:
     weights = np.array([[0.2, 0.5, 0.3, 0], [0, 0, 0, 0], [1, 0, 0, 0.5], [0.9, 0.1, 0, 0]])
     found = layer(inputs, weights.astype(np.float32))
     w, bias = arrays(layer.gates)
-    (u,) = arrays(layer.steps)
+    u = layer.recurrent.numpy()
     for b in range(4):
         h = np.zeros(3)
-        for x, a in zip(inputs[b], weights[b], strict=True):
+        for i, (x, a) in enumerate(zip(inputs[b], weights[b], strict=True)):
             x_u, x_r, x_c = np.split(x @ w + bias, 3)
             h_u, h_r, h_c = np.split(h @ u, 3)
             update = a * sigmoid(x_u + h_u)
             h = (1 - update) * h + update * np.tanh(x_c + sigmoid(x_r + h_r) * h_c)
-        np.testing.assert_allclose(found[b], h, atol=1e-5)
+            np.testing.assert_allclose(found[b, i], h, atol=1e-5)
 
 
 def test_transformer_block_against_numpy() -> None:
@@ -224,13 +224,13 @@ def test_din_against_numpy() -> None:
 def test_dien_against_numpy() -> None:
     model = make("dien")
     query, keys = random(4, 2 * D), random(4, LENGTH, 2 * D)
-    states = np.array(model.extraction(keys))
+    states = np.array(model.extraction(keys, np.ones((4, LENGTH), np.float32)))
     (meeting,) = arrays(model.meeting)
     weights = np.zeros((4, LENGTH), np.float32)
     for b in range(4):
         if EXISTS[b].any():
             weights[b, EXISTS[b]] = softmax(states[b, EXISTS[b]] @ (query[b] @ meeting))
-    expected = np.reshape(model.evolution(states, weights), (4, 2, D))
+    expected = np.reshape(model.evolution(states, weights)[:, -1], (4, 2, D))
     np.testing.assert_allclose(model.attend(query, keys, EXISTS), expected, atol=1e-5)
 
 

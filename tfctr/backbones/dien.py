@@ -46,15 +46,16 @@ class DIEN(SequenceBackbone):
         super().__init__(schema, embedding_dim, hidden_units, dropout, **kwargs)
         self.auxiliary_weight = auxiliary_weight
         width = self.behaviours.width
-        self.extraction = keras.layers.GRU(width, return_sequences=True, name="extraction")
+        self.extraction = AUGRU(width, name="extraction")
         self.next_event = NextEventLoss(auxiliary_weight, name="next_event")
         self.meeting = keras.layers.Dense(width, use_bias=False, name="meeting")
         self.evolution = AUGRU(width, name="evolution")
 
     def attend(self, query: Any, keys: Any, exists: Any) -> Any:
         # No step needs a mask: padding is behind all events, and there a weight is 0.
-        states = self.next_event(self.extraction(keys), keys, exists)
+        always = ops.ones_like(keys[:, :, 0])  # a GRU
+        states = self.next_event(self.extraction(keys, always), keys, exists)
         scores = ops.sum(states * ops.expand_dims(self.meeting(query), 1), axis=-1)
         weights = ops.softmax(ops.where(exists, scores, -3e4))  # which float16 holds
-        interest = self.evolution(states, weights * ops.cast(exists, weights.dtype))
+        interest = self.evolution(states, weights * ops.cast(exists, weights.dtype))[:, -1]
         return ops.reshape(interest, (-1, query.shape[1] // self.field_dim, self.field_dim))

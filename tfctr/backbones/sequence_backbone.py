@@ -58,10 +58,9 @@ class SequenceBackbone(Backbone):
             order = latest_first(exists)
             ids = {name: ops.take_along_axis(ids[name], order, axis=1) for name in histories}
             exists = ops.take_along_axis(exists, order, axis=1)
-        vectors = self.fields.lookup(ids, names=histories)
         query, keys = self.behaviours(
             ops.concatenate([fields[:, others.index(name)] for name in candidate], axis=-1),
-            ops.concatenate([vectors[name] for name in histories], axis=-1),
+            self.fields.side_by_side(ids, names=histories),
         )
         return ops.concatenate([fields, self.attend(query, keys, exists)], axis=1)
 

@@ -72,16 +72,14 @@ class FieldEmbedding(keras.layers.Layer):
         ]
         return vectors[0] if len(vectors) == 1 else ops.concatenate(vectors, axis=1)
 
-    def lookup(
-        self, inputs: Mapping[str, Any], names: Sequence[str] | None = None
-    ) -> dict[str, Any]:
-        """The vectors of every value: `{field: [B, M, D]}`, `M = 1` where a field has one value.
+    def side_by_side(self, inputs: Mapping[str, Any], names: Sequence[str]) -> Any:
+        """The vectors `[B, M, n * D]` of each place of `n` sequences of one length `M`.
 
-        Lists are not pooled; the row of `PAD_ID` stands where they are padded.
+        Nothing is pooled; the row of `PAD_ID` stands where they are padded.
         """
-        features = [f for f in self.schema.inputs if names is None or f.name in names]
-        vectors = self._vectors([[feature] for feature in features], inputs)
-        return {f.name: values for f, values in zip(features, vectors, strict=True)}
+        rows = [self._rows(self.schema[name], inputs[name]) for name in names]
+        vectors = self._gather(ops.stack(rows, axis=2))
+        return ops.reshape(vectors, (-1, rows[0].shape[1], len(rows) * self.dim))
 
     def _vectors(self, runs: list[list[Any]], inputs: Mapping[str, Any]) -> list[Any]:
         """`[B, M, D]` for each run of features, from one look-up for all."""
@@ -92,9 +90,12 @@ class FieldEmbedding(keras.layers.Layer):
             if _has_rows(feature)
         }
         widths = [sum(rows[f.name].shape[1] for f in run) for run in runs if _has_rows(run[0])]
-        gathered = self._gather(list(rows.values()))
-        ends = list(accumulate(widths))
-        cut = iter(ops.split(gathered, ends[:-1], axis=1) if len(ends) > 1 else [gathered])
+        cut = iter(())
+        if rows:
+            together = list(rows.values())
+            gathered = self._gather(ops.concatenate(together, 1) if together[1:] else together[0])
+            ends = list(accumulate(widths))
+            cut = iter(ops.split(gathered, ends[:-1], axis=1) if len(ends) > 1 else [gathered])
         return [
             next(cut) if _has_rows(run[0]) else self._scaled(run[0], inputs[run[0].name])
             for run in runs
@@ -111,14 +112,11 @@ class FieldEmbedding(keras.layers.Layer):
         bucket = ops.where(ops.isnan(values), 0, bucket + 1)
         return ops.expand_dims(ops.cast(bucket, "int64"), 1) + self.offsets[feature.name]
 
-    def _gather(self, rows: list[Any]) -> Any:
-        if not rows:
-            return None
-        together = rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=1)
+    def _gather(self, rows: Any) -> Any:
         if keras.backend.backend() == "tensorflow":
             # Reads, and differentiates, only these rows; `ops.take` would read the whole table.
-            return ops.cast(local_copy(self.table).sparse_read(together), self.compute_dtype)
-        return ops.cast(ops.take(self.table, together, axis=0), self.compute_dtype)
+            return ops.cast(local_copy(self.table).sparse_read(rows), self.compute_dtype)
+        return ops.cast(ops.take(self.table, rows, axis=0), self.compute_dtype)
 
     def _scaled(self, feature: Any, values: Any) -> Any:
         values = ops.cast(values, "float32")

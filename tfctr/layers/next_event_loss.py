@@ -25,12 +25,15 @@ class NextEventLoss(keras.layers.Layer):
     def call(self, states: Any, events: Any, exists: Any, training: bool = False) -> Any:
         """`states [B, L, Q]`, `events [B, L, Q]`, `exists` bool `[B, L]` -> `states`."""
         if training and self.weight:
-            half = ops.shape(exists)[0] // 2
-            others = ops.roll(events, half, axis=0)
+            half, last = ops.shape(exists)[0] // 2, exists.shape[1] - 1
+            # Splits, not slices: the gradient of a slice is a whole tensor of zeros around it.
+            now, _ = ops.split(states, [last], axis=1)
+            _, following = ops.split(events, [1], axis=1)
+            others = ops.roll(following, half, axis=0)
             pairs = ops.logical_and(exists[:, :-1], exists[:, 1:])
-            both = ops.logical_and(pairs, ops.roll(exists, half, axis=0)[:, 1:])
-            came = _mean(ops.softplus(-_scores(states, events)), pairs)
-            did_not = _mean(ops.softplus(_scores(states, others)), both)
+            both = ops.logical_and(pairs, ops.roll(exists[:, 1:], half, axis=0))
+            came = _mean(ops.softplus(-_scores(now, following)), pairs)
+            did_not = _mean(ops.softplus(_scores(now, others)), both)
             self.add_loss(self.weight * (came + did_not))
         return states
 
@@ -39,7 +42,7 @@ class NextEventLoss(keras.layers.Layer):
 
 
 def _scores(states: Any, events: Any) -> Any:
-    return ops.cast(ops.sum(states[:, :-1] * events[:, 1:], axis=-1), "float32")
+    return ops.cast(ops.sum(states * events, axis=-1), "float32")
 
 
 def _mean(values: Any, chosen: Any) -> Any:

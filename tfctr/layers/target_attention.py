@@ -28,22 +28,25 @@ class TargetAttention(keras.layers.Layer):
         if not self.units:
             raise ValueError("`units` should hold at least one width. Received: ()")
         self.of_query = keras.layers.Dense(self.units[0], name="of_query")
-        self.of_events = keras.layers.Dense(self.units[0], use_bias=False, name="of_events")
+        self.of_event = keras.layers.Dense(self.units[0], use_bias=False, name="of_event")
+        self.of_product = keras.layers.Dense(self.units[0], use_bias=False, name="of_product")
         self.hidden = MLP(self.units[1:], name="hidden")
         self.score = keras.layers.Dense(1, name="score")
 
     def build(self, query_shape: tuple[Any, ...], keys_shape: Any, exists_shape: Any) -> None:
         batch, width = query_shape
         self.of_query.build((batch, 1, width))
-        self.of_events.build((batch, None, 2 * width))
+        self.of_event.build(keys_shape)
+        self.of_product.build(keys_shape)
         self.hidden.build((batch, None, self.units[0]))
         self.score.build((batch, None, self.units[-1]))
 
     def call(self, query: Any, keys: Any, exists: Any) -> Any:
         """`query [B, Q]`, `keys [B, L, Q]`, `exists` bool `[B, L]` -> `[B, Q]`."""
         query = ops.expand_dims(query, 1)
-        # The query's part of the first layer is the same for all events: once a row.
-        x = self.of_query(query) + self.of_events(ops.concatenate([keys, query * keys], axis=-1))
+        # The first layer's three parts apart: the query's is the same for all events of a row, and
+        # no tensor of `[q ; k ; q * k]` is written.
+        x = self.of_query(query) + self.of_event(keys) + self.of_product(query * keys)
         scores = self.score(self.hidden(ops.relu(x)))
         weights = ops.sigmoid(scores) * ops.expand_dims(ops.cast(exists, scores.dtype), 2)
         return ops.sum(weights * keys, axis=1)
