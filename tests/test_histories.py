@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,10 +20,12 @@ from beam_pipelines.prepare import prepare
 from beam_pipelines.raw_rows import raw_rows
 from beam_pipelines.split import SPLITS, SplitPiece
 from beam_pipelines.users import rows_by_bucket
+from tfctr import backbones, metrics
 from tfctr.config import ConfigError, DataConfig, load_data
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.data.vocabulary import Vocabulary
+from tfctr.optimizers import LazyAdam
 from tfctr.schema import OOV_ID, PAD_ID, History, Schema, Sequence
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -469,6 +472,51 @@ def test_the_generated_world_has_histories_too(tmp_path: Path) -> None:
         expected = plain_histories(events, [(keys[i], times[i]) for i in some], 20)
         found = rows[name][some]
         assert [[i for i in ids if i != PAD_ID] for ids in found.tolist()] == expected
+
+
+def leaky_events(
+    user: np.ndarray, time: np.ndarray, is_event: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`earlier_events` with `<=` for `<`: a row is among its own events."""
+    before = np.cumsum(is_event) - is_event
+    new_user = np.r_[True, user[1:] != user[:-1]]
+    first_of_user = before[np.maximum.accumulate(np.where(new_user, np.arange(len(user)), 0))]
+    end = before + is_event
+    return np.maximum(first_of_user, end - length), end
+
+
+def test_a_history_with_the_example_itself_would_make_the_score_jump(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = DataConfig.model_validate(
+        {
+            "name": "world",
+            "source": {"format": "world", "users": 300, "items": 100, "events": 12_000},
+            "label": {"column": "click"},
+            "time": {"column": "timestamp"},
+            "user": "user_id",
+            "features": [
+                categorical("user_id", "user", dtype="int"),
+                categorical("item_id", "item", dtype="int"),
+                history("past_item", 5, shares="item_id"),
+                history("past_click", 5, column="click"),
+            ],
+        }
+    )
+    auc = {}
+    for name in ("strict", "leaky"):
+        if name == "leaky":
+            monkeypatch.setattr("beam_pipelines.histories.earlier_events", leaky_events)
+        prepare(made, str(tmp_path / name))
+        data = Dataset.open(tmp_path / name)
+        keras.utils.set_random_seed(1)
+        model = backbones.create("din", data.schema, hidden_units=(32,))
+        model.compile(LazyAdam(0.01))
+        model.fit(data.train(256, seed=1), epochs=2, verbose=0, shuffle=False)
+        logits = model.predict(data.test(1024), verbose=0)
+        auc[name] = metrics.auc(data.columns("test", ["label"])["label"], np.ravel(logits))
+    assert auc["strict"] < 0.75
+    assert auc["leaky"] > 0.99
 
 
 # --- what a model and a server see ----------------------------------------------------------------

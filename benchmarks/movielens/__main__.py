@@ -5,7 +5,8 @@
 Each seed trains the config's model from scratch; the epoch is chosen by validation AUC. Data
 configs among the files are passed over. `--work` keeps what is trained: a second run goes on
 behind it. `--fuxictr-python` names an interpreter that has FuxiCTR (see `benchmarks.throughput`):
-its DCNv2 is then trained on the same rows.
+its DCNv2 is then trained on the same rows, with the dropout, learning rate and L2 that
+`configs/movielens-1m/dcnv2.yaml` found best.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from tfctr.data.dataset import Dataset
 from tfctr.pipeline import Run
 
 FUXICTR = "FuxiCTR DCNv2"
+DCNV2 = Path(__file__).parents[2] / "configs" / "movielens-1m" / "dcnv2.yaml"
 HEADERS = (
     "model",
     "test AUC",
@@ -69,7 +71,13 @@ def train_fuxictr(python: str, rows: Path, data: Dataset, seed: int, out: Path) 
     """The same of FuxiCTR's DCNv2."""
     if not out.exists():
         module = "benchmarks.movielens.fuxictr_model"
-        command = [python, "-m", module, str(rows), str(seed), str(out)]
+        tuned = load_run(DCNV2)
+        values = (
+            tuned.model.arguments["dropout"],
+            tuned.training.optimizer.learning_rate,
+            tuned.training.optimizer.embedding_l2,
+        )
+        command = [python, "-m", module, str(rows), str(seed), str(out), *map(str, values)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{FUXICTR}, seed {seed}: {done.stderr[-2000:]}")

@@ -1,10 +1,10 @@
 """FuxiCTR's DCNv2 on the rows of `benchmarks.movielens`.
 
-    python -m benchmarks.movielens.fuxictr_model ROWS.npz SEED OUT.npz
+    python -m benchmarks.movielens.fuxictr_model ROWS.npz SEED OUT.npz DROPOUT RATE L2
 
 With its own `fit`: early stopping by validation AUC, the learning rate cut on a plateau, the best
-weights. The same widths, dropout, batch and learning rate as `configs/movielens-1m/dcnv2.yaml`, and
-L2 on the embeddings, 1e-4. OUT holds logits of the validation and test rows.
+weights. The same widths and batch as `configs/movielens-1m/dcnv2.yaml`; the driver gives its tuned
+dropout, learning rate and L2 on the embeddings. OUT holds logits of the validation and test rows.
 """
 
 import sys
@@ -26,20 +26,22 @@ EPOCHS = 20
 class DCNv2(BaseModel):
     """The parallel one of FuxiCTR's repository; its package has only the one for sequences."""
 
-    def __init__(self, feature_map: FeatureMap, folder: str) -> None:
+    def __init__(
+        self, feature_map: FeatureMap, folder: str, dropout: float, rate: float, l2: float
+    ) -> None:
         super().__init__(
             feature_map,
             verbose=0,
             model_root=folder,
             metrics=["AUC"],
-            embedding_regularizer=1e-4,
+            embedding_regularizer=l2,
         )
         width = feature_map.sum_emb_out_dim()
         self.embedding_layer = FeatureEmbedding(feature_map, 16)
         self.crossnet = CrossNetV2(width, 3)
-        self.parallel_dnn = MLP_Block(width, hidden_units=[256, 128, 64], dropout_rates=0.1)
+        self.parallel_dnn = MLP_Block(width, hidden_units=[256, 128, 64], dropout_rates=dropout)
         self.fc = torch.nn.Linear(width + 64, 1)
-        self.compile("adam", "binary_crossentropy", 1e-3)
+        self.compile("adam", "binary_crossentropy", rate)
         self.reset_parameters()
         self.best_epoch = 0
 
@@ -74,7 +76,7 @@ class Batches:
             yield {name: column[places] for name, column in self.columns.items()}
 
 
-def main(path: str, seed: str, out: str) -> None:
+def main(path: str, seed: str, out: str, dropout: str, rate: str, l2: str) -> None:
     torch.manual_seed(int(seed))
     rows = np.load(path)
     names = [name.removeprefix("size_") for name in rows.files if name.startswith("size_")]
@@ -95,7 +97,7 @@ def main(path: str, seed: str, out: str) -> None:
             feature_map.features[name] = spec
         feature_map.num_fields = feature_map.get_num_fields()
         feature_map.set_column_index()
-        model = DCNv2(feature_map, folder)
+        model = DCNv2(feature_map, folder, float(dropout), float(rate), float(l2))
         parts = {
             split: Batches(rows, split, names, shuffle=split == "train")
             for split in ("train", "valid", "test")
