@@ -63,6 +63,12 @@ def test_each_epoch_has_its_own_order(data: Dataset) -> None:
     assert not np.array_equal(gather(batches)[0]["item_id"], gather(batches)[0]["item_id"])
 
 
+def test_no_reader_is_tuned_by_tf_data(data: Dataset) -> None:
+    """Its thread makes the end of an iterator wait for seconds, after each epoch and evaluation."""
+    for batches in (data.train(64), data.train(64, in_memory=True), data.valid(64), data.test(64)):
+        assert batches.options().autotune.enabled is False
+
+
 def test_evaluation_batches_are_in_the_order_of_the_columns(data: Dataset) -> None:
     features, labels = gather(data.test(333, features=["tags", "price"]))
     columns = data.columns("test", ["tags", "price", "label", "row_id"])
