@@ -13,9 +13,10 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
+from tfctr.data.records import CHECKSUM, FRAME, masked
+
 INT64_WIDTH = 10  # bytes of a varint that holds any int64
 LENGTH_WIDTH = 5  # bytes of a varint that holds a length, where texts make it vary
-FRAME = 12  # bytes before a record: its length and the checksum of that
 FEATURES_HEADER = 1 + LENGTH_WIDTH  # tag and length, before an Example's entries
 CHUNK = 4096  # rows filled in at a time: few enough to stay in the processor's cache
 
@@ -102,9 +103,8 @@ def _encode_chunk(
         size += header.shape[1] + lengths
     _fill_varint(head[:, FRAME + 1 : FRAME + FEATURES_HEADER], size)
     size += FEATURES_HEADER
-    length = size.astype("<u8").view(np.uint8).reshape(num_rows, 8)
-    head[:, :8] = length
-    head[:, 8:12] = _length_checksums(size)
+    head[:, :8] = size.astype("<u8").view(np.uint8).reshape(num_rows, 8)
+    head[:, 8:FRAME] = _length_checksums(size)
     return _assemble(head, text_headers, bodies, size)
 
 
@@ -115,7 +115,7 @@ def _assemble(
     size: np.ndarray,
 ) -> memoryview:
     """A row: head, then each text's header and bytes, then the checksum of its Example."""
-    starts = np.concatenate([[0], np.cumsum(size + 16)])
+    starts = np.concatenate([[0], np.cumsum(size + FRAME + CHECKSUM)])
     out = np.empty(starts[-1], np.uint8)
     if not bodies:  # every row has one length
         out.reshape(len(size), -1)[:, : head.shape[1]] = head
@@ -132,9 +132,9 @@ def _assemble(
     content = out.tobytes()  # the checksum takes nothing but bytes
     checksum = google_crc32c.value
     edges = starts.tolist()
-    crcs = [checksum(content[a + 12 : b - 4]) for a, b in pairwise(edges)]
-    masked = _masked(np.array(crcs, dtype=np.uint32)).view(np.uint8).reshape(-1, 4)
-    out[starts[1:, None] - 4 + np.arange(4)] = masked
+    crcs = [checksum(content[a + FRAME : b - CHECKSUM]) for a, b in pairwise(edges)]
+    checksums = masked(np.array(crcs, dtype=np.uint32)).view(np.uint8).reshape(-1, CHECKSUM)
+    out[starts[1:, None] - CHECKSUM + np.arange(CHECKSUM)] = checksums
     return out.data
 
 
@@ -229,9 +229,4 @@ def _length_checksums(sizes: np.ndarray) -> np.ndarray:
     distinct, inverse = np.unique(sizes, return_inverse=True)
     packed = distinct.astype("<u8")
     crcs = np.array([google_crc32c.value(size.tobytes()) for size in packed], dtype=np.uint32)
-    return _masked(crcs).view(np.uint8).reshape(-1, 4)[inverse]
-
-
-def _masked(crcs: np.ndarray) -> np.ndarray:
-    """TFRecord's disguise of a checksum of data that may hold checksums."""
-    return (((crcs >> 15) | (crcs << 17)) + np.uint32(0xA282EAD8)).astype("<u4")
+    return masked(crcs).view(np.uint8).reshape(-1, 4)[inverse]

@@ -8,18 +8,15 @@ takes any of Beam's own options as well: `--runner`, `--setup_file=./setup.py`, 
 import argparse
 import logging
 import platform
-import re
 import sys
-import uuid
-from pathlib import PurePosixPath
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from pyarrow import fs
 
 import tfctr
+from beam_pipelines import job
 from beam_pipelines.clean import Clean, Cleaner, Staged, tally, write_dead_letters
 from beam_pipelines.examples import layout
 from beam_pipelines.fit import FitNumbers, FitVocabularies
@@ -30,8 +27,6 @@ from tfctr.config import ConfigError, DataConfig, digest, load_data
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS, Numeric, Schema
-
-OLD = ".old"  # the dataset that is being replaced, for the moment between two moves
 
 
 class Prepare(beam.PTransform):
@@ -127,16 +122,11 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
         ConfigError: the config does not fit the source.
         DataError: too many bad rows, or a split without rows.
     """
-    output = output.rstrip("/")
-    system, target = files.filesystem(output)
-    _refuse_to_replace(system, target)
-    _clear_leftovers(system, target)
-    folder = f"{output}.tmp-{uuid.uuid4().hex[:8]}"
-    made = files.filesystem(folder)[1]
-    try:
+    with job.directory(output) as folder:
+        system, made = files.filesystem(folder)
         cleaner = Cleaner(config)
         tables = _tables(cleaner, folder)
-        summary = _run(config, folder, beam_args or [])
+        summary = job.run(Prepare(config, folder), "prepare", config.name, folder, beam_args or [])
         manifest = {
             "format": FORMAT,
             "config": config.model_dump(mode="json"),
@@ -151,11 +141,12 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
             "tables": tables,
             **summary,
         }
+        kept = f"{files.filesystem(output.rstrip('/'))[1]}.dead_letters"
         try:
-            _check(config, manifest, f"{target}.dead_letters")
+            _check(config, manifest, kept)
         except DataError:
             if system.get_file_info(f"{made}/dead_letters").type == fs.FileType.Directory:
-                system.move(f"{made}/dead_letters", f"{target}.dead_letters")
+                system.move(f"{made}/dead_letters", kept)
             raise
         manifest["schema"] = _fitted(config, manifest).model_dump(mode="json")
         sizes = {name: v["vocabulary_size"] for name, v in manifest["vocabularies"].items()}
@@ -163,39 +154,7 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
         manifest["layout"] = layout(fields)
         write_manifest(manifest, f"{folder}/manifest.json")
         system.delete_dir(f"{made}/staged")
-        system.delete_file(f"{made}/summary.json")
-        _publish(system, made, target)
         return manifest
-    finally:
-        if system.get_file_info(made).type == fs.FileType.Directory:
-            system.delete_dir(made)
-
-
-def _run(config: DataConfig, folder: str, beam_args: list[str]) -> dict[str, Any]:
-    """The pipeline, on a runner; what it says of the dataset."""
-    args = list(beam_args)
-    if not any(arg.startswith("--runner") for arg in args):
-        args.append("--runner=FnApiRunner")  # DirectRunner would first try to download another
-    if not any(arg.startswith("--job_name") for arg in args):
-        args.append(f"--job_name=tfctr-prepare-{config.name.lower()}")
-    options = PipelineOptions(args)
-    options.view_as(SetupOptions).save_main_session = False
-    # A worker's error is raised below; Beam would log its traceback as well.
-    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
-    path = f"{folder}/summary.json"
-    job = Prepare(config, folder)
-    try:
-        with beam.Pipeline(options=options) as pipeline:
-            _ = pipeline | "Prepare" >> job | "WriteSummary" >> beam.Map(write_manifest, path)
-    except Exception as error:
-        # A worker's error arrives as itself, or within a text that holds its traceback.
-        text = f"{type(error).__name__}: {error}"
-        found = re.search(r"\b(ConfigError|DataError): (.+?) \[while running", text)
-        if found is None:
-            raise
-        kind = ConfigError if found[1] == "ConfigError" else DataError
-        raise kind(f"{config.name}: {found[2]}") from None
-    return files.read_json(path)
 
 
 def _tables(cleaner: Cleaner, folder: str) -> dict[str, Any]:
@@ -257,46 +216,6 @@ def _fitted(config: DataConfig, manifest: dict[str, Any]) -> Schema:
             kept = ("mean", "std", "boundaries")
             measured[feature.name] = {key: found[key] for key in kept if key in found}
     return config.feature_schema.fitted(measured)
-
-
-def _refuse_to_replace(system: fs.FileSystem, target: str) -> None:
-    """Only a dataset, or an empty folder, is replaced by one."""
-    kind = system.get_file_info(target).type
-    if kind == fs.FileType.NotFound:
-        return
-    if kind == fs.FileType.Directory:
-        names = [info.base_name for info in system.get_file_info(fs.FileSelector(target))]
-        if not names or "manifest.json" in names:
-            return
-    raise DataError(f"{target}: stands in the way and is no dataset; choose another output")
-
-
-def _clear_leftovers(system: fs.FileSystem, target: str) -> None:
-    """What a killed run of this output left behind, and the bad rows of a refused one."""
-    path = PurePosixPath(target)
-    siblings = fs.FileSelector(str(path.parent), allow_not_found=True)
-    found = sorted(info.base_name for info in system.get_file_info(siblings))
-    for name in found:
-        left = str(path.parent / name)
-        if name == f"{path.name}.dead_letters":
-            system.delete_dir(left)
-        elif name.startswith(f"{path.name}.tmp-"):
-            if name.endswith(OLD) and path.name not in found:
-                system.move(left, target)  # killed between the two moves of `_publish`
-                found.append(path.name)
-            else:
-                system.delete_dir(left)
-
-
-def _publish(system: fs.FileSystem, made: str, target: str) -> None:
-    """Puts the directory in its place; one that was there goes only when the new one is whole."""
-    replaced = system.get_file_info(target).type == fs.FileType.Directory
-    if replaced:
-        system.move(target, made + OLD)
-    system.create_dir(str(PurePosixPath(target).parent), recursive=True)
-    system.move(made, target)
-    if replaced:
-        system.delete_dir(made + OLD)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-import beam_pipelines.prepare as prepare_module
-from beam_pipelines import shards
+from beam_pipelines import job, shards
 from beam_pipelines.clean import Clean, _CleanPiece
 from beam_pipelines.prepare import main, prepare
 from beam_pipelines.split import SPLITS, SplitPiece
@@ -809,7 +808,7 @@ def test_an_interrupted_run_leaves_the_earlier_dataset_and_nothing_else(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "_publish", fail)
+        patch.setattr(job, "_publish", fail)
         with pytest.raises(type(error)):
             prepare(config(tmp_path), str(output))
     assert content_of(tmp_path) == before

@@ -11,12 +11,14 @@ import tensorflow as tf
 
 from tfctr.data.manifest import FORMAT, DataError, read_manifest
 from tfctr.data.packed import Packed
-from tfctr.schema import Numeric, Schema, Text
+from tfctr.data.records import read_columns
+from tfctr.schema import Schema, Text
 
 SHUFFLE_ROWS = 1 << 16  # held and shuffled at a time where the rows are not all in memory
 BLOCK_ROWS = 1024  # read from one shard at a time
 INTERLEAVED_SHARDS = 16  # read from in turn, so that a batch mixes parts of the log
-COLUMNS = {"row_id": tf.int64, "time": tf.int64, "label": tf.float32, "user_key": tf.int64}
+COLUMNS = ("row_id", "time", "label", "user_key")  # beside the features
+TEXT = tf.io.FixedLenFeature([], tf.string)
 
 
 class Part(NamedTuple):
@@ -206,13 +208,21 @@ class Dataset:
 
     def columns(self, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Whole columns `[N]` of a split: features, `row_id`, `time`, `label` or `user_key`."""
-        specs = {name: self._spec(name) for name in names}
-        batches = self._records(self._shards(split)).batch(8192)
-        found = [
-            {k: v.numpy() for k, v in tf.io.parse_example(batch, specs).items()}
-            for batch in batches
+        numbers = [name for name in names if name in self.manifest["layout"]["fields"]]
+        parts = [
+            read_columns(shard, self.manifest["layout"], numbers) for shard in self._shards(split)
         ]
-        return {name: np.concatenate([batch[name] for batch in found]) for name in names}
+        found = {name: np.concatenate([part[name] for part in parts]) for name in numbers}
+        for name in numbers:
+            if name in COLUMNS or not self.schema[name].is_list:
+                found[name] = found[name][:, 0]
+        texts = self._texts([name for name in names if name not in numbers])
+        if texts:
+            specs = dict.fromkeys(texts, TEXT)
+            records = self._records(self._shards(split)).batch(8192)
+            batches = [tf.io.parse_example(batch, specs) for batch in records]
+            found |= {k: np.concatenate([batch[k].numpy() for batch in batches]) for k in texts}
+        return {name: found[name] for name in names}
 
     @cached_property
     def _compression(self) -> str:
@@ -266,7 +276,7 @@ class Dataset:
 
     def _decode(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
         """Records `[n]` -> packed rows, and texts `{name: [n]}` beside them."""
-        packed, specs = self._packed(names), {k: self._spec(k) for k in self._texts(names)}
+        packed, specs = self._packed(names), dict.fromkeys(self._texts(names), TEXT)
 
         def decode(records: Any) -> Any:
             texts = tf.io.parse_example(records, specs) if specs else {}
@@ -290,16 +300,6 @@ class Dataset:
 
     def _texts(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if isinstance(self.schema[name], Text)]
-
-    def _spec(self, name: str) -> tf.io.FixedLenFeature:
-        if name in COLUMNS:
-            return tf.io.FixedLenFeature([], COLUMNS[name])
-        feature = self.schema[name]
-        if isinstance(feature, Text):
-            return tf.io.FixedLenFeature([], tf.string)
-        if isinstance(feature, Numeric):
-            return tf.io.FixedLenFeature([], tf.float32)
-        return tf.io.FixedLenFeature([feature.max_length] if feature.is_list else [], tf.int64)
 
 
 def _finish(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:

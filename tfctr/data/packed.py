@@ -10,6 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfctr.data.records import constant_places
+
 LABEL = "label"
 
 
@@ -28,12 +30,7 @@ class Packed:
         self.names = tuple(names)
         self.lists = frozenset(lists)
         self.head = bytes.fromhex(layout["head"])
-        constant = [True] * len(self.head)
-        for field in layout["fields"].values():
-            size = field["values"] * (field["width"] or 4)
-            constant[field["offset"] : field["offset"] + size] = [False] * size
-        constant[1:6] = [False] * 5  # the length, which texts make vary
-        self.constant = [i for i, is_constant in enumerate(constant) if is_constant]
+        self.constant = constant_places(layout)
         self.widths: dict[int, list[int]] = {}  # bytes a value -> where the values lie
         self.columns: dict[str, tuple[int, int, int]] = {}  # field -> first column, values, width
         chosen = {name: layout["fields"][name] for name in (*self.names, LABEL)}

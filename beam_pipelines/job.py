@@ -1,0 +1,126 @@
+"""Beam jobs that leave a directory, whole or not at all."""
+
+import logging
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+from pyarrow import fs
+
+from tfctr.config import ConfigError
+from tfctr.data import files
+from tfctr.data.manifest import DataError, write_manifest
+
+OLD = ".old"  # the directory that is being replaced, for the moment between two moves
+
+
+@contextmanager
+def directory(output: str) -> Iterator[str]:
+    """A folder to write to, which becomes the directory `output` if all goes well.
+
+    Args:
+        output: path or URI; a directory with a manifest, or an empty one, is replaced.
+
+    Raises:
+        DataError: something else stands there.
+    """
+    output = output.rstrip("/")
+    system, target = files.filesystem(output)
+    _refuse_to_replace(system, target)
+    _clear_leftovers(system, target)
+    folder = f"{output}.tmp-{uuid.uuid4().hex[:8]}"
+    made = files.filesystem(folder)[1]
+    try:
+        yield folder
+        _publish(system, made, target)
+    finally:
+        if system.get_file_info(made).type == fs.FileType.Directory:
+            system.delete_dir(made)
+
+
+def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list[str]) -> Any:
+    """Runs `pipeline | job` and gives the one element, of JSON types, that comes out.
+
+    Args:
+        job: the pipeline.
+        what: it does, a word; `name`: what to. In Beam's name of the job, and in errors.
+        folder: for the element, in a file.
+        beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+
+    Raises:
+        ConfigError, DataError: as on a worker.
+    """
+    args = list(beam_args)
+    if not any(arg.startswith("--runner") for arg in args):
+        args.append("--runner=FnApiRunner")  # DirectRunner would first try to download another
+    if not any(arg.startswith("--job_name") for arg in args):
+        args.append(f"--job_name=tfctr-{what}-{name.lower()}")
+    options = PipelineOptions(args)
+    options.view_as(SetupOptions).save_main_session = False
+    # A worker's error is raised below; Beam would log its traceback as well.
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
+    path = f"{folder}/summary.json"
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            _ = (
+                pipeline
+                | what.capitalize() >> job
+                | "WriteSummary" >> beam.Map(write_manifest, path)
+            )
+    except Exception as error:
+        # A worker's error arrives as itself, or within a text that holds its traceback.
+        text = f"{type(error).__name__}: {error}"
+        found = re.search(r"\b(ConfigError|DataError): (.+?) \[while running", text)
+        if found is None:
+            raise
+        kind = ConfigError if found[1] == "ConfigError" else DataError
+        raise kind(f"{name}: {found[2]}") from None
+    summary = files.read_json(path)
+    system, inner = files.filesystem(path)
+    system.delete_file(inner)
+    return summary
+
+
+def _refuse_to_replace(system: fs.FileSystem, target: str) -> None:
+    """Only what such a job has left, or an empty folder, is replaced."""
+    kind = system.get_file_info(target).type
+    if kind == fs.FileType.NotFound:
+        return
+    if kind == fs.FileType.Directory:
+        names = [info.base_name for info in system.get_file_info(fs.FileSelector(target))]
+        if not names or "manifest.json" in names:
+            return
+    raise DataError(f"{target}: stands in the way and is no dataset; choose another output")
+
+
+def _clear_leftovers(system: fs.FileSystem, target: str) -> None:
+    """What a killed run of this output left behind, and the bad rows of a refused one."""
+    path = PurePosixPath(target)
+    siblings = fs.FileSelector(str(path.parent), allow_not_found=True)
+    found = sorted(info.base_name for info in system.get_file_info(siblings))
+    for name in found:
+        left = str(path.parent / name)
+        if name == f"{path.name}.dead_letters":
+            system.delete_dir(left)
+        elif name.startswith(f"{path.name}.tmp-"):
+            if name.endswith(OLD) and path.name not in found:
+                system.move(left, target)  # killed between the two moves of `_publish`
+                found.append(path.name)
+            else:
+                system.delete_dir(left)
+
+
+def _publish(system: fs.FileSystem, made: str, target: str) -> None:
+    """Puts the directory in its place; one that was there goes only when the new one is whole."""
+    replaced = system.get_file_info(target).type == fs.FileType.Directory
+    if replaced:
+        system.move(target, made + OLD)
+    system.create_dir(str(PurePosixPath(target).parent), recursive=True)
+    system.move(made, target)
+    if replaced:
+        system.delete_dir(made + OLD)
