@@ -298,7 +298,7 @@ class Dataset:
         lists = [feature.name for feature in self.schema if feature.is_list]
         return Packed(self.manifest["layout"], lists, numbers)
 
-    def _texts(self, names: tuple[str, ...]) -> list[str]:
+    def _texts(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if isinstance(self.schema[name], Text)]
 
 
