@@ -18,7 +18,7 @@ from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
 from tfctr.data.manifest import DataError
 from tfctr.pipeline import Run
-from tfctr.tuning import load_tune, tune
+from tfctr.tuning import Searched, load_tune, tune
 
 SPACE: dict[str, Any] = {
     "training.optimizer.learning_rate": {"low": "1e-3", "high": 0.05, "log": True},
@@ -315,3 +315,10 @@ def test_without_optuna_the_command_says_what_to_install(
     result = CliRunner().invoke(app, ["tune", str(write(tmp_path))])
     assert result.exit_code == 1
     assert "needs optuna: pip install 'tfctr[tune]'" in result.output
+
+
+def test_a_stepped_number_is_asked_for_as_one_would_write_it() -> None:
+    tenths = Searched(low=0.1, high=0.5, step=0.1)
+    assert [tenths.value(0.1 + i * 0.1) for i in range(5)] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    whole = Searched(low=1, high=5, step=2)
+    assert [type(whole.value(n)) for n in (1, 3)] == [int, int]

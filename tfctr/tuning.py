@@ -121,6 +121,14 @@ class Searched(Strict):
             )
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
+    def value(self, asked: Any) -> Any:
+        """What optuna asks for, as it stands in a run config."""
+        if self.choices is not None:
+            return json.loads(asked)
+        if self.step is None or self.is_whole:
+            return asked
+        return float(f"{asked:.12g}")  # 0.1 + 2 * 0.1 is not 0.3
+
 
 class TuneConfig(Strict):
     """A search: `tfctr tune FILE`."""
@@ -395,10 +403,7 @@ def _propose(config: TuneConfig, done: list[Trial]) -> dict[str, Any]:
             if trial.trial != 0:  # the run's own values may lie outside the space
                 raise
     asked = study.ask(space).params
-    return {
-        key: asked[key] if searched.choices is None else json.loads(asked[key])
-        for key, searched in config.space.items()
-    }
+    return {key: searched.value(asked[key]) for key, searched in config.space.items()}
 
 
 def _best(done: list[Trial]) -> Trial | None:
