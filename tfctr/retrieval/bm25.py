@@ -153,7 +153,7 @@ class Bm25Index:
 
 
 def _two_dimensional(ids: np.ndarray) -> np.ndarray:
-    return ids.reshape(len(ids), -1)
+    return ids[:, None] if ids.ndim == 1 else ids
 
 
 def _postings(ids: np.ndarray) -> _Postings:
