@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tfctr.config import ConfigError, digest, find_input, load_data, load_run
+from tfctr.config import (
+    ConfigError,
+    digest,
+    find_input,
+    load_data,
+    load_retrieval,
+    load_run,
+    read_yaml,
+)
 
 RUN: dict[str, Any] = {
     "name": "run",
@@ -162,4 +170,6 @@ def test_the_configs_of_the_repository_are_valid() -> None:
     files = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
     assert files
     for file in [file for file in files if file.parent.name != "tune"]:
-        (load_data if file.name.startswith("data") else load_run)(file)
+        content = read_yaml(file)
+        load = load_run if "model" in content else load_retrieval if "k" in content else load_data
+        load(file)

@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import typer
 from rich.console import Console
 
-from tfctr.config import ConfigError, load_data, load_run
+from tfctr.config import ConfigError, load_data, load_retrieval, load_run
 from tfctr.data.archives import ARCHIVES, DownloadError, download
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.pipeline import DEFAULT_WORK, Run, prepare
@@ -78,6 +78,19 @@ def prepare_data(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs =
     with _clear_errors():
         data = load_data(config)
         prepare(data, work / data.name, beam, console)
+
+
+@app.command()
+def retrieve(
+    file: Annotated[Path, typer.Argument(help="YAML file of a retrieval", metavar="FILE")],
+    work: Work = DEFAULT_WORK,
+    beam: BeamArgs = None,
+) -> None:
+    """Finds the most similar earlier rows of every row, by a Beam job."""
+    with _clear_errors():
+        from tfctr import pipeline
+
+        pipeline.retrieve(load_retrieval(file), work, beam, console)
 
 
 @app.command()

@@ -20,7 +20,15 @@ from pydantic import (
     model_validator,
 )
 
-from tfctr.schema import Categorical, Features, History, Schema, Side, Strict
+from tfctr.schema import (
+    Categorical,
+    Features,
+    History,
+    MultiValued,
+    Schema,
+    Side,
+    Strict,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 HOME_VARIABLE = "TFCTR_DATA_HOME"
@@ -275,6 +283,41 @@ class RunConfig(Strict):
         return self
 
 
+class RetrievalConfig(Strict):
+    """Similar earlier rows for every row of a dataset: `tfctr retrieve FILE`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    data: DataConfig
+    fields: tuple[str, ...] = Field(min_length=1)  # in which rows are compared
+    k: int = Field(10, ge=1)  # rows found for each
+    pool: float = Field(1.0, gt=0, le=1)  # the first share of the rows, by time; 1: all before
+
+    @model_validator(mode="after")
+    def _fields_can_be_compared(self) -> "RetrievalConfig":
+        if self.name == self.data.name:
+            raise ValueError(f"name: {self.name!r} is the data's name too; they share a folder")
+        known = {
+            feature.name: feature
+            for feature in self.data.feature_schema
+            if isinstance(feature, Categorical | MultiValued)
+        }
+        for name in self.fields:
+            if name not in known:
+                raise ValueError(
+                    f"fields: {name!r} is not a categorical or multi-valued feature; those are: "
+                    f"{', '.join(known) or 'none'}"
+                )
+        if len(set(self.fields)) < len(self.fields):
+            raise ValueError(f"fields: must differ, found {', '.join(self.fields)}")
+        return self
+
+
+def load_retrieval(path: str | Path) -> RetrievalConfig:
+    """A retrieval config; its `data` is a mapping or the path of a data config beside it."""
+    path = Path(path)
+    return validate(path, RetrievalConfig, _with_data(path))
+
+
 def load_data(path: str | Path) -> DataConfig:
     """A data config: the file's own content, or the `data` of a run config."""
     path = Path(path)
@@ -287,13 +330,17 @@ def load_data(path: str | Path) -> DataConfig:
 def load_run(path: str | Path) -> RunConfig:
     """A run config; its `data` may be a mapping or the path of a data config beside it."""
     path = Path(path)
+    return validate(path, RunConfig, _with_data(path))
+
+
+def _with_data(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     data = content.get("data")
     if isinstance(data, str):
         content["data"] = load_data(path.parent / data)
     elif isinstance(data, dict):
         content["data"] = data | {"directory": str(path.parent)}
-    return validate(path, RunConfig, content)
+    return content
 
 
 def digest(value: Any) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from tfctr.config import DataConfig, RunConfig, digest
+from tfctr.config import DataConfig, RetrievalConfig, RunConfig, digest
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.schema import Schema
 
@@ -215,6 +215,38 @@ def prepare(
     if bad := manifest["counts"]["bad"]:
         console.print(f"{bad:,} bad rows, set aside in {folder / 'dead_letters'}")
     return manifest
+
+
+def retrieve(
+    config: RetrievalConfig,
+    work: Path,
+    beam_args: list[str] | None = None,
+    console: Console | None = None,
+) -> Path:
+    """The directory of the similar rows of each row, made if it is not there as configured."""
+    from beam_pipelines.retrieve import data_digest
+    from beam_pipelines.retrieve import retrieve as run_pipeline
+
+    console = console or Console()
+    data, folder = work / config.data.name, work / config.name
+    key = data_digest(prepare(config.data, data, beam_args, console))
+    found = read_manifest(folder / "manifest.json")
+    done = found is not None and found.get("format") == FORMAT
+    if found and done and found.get("config_digest") == digest(config) and found["data"] == key:
+        console.print(f"[bold]retrieve[/] is done: {folder}")
+        return folder
+    console.print(f"[bold]retrieve[/] {config.name} -> {folder}")
+    start = time.perf_counter()
+    manifest = run_pipeline(config, str(data), str(folder), beam_args)
+    for split, counts in manifest["splits"].items():
+        console.print(
+            f"{counts['rows_with_fewer_than_k']:,} of {counts['rows']:,} rows of {split} found "
+            f"fewer than {config.k}, {counts['rows_without_any']:,} none"
+        )
+    rows = sum(counts["rows"] for counts in manifest["splits"].values())
+    seconds = time.perf_counter() - start
+    console.print(f"{rows:,} rows; {seconds:.0f} s, {rows / seconds:,.0f} rows/s")
+    return folder
 
 
 @contextmanager

@@ -1,0 +1,370 @@
+"""For every row of a dataset the most similar earlier rows, with their labels.
+
+    python -m beam_pipelines.retrieve --config configs/movielens-1m/retrieval.yaml \\
+        --data work/movielens-1m --output work/movielens-1m-similar
+
+takes any of Beam's own options as well. The output holds a shard for each of the dataset's, row for
+row; `docs/data.md` says what is in a row.
+"""
+
+import argparse
+import io
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+import numpy as np
+
+import tfctr
+from beam_pipelines import job
+from beam_pipelines.clean import LABEL, ROW, TIME
+from beam_pipelines.examples import INT64_WIDTH, Field, encode, layout
+from beam_pipelines.histogram import Histogram, quantiles
+from beam_pipelines.split import SPLITS
+from tfctr.config import ConfigError, RetrievalConfig, digest, load_retrieval
+from tfctr.data import files
+from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
+from tfctr.data.records import read_columns
+from tfctr.retrieval.bm25 import Bm25Index, idf
+from tfctr.schema import PAD_ID, Numeric, Schema
+from tfctr.schema import Sequence as TokenSequence
+
+INDEX_ROWS = 1 << 20  # of a part of the pool, which a worker holds
+TARGET_ROWS = 1 << 18  # searched for at a time
+NO_ROW, NOT_CLICKED, CLICKED = 0, 1, 2  # what `retrieved_label` may be
+NO_TIME = np.iinfo(np.int64).min
+ENDLESS = np.iinfo(np.int64).max
+
+Columns: TypeAlias = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """A written shard: its rows, and of them those that found fewer than `k`, and none."""
+
+    split: str
+    name: str
+    rows: int
+    bytes: int
+    short: int
+    empty: int
+
+
+class Source:
+    """The shards of a dataset directory."""
+
+    def __init__(self, directory: str, manifest: Mapping[str, Any]) -> None:
+        self.directory = directory.rstrip("/")
+        self.layout = manifest["layout"]
+        self.schema = Schema.model_validate(manifest["schema"])
+        self.shards = [
+            (shard["name"], shard["rows"])
+            for split in SPLITS
+            for shard in manifest["splits"][split]["shards"]
+        ]
+        self.train = [shard["name"] for shard in manifest["splits"]["train"]["shards"]]
+
+    @property
+    def features(self) -> list[Any]:
+        """Those that a retrieved row brings: no sequences, `k` of which would be most of a row."""
+        return [f for f in self.schema.inputs if not isinstance(f, TokenSequence)]
+
+    def read(self, shards: Iterable[str], names: Sequence[str]) -> Columns:
+        """Columns of some shards, one behind the other: `[N]`, or `[N, values]` of lists."""
+        parts = [read_columns(f"{self.directory}/{name}", self.layout, names) for name in shards]
+        found = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return {
+            name: values[:, 0] if values.shape[1] == 1 else values for name, values in found.items()
+        }
+
+    def groups(self, num_rows: int) -> list[tuple[str, ...]]:
+        """Neighbouring shards that together have about so many rows."""
+        found: list[tuple[str, ...]] = []
+        held = num_rows
+        for name, rows in self.shards:
+            if held + rows > num_rows:
+                found.append(())
+                held = 0
+            found[-1] += (name,)
+            held += rows
+        return found
+
+
+class Retrieve(beam.PTransform):
+    """A retrieval config -> one dict: all that the manifest says of what lies in `folder`.
+
+    The pool is cut into parts; each part is searched for each group of targets, and the best of all
+    parts are kept, so that no worker holds more than a part of it.
+    """
+
+    def __init__(self, config: RetrievalConfig, source: Source, folder: str) -> None:
+        super().__init__()
+        self.config = config
+        self.source = source
+        self.folder = folder
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        config, source = self.config, self.source
+        weights = (
+            pipeline
+            | "TrainShards" >> beam.Create(source.train)
+            | "CountTokens" >> beam.Map(_count_tokens, source, config.fields)
+            | "SumCounts" >> beam.CombineGlobally(_sum_counts)
+            | "Weigh" >> beam.Map(_weigh)
+        )
+        if config.pool < 1:
+            until = (
+                pipeline
+                | "Shards" >> beam.Create([name for name, _ in source.shards])
+                | "Times" >> beam.Map(lambda name: source.read([name], [TIME])[TIME])
+                | "CountTimes" >> beam.CombineGlobally(Histogram())
+                | "Cut" >> beam.Map(lambda state: quantiles(state, [config.pool])[0])
+            )
+        else:
+            until = pipeline | "NoCut" >> beam.Create([ENDLESS])
+        pairs = [
+            (part, pool, targets)
+            for part, pool in enumerate(source.groups(INDEX_ROWS))
+            for targets in source.groups(TARGET_ROWS)
+        ]
+        written = (
+            pipeline
+            | "Pairs" >> beam.Create(pairs)
+            | "Spread" >> beam.Reshuffle()
+            | "Search"
+            >> beam.FlatMap(
+                _search,
+                config,
+                source,
+                self.folder,
+                beam.pvalue.AsSingleton(weights),
+                beam.pvalue.AsSingleton(until),
+            )
+            | "GatherParts" >> beam.GroupByKey()
+            | "WriteShard" >> beam.Map(_write_shard, config, source, self.folder)
+        )
+        return (
+            pipeline
+            | "Once" >> beam.Create([None])
+            | "Summarise"
+            >> beam.Map(_summarise, beam.pvalue.AsList(written), beam.pvalue.AsSingleton(until))
+        )
+
+
+def _count_tokens(shard: str, source: Source, fields: Sequence[str]) -> tuple[int, Columns]:
+    """Rows, and how many of them hold each id of each field."""
+    columns = source.read([shard], fields)
+    counts = {}
+    for name in fields:
+        ids = columns[name].reshape(len(columns[name]), -1)
+        ids = np.sort(ids, axis=1)
+        first = np.c_[np.ones((len(ids), 1), bool), ids[:, 1:] != ids[:, :-1]]
+        counts[name] = np.bincount(ids[first], minlength=source.schema[name].num_ids)
+    return len(ids), counts
+
+
+def _sum_counts(parts: Iterable[tuple[int, Columns]]) -> tuple[int, Columns]:
+    total = 0
+    counts: Columns = {}
+    for rows, found in parts:
+        total += rows
+        counts = {name: counts.get(name, 0) + values for name, values in found.items()}
+    return total, counts
+
+
+def _weigh(counted: tuple[int, Columns]) -> Columns:
+    rows, counts = counted
+    return {name: idf(values, rows) for name, values in counts.items()}
+
+
+def _search(
+    pair: tuple[int, tuple[str, ...], tuple[str, ...]],
+    config: RetrievalConfig,
+    source: Source,
+    folder: str,
+    weights: Columns,
+    until: int,
+) -> Iterator[tuple[str, str]]:
+    """For each shard of targets the file of what one part of the pool holds for it."""
+    part, pool_shards, target_shards = pair
+    names = list(dict.fromkeys([ROW, TIME, LABEL, *(f.name for f in source.features)]))
+    pool = source.read(pool_shards, names)
+    if until < ENDLESS:
+        early = pool[TIME] < until
+        pool = {name: values[early] for name, values in pool.items()}
+    index = Bm25Index(pool, pool[TIME], pool[ROW], weights)
+    for shard in target_shards:
+        targets = source.read([shard], [TIME, *config.fields])
+        rows, scores = index.search(targets, targets[TIME], config.k)
+        found = {"score": scores} | {name: _taken(pool[name], rows) for name in names}
+        found[TIME] = np.where(rows < 0, NO_TIME, found[TIME])
+        found[ROW] = np.where(rows < 0, -1, found[ROW])
+        content = io.BytesIO()
+        np.savez(content, **found)
+        path = f"{folder}/found/{part:05d}/{shard}.npz"
+        files.write(path, content.getvalue())
+        yield shard, path
+
+
+def _taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`[T, k, ...]`; any value where there is no row."""
+    if not len(values):
+        return np.zeros((*rows.shape, *values.shape[1:]), values.dtype)
+    return values[rows]
+
+
+def _best(parts: Iterable[str], k: int) -> Columns:
+    """The best `k` of what several parts of the pool hold for the same targets."""
+    best: Columns = {}
+    for path in sorted(parts):
+        found = dict(np.load(io.BytesIO(files.read(path))))
+        if best:
+            found = {name: np.concatenate([best[name], found[name]], axis=1) for name in found}
+            order = np.lexsort((found[ROW], found[TIME], found["score"]), axis=1)[:, ::-1][:, :k]
+            rows = np.arange(len(order))[:, None]
+            found = {name: values[rows, order] for name, values in found.items()}
+        best = found
+    return best
+
+
+def retrieved_fields(source: Source, k: int) -> list[Field]:
+    """What a row of the output holds."""
+    fields = [
+        Field(ROW, width=INT64_WIDTH),
+        Field("retrieved_row", k, INT64_WIDTH),
+        Field.ids("retrieved_label", CLICKED + 1, k),
+    ]
+    for feature in source.features:
+        name, length = f"retrieved_{feature.name}", feature.max_length if feature.is_list else 1
+        if isinstance(feature, Numeric):
+            fields.append(Field(name, k))
+        else:
+            fields.append(Field.ids(name, feature.num_ids, k * length))
+    return fields
+
+
+def _write_shard(
+    found_in: tuple[str, Iterable[str]], config: RetrievalConfig, source: Source, folder: str
+) -> Retrieved:
+    shard, parts = found_in
+    best = _best(parts, config.k)
+    targets = source.read([shard], [ROW, TIME])
+    exists = best["score"] > 0
+    late = exists & (best[TIME] >= targets[TIME][:, None])
+    if late.any():
+        row = int(targets[ROW][late.any(axis=1)][0])
+        raise AssertionError(f"{shard}: row {row} found a row that is not earlier")
+    columns = {ROW: targets[ROW], "retrieved_row": best[ROW]}
+    labels = np.where(best[LABEL] > 0, CLICKED, NOT_CLICKED)
+    columns["retrieved_label"] = np.where(exists, labels, NO_ROW)
+    for feature in source.features:
+        values = best[feature.name]
+        there = exists.reshape(*exists.shape, *[1] * (values.ndim - 2))
+        nothing = np.nan if isinstance(feature, Numeric) else PAD_ID
+        values = np.where(there, values, nothing)
+        columns[f"retrieved_{feature.name}"] = values.reshape(len(values), -1)
+    content: Sequence[bytes | memoryview] = encode(retrieved_fields(source, config.k), columns)
+    if shard.endswith(".gz"):
+        content = [files.compress(content)]
+    files.write(f"{folder}/{shard}", *content)
+    found = exists.sum(axis=1)
+    return Retrieved(
+        split=shard.partition("/")[0],
+        name=shard,
+        rows=len(found),
+        bytes=sum(len(part) for part in content),
+        short=int((found < config.k).sum()),
+        empty=int((found == 0).sum()),
+    )
+
+
+def _summarise(_: None, written: list[Retrieved], until: int) -> dict[str, Any]:
+    splits = {}
+    for split in SPLITS:
+        parts = sorted((p for p in written if p.split == split), key=lambda part: part.name)
+        splits[split] = {
+            "rows": sum(part.rows for part in parts),
+            "rows_with_fewer_than_k": sum(part.short for part in parts),
+            "rows_without_any": sum(part.empty for part in parts),
+            "shards": [{"name": p.name, "rows": p.rows, "bytes": p.bytes} for p in parts],
+        }
+    return {"pool_until": None if until == ENDLESS else until, "splits": splits}
+
+
+def data_digest(manifest: Mapping[str, Any]) -> str:
+    """What tells whether the rows of a dataset are still those that were searched for."""
+    return digest([manifest["config_digest"], manifest["inputs"]])
+
+
+def retrieve(
+    config: RetrievalConfig, data: str, output: str, beam_args: list[str] | None = None
+) -> dict[str, Any]:
+    """Runs the search and puts its directory at `output`, whole or not at all.
+
+    Args:
+        config: what is searched for.
+        data: path or URI of the dataset directory.
+        output: path or URI of the directory; one that is there is replaced.
+        beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: no dataset at `data`, or one of another config; no row in the pool.
+    """
+    manifest = read_manifest(f"{data.rstrip('/')}/manifest.json")
+    if manifest is None or manifest.get("format") != FORMAT:
+        raise DataError(f"{data}: no dataset of this version here; run `tfctr prepare`")
+    if manifest["config_digest"] != digest(config.data):
+        raise DataError(f"{data}: holds a dataset of another config; run `tfctr prepare`")
+    source = Source(data, manifest)
+    with job.directory(output) as folder:
+        summary = job.run(
+            Retrieve(config, source, folder), "retrieve", config.name, folder, beam_args or []
+        )
+        splits = summary["splits"].values()
+        if all(split["rows_without_any"] == split["rows"] for split in splits):
+            raise DataError(
+                f"{config.name}: no row found a similar earlier one; widen pool = {config.pool:g}, "
+                "or compare other fields"
+            )
+        system, found = files.filesystem(f"{folder}/found")
+        system.delete_dir(found)
+        result = {
+            "format": FORMAT,
+            "config": config.model_dump(mode="json"),
+            "config_digest": digest(config),
+            "data": data_digest(manifest),
+            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
+            "layout": layout(retrieved_fields(source, config.k)),
+            **summary,
+        }
+        write_manifest(result, f"{folder}/manifest.json")
+        return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file: a retrieval config")
+    parser.add_argument("--data", required=True, help="the dataset directory")
+    parser.add_argument("--output", required=True, help="the directory to make")
+    known, beam_args = parser.parse_known_args(argv)
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    try:
+        manifest = retrieve(load_retrieval(known.config), known.data, known.output, beam_args)
+    except (ConfigError, DataError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    rows = {split: found["rows"] for split, found in manifest["splits"].items()}
+    print(f"{known.output}: {rows}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
