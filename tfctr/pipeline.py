@@ -236,6 +236,7 @@ def retrieve(
         console.print(f"[bold]retrieve[/] is done: {folder}")
         return folder
     console.print(f"[bold]retrieve[/] {config.name} -> {folder}")
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
     start = time.perf_counter()
     manifest = run_pipeline(config, str(data), str(folder), beam_args)
     for split, counts in manifest["splits"].items():
