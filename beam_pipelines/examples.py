@@ -229,4 +229,4 @@ def _length_checksums(sizes: np.ndarray) -> np.ndarray:
     distinct, inverse = np.unique(sizes, return_inverse=True)
     packed = distinct.astype("<u8")
     crcs = np.array([google_crc32c.value(size.tobytes()) for size in packed], dtype=np.uint32)
-    return masked(crcs).view(np.uint8).reshape(-1, 4)[inverse]
+    return masked(crcs).view(np.uint8).reshape(-1, CHECKSUM)[inverse]

@@ -48,7 +48,8 @@ def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list
 
     Args:
         job: the pipeline.
-        what: it does, a word; `name`: what to. In Beam's name of the job, and in errors.
+        what: one word for what the job does, for Beam.
+        name: of the config, for Beam and in errors.
         folder: for the element, in a file.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
 

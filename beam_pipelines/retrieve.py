@@ -24,7 +24,7 @@ from beam_pipelines.clean import LABEL, ROW, TIME
 from beam_pipelines.examples import INT64_WIDTH, Field, encode, layout
 from beam_pipelines.histogram import Histogram, quantiles
 from beam_pipelines.split import SPLITS
-from tfctr.config import ConfigError, RetrievalConfig, digest, load_retrieval
+from tfctr.config import ConfigError, RetrievalConfig, data_digest, digest, load_retrieval
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.records import read_columns
@@ -190,7 +190,7 @@ def _search(
 ) -> Iterator[tuple[str, str]]:
     """For each shard of targets the file of what one part of the pool holds for it."""
     part, pool_shards, target_shards = pair
-    names = list(dict.fromkeys([ROW, TIME, LABEL, *(f.name for f in source.features)]))
+    names = [ROW, TIME, LABEL, *(f.name for f in source.features)]
     pool = source.read(pool_shards, names)
     if until < ENDLESS:
         early = pool[TIME] < until
@@ -292,11 +292,6 @@ def _summarise(_: None, written: list[Retrieved], until: int) -> dict[str, Any]:
             "shards": [{"name": p.name, "rows": p.rows, "bytes": p.bytes} for p in parts],
         }
     return {"pool_until": None if until == ENDLESS else until, "splits": splits}
-
-
-def data_digest(manifest: Mapping[str, Any]) -> str:
-    """What tells whether the rows of a dataset are still those that were searched for."""
-    return digest([manifest["config_digest"], manifest["inputs"]])
 
 
 def retrieve(

@@ -20,6 +20,7 @@ from beam_pipelines.prepare import prepare
 from beam_pipelines.raw_rows import raw_rows
 from beam_pipelines.split import SPLITS, SplitPiece
 from beam_pipelines.users import rows_by_bucket
+from tests.conftest import world_config
 from tfctr import backbones, metrics
 from tfctr.config import ConfigError, DataConfig, load_data
 from tfctr.data import Dataset
@@ -440,22 +441,16 @@ def test_the_cut_into_pieces_changes_no_history(tmp_path: Path) -> None:
 
 
 def test_the_generated_world_has_histories_too(tmp_path: Path) -> None:
-    made = DataConfig.model_validate(
-        {
-            "name": "world",
-            "source": {"format": "world", "users": 60, "items": 40, "events": 3_000},
-            "label": {"column": "click"},
-            "time": {"column": "timestamp"},
-            "user": "user_id",
-            "features": [
-                categorical("user_id", "user", dtype="int"),
-                categorical("item_id", "item", dtype="int"),
-                categorical("category", "item"),
-                history("past_item", 20, shares="item_id"),
-                history("past_click", 20, column="click"),
-                history("past_category", 20, shares="category"),
-            ],
-        }
+    made = world_config(
+        source={"format": "world", "users": 60, "items": 40, "events": 3_000},
+        features=[
+            categorical("user_id", "user", dtype="int"),
+            categorical("item_id", "item", dtype="int"),
+            categorical("category", "item"),
+            history("past_item", 20, shares="item_id"),
+            history("past_click", 20, column="click"),
+            history("past_category", 20, shares="category"),
+        ],
     )
     prepare(made, str(tmp_path / "data"))
     data = Dataset.open(tmp_path / "data")
@@ -488,20 +483,14 @@ def leaky_events(
 def test_a_history_with_the_example_itself_would_make_the_score_jump(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = DataConfig.model_validate(
-        {
-            "name": "world",
-            "source": {"format": "world", "users": 300, "items": 100, "events": 12_000},
-            "label": {"column": "click"},
-            "time": {"column": "timestamp"},
-            "user": "user_id",
-            "features": [
-                categorical("user_id", "user", dtype="int"),
-                categorical("item_id", "item", dtype="int"),
-                history("past_item", 5, shares="item_id"),
-                history("past_click", 5, column="click"),
-            ],
-        }
+    made = world_config(
+        source={"format": "world", "users": 300, "items": 100, "events": 12_000},
+        features=[
+            categorical("user_id", "user", dtype="int"),
+            categorical("item_id", "item", dtype="int"),
+            history("past_item", 5, shares="item_id"),
+            history("past_click", 5, column="click"),
+        ],
     )
     auc = {}
     for name in ("strict", "leaky"):

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from tfctr.config import DataConfig, RetrievalConfig, RunConfig, digest
+from tfctr.config import DataConfig, RetrievalConfig, RunConfig, data_digest, digest
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.schema import Schema
 
@@ -224,15 +224,18 @@ def retrieve(
     console: Console | None = None,
 ) -> Path:
     """The directory of the similar rows of each row, made if it is not there as configured."""
-    from beam_pipelines.retrieve import data_digest
     from beam_pipelines.retrieve import retrieve as run_pipeline
 
     console = console or Console()
     data, folder = work / config.data.name, work / config.name
     key = data_digest(prepare(config.data, data, beam_args, console))
     found = read_manifest(folder / "manifest.json")
-    done = found is not None and found.get("format") == FORMAT
-    if found and done and found.get("config_digest") == digest(config) and found["data"] == key:
+    if (
+        found is not None
+        and found.get("format") == FORMAT
+        and found.get("config_digest") == digest(config)
+        and found.get("data") == key
+    ):
         console.print(f"[bold]retrieve[/] is done: {folder}")
         return folder
     console.print(f"[bold]retrieve[/] {config.name} -> {folder}")

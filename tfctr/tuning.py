@@ -25,7 +25,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfctr.config import ConfigError, RunConfig, digest, load_run, read_yaml, validate
+from tfctr.config import (
+    ConfigError,
+    RunConfig,
+    data_digest,
+    digest,
+    load_run,
+    read_yaml,
+    validate,
+)
 from tfctr.data import files
 from tfctr.data.manifest import DataError, read_manifest, write_manifest
 from tfctr.pipeline import DEFAULT_WORK, Run, prepare
@@ -235,7 +243,7 @@ def tune(
     manifest = prepare(base.data, work / base.data.name, console=console)
     key = {
         "run": digest(base.model_dump(include={"model", "training"}, mode="json")),
-        "data": digest([manifest["config_digest"], manifest["inputs"]]),
+        "data": data_digest(manifest),
         "seeds": digest(list(config.seeds)),
         "space": digest({name: found.model_dump() for name, found in config.space.items()}),
     }
