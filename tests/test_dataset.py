@@ -9,9 +9,11 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from tfctr.config import DataConfig
+from beam_pipelines.examples import INT64_WIDTH, Field, encode, layout
+from tfctr.config import DataConfig, data_digest
 from tfctr.data.dataset import Dataset, Part
 from tfctr.data.manifest import DataError
+from tfctr.data.records import read_columns
 from tfctr.pipeline import prepare
 
 
@@ -200,6 +202,69 @@ def test_a_dataset_of_another_format_is_refused(world_data: Path, tmp_path: Path
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
     with pytest.raises(DataError, match=r"format 1, where this version reads 2; run `tfctr prep"):
         Dataset.open(tmp_path)
+
+
+def write_beside(data: Dataset, folder: Path, data_key: str | None = None) -> Path:
+    """Two more fields of each row, made of its row id."""
+    fields = [Field("row_id", width=INT64_WIDTH), Field.ids("twice", 1 << 20, 2), Field("root", 1)]
+    splits = {}
+    for split, described in data.manifest["splits"].items():
+        shards = []
+        for shard in described["shards"]:
+            own = read_columns(
+                str(data.directory / shard["name"]), data.manifest["layout"], ["row_id"]
+            )["row_id"]
+            columns = {
+                "row_id": own,
+                "twice": np.concatenate([own, 2 * own], axis=1),
+                "root": np.sqrt(own).astype(np.float32),
+            }
+            content = b"".join(encode(fields, columns))
+            (folder / shard["name"]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / shard["name"]).write_bytes(content)
+            shards.append({"name": shard["name"], "rows": len(own), "bytes": len(content)})
+        splits[split] = {"shards": shards}
+    key = data_digest(data.manifest) if data_key is None else data_key
+    manifest = {"data": key, "layout": layout(fields), "splits": splits}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("keep", [1.0, 0.4])
+def test_what_lies_beside_a_dataset_stays_with_its_rows(
+    data: Dataset, tmp_path: Path, in_memory: bool, keep: float
+) -> None:
+    both = Dataset.open(data.directory, [write_beside(data, tmp_path)])
+    names = ["root", "user_id", "price", "twice", "tags"]
+    expected = both.columns("train", [*names, "row_id", "label"])
+    ids = expected["row_id"]
+    np.testing.assert_array_equal(expected["twice"], np.stack([ids, 2 * ids], axis=1))
+    np.testing.assert_array_equal(expected["root"], np.sqrt(ids).astype(np.float32)[:, None])
+    place = {row: i for i, row in enumerate(ids.tolist())}
+    features, labels = gather(both.train(500, 3, names, in_memory, keep))
+    assert set(features) == set(names)
+    rows = [place[row] for row in features["twice"][:, 0].tolist()]
+    assert len(rows) > 5_000
+    for name in names:
+        np.testing.assert_array_equal(features[name], expected[name][rows])
+    np.testing.assert_array_equal(labels, expected["label"][rows])
+    alone, _ = gather(both.valid(500, features=["root"]))
+    np.testing.assert_array_equal(alone["root"], both.columns("valid", ["root"])["root"])
+
+
+def test_what_was_made_of_other_rows_is_not_read_beside(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: nothing to read beside .*no manifest.json"):
+        Dataset.open(data.directory, [tmp_path / "nowhere"])
+    other = write_beside(data, tmp_path / "other", data_key="another")
+    with pytest.raises(DataError, match="other: made of other rows than"):
+        Dataset.open(data.directory, [other])
+    whole = write_beside(data, tmp_path / "whole")
+    (whole / data.manifest["splits"]["valid"]["shards"][0]["name"]).write_bytes(b"")
+    with pytest.raises(DataError, match=r"0 bytes where the manifest says .*; make it again"):
+        Dataset.open(data.directory, [whole])
+    with pytest.raises(KeyError, match="no feature 'twice'"):
+        data.train(64, features=["twice"])
 
 
 def test_a_record_of_another_layout_is_refused(world_data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfctr.config import data_digest
 from tfctr.data.manifest import FORMAT, DataError, read_manifest
 from tfctr.data.packed import Packed
 from tfctr.data.records import read_columns
@@ -17,7 +18,7 @@ from tfctr.schema import Schema, Text
 SHUFFLE_ROWS = 1 << 16  # held and shuffled at a time where the rows are not all in memory
 BLOCK_ROWS = 1024  # read from one shard at a time
 INTERLEAVED_SHARDS = 16  # read from in turn, so that a batch mixes parts of the log
-COLUMNS = ("row_id", "time", "label", "user_key")  # beside the features
+ROW, LABEL = "row_id", "label"
 TEXT = tf.io.FixedLenFeature([], tf.string)
 
 
@@ -32,25 +33,52 @@ class Part(NamedTuple):
 WHOLE = Part()
 
 
+class _Folder(NamedTuple):
+    """Where some of each row's fields lie."""
+
+    directory: Path
+    layout: dict[str, Any]  # of its manifest
+    fields: frozenset[str]
+    lists: frozenset[str]  # of these, those with a list a row
+
+
 class Dataset:
     """A prepared data set.
 
     Batches are `({feature: values}, labels)`: ids int64 `[B]`, or `[B, max_length]` padded with
-    `PAD_ID`; floats `[B]`, NaN where missing; labels float32 `[B]`.
+    `PAD_ID`; floats `[B]`, NaN where missing; labels float32 `[B]`. What lies beside the dataset's
+    own shards, row for row (similar rows, a teacher's hints), is read by name like a feature:
+    `[B, values]`.
     """
 
-    def __init__(self, directory: Path, manifest: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        manifest: dict[str, Any],
+        beside: Sequence[tuple[Path, dict[str, Any]]] = (),
+    ) -> None:
         self.directory = directory
         self.manifest = manifest
         self.schema = Schema.model_validate(manifest["schema"])
+        lists = frozenset(feature.name for feature in self.schema if feature.is_list)
+        layout = manifest["layout"]
+        self._folders = [_Folder(directory, layout, frozenset(layout["fields"]), lists)]
+        for folder, found in beside:
+            fields = frozenset(found["layout"]["fields"]) - {ROW}
+            self._folders.append(_Folder(folder, found["layout"], fields, fields))
         self._in_memory: dict[tuple[str, ...], Any] = {}
 
     @classmethod
-    def open(cls, directory: str | Path) -> "Dataset":
+    def open(cls, directory: str | Path, beside: Sequence[str | Path] = ()) -> "Dataset":
         """Opens the directory.
 
+        Args:
+            directory: of the dataset.
+            beside: directories that hold more of each row, as `tfctr retrieve` writes them.
+
         Raises:
-            DataError: there is no whole dataset; a shard that the manifest names is missing.
+            DataError: there is no whole dataset; a shard that the manifest names is missing; what
+                lies beside was made of other rows.
         """
         directory = Path(directory)
         manifest = read_manifest(directory / "manifest.json")
@@ -61,17 +89,17 @@ class Dataset:
                 f"{directory}: a dataset of format {manifest.get('format')}, where this version "
                 f"reads {FORMAT}; run `tfctr prepare` again"
             )
-        data = cls(directory, manifest)
-        for split in manifest["splits"].values():
-            for shard in split["shards"]:
-                path = directory / shard["name"]
-                size = path.stat().st_size if path.is_file() else None
-                if size != shard["bytes"]:
-                    raise DataError(
-                        f"{path}: {'missing' if size is None else f'{size:,} bytes'} where the "
-                        f"manifest says {shard['bytes']:,} bytes; run `tfctr prepare` again"
-                    )
-        return data
+        _check_shards(directory, manifest, "run `tfctr prepare` again")
+        more = []
+        for folder in map(Path, beside):
+            found = read_manifest(folder / "manifest.json")
+            if found is None:
+                raise DataError(f"{folder}: nothing to read beside {directory} (no manifest.json)")
+            if found.get("data") != data_digest(manifest):
+                raise DataError(f"{folder}: made of other rows than {directory} has; make it again")
+            _check_shards(folder, found, "make it again")
+            more.append((folder, found))
+        return cls(directory, manifest, more)
 
     def vocabulary_file(self, name: str) -> Path:
         """The file of a vocabulary: one token a line, the first one's id `FIRST_TOKEN_ID`."""
@@ -120,7 +148,7 @@ class Dataset:
     def _shuffled_whole(
         self, names: tuple[str, ...], batch_size: int, seed: int, keep: float, part: Part
     ) -> tf.data.Dataset:
-        texts, packed = self._texts(names), self._packed(names)
+        texts = self._texts(names)
         if names not in self._in_memory:
             blocks = self._blocks(self._shards("train"), names).as_numpy_iterator()
             found = list(blocks)
@@ -133,12 +161,14 @@ class Dataset:
         n = int(rows.shape[0])
         if keep < 1:
             chance = np.random.default_rng(seed).random(n)
-            chosen = np.flatnonzero((packed.labels(rows).numpy() > 0) | (chance < keep))
+            chosen = np.flatnonzero((self._labels(names, rows).numpy() > 0) | (chance < keep))
             n = len(chosen)
         replicas = part.workers * part.replicas
         size = batch_size // replicas
         steps = n // batch_size if replicas > 1 else -(-n // batch_size)
         self._check_steps(steps, batch_size, n)
+
+        unpack = self._unpack(names)
 
         def permute(seed_of_epoch: Any) -> Any:
             places = tf.range(tf.constant(n, tf.int64))
@@ -149,8 +179,8 @@ class Dataset:
             first = step * batch_size + (part.worker * part.replicas + replica) * size
             places = permutation[first : tf.minimum(first + size, n)]
             places = places if chosen is None else tf.gather(chosen, places)
-            features, labels = packed.unpack(tf.gather(rows, places))
-            return features | {k: tf.gather(v, places) for k, v in strings.items()}, labels
+            of_batch = {k: tf.gather(v, places) for k, v in strings.items()}
+            return unpack(tf.gather(rows, places), of_batch)
 
         epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
         order = epochs.map(permute).flat_map(
@@ -162,25 +192,26 @@ class Dataset:
     def _shuffled_in_windows(
         self, names: tuple[str, ...], batch_size: int, seed: int, keep: float, part: Part
     ) -> tf.data.Dataset:
-        packed, replicas = self._packed(names), part.workers * part.replicas
+        replicas = part.workers * part.replicas
         workers = self._shards_of_workers(part.workers)
-        paths, rows = workers[part.worker][0], min(rows for _, rows in workers)
+        shards, rows = workers[part.worker][0], min(rows for _, rows in workers)
         positives = self.manifest["splits"]["train"]["positives"]
         share = positives / self.num_rows("train")
         rows = math.floor(rows * (share + keep * (1 - share)))
         batch_of_worker = batch_size // part.workers
         steps = rows // batch_of_worker if replicas > 1 else -(-rows // batch_size)
         self._check_steps(steps, batch_size, rows)
-        shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed=seed)
-        blocks = shards.interleave(
-            lambda shard: self._records(shard).batch(BLOCK_ROWS), cycle_length=INTERLEAVED_SHARDS
+        order = tf.data.Dataset.from_tensor_slices(shards).shuffle(len(shards), seed=seed)
+        blocks = order.interleave(
+            lambda shard: self._records(shard, names).batch(BLOCK_ROWS),
+            cycle_length=INTERLEAVED_SHARDS,
         )
         blocks = blocks.map(self._decode(names), num_parallel_calls=2, deterministic=True)
         chances = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
 
         def choose(chance: Any, block: Any) -> Any:
             drawn = tf.random.stateless_uniform(tf.shape(block[0])[:1], [seed, chance])
-            kept = (packed.labels(block[0]) > 0) | (drawn < keep)
+            kept = (self._labels(names, block[0]) > 0) | (drawn < keep)
             return tf.nest.map_structure(lambda column: tf.boolean_mask(column, kept), block)
 
         def shuffle(chance: Any, window: Any) -> Any:
@@ -207,20 +238,27 @@ class Dataset:
         return self._in_order("test", batch_size, self._names(features))
 
     def columns(self, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Whole columns `[N]` of a split: features, `row_id`, `time`, `label` or `user_key`."""
-        numbers = [name for name in names if name in self.manifest["layout"]["fields"]]
-        parts = [
-            read_columns(shard, self.manifest["layout"], numbers) for shard in self._shards(split)
-        ]
-        found = {name: np.concatenate([part[name] for part in parts]) for name in numbers}
-        for name in numbers:
-            if name in COLUMNS or not self.schema[name].is_list:
-                found[name] = found[name][:, 0]
-        texts = self._texts([name for name in names if name not in numbers])
+        """Whole columns `[N]` of a split: features, `row_id`, `time`, `label` or `user_key`.
+
+        What lies beside the dataset is `[N, values]`.
+        """
+        shards = self._shards(split)
+        found: dict[str, np.ndarray] = {}
+        for folder in self._folders:
+            chosen = [name for name in names if name in folder.fields]
+            if chosen:
+                paths = [f"{folder.directory}/{shard}" for shard in shards]
+                parts = [read_columns(path, folder.layout, chosen) for path in paths]
+                for name in chosen:
+                    values = np.concatenate([part[name] for part in parts])
+                    found[name] = values if name in folder.lists else values[:, 0]
+        texts = [name for name in names if name not in found and self.schema[name]]
         if texts:
             specs = dict.fromkeys(texts, TEXT)
-            records = self._records(self._shards(split)).batch(8192)
-            batches = [tf.io.parse_example(batch, specs) for batch in records]
+            records = tf.data.TFRecordDataset(
+                [f"{self.directory}/{shard}" for shard in shards], self._compression
+            )
+            batches = [tf.io.parse_example(batch, specs) for batch in records.batch(8192)]
             found |= {k: np.concatenate([batch[k].numpy() for batch in batches]) for k in texts}
         return {name: found[name] for name in names}
 
@@ -231,13 +269,14 @@ class Dataset:
     def _names(self, features: Sequence[str] | None) -> tuple[str, ...]:
         if features is None:
             return tuple(feature.name for feature in self.schema.inputs)
-        return tuple(self.schema[name].name for name in features)
+        beside = [name for folder in self._folders[1:] for name in folder.fields]
+        return tuple(name if name in beside else self.schema[name].name for name in features)
 
     def _shards(self, split: str) -> list[str]:
         shards = self.manifest["splits"][split]["shards"]
         if not shards:
             raise DataError(f"{self.directory}: the split {split!r} has no rows")
-        return [str(self.directory / shard["name"]) for shard in shards]
+        return [shard["name"] for shard in shards]
 
     def _shards_of_workers(self, workers: int) -> list[tuple[list[str], int]]:
         """Each worker's shards and the number of their rows: nearly as many for each."""
@@ -250,8 +289,8 @@ class Dataset:
         found: list[tuple[list[str], int]] = [([], 0)] * workers
         for shard in sorted(shards, key=lambda shard: -shard["rows"]):
             i = min(range(workers), key=lambda i: found[i][1])
-            paths, rows = found[i]
-            found[i] = [*paths, str(self.directory / shard["name"])], rows + shard["rows"]
+            names, rows = found[i]
+            found[i] = [*names, shard["name"]], rows + shard["rows"]
         return found
 
     def _check_steps(self, steps: int, batch_size: int, rows: int) -> None:
@@ -260,46 +299,68 @@ class Dataset:
                 f"{self.directory}: {rows:,} training rows do not fill one batch of {batch_size:,}"
             )
 
-    def _records(self, shard: Any) -> tf.data.Dataset:
-        return tf.data.TFRecordDataset(shard, self._compression)
+    def _records(self, shards: Any, names: tuple[str, ...]) -> tf.data.Dataset:
+        """For each row of these shards a tuple: its record, and those beside it that are read."""
+        return tf.data.Dataset.zip(
+            tuple(
+                tf.data.TFRecordDataset(tf.strings.join([f"{folder}/", shards]), self._compression)
+                for folder, _ in self._packed(names)
+            )
+        )
 
     def _in_order(self, split: str, batch_size: int, names: tuple[str, ...]) -> tf.data.Dataset:
         batches = self._blocks(self._shards(split), names, batch_size).map(self._unpack(names))
         return _finish(batches, -(-self.num_rows(split) // batch_size))
 
     def _blocks(
-        self, paths: list[str], names: tuple[str, ...], rows: int = 8192
+        self, shards: list[str], names: tuple[str, ...], rows: int = 8192
     ) -> tf.data.Dataset:
         """Decoded rows in the log's order, some at a time."""
-        records = self._records(paths).batch(rows)
+        records = self._records(shards, names).batch(rows)
         return records.map(self._decode(names), num_parallel_calls=2, deterministic=True)
 
-    def _decode(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
-        """Records `[n]` -> packed rows, and texts `{name: [n]}` beside them."""
-        packed, specs = self._packed(names), dict.fromkeys(self._texts(names), TEXT)
+    def _decode(self, names: tuple[str, ...]) -> Callable[..., Any]:
+        """Records `[n]`, of each folder -> packed rows, and texts `{name: [n]}` beside them."""
+        parts, specs = self._packed(names), dict.fromkeys(self._texts(names), TEXT)
 
-        def decode(records: Any) -> Any:
-            texts = tf.io.parse_example(records, specs) if specs else {}
-            return packed.decode(records), texts
+        def decode(*records: Any) -> Any:
+            texts = tf.io.parse_example(records[0], specs) if specs else {}
+            found = [packed.decode(r) for (_, packed), r in zip(parts, records, strict=True)]
+            return tf.concat(found, axis=1), texts
 
         return decode
 
     def _unpack(self, names: tuple[str, ...]) -> Callable[[Any, Any], Any]:
-        packed = self._packed(names)
+        parts = [packed for _, packed in self._packed(names)]
 
         def unpack(rows: Any, texts: dict[str, Any]) -> Any:
-            features, labels = packed.unpack(rows)
-            return features | texts, labels
+            found: dict[str, Any] = {}
+            for packed, columns in zip(
+                parts, tf.split(rows, [p.num_columns for p in parts], axis=1), strict=True
+            ):
+                found |= packed.unpack(columns)
+            label = found.pop(LABEL)
+            return found | texts, label
 
         return unpack
 
-    def _packed(self, names: tuple[str, ...]) -> Packed:
-        numbers = [name for name in names if self.schema[name].is_model_input]
-        lists = [feature.name for feature in self.schema if feature.is_list]
-        return Packed(self.manifest["layout"], lists, numbers)
+    def _labels(self, names: tuple[str, ...], rows: Any) -> Any:
+        """float32 `[n]` of packed rows; the dataset's own columns are the first."""
+        return self._packed(names)[0][1].column(rows, LABEL)
+
+    def _packed(self, names: tuple[str, ...]) -> list[tuple[Path, Packed]]:
+        """The directories in which numbers among these lie, and how; the dataset's own first."""
+        parts = []
+        for i, folder in enumerate(self._folders):
+            found = [name for name in names if name in folder.fields]
+            found += [] if i else [LABEL]
+            if found:
+                parts.append((folder.directory, Packed(folder.layout, folder.lists, found)))
+        return parts
 
     def _texts(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if isinstance(self.schema[name], Text)]
+        texts = [feature.name for feature in self.schema if isinstance(feature, Text)]
+        return [name for name in names if name in texts]
 
 
 def _finish(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:
@@ -309,3 +370,15 @@ def _finish(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:
     options.autotune.enabled = False
     batches = batches.prefetch(2).apply(tf.data.experimental.assert_cardinality(steps))
     return batches.with_options(options)
+
+
+def _check_shards(directory: Path, manifest: dict[str, Any], advice: str) -> None:
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            path = directory / shard["name"]
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard["bytes"]:
+                raise DataError(
+                    f"{path}: {'missing' if size is None else f'{size:,} bytes'} where the "
+                    f"manifest says {shard['bytes']:,} bytes; {advice}"
+                )

@@ -5,36 +5,36 @@ the same bytes in each. The manifest holds that layout, so a block of records is
 few operations on `uint8 [N, bytes]`, not field by field.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tfctr.data.records import constant_places
 
-LABEL = "label"
-
 
 class Packed:
-    """Some fields of records, and the label, as int32 `[N, C]`; floats by their bits.
+    """Some fields of records as int32 `[N, C]`; floats by their bits.
 
     Args:
         layout: of the manifest: `head`, the bytes before any text, as hexadecimal text, and
             `fields`: `{name: {offset, values, width}}`. `width` is the number of bytes of an
             integer; 0 stands for floats.
         lists: names of the fields that have a list a row, even of one value.
-        names: the fields to read.
+        names: the fields to read. At least one.
     """
 
-    def __init__(self, layout: dict[str, Any], lists: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(
+        self, layout: dict[str, Any], lists: Collection[str], names: Sequence[str]
+    ) -> None:
         self.names = tuple(names)
-        self.lists = frozenset(lists)
+        self.lists = lists
         self.head = bytes.fromhex(layout["head"])
         self.constant = constant_places(layout)
         self.widths: dict[int, list[int]] = {}  # bytes a value -> where the values lie
         self.columns: dict[str, tuple[int, int, int]] = {}  # field -> first column, values, width
-        chosen = {name: layout["fields"][name] for name in (*self.names, LABEL)}
-        column = 0
+        chosen = {name: layout["fields"][name] for name in self.names}
+        self.num_columns = 0  # C
         for width in sorted({field["width"] for field in chosen.values()}):
             for name, field in chosen.items():
                 if field["width"] == width:
@@ -42,8 +42,8 @@ class Packed:
                     self.widths.setdefault(width, []).extend(
                         range(field["offset"], field["offset"] + size)
                     )
-                    self.columns[name] = (column, field["values"], width)
-                    column += field["values"]
+                    self.columns[name] = (self.num_columns, field["values"], width)
+                    self.num_columns += field["values"]
 
     def decode(self, records: Any) -> Any:
         """Records `[N]` as int32 `[N, C]`."""
@@ -72,15 +72,12 @@ class Packed:
             axis=2,
         )
 
-    def unpack(self, rows: Any) -> tuple[dict[str, Any], Any]:
-        """Int32 `[B, C]` as a batch: ids int64 `[B]` or `[B, M]`, floats `[B]`, and labels."""
-        return {name: self._column(rows, name) for name in self.names}, self.labels(rows)
+    def unpack(self, rows: Any) -> dict[str, Any]:
+        """Int32 `[B, C]` as ids int64 and floats, by field: `[B]`, or `[B, M]` of lists."""
+        return {name: self.column(rows, name) for name in self.names}
 
-    def labels(self, rows: Any) -> Any:
-        """float32 `[B]`."""
-        return self._column(rows, LABEL)
-
-    def _column(self, rows: Any, name: str) -> Any:
+    def column(self, rows: Any, name: str) -> Any:
+        """One field of `unpack`."""
         first, values, width = self.columns[name]
         found = rows[:, first : first + values] if name in self.lists else rows[:, first]
         return tf.cast(found, tf.int64) if width else tf.bitcast(found, tf.float32)
