@@ -28,13 +28,14 @@ from tfctr.config import ConfigError, RetrievalConfig, data_digest, digest, load
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.records import read_columns
+from tfctr.retrieval import similar_rows
 from tfctr.retrieval.bm25 import Bm25Index, idf
+from tfctr.retrieval.similar_rows import CLICKED, NO_ROW, NOT_CLICKED, PREFIX
 from tfctr.schema import PAD_ID, Numeric, Schema
 from tfctr.schema import Sequence as TokenSequence
 
 INDEX_ROWS = 1 << 20  # of a part of the pool, which a worker holds
 TARGET_ROWS = 1 << 18  # searched for at a time
-NO_ROW, NOT_CLICKED, CLICKED = 0, 1, 2  # what `retrieved_label` may be
 NO_TIME = np.iinfo(np.int64).min
 ENDLESS = np.iinfo(np.int64).max
 
@@ -234,11 +235,11 @@ def retrieved_fields(source: Source, k: int) -> list[Field]:
     """What a row of the output holds."""
     fields = [
         Field(ROW, width=INT64_WIDTH),
-        Field("retrieved_row", k, INT64_WIDTH),
-        Field.ids("retrieved_label", CLICKED + 1, k),
+        Field(PREFIX + "row", k, INT64_WIDTH),
+        Field.ids(similar_rows.LABEL, CLICKED + 1, k),
     ]
     for feature in source.features:
-        name, length = f"retrieved_{feature.name}", feature.max_length if feature.is_list else 1
+        name, length = PREFIX + feature.name, feature.max_length if feature.is_list else 1
         if isinstance(feature, Numeric):
             fields.append(Field(name, k))
         else:
@@ -257,15 +258,15 @@ def _write_shard(
     if late.any():
         row = int(targets[ROW][late.any(axis=1)][0])
         raise AssertionError(f"{shard}: row {row} found a row that is not earlier")
-    columns = {ROW: targets[ROW], "retrieved_row": best[ROW]}
+    columns = {ROW: targets[ROW], PREFIX + "row": best[ROW]}
     labels = np.where(best[LABEL] > 0, CLICKED, NOT_CLICKED)
-    columns["retrieved_label"] = np.where(exists, labels, NO_ROW)
+    columns[similar_rows.LABEL] = np.where(exists, labels, NO_ROW)
     for feature in source.features:
         values = best[feature.name]
         there = exists.reshape(*exists.shape, *[1] * (values.ndim - 2))
         nothing = np.nan if isinstance(feature, Numeric) else PAD_ID
         values = np.where(there, values, nothing)
-        columns[f"retrieved_{feature.name}"] = values.reshape(len(values), -1)
+        columns[PREFIX + feature.name] = values.reshape(len(values), -1)
     content: Sequence[bytes | memoryview] = encode(retrieved_fields(source, config.k), columns)
     if shard.endswith(".gz"):
         content = [files.compress(content)]

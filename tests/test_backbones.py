@@ -7,10 +7,20 @@ import keras
 import numpy as np
 import pytest
 
-from tests.test_layers import INPUTS, SCHEMA
+from tests.test_layers import INPUTS as OWN
+from tests.test_layers import SCHEMA
 from tfctr import backbones
 from tfctr.optimizers import LazyAdam
 
+INPUTS = OWN | {  # and two similar rows a row: both there, one, none
+    "retrieved_label": np.array([[2, 1], [2, 0], [0, 0]]),
+    "retrieved_age": np.array([[20, np.nan], [50, np.nan], [np.nan] * 2], np.float32),
+    "retrieved_user": np.array([[3, 5], [3, 0], [0, 0]]),
+    "retrieved_price": np.array([[2.0, 3.0], [np.nan, np.nan], [np.nan] * 2], np.float32),
+    "retrieved_item": np.array([[1, 7], [8, 0], [0, 0]]),
+    "retrieved_tags": np.array([[4, 3, 0, 3, 0, 0], [4, 0, 0, 0, 0, 0], [0] * 6]),
+    "retrieved_rank": np.array([[1.0, 2.0], [3.0, np.nan], [np.nan] * 2], np.float32),
+}
 SMALL: dict[str, dict[str, Any]] = {
     "bst": {"embedding_dim": 4, "hidden_units": [8, 4], "num_blocks": 2},
     "dien": {"embedding_dim": 4, "hidden_units": [8, 4], "auxiliary_weight": 0.1},
@@ -40,6 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "gate_units": [5],
     },
     "gdcn": {"embedding_dim": 4, "hidden_units": [8, 4], "num_cross_layers": 2},
+    "rim": {"embedding_dim": 4, "hidden_units": [8, 4]},
     "masknet": {"embedding_dim": 4, "hidden_units": [8, 4], "num_blocks": 2, "block_units": 6},
 }
 

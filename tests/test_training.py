@@ -27,7 +27,8 @@ def fit(data: Dataset, folder: Path, **changes: Any) -> tuple[Any, training.Prog
         "dcn_v2", data.schema, embedding_dim=4, hidden_units=[8], dropout=0.2, num_cross_layers=1
     )
     config = Training.model_validate(CONFIG | changes)
-    progressed = training.train(model, data, config, folder, Console(quiet=True))
+    objective = training.Clicks(data, config, model.reads)
+    progressed = training.train(model, data, config, folder, Console(quiet=True), objective)
     return model, progressed
 
 
@@ -45,7 +46,7 @@ def test_the_model_is_left_with_the_weights_of_the_best_epoch(
 ) -> None:
     model, progressed = fit(data, tmp_path, epochs=4)
     aucs = [epoch["valid_auc"] for epoch in progressed.history]
-    assert progressed.best_auc == max(aucs)
+    assert progressed.best_score == max(aucs)
     assert progressed.best_epoch == int(np.argmax(aucs))
     labels = data.columns("valid", ["label"])["label"]
     found = metrics.auc(labels, model.predict(data.valid(1000), verbose=0))
@@ -163,7 +164,7 @@ def test_a_model_trained_in_mixed_precision_is_saved_in_full(
         model, progressed = fit(data, tmp_path, in_memory=True)
         assert model.deep.stack[0].compute_dtype == precision.removeprefix("mixed_")
         assert model.fields.table.dtype == "float32"
-    assert progressed.best_auc > 0.6
+    assert progressed.best_score > 0.6
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.deep.stack[0].compute_dtype == "float32"

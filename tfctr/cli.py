@@ -58,8 +58,13 @@ def run_all(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None
         run.prepare(beam)
         run.train()
         metrics_path = run.evaluate()
+        if run.config.similar is not None:  # a teacher: there is no serving it
+            _print_metrics(metrics_path)
+            console.print(f"metrics: {metrics_path}", soft_wrap=True)
+            return
         version = run.export()
         from tfctr.data.dataset import Dataset
+        from tfctr.frameworks.create import select
         from tfctr.showcase import best_auc, show_request
 
         _print_metrics(metrics_path)
@@ -68,7 +73,7 @@ def run_all(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None
         data = Dataset.open(run.data_folder)
         if (best := best_auc(run.config.data, data)) is not None:
             console.print(f"best reachable test AUC, by the true probabilities: {best:.4f}")
-        schema = run.model_schema(data)
+        schema = select(run.config, data.schema)
         show_request(run.config.data, data, schema, run.export_folder, console)
 
 

@@ -33,6 +33,7 @@ from tfctr.schema import (
 
 Model = TypeVar("Model", bound=BaseModel)
 HOME_VARIABLE = "TFCTR_DATA_HOME"
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
 class ConfigError(ValueError):
@@ -119,7 +120,7 @@ class Split(Strict):
 class DataConfig(Strict):
     """From raw logs to a dataset directory."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: FolderName
     source: Source
     label: Label
     time: Time
@@ -268,26 +269,10 @@ class Export(Strict):
     directory: str = "saved_models"
 
 
-class RunConfig(Strict):
-    """One run: `tfctr run FILE`."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    data: DataConfig
-    model: BackboneConfig
-    training: Training = Training()
-    export: Export = Export()
-
-    @model_validator(mode="after")
-    def _folders_differ(self) -> "RunConfig":
-        if self.name == self.data.name:
-            raise ValueError(f"name: {self.name!r} is the data's name too; they share a folder")
-        return self
-
-
 class RetrievalConfig(Strict):
     """Similar earlier rows for every row of a dataset: `tfctr retrieve FILE`."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: FolderName
     data: DataConfig
     fields: tuple[str, ...] = Field(min_length=1)  # in which rows are compared
     k: int = Field(10, ge=1)  # rows found for each
@@ -295,8 +280,7 @@ class RetrievalConfig(Strict):
 
     @model_validator(mode="after")
     def _fields_can_be_compared(self) -> "RetrievalConfig":
-        if self.name == self.data.name:
-            raise ValueError(f"name: {self.name!r} is the data's name too; they share a folder")
+        _check_names(self.name, data=self.data)
         known = {
             feature.name: feature
             for feature in self.data.feature_schema
@@ -313,6 +297,80 @@ class RetrievalConfig(Strict):
         return self
 
 
+class KnowledgeConfig(Strict):
+    """ROK's knowledge base: what a teacher makes of similar rows, from the row alone."""
+
+    name: FolderName
+    teacher: "RunConfig"
+    embedding_dim: int = Field(16, ge=1)
+    hidden_units: tuple[int, ...] = (256, 256)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    imitation: float = Field(1.0, ge=0)  # weight of the teacher's hints in the loss
+    contrastive: float = Field(0.1, ge=0)  # weight of telling rows apart with some fields hidden
+    mask_rate: float = Field(0.2, gt=0, lt=1)  # share of the fields hidden
+    temperature: float = Field(0.2, gt=0)
+    training: Training = Training()
+
+    @property
+    def data(self) -> DataConfig:
+        return self.teacher.data
+
+    @property
+    def is_pretrained(self) -> bool:
+        return bool(self.imitation or self.contrastive)
+
+    @model_validator(mode="after")
+    def _has_a_teacher(self) -> "KnowledgeConfig":
+        if self.teacher.similar is None:
+            raise ValueError(
+                f"teacher: {self.teacher.name} is no teacher; a run with the key 'similar' is"
+            )
+        _check_names(self.name, data=self.data, similar=self.teacher.similar, teacher=self.teacher)
+        return self
+
+
+class Rok(Strict):
+    """A student that carries a knowledge base (ROK, arXiv:2404.18304)."""
+
+    name: Literal["rok"]
+    knowledge: KnowledgeConfig
+    use: tuple[Literal["instance", "feature"], ...] = Field(("instance", "feature"), min_length=1)
+    tuned: bool = False  # the knowledge base is trained on, with the rest
+
+
+class RunConfig(Strict):
+    """One run: `tfctr run FILE`."""
+
+    name: FolderName
+    data: DataConfig
+    similar: RetrievalConfig | None = None  # rows that the model reads beside each row
+    framework: Rok | None = None  # around the model
+    model: BackboneConfig
+    training: Training = Training()
+    export: Export = Export()
+
+    @model_validator(mode="after")
+    def _folders_differ(self) -> "RunConfig":
+        knowledge = self.framework and self.framework.knowledge
+        for key, other in (("similar", self.similar), ("framework.knowledge", knowledge)):
+            if other and other.data != self.data:
+                raise ValueError(
+                    f"data: {self.data.name!r} is not the data of {key}, {other.data.name!r}"
+                )
+        _check_names(self.name, data=self.data, similar=self.similar, knowledge=knowledge)
+        return self
+
+
+KnowledgeConfig.model_rebuild()
+
+
+def _check_names(name: str, **others: Any) -> None:
+    """Each has a folder of its own."""
+    for what, other in others.items():
+        if other is not None and other.name == name:
+            raise ValueError(f"name: {name!r} is the {what}'s name too; they share a folder")
+
+
 def load_retrieval(path: str | Path) -> RetrievalConfig:
     """A retrieval config; its `data` is a mapping or the path of a data config beside it."""
     path = Path(path)
@@ -323,15 +381,39 @@ def load_data(path: str | Path) -> DataConfig:
     """A data config: the file's own content, or the `data` of a run config."""
     path = Path(path)
     content = read_yaml(path)
-    if "data" in content and "model" in content:
+    if "model" in content:
         return load_run(path).data
     return validate(path, DataConfig, content | {"directory": str(path.parent)})
 
 
-def load_run(path: str | Path) -> RunConfig:
-    """A run config; its `data` may be a mapping or the path of a data config beside it."""
+def load_knowledge(path: str | Path) -> KnowledgeConfig:
+    """The config of a knowledge base; its `teacher` is the path of a run config beside it."""
     path = Path(path)
-    return validate(path, RunConfig, _with_data(path))
+    content = read_yaml(path)
+    if isinstance(content.get("teacher"), str):
+        content["teacher"] = load_run(path.parent / content["teacher"])
+    return validate(path, KnowledgeConfig, content)
+
+
+def load_run(path: str | Path) -> RunConfig:
+    """A run config. What it is made from (`data`, `similar`, `framework.knowledge`) may be the path
+    of another config beside it; `data` is theirs if not given."""
+    path = Path(path)
+    return validate(path, RunConfig, read_run(path))
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The content of a run config, with the configs that it names in their places."""
+    content = _with_data(path)
+    similar, framework = content.get("similar"), content.get("framework")
+    if isinstance(similar, str):
+        content["similar"] = load_retrieval(path.parent / similar)
+        content.setdefault("data", content["similar"].data)
+    if isinstance(framework, dict) and isinstance(framework.get("knowledge"), str):
+        knowledge = load_knowledge(path.parent / framework["knowledge"])
+        content["framework"] = framework | {"knowledge": knowledge}
+        content.setdefault("data", knowledge.data)
+    return content
 
 
 def _with_data(path: Path) -> dict[str, Any]:

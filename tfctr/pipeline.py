@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from tfctr.config import DataConfig, RetrievalConfig, RunConfig, data_digest, digest
+from tfctr.config import (
+    ConfigError,
+    DataConfig,
+    KnowledgeConfig,
+    RetrievalConfig,
+    RunConfig,
+    Training,
+    data_digest,
+    digest,
+)
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
-from tfctr.schema import Schema
 
 DEFAULT_WORK = Path("work")
 
@@ -36,69 +44,65 @@ class Run:
         self, config: RunConfig, work: Path = DEFAULT_WORK, console: Console | None = None
     ) -> None:
         self.config = config
+        self.work = work
         self.folder = work / config.name
         self.data_folder = work / config.data.name
         self.export_folder = Path(config.export.directory) / config.name
         self.console = console or Console()
 
     def prepare(self, beam_args: list[str] | None = None) -> dict[str, Any]:
-        return prepare(self.config.data, self.data_folder, beam_args, self.console)
+        """The dataset's manifest; the similar rows that the model or its teacher reads are there
+        too."""
+        manifest = prepare(self.config.data, self.data_folder, beam_args, self.console)
+        if self.config.similar:
+            retrieve(self.config.similar, self.work, beam_args, self.console)
+        if self.knowledge:
+            self.knowledge.teacher.prepare(beam_args)
+        return manifest
+
+    @property
+    def knowledge(self) -> "KnowledgeRun | None":
+        """What makes the knowledge base that the model carries."""
+        framework = self.config.framework
+        return KnowledgeRun(framework.knowledge, self.work, self.console) if framework else None
+
+    def open_data(self) -> Any:
+        """The dataset, with the similar rows beside it if the model reads them."""
+        from tfctr.data.dataset import Dataset
+
+        if self.config.similar is None:
+            return Dataset.open(self.data_folder)
+        folder = self.work / self.config.similar.name
+        found = read_manifest(folder / "manifest.json")
+        if found is None or found["config_digest"] != digest(self.config.similar):
+            raise DataError(f"{folder}: no similar rows as configured; run `tfctr prepare`")
+        return Dataset.open(self.data_folder, [folder])
 
     def train(self) -> Path:
         """The trained model's path: `model.keras`, with the best weights."""
-        path, manifest_path = self.folder / "model.keras", self.folder / "train.json"
-        key = self._train_key()
-        if self._is_done("train", manifest_path, key, path):
+        path, key = self.folder / "model.keras", self._train_key()
+        if self._is_done("train", self.folder / "train.json", key, path):
             return path
         import keras
 
-        from tfctr import backbones, distribution
-        from tfctr.data.dataset import Dataset
-        from tfctr.training import clean_up, train
+        from tfctr.frameworks.create import create_model
 
-        data = Dataset.open(self.data_folder)
-        config = self.config
-        strategy = distribution.open_strategy(config.training.strategy)
-        keras.utils.set_random_seed(config.training.seed)
-        with strategy.scope(), _precision(config.training.precision):
-            model = backbones.create(
-                config.model.backbone, self.model_schema(data), **config.model.arguments
-            )
+        data = self.open_data()
+        knowledge = self.knowledge
+        known = None
+        if knowledge and knowledge.config.is_pretrained:
+            known = keras.models.load_model(knowledge.train())
+
+        def make() -> Any:
+            model = create_model(self.config, data.schema)
             model.build()
-        writes = distribution.is_chief(strategy)
-        checkpoint_key = self.folder / "checkpoint.key"
-        if writes:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not checkpoint_key.is_file() or checkpoint_key.read_text() != key:
-                clean_up(self.folder)  # of another config
-            checkpoint_key.write_text(key)
-            manifest_path.unlink(missing_ok=True)
-        self.console.print(f"[bold]train[/] {config.model.backbone} -> {path}")
-        distribution.wait(strategy)
-        progressed = train(model, data, config.training, self.folder, self.console)
-        if writes:
-            temporary = self.folder / "model.part.keras"
-            model.save(temporary, include_optimizer=False)
-            temporary.rename(path)
-            write_manifest(
-                {
-                    "key": key,
-                    "model": config.model.model_dump(mode="json"),
-                    "training": config.training.model_dump(mode="json"),
-                    "rows": {split: data.num_rows(split) for split in ("train", "valid")},
-                    "parameters": model.count_params(),
-                    "best_epoch": progressed.best_epoch + 1,
-                    "best_valid_auc": progressed.best_auc,
-                    "epochs": progressed.history,
-                    "versions": _versions(),
-                },
-                str(manifest_path),
-            )
-        distribution.wait(strategy)  # all have read the best weights
-        if writes:
-            clean_up(self.folder)
-            checkpoint_key.unlink()
-        return path
+            if known:
+                model.knowledge.set_weights(known.get_weights())
+            return model
+
+        self.console.print(f"[bold]train[/] {self.config.model.backbone} -> {path}")
+        about = {"model": self.config.model.model_dump(mode="json")}
+        return _train(make, data, self.config.training, path, key, about, self.console)
 
     def evaluate(self) -> Path:
         """The path of `metrics.json`: `{"valid": {...}, "test": {...}}`, what has rows of them."""
@@ -106,10 +110,8 @@ class Run:
         key = digest([self._train_key(), "evaluate"])
         if self._is_done("evaluate", manifest_path, key, path):
             return path
-        from tfctr.data.dataset import Dataset
-
         self.console.print(f"[bold]evaluate[/] -> {path}")
-        data, model = Dataset.open(self.data_folder), self.load_model()
+        data, model = self.open_data(), self.load_model()
         manifest_path.unlink(missing_ok=True)
         splits = [split for split in ("valid", "test") if data.num_rows(split)]
         found = {split: evaluate(model, data, split, self.console) for split in splits}
@@ -121,7 +123,16 @@ class Run:
         return path
 
     def export(self) -> Path:
-        """The path of the SavedModel's version."""
+        """The path of the SavedModel's version.
+
+        Raises:
+            ConfigError: the model reads similar rows, which a server does not have.
+        """
+        if self.config.similar is not None:
+            raise ConfigError(
+                f"{self.config.name}: reads similar rows, which a server does not have; it can be "
+                "the teacher of a run with framework: {name: rok, ...}, and that can be exported"
+            )
         manifest_path = self.folder / "export.json"
         key = digest([self._train_key(), str(self.export_folder)])
         found = read_manifest(manifest_path) or {}
@@ -141,11 +152,6 @@ class Run:
         )
         return version
 
-    def model_schema(self, data: Any) -> Schema:
-        """The features that the model reads."""
-        names = self.config.model.features
-        return data.schema.select(names) if names else data.schema
-
     def load_model(self) -> Any:
         path = self.folder / "model.keras"
         if not path.is_file():
@@ -156,7 +162,7 @@ class Run:
             )
         import keras
 
-        import tfctr.backbones  # registers the classes  # noqa: F401
+        import tfctr.frameworks.create  # registers the classes  # noqa: F401
 
         return keras.models.load_model(path)
 
@@ -168,21 +174,160 @@ class Run:
             raise DataError(
                 f"{self.data_folder}: prepared with another config; run `tfctr prepare` again"
             )
-        return digest(
-            [
-                manifest["config_digest"],
-                manifest["inputs"],
-                self.config.model.model_dump(mode="json"),
-                self.config.training.model_dump(mode="json"),
-            ]
-        )
+        made_from = [
+            manifest["config_digest"],
+            manifest["inputs"],
+            self.config.model.model_dump(mode="json"),
+            self.config.training.model_dump(mode="json"),
+        ]
+        if self.config.similar:
+            made_from.append(digest(self.config.similar))
+        if self.config.framework and self.knowledge:
+            around = self.config.framework.model_dump(mode="json", exclude={"knowledge"})
+            made_from += [around, self.knowledge.key()]
+        return digest(made_from)
 
     def _is_done(self, stage: str, manifest_path: Path, key: str, artefact: Path) -> bool:
-        manifest = read_manifest(manifest_path)
-        done = manifest is not None and manifest.get("key") == key and artefact.exists()
+        done = _is_done(manifest_path, key, artefact)
         if done:
             self.console.print(f"[bold]{stage}[/] is done: {artefact}")
         return done
+
+
+class KnowledgeRun:
+    """What makes ROK's knowledge base: a teacher, its hints of all rows, and the imitation of them.
+
+    In `folder`, `<work>/<its name>`, lies `knowledge.keras`; the hints lie in the teacher's folder.
+    """
+
+    def __init__(self, config: KnowledgeConfig, work: Path, console: Console) -> None:
+        self.config = config
+        self.console = console
+        self.folder = work / config.name
+        self.teacher = Run(config.teacher, work, console)
+
+    def key(self) -> str:
+        """Of all that the knowledge base is made from."""
+        own = self.config.model_dump(mode="json", exclude={"name", "teacher"})
+        return digest([own, self.teacher._train_key()])
+
+    def hints(self) -> Path:
+        """The directory of the teacher's hints, written if they are not there."""
+        folder = self.teacher.folder / "hints"
+        key = self.teacher._train_key()
+        if (read_manifest(folder / "manifest.json") or {}).get("key") == key:
+            return folder
+        from beam_pipelines.hints import write_hints
+
+        model = self.teacher.train()
+        assert self.config.teacher.similar is not None
+        similar = self.teacher.work / self.config.teacher.similar.name
+        self.console.print(f"[bold]hints[/] {self.config.teacher.name} -> {folder}")
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        write_hints(str(model), str(self.teacher.data_folder), str(similar), str(folder), key)
+        return folder
+
+    def train(self) -> Path:
+        """The path of `knowledge.keras`."""
+        path, key = self.folder / "knowledge.keras", self.key()
+        if _is_done(self.folder / "train.json", key, path):
+            self.console.print(f"[bold]imitate[/] is done: {path}")
+            return path
+        from tfctr.data.dataset import Dataset
+        from tfctr.frameworks.create import create_knowledge
+        from tfctr.frameworks.rok import Imitating, Imitation
+
+        config, hints = self.config, self.hints()
+        data = Dataset.open(self.teacher.data_folder, [hints])
+        described = read_manifest(hints / "manifest.json") or {}
+
+        def make() -> Any:
+            return Imitation(
+                create_knowledge(config, data.schema),
+                described["mean"],
+                described["std"],
+                config.imitation,
+                config.contrastive,
+                config.mask_rate,
+                config.temperature,
+            )
+
+        self.console.print(f"[bold]imitate[/] {config.teacher.name} -> {path}")
+        return _train(
+            make,
+            data,
+            config.training,
+            path,
+            key,
+            {"knowledge": config.model_dump(mode="json", exclude={"teacher", "training"})},
+            self.console,
+            objective=lambda model: Imitating(data, model.reads),
+            saved=lambda model: model.knowledge,
+        )
+
+
+def _is_done(manifest_path: Path, key: str, artefact: Path) -> bool:
+    manifest = read_manifest(manifest_path)
+    return manifest is not None and manifest.get("key") == key and artefact.exists()
+
+
+def _train(
+    make: Callable[[], Any],
+    data: Any,
+    config: Training,
+    path: Path,
+    key: str,
+    about: dict[str, Any],
+    console: Console,
+    objective: Callable[[Any], Any] | None = None,
+    saved: Callable[[Any], Any] = lambda model: model,
+) -> Path:
+    """Trains a model and puts it, or a part of it, at `path`, and `train.json` beside it."""
+    import keras
+
+    from tfctr import distribution
+    from tfctr.training import Clicks, clean_up, train
+
+    folder = path.parent
+    strategy = distribution.open_strategy(config.strategy)
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope(), _precision(config.precision):
+        model = make()
+        model.build()
+    writes = distribution.is_chief(strategy)
+    checkpoint_key, manifest_path = folder / "checkpoint.key", folder / "train.json"
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not checkpoint_key.is_file() or checkpoint_key.read_text() != key:
+            clean_up(folder)  # of another config
+        checkpoint_key.write_text(key)
+        manifest_path.unlink(missing_ok=True)
+    distribution.wait(strategy)
+    purpose = objective(model) if objective else Clicks(data, config, model.reads)
+    progressed = train(model, data, config, folder, console, purpose)
+    if writes:
+        temporary = path.with_suffix(".part.keras")
+        saved(model).save(temporary, include_optimizer=False)
+        temporary.rename(path)
+        write_manifest(
+            {
+                "key": key,
+                **about,
+                "training": config.model_dump(mode="json"),
+                "rows": {split: data.num_rows(split) for split in ("train", "valid")},
+                "parameters": model.count_params(),
+                "best_epoch": progressed.best_epoch + 1,
+                f"best_{purpose.chosen_by}": progressed.best_score,
+                "epochs": progressed.history,
+                "versions": _versions(),
+            },
+            str(manifest_path),
+        )
+    distribution.wait(strategy)  # all have read the best weights
+    if writes:
+        clean_up(folder)
+        checkpoint_key.unlink()
+    return path
 
 
 def prepare(
@@ -291,8 +436,7 @@ def evaluate(model: Any, data: Any, split: str, console: Console) -> dict[str, A
     names = ["label", *keys.values()] + (["user_key"] if config["user"] else [])
     columns = data.columns(split, names)
     segments = {name: columns[feature] == OOV_ID for name, feature in keys.items()}
-    read = [feature.name for feature in model.schema.inputs]
-    batches = getattr(data, split)(EVALUATION_BATCH, features=read)
+    batches = getattr(data, split)(EVALUATION_BATCH, features=model.reads)
     logits = predict(model, batches, split, console)
     return metrics.evaluate(
         columns["label"], logits, users=columns.get("user_key"), segments=segments

@@ -1,13 +1,13 @@
-"""Training of a backbone: epochs, exact validation AUC, the best weights, resume after a kill."""
+"""Training: epochs, a measure of the validation rows, the best weights, resume after a kill."""
 
 import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import keras
 import numpy as np
@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfctr import distribution, metrics
-from tfctr.backbones import Backbone
+from tfctr.click_model import ClickModel
 from tfctr.config import ConfigError, Cosine, Exponential, Linear, Optimizer, Plateau, Training
 from tfctr.data import files
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.losses import LogLoss
 from tfctr.optimizers import LazyAdagrad, LazyAdam
+from tfctr.schema_model import SchemaModel
 
 EVALUATION_BATCH = 8192
 
@@ -34,7 +35,7 @@ class Progressed:
     epoch: int = 0
     step: int = 0  # of the epoch
     best_epoch: int = -1
-    best_auc: float = float("-inf")
+    best_score: float = float("-inf")
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -81,19 +82,79 @@ def _learning_rate(config: Optimizer, steps_per_epoch: int, epochs: int) -> Any:
     return rate
 
 
+class Objective(Protocol):
+    """What a training is for: its loss, and the measure that its best epoch is chosen by."""
+
+    chosen_by: ClassVar[str]  # of the measures; the greater, the better
+    title: ClassVar[str]  # of that one, for people
+
+    def compile(self, model: Any, optimizer: Any) -> None: ...
+
+    def measure(self, model: Any, console: Console) -> dict[str, float]:
+        """Measures of the validation rows, by name."""
+
+    def finish(self, model: Any) -> None:
+        """What is still to be done to the best weights."""
+
+
+class Clicks:
+    """Log loss; the best epoch is that of the greatest exact validation AUC.
+
+    Clicks that weighed more (`positive_weight`) and negatives left out (`keep_negatives`) shift the
+    logits that a model learns by a constant. It is taken out of the bias at the end, so that
+    predictions are calibrated to the rows as they were (He et al., 2014, section 6.3).
+
+    Raises:
+        DataError: the validation rows are all of one label; from `measure`, the training diverged.
+    """
+
+    chosen_by: ClassVar[str] = "valid_auc"
+    title: ClassVar[str] = "validation AUC"
+
+    def __init__(self, data: Dataset, config: Training, reads: Sequence[str]) -> None:
+        self.loss = LogLoss(config.positive_weight)
+        self.shift = math.log(config.keep_negatives) - math.log(config.positive_weight)
+        self.batches = data.valid(EVALUATION_BATCH, features=reads)
+        self.labels = data.columns("valid", ["label"])["label"]
+        if self.labels.min() == self.labels.max():
+            raise DataError(
+                f"{data.directory}: all {len(self.labels):,} validation rows have the label "
+                f"{self.labels[0]:g}, so there is no AUC to choose an epoch by; widen split.valid"
+            )
+
+    def compile(self, model: ClickModel, optimizer: Any) -> None:
+        model.compile(optimizer, loss=self.loss)
+
+    def measure(self, model: ClickModel, console: Console) -> dict[str, float]:
+        logits = predict(model, self.batches, "validation", console) + self.shift
+        if not np.isfinite(logits).all():
+            raise DataError(
+                "the model's logits are no longer finite; lower training.optimizer.learning_rate"
+            )
+        return {
+            "valid_auc": metrics.auc(self.labels, logits),
+            "valid_log_loss": metrics.log_loss(self.labels, logits),
+        }
+
+    def finish(self, model: ClickModel) -> None:
+        if self.shift:
+            model.head.bias.assign_add([self.shift])
+
+
 def train(
-    model: Backbone, data: Dataset, config: Training, folder: Path, console: Console
+    model: SchemaModel,
+    data: Dataset,
+    config: Training,
+    folder: Path,
+    console: Console,
+    objective: Objective,
 ) -> Progressed:
-    """Trains `model` in place and leaves it with the weights of the best validation AUC.
+    """Trains `model` in place and leaves it with the weights of the best epoch.
 
     A checkpoint in `folder` is gone on from; one is written every `checkpoint_steps` steps and
     after each epoch, and the result is the same as without the interruption. A model made in the
     scope of a `tf.distribute` strategy is trained by all its replicas; then `folder` must be one
     that all workers see, and only the first writes there.
-
-    Clicks that weighed more (`positive_weight`) and negatives left out (`keep_negatives`) shift the
-    logits that a model learns by a constant. It is taken out of the bias at the end, so that
-    predictions are calibrated to the rows as they were (He et al., 2014, section 6.3).
 
     Args:
         model: not compiled yet; compiled here.
@@ -101,38 +162,27 @@ def train(
         config: how.
         folder: of the run; holds `checkpoint.npz` and `best.npz` meanwhile.
         console: for progress.
+        objective: what for, e.g. `Clicks`.
 
     Returns:
-        The history: one dict an epoch with `loss`, `valid_auc`, `valid_log_loss`,
-        `learning_rate`, `seconds`.
+        The history: one dict an epoch with `loss`, the objective's measures (`valid_auc` and
+        `valid_log_loss` of clicks), `learning_rate`, `seconds`.
 
     Raises:
-        DataError: the validation rows are all of one label; the training diverged.
+        DataError: the rows do not fit the objective; the training diverged.
     """
     strategy = model.distribute_strategy
-    names = [feature.name for feature in model.schema.inputs]
-    reader = _Reader(data, config, names, strategy)
+    reader = _Reader(data, config, model.reads, strategy)
     with strategy.scope():
         model.build()
-        model.compile(
-            make_optimizer(config.optimizer, reader.steps, config.epochs),
-            loss=LogLoss(config.positive_weight),
-        )
+        objective.compile(model, make_optimizer(config.optimizer, reader.steps, config.epochs))
         model.optimizer.build(model.trainable_variables)
     checkpoint, best = folder / "checkpoint.npz", folder / "best.npz"
     progressed = _restore(model, checkpoint) or Progressed()
     if progressed.epoch or progressed.step:
         console.print(f"goes on from epoch {progressed.epoch + 1}, step {progressed.step}")
-    valid = data.valid(EVALUATION_BATCH, features=names)
-    valid_labels = data.columns("valid", ["label"])["label"]
-    if valid_labels.min() == valid_labels.max():
-        raise DataError(
-            f"{data.directory}: all {len(valid_labels):,} validation rows have the label "
-            f"{valid_labels[0]:g}, so there is no AUC to choose an epoch by; widen split.valid"
-        )
     writes = distribution.is_chief(strategy)
     board = _open_board(folder / "tensorboard") if config.tensorboard and writes else None
-    shift = math.log(config.keep_negatives) - math.log(config.positive_weight)
     while progressed.epoch < config.epochs:
         epoch = progressed.epoch
         if epoch - progressed.best_epoch > config.patience and progressed.best_epoch >= 0:
@@ -157,24 +207,22 @@ def train(
                 callbacks=[watcher],
             )
         seconds = time.perf_counter() - start
-        logits = predict(model, valid, "validation", console) + shift
-        if not np.isfinite(logits).all():
-            raise DataError(
-                f"epoch {epoch + 1}: the model's logits are no longer finite; lower "
-                "training.optimizer.learning_rate"
-            )
-        auc = distribution.agreed(strategy, metrics.auc(valid_labels, logits))
+        try:
+            measures = objective.measure(model, console)
+        except DataError as error:
+            raise DataError(f"epoch {epoch + 1}: {error}") from None
+        score = distribution.agreed(strategy, measures[objective.chosen_by])
         progressed.history.append(
             {
                 "loss": float(history.history["loss"][0]),
-                "valid_auc": auc,
-                "valid_log_loss": metrics.log_loss(valid_labels, logits),
+                **measures,
+                objective.chosen_by: score,
                 "learning_rate": rate,
                 "seconds": round(time.perf_counter() - start, 3),
             }
         )
-        if auc > progressed.best_auc:
-            progressed.best_epoch, progressed.best_auc = epoch, auc
+        if score > progressed.best_score:
+            progressed.best_epoch, progressed.best_score = epoch, score
             if writes:
                 _write_arrays(best, dict(_arrays(model.variables)))
         elif isinstance(config.optimizer.schedule, Plateau):
@@ -186,21 +234,22 @@ def train(
         if board:
             _write_scalars(board, int(model.optimizer.iterations), last)
         console.print(
-            f"epoch {epoch + 1}: loss {last['loss']:.4f}, validation AUC {auc:.4f}"
+            f"epoch {epoch + 1}: loss {last['loss']:.4f}, {objective.title} {score:.4f}"
             f"{' (best)' if progressed.best_epoch == epoch else ''}, "
             f"{steps * config.batch_size / seconds:,.0f} examples/s"
         )
     distribution.wait(strategy)  # for the best weights to be written
     _assign(model.variables, np.load(best))
-    if shift:
-        model.head.bias.assign_add([shift])
+    objective.finish(model)
     return progressed
 
 
 class _Reader:
     """The batches of an epoch, from where a checkpoint left it."""
 
-    def __init__(self, data: Dataset, config: Training, names: list[str], strategy: Any) -> None:
+    def __init__(
+        self, data: Dataset, config: Training, names: Sequence[str], strategy: Any
+    ) -> None:
         self.data = data
         self.config = config
         self.names = names
@@ -231,7 +280,7 @@ class _Reader:
         return int(rows.cardinality()) // self.part.replicas
 
 
-def predict(model: Backbone, batches: Any, what: str, console: Console) -> np.ndarray:
+def predict(model: SchemaModel, batches: Any, what: str, console: Console) -> np.ndarray:
     """Logits `[N]` of batches whose number is known, with a progress bar."""
     steps = int(batches.cardinality())
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -310,7 +359,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _rate(model: Backbone) -> float:
+def _rate(model: SchemaModel) -> float:
     return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
 
 
@@ -343,7 +392,7 @@ def _assign(variables: list[Any], arrays: Any) -> None:
         variable.assign(arrays[str(i)])
 
 
-def _save(model: Backbone, progressed: Progressed, path: Path) -> None:
+def _save(model: SchemaModel, progressed: Progressed, path: Path) -> None:
     arrays = dict(_arrays([*model.variables, *model.optimizer.variables]))
     state = np.frombuffer(json.dumps(asdict(progressed)).encode(), np.uint8)
     _write_arrays(path, arrays | {"state": state})
@@ -355,7 +404,7 @@ def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
     files.write(str(path), content.getbuffer())
 
 
-def _restore(model: Backbone, path: Path) -> Progressed | None:
+def _restore(model: SchemaModel, path: Path) -> Progressed | None:
     """Takes the variables of a checkpoint, if there is one that fits."""
     if not path.is_file():
         return None

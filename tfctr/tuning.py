@@ -31,12 +31,13 @@ from tfctr.config import (
     data_digest,
     digest,
     load_run,
+    read_run,
     read_yaml,
     validate,
 )
 from tfctr.data import files
 from tfctr.data.manifest import DataError, read_manifest, write_manifest
-from tfctr.pipeline import DEFAULT_WORK, Run, prepare
+from tfctr.pipeline import DEFAULT_WORK, Run
 from tfctr.schema import TOKEN_KINDS, Numeric, Schema, Strict
 
 try:
@@ -193,7 +194,7 @@ def load_tune(path: str | Path) -> tuple[TuneConfig, RunConfig]:
             f"{run_path}: training.strategy: found 'multi_worker'; a search runs on one machine: "
             "one_device or mirrored"
         )
-    content = read_yaml(run_path) | {"data": base.data}
+    content = read_run(run_path)
     try:
         _try_model(base)
     except (ValueError, TypeError, KeyError) as error:
@@ -238,11 +239,13 @@ def tune(
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of model after model
     config, base = load_tune(path)
     run_path = path.parent / config.run
-    content = read_yaml(run_path) | {"data": base.data}
+    content = read_run(run_path)
     folder = work / f"{base.name}-tune"
-    manifest = prepare(base.data, work / base.data.name, console=console)
+    manifest = Run(base, work, console).prepare()
+    parts = {"model", "training"}
+    parts |= {part for part in ("similar", "framework") if getattr(base, part) is not None}
     key = {
-        "run": digest(base.model_dump(include={"model", "training"}, mode="json")),
+        "run": digest(base.model_dump(include=parts, mode="json")),
         "data": data_digest(manifest),
         "seeds": digest(list(config.seeds)),
         "space": digest({name: found.model_dump() for name, found in config.space.items()}),
@@ -280,7 +283,7 @@ def tune(
         raise DataError(f"{folder}: all {len(done)} trials failed; the first: {done[0].failed}")
     changed = _changed(content, {} if best.trial == 0 else best.values, config.seeds[0])
     changed["name"] = f"{base.name}-best"
-    changed["data"] = os.path.relpath(run_path.resolve(), folder.resolve())
+    changed |= _references(run_path, folder)
     comment = f"# trial {best.trial} of {path.name}: validation AUC {best.valid_auc:.4f}\n"
     best_path = folder / "best.yaml"
     text = yaml.safe_dump(changed, sort_keys=False, default_flow_style=None)
@@ -333,6 +336,23 @@ def _changed(content: dict[str, Any], values: dict[str, Any], seed: int = 1) -> 
     return changed
 
 
+def _references(run_path: Path, folder: Path) -> dict[str, Any]:
+    """What a run config names, as a config in `folder` has to name it."""
+
+    def seen_from_there(path: Path) -> str:
+        return os.path.relpath(path.resolve(), folder.resolve())
+
+    content = read_yaml(run_path)
+    found: dict[str, Any] = {"data": seen_from_there(run_path)}
+    if isinstance(content.get("similar"), str):
+        found["similar"] = seen_from_there(run_path.parent / content["similar"])
+    framework = content.get("framework")
+    if framework and isinstance(framework["knowledge"], str):
+        knowledge = seen_from_there(run_path.parent / framework["knowledge"])
+        found["framework"] = framework | {"knowledge": knowledge}
+    return found
+
+
 def _covering(config: TuneConfig) -> Iterator[dict[str, Any]]:
     """Values in which each key's choices, or both its ends, occur, the other keys at their first.
 
@@ -351,13 +371,10 @@ def _try_model(config: RunConfig) -> None:
 
 
 def _model(config: RunConfig) -> Any:
-    """The backbone of a run, its vocabularies without tokens: it needs no data."""
-    from tfctr import backbones
+    """The model of a run, its vocabularies without tokens: it needs no data."""
+    from tfctr.frameworks.create import create_model
 
-    names = config.model.features
-    schema = config.data.feature_schema
-    schema = _stand_in(schema.select(names) if names else schema)
-    return backbones.create(config.model.backbone, schema, **config.model.arguments)
+    return create_model(config, _stand_in(config.data.feature_schema))
 
 
 def _stand_in(schema: Schema) -> Schema:

@@ -15,6 +15,7 @@ from tfctr.backbones.gdcn import GDCN
 from tfctr.backbones.lr import LR
 from tfctr.backbones.masknet import MaskNet
 from tfctr.backbones.pnn import PNN
+from tfctr.backbones.rim import RIM
 from tfctr.backbones.wide_deep import WideDeep
 from tfctr.backbones.xdeepfm import XDeepFM
 
@@ -27,6 +28,7 @@ __all__ = [
     "GDCN",
     "LR",
     "PNN",
+    "RIM",
     "AutoInt",
     "Backbone",
     "DCNv2",

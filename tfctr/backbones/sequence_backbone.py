@@ -22,7 +22,7 @@ class SequenceBackbone(Backbone):
     `represent` takes any number of fields `[B, F', D]` and gives `[B, hidden_units[-1]]`.
     """
 
-    embeds_fields_apart: ClassVar[bool] = False  # the candidate looks at the history
+    embeds_fields_apart: bool = False  # the candidate looks at the history
     oldest_first: ClassVar[bool] = False  # else the latest event is at index 0
 
     def __init__(

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfctr.backbones import Backbone
+from tfctr.click_model import ClickModel
 from tfctr.schema import TOKEN_KINDS
 from tfctr.serving.model_directory import publish
 from tfctr.serving.raw_features import RawFeatures, raw_spec
@@ -15,7 +15,7 @@ from tfctr.serving.warmup import write_warmup
 CLASSES = ("0", "1")  # labels of `classify`, in the order of its scores
 
 
-def export(model: Backbone, data: Any, directory: str | Path) -> Path:
+def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
     """Writes the next version of a served model, `directory/<version>/`; it appears at once.
 
     `docs/serving.md` lists its signatures. Beside the SavedModel lie `assets.extra/schema.json`
@@ -31,8 +31,13 @@ def export(model: Backbone, data: Any, directory: str | Path) -> Path:
         The folder of the new version.
 
     Raises:
-        ValueError: the dataset's vocabularies are not those of the model.
+        ValueError: the dataset's vocabularies are not those of the model; it reads similar rows.
     """
+    if model.reads_similar_rows:
+        raise ValueError(
+            f"{model.name} reads similar rows, which a server does not have. Export a student that "
+            "it taught (tfctr.frameworks.rok)"
+        )
     directory = Path(directory)
     model.build()
     model._catch_up()
@@ -57,7 +62,7 @@ def export(model: Backbone, data: Any, directory: str | Path) -> Path:
     return publish(directory, write)
 
 
-def signatures(model: Backbone, raw: RawFeatures) -> dict[str, Any]:
+def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
     """The functions that are served, by name; `rank` only where items have features."""
     rows = {f.name: raw_spec(f) for f in model.schema.inputs}
     items = _names(model.schema.side("item"))
@@ -100,7 +105,7 @@ def signatures(model: Backbone, raw: RawFeatures) -> dict[str, Any]:
     return served
 
 
-def _rank(model: Backbone, raw: RawFeatures, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+def _rank(model: ClickModel, raw: RawFeatures, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """Scores `[B, N]`; user and context are looked up once, and embedded once where they can be."""
     once = _names(model.schema.side("user", "context"))
     items = _names(model.schema.side("item"))

@@ -1,0 +1,240 @@
+"""For every row of a dataset what a teacher makes of its similar rows (ROK, arXiv:2404.18304).
+
+    python -m beam_pipelines.hints --model work/movielens-1m-rim/model.keras \\
+        --data work/movielens-1m --similar work/movielens-1m-similar --output work/hints
+
+takes any of Beam's own options as well. The output holds a shard for each of the dataset's, row for
+row: `row_id` and `hint`, the teacher's `V` vectors one behind the other, `V * D` floats.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+import tfctr
+from beam_pipelines import job
+from beam_pipelines.clean import ROW
+from beam_pipelines.examples import INT64_WIDTH, Field, encode, layout
+from beam_pipelines.split import SPLITS
+from tfctr.config import ConfigError, data_digest
+from tfctr.data import files
+from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
+from tfctr.data.records import read_columns
+from tfctr.retrieval.similar_rows import HINT
+
+BATCH = 8192  # rows given to the teacher at a time
+
+
+@dataclass(frozen=True)
+class Written:
+    """A written shard; sums of its hints' numbers and of their squares, `[V * D]`."""
+
+    split: str
+    name: str
+    rows: int
+    bytes: int
+    sums: np.ndarray
+    squares: np.ndarray
+    vectors: int
+
+
+class Hints(beam.PTransform):
+    """Nothing -> one dict: all that the manifest says of what lies in `folder`."""
+
+    def __init__(self, model: str, data: str, similar: str, folder: str) -> None:
+        super().__init__()
+        self.shards = [
+            (split, shard["name"])
+            for split in SPLITS
+            for shard in _manifest(data)["splits"][split]["shards"]
+        ]
+        self.write = _WriteShard(model, data, similar, folder)
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        return (
+            pipeline
+            | "Shards" >> beam.Create(self.shards)
+            | "Spread" >> beam.Reshuffle()
+            | "Teach" >> beam.ParDo(self.write)
+            | "Gather" >> beam.combiners.ToList()
+            | "Summarise" >> beam.Map(_summarise)
+        )
+
+
+class _WriteShard(beam.DoFn):
+    """A shard's split and name -> what was written of it. Each worker loads the teacher once."""
+
+    def __init__(self, model: str, data: str, similar: str, folder: str) -> None:
+        self.model, self.data, self.similar, self.folder = model, data, similar, folder
+
+    def setup(self) -> None:
+        import keras
+
+        import tfctr.backbones  # registers the classes  # noqa: F401
+
+        self.teacher = keras.models.load_model(self.model, compile=False)
+        self.layouts = {folder: _manifest(folder)["layout"] for folder in (self.data, self.similar)}
+
+    def process(self, shard: tuple[str, str]) -> Iterable[Written]:
+        split, name = shard
+        rows, features = self._read(name)
+        hints = np.concatenate(
+            [
+                np.asarray(self.teacher.aggregate(_slice(features, start)))
+                for start in range(0, len(rows), BATCH)
+            ]
+        )
+        vectors = hints.shape[1]
+        hints = hints.reshape(len(rows), -1)
+        if not np.isfinite(hints).all():
+            raise DataError(f"{self.model}: its hints are not finite; train it again")
+        content: Sequence[bytes | memoryview] = encode(
+            fields_of(hints.shape[1]), {ROW: rows, HINT: hints}
+        )
+        if name.endswith(".gz"):
+            content = [files.compress(content)]
+        files.write(f"{self.folder}/{name}", *content)
+        yield Written(
+            split=split,
+            name=name,
+            rows=len(rows),
+            bytes=sum(len(part) for part in content),
+            sums=hints.sum(axis=0, dtype=np.float64),
+            squares=np.square(hints, dtype=np.float64).sum(axis=0),
+            vectors=vectors,
+        )
+
+    def _read(self, shard: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Row ids and what the teacher reads."""
+        found: dict[str, np.ndarray] = {}
+        schema = self.teacher.schema
+        for folder, described in self.layouts.items():
+            names = [name for name in self.teacher.reads if name in described["fields"]]
+            columns = read_columns(f"{folder}/{shard}", described, [ROW, *names])
+            rows = columns.pop(ROW)[:, 0]
+            if folder == self.data:
+                found |= {n: v if schema[n].is_list else v[:, 0] for n, v in columns.items()}
+                own = rows
+            elif (rows != own).any():
+                raise DataError(f"{folder}/{shard}: its rows are not those of {self.data}")
+            else:
+                found |= columns
+        return own, found
+
+
+def fields_of(size: int) -> list[Field]:
+    """What a row of the output holds."""
+    return [Field(ROW, width=INT64_WIDTH), Field(HINT, size)]
+
+
+def _slice(features: dict[str, np.ndarray], start: int) -> dict[str, np.ndarray]:
+    return {name: values[start : start + BATCH] for name, values in features.items()}
+
+
+def _summarise(written: list[Written]) -> dict[str, Any]:
+    """Shards by split; mean and standard deviation of each number over the training rows."""
+    splits = {}
+    for split in SPLITS:
+        parts = sorted((p for p in written if p.split == split), key=lambda part: part.name)
+        splits[split] = {
+            "rows": sum(part.rows for part in parts),
+            "shards": [{"name": p.name, "rows": p.rows, "bytes": p.bytes} for p in parts],
+        }
+    train = [part for part in written if part.split == "train"]
+    rows = sum(part.rows for part in train)
+    mean = sum(part.sums for part in train) / rows
+    variance = sum(part.squares for part in train) / rows - mean**2
+    # A number that is the same in all rows has nothing to tell; 1 leaves it at 0.
+    std = np.sqrt(np.where(variance > 1e-12, variance, 1.0))
+    return {
+        "splits": splits,
+        "vectors": written[0].vectors,
+        "mean": np.asarray(mean).tolist(),
+        "std": std.tolist(),
+    }
+
+
+def write_hints(
+    model: str,
+    data: str,
+    similar: str,
+    output: str,
+    key: str = "",
+    beam_args: list[str] | None = None,
+) -> dict[str, Any]:
+    """Writes the hints of all rows to a directory at `output`, whole or not at all.
+
+    Args:
+        model: path of a trained teacher, a `.keras` file.
+        data: path or URI of the dataset directory.
+        similar: path or URI of the directory of the rows' similar rows.
+        output: path or URI of the directory; one that is there is replaced.
+        key: what the teacher is known by; the manifest repeats it.
+        beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: no dataset, or no similar rows of it; the teacher's hints are not finite.
+    """
+    manifest, found = _manifest(data), _manifest(similar)
+    if found.get("data") != data_digest(manifest):
+        raise DataError(f"{similar}: made of other rows than {data} has; run `tfctr retrieve`")
+    with job.directory(output) as folder:
+        summary = job.run(
+            Hints(model, data.rstrip("/"), similar.rstrip("/"), folder),
+            "hints",
+            manifest["config"]["name"],
+            folder,
+            beam_args or [],
+        )
+        result = {
+            "format": FORMAT,
+            "data": data_digest(manifest),
+            "key": key,
+            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
+            "layout": layout(fields_of(len(summary["mean"]))),
+            **summary,
+        }
+        write_manifest(result, f"{folder}/manifest.json")
+        return result
+
+
+def _manifest(folder: str) -> dict[str, Any]:
+    manifest = read_manifest(f"{folder.rstrip('/')}/manifest.json")
+    if manifest is None or manifest.get("format") != FORMAT:
+        raise DataError(f"{folder}: no manifest.json of this version here; make it again")
+    return manifest
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="a trained teacher, model.keras")
+    parser.add_argument("--data", required=True, help="the dataset directory")
+    parser.add_argument("--similar", required=True, help="the directory of similar rows")
+    parser.add_argument("--output", required=True, help="the directory to make")
+    known, beam_args = parser.parse_known_args(argv)
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    try:
+        manifest = write_hints(
+            known.model, known.data, known.similar, known.output, beam_args=beam_args
+        )
+    except (ConfigError, DataError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    rows = {split: found["rows"] for split, found in manifest["splits"].items()}
+    print(f"{known.output}: {rows}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

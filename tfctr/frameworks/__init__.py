@@ -1,0 +1,1 @@
+"""Methods that bring offline knowledge into a backbone."""

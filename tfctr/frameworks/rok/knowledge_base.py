@@ -1,0 +1,64 @@
+"""What retrieval would say of a row, told from the row alone (ROK, arXiv:2404.18304)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfctr.layers.field_embedding import FieldEmbedding
+from tfctr.layers.mlp import MLP
+from tfctr.schema import Schema
+from tfctr.schema_model import SchemaModel
+
+
+@keras.saving.register_keras_serializable("tfctr")
+class KnowledgeBase(SchemaModel):
+    """A row's fields in a table of their own, and an encoder from these to a teacher's hint.
+
+    Two steps: `decompose` looks the fields up, `reconstruct` makes of them the `V` vectors of
+    width `D` that the teacher would make of retrieved rows, each number standardised over the
+    training rows. Its cost depends neither on how many rows could be retrieved nor on how many are.
+
+    Args:
+        schema: the `F` fields, in order.
+        num_vectors: int. `V`.
+        vector_dim: int. `D`.
+        embedding_dim: int. Width `R` of its own fields' vectors. Defaults to 16.
+        hidden_units: widths of the encoder. Defaults to `(256, 256)`.
+        dropout: float. In the encoder. Defaults to 0.1.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        num_vectors: int,
+        vector_dim: int,
+        embedding_dim: int = 16,
+        hidden_units: Sequence[int] = (256, 256),
+        dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(schema, **kwargs)
+        self.num_vectors = num_vectors
+        self.vector_dim = vector_dim
+        self.embedding_dim = embedding_dim
+        self.hidden_units = tuple(hidden_units)
+        self.dropout = dropout
+        self.fields = FieldEmbedding(schema, embedding_dim, name="fields")
+        self.hidden = MLP(hidden_units, dropout, name="hidden")
+        self.output_layer = keras.layers.Dense(num_vectors * vector_dim, name="output_layer")
+
+    def decompose(self, features: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
+        """Vectors `[B, F, R]` of the fields in the schema's order; of `names` only, if given."""
+        return self.fields(features, names=names)
+
+    def reconstruct(self, embeddings: Any, training: bool = False) -> Any:
+        """`[B, F, R] -> [B, V, D]`."""
+        flat = ops.reshape(embeddings, (-1, embeddings.shape[1] * embeddings.shape[2]))
+        found = self.output_layer(self.hidden(flat, training=training))
+        return ops.reshape(found, (-1, self.num_vectors, self.vector_dim))
+
+    def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
+        """`[B, V, D]`."""
+        return self.reconstruct(self.decompose(features), training=training)

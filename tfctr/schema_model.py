@@ -1,0 +1,112 @@
+"""A Keras model that reads the features of a schema; what all models here have in common."""
+
+import inspect
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfctr.optimizers import catch_up
+from tfctr.schema import Numeric, Schema
+
+
+class SchemaModel(keras.Model):
+    """Called on `{feature: values}`: ids int `[B]` or `[B, M]`, floats `[B]`.
+
+    Args:
+        schema: a fitted `tfctr.schema.Schema`; its model inputs are the `F` fields, in order.
+    """
+
+    built: bool
+
+    def __init__(self, schema: Schema, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.schema = schema
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of what a call needs."""
+        return tuple(feature.name for feature in self.schema.inputs)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes all weights by one pass over a row without values."""
+        if not self.built:
+            self.built = True  # before the call, which would build again
+            self(self._empty_row())
+
+    def train_step(self, data: Any) -> Any:
+        return self._reducible(super().train_step(data))
+
+    def test_step(self, data: Any) -> Any:
+        return self._reducible(super().test_step(data))
+
+    def _reducible(self, logs: Any) -> Any:
+        # Keras takes the mean of several workers' logs over an axis that its scalars do not have.
+        resolver = self.distribute_strategy.cluster_resolver
+        several = resolver is not None and resolver.cluster_spec().as_dict()
+        return {name: ops.expand_dims(v, 0) for name, v in logs.items()} if several else logs
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Under a `tf.distribute` strategy Keras takes the mean of the replicas' first batches to
+        # see what a batch looks like. The mean of ids is no id, and the batches would be lost.
+        if self._distribute_strategy is not None:
+            label = np.zeros(1, "float32")
+            super()._maybe_symbolic_build(data_batch=(self._empty_row(), label))
+
+    def _empty_row(self) -> dict[str, np.ndarray]:
+        return {f.name: np.zeros(_row_shape(f), _row_dtype(f)) for f in self.schema.inputs}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        self.build()
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras leaves a model with its own `compile` uncompiled when it loads a file.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    # A lazy optimizer owes L2 to the rows that no recent batch touched. Before anyone looks at
+    # the weights, it pays.
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        self._catch_up()
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        self._catch_up()
+        return super().predict(*args, **kwargs)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self._catch_up()
+        super().save(*args, **kwargs)
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        self._catch_up()
+        super().save_weights(*args, **kwargs)
+
+    def _catch_up(self) -> None:
+        if getattr(self, "optimizer", None) is not None:
+            catch_up(self.optimizer, self.trainable_variables)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.pop("dtype", None)  # a lower precision is for training
+        # Keras would set it before there are layers that it could reach.
+        config.pop("trainable", None)
+        for name in inspect.signature(type(self)).parameters:
+            if name != "kwargs":
+                config[name] = getattr(self, name)
+        return config | {"schema": self.schema.model_dump(mode="json")}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SchemaModel":
+        return cls(**config | {"schema": Schema.model_validate(config["schema"])})
+
+
+def _row_shape(feature: Any) -> tuple[int, ...]:
+    return (1, feature.max_length) if feature.is_list else (1,)
+
+
+def _row_dtype(feature: Any) -> str:
+    return "float32" if isinstance(feature, Numeric) else "int64"
