@@ -1,6 +1,6 @@
 """For every row of a dataset the most similar earlier rows, with their labels.
 
-    python -m beam_pipelines.retrieve --config configs/movielens-1m/retrieval.yaml \\
+    python -m beam_pipelines.retrieve --config configs/movielens-1m/rok/similar.yaml \\
         --data work/movielens-1m --output work/movielens-1m-similar
 
 takes any of Beam's own options as well. The output holds a shard for each of the dataset's, row for
@@ -11,6 +11,7 @@ import argparse
 import io
 import logging
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -30,6 +31,7 @@ from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.records import read_columns
 from tfctr.retrieval import similar_rows
 from tfctr.retrieval.bm25 import Bm25Index, idf
+from tfctr.retrieval.random_rows import RandomRows
 from tfctr.retrieval.similar_rows import CLICKED, NO_ROW, NOT_CLICKED, PREFIX
 from tfctr.schema import PAD_ID, Numeric, Schema
 from tfctr.schema import Sequence as TokenSequence
@@ -157,14 +159,14 @@ class Retrieve(beam.PTransform):
 
 def _count_tokens(shard: str, source: Source, fields: Sequence[str]) -> tuple[int, Columns]:
     """Rows, and how many of them hold each id of each field."""
-    columns = source.read([shard], fields)
+    columns = source.read([shard], [ROW, *fields])
     counts = {}
     for name in fields:
         ids = columns[name].reshape(len(columns[name]), -1)
         ids = np.sort(ids, axis=1)
         first = np.c_[np.ones((len(ids), 1), bool), ids[:, 1:] != ids[:, :-1]]
         counts[name] = np.bincount(ids[first], minlength=source.schema[name].num_ids)
-    return len(ids), counts
+    return len(columns[ROW]), counts
 
 
 def _sum_counts(parts: Iterable[tuple[int, Columns]]) -> tuple[int, Columns]:
@@ -196,10 +198,14 @@ def _search(
     if until < ENDLESS:
         early = pool[TIME] < until
         pool = {name: values[early] for name, values in pool.items()}
-    index = Bm25Index(pool, pool[TIME], pool[ROW], weights)
+    index = Bm25Index(pool, pool[TIME], pool[ROW], weights) if config.method == "bm25" else None
     for shard in target_shards:
         targets = source.read([shard], [TIME, *config.fields])
-        rows, scores = index.search(targets, targets[TIME], config.k)
+        if index is not None:
+            rows, scores = index.search(targets, targets[TIME], config.k)
+        else:
+            draw = RandomRows(pool[TIME], zlib.crc32(f"{part} {shard}".encode()))
+            rows, scores = draw.search(targets[TIME], config.k)
         found = {"score": scores} | {name: _taken(pool[name], rows) for name in names}
         found[TIME] = np.where(rows < 0, NO_TIME, found[TIME])
         found[ROW] = np.where(rows < 0, -1, found[ROW])

@@ -127,6 +127,25 @@ def test_a_pool_of_an_earlier_period_and_parts_of_any_size(
     assert left == ["manifest.json", "test", "train", "valid"]
 
 
+def test_random_rows_are_earlier_ones_of_the_pool_and_the_same_again(
+    data: Path, tmp_path: Path
+) -> None:
+    drawn = config(method="random", fields=[], pool=0.5)
+    manifest = retrieve(drawn, str(data), str(tmp_path / "out"))
+    rows, found = rows_of(data), found_in(tmp_path / "out", manifest)
+    time = dict(zip(rows["row_id"].tolist(), rows["time"].tolist(), strict=True))
+    for own, others in zip(rows["row_id"].tolist(), found["retrieved_row"].tolist(), strict=True):
+        there = [row for row in others if row >= 0]
+        assert all(time[row] < min(time[own], manifest["pool_until"]) for row in there)
+    newest = found["retrieved_row"][-1]
+    assert len(set(newest.tolist())) == 4
+    assert len(np.unique(found["retrieved_row"])) > 0.4 * len(rows["row_id"])
+    again = retrieve(drawn, str(data), str(tmp_path / "again"))
+    assert again["splits"] == manifest["splits"]
+    same = found_in(tmp_path / "again", again)
+    np.testing.assert_array_equal(found["retrieved_row"], same["retrieved_row"])
+
+
 def test_a_search_that_is_not_strictly_earlier_is_stopped(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +176,8 @@ def test_what_cannot_be_searched_is_named(data: Path, tmp_path: Path) -> None:
     [
         ("fields: [price]", "fields: 'price' is not a categorical or multi-valued feature"),
         ("fields: [item_id, item_id]", "fields: must differ, found item_id, item_id"),
-        ("fields: []", "fields: found list; tuple should have at least 1 item"),
+        ("fields: []", "fields: found []; bm25 needs the fields to compare"),
+        ("fields: [item_id]\nmethod: random", "fields: found ['item_id']; random compares none"),
         ("fields: [item_id]\nk: 0", "k: found 0; input should be greater than or equal to 1"),
         ("fields: [item_id]\npool: 0", "pool: found 0; input should be greater than 0"),
     ],

@@ -274,13 +274,17 @@ class RetrievalConfig(Strict):
 
     name: FolderName
     data: DataConfig
-    fields: tuple[str, ...] = Field(min_length=1)  # in which rows are compared
+    method: Literal["bm25", "random"] = "bm25"  # random: any earlier rows, to compare with
+    fields: tuple[str, ...] = ()  # in which rows are compared, by bm25
     k: int = Field(10, ge=1)  # rows found for each
     pool: float = Field(1.0, gt=0, le=1)  # the first share of the rows, by time; 1: all before
 
     @model_validator(mode="after")
     def _fields_can_be_compared(self) -> "RetrievalConfig":
         _check_names(self.name, data=self.data)
+        if bool(self.fields) != (self.method == "bm25"):
+            needs = "needs the fields to compare" if self.method == "bm25" else "compares none"
+            raise ValueError(f"fields: found {list(self.fields)}; {self.method} {needs}")
         known = {
             feature.name: feature
             for feature in self.data.feature_schema
@@ -353,7 +357,7 @@ class RunConfig(Strict):
     def _folders_differ(self) -> "RunConfig":
         knowledge = self.framework and self.framework.knowledge
         for key, other in (("similar", self.similar), ("framework.knowledge", knowledge)):
-            if other and other.data != self.data:
+            if other and digest(other.data) != digest(self.data):
                 raise ValueError(
                     f"data: {self.data.name!r} is not the data of {key}, {other.data.name!r}"
                 )

@@ -46,25 +46,42 @@ HEADERS = (
 
 def of_seed(path: Path, seed: int) -> RunConfig:
     base = load_run(path)
-    training = base.training.model_copy(update={"seed": seed})
-    return base.model_copy(update={"name": f"{base.name}-seed-{seed}", "training": training})
+    changed: dict[str, Any] = {"framework": base.framework}
+    if base.framework:
+        knowledge = with_seed(base.framework.knowledge, seed)
+        changed["framework"] = base.framework.model_copy(update={"knowledge": knowledge})
+    return with_seed(base, seed).model_copy(update=changed)
+
+
+def with_seed(config: Any, seed: int) -> Any:
+    """A config with a name and a training, of its own for the seed."""
+    training = config.training.model_copy(update={"seed": seed})
+    return config.model_copy(update={"name": f"{config.name}-seed-{seed}", "training": training})
 
 
 def train_seed(path: Path, seed: int, work: Path) -> dict[str, Any]:
     """What evaluation found of one seed's model, trained in a process of its own."""
     run = Run(of_seed(path, seed), work, Console(quiet=True))
-    command = [sys.executable, "-m", "benchmarks.movielens.train", str(path), str(seed), str(work)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{path}, seed {seed}: {done.stderr[-2000:]}")
+    train_process(path, seed, work)
     found = json.loads((run.folder / "metrics.json").read_text())
     trained = json.loads((run.folder / "train.json").read_text())
     test = {name: found["test"][name] for name in ("auc", "log_loss", "gauc")}
+    for segment, measures in found["test"]["segments"].items():
+        test[f"auc_{segment}"] = measures["auc"]
     return test | {
         "valid_auc": found["valid"]["auc"],
         "best_epoch": trained["best_epoch"],
         "parameters": trained["parameters"],
     }
+
+
+def train_process(path: Path, seed: int, work: Path, what: str = "run") -> None:
+    """Trains in a process of its own; see `benchmarks.movielens.train`."""
+    module = "benchmarks.movielens.train"
+    command = [sys.executable, "-m", module, str(path), str(seed), str(work), what]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{path}, seed {seed}: {done.stderr[-2000:]}")
 
 
 def train_fuxictr(python: str, rows: Path, data: Dataset, seed: int, out: Path) -> dict[str, Any]:

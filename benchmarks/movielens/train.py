@@ -1,4 +1,7 @@
-"""One training of `benchmarks.movielens`, in a process of its own: CONFIG SEED WORK."""
+"""One training of `benchmarks.movielens`, in a process of its own: CONFIG SEED WORK WHAT.
+
+WHAT is `run`, the model and its metrics, or what a student is made from: `hints`, `knowledge`.
+"""
 
 import sys
 from pathlib import Path
@@ -9,10 +12,17 @@ from benchmarks.movielens.__main__ import of_seed
 from tfctr.pipeline import Run
 
 
-def main(path: str, seed: str, work: str) -> None:
+def main(path: str, seed: str, work: str, what: str) -> None:
     run = Run(of_seed(Path(path), int(seed)), Path(work), Console(quiet=True))
-    run.train()
-    run.evaluate()
+    if what == "run":
+        run.train()
+        run.evaluate()
+        return
+    assert run.knowledge is not None
+    if what == "hints":
+        run.knowledge.hints()
+    else:
+        run.knowledge.train()
 
 
 if __name__ == "__main__":
