@@ -1,0 +1,139 @@
+"""What a request for 100 candidates costs: ROK's student, its backbone, its teacher with a search.
+
+    python -m benchmarks.rok.serving configs/movielens-1m/rok/dcnv2.yaml --work work --record
+
+The student and its backbone are SavedModels, the teacher a TensorFlow function behind an exact
+search in this process (`tfctr.retrieval.bm25`): no network, no parsing. Weights cost the same
+whatever they hold, so what `--work` lacks is made but not trained.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+from benchmarks.record import Result, record
+from tfctr import serving
+from tfctr.config import RunConfig, load_run
+from tfctr.data.dataset import Dataset
+from tfctr.frameworks.create import create_model
+from tfctr.pipeline import Run
+from tfctr.retrieval.bm25 import Bm25Index, idf
+from tfctr.retrieval.similar_rows import CLICKED, LABEL, NO_ROW, NOT_CLICKED, PREFIX
+from tfctr.serving.warmup import read_warmup
+
+CANDIDATES = 100
+SHARES = (0.1, 0.3, 1.0)  # of the training rows, in the pool that is searched
+
+
+def served(model: Any, data: Dataset, folder: Path) -> Callable[[], Any]:
+    """One request of an exported model."""
+    version = serving.export(model, data, folder)
+    rank = tf.saved_model.load(str(version)).signatures["rank"]
+    for log in read_warmup(version):
+        request = log.predict_log.request
+        if request.model_spec.signature_name == "rank":
+            inputs = {k: tf.constant(tf.make_ndarray(v)) for k, v in request.inputs.items()}
+    assert next(iter(rank(**inputs).values())).shape[1] == CANDIDATES
+    return lambda: rank(**inputs)["scores"].numpy()
+
+
+def searched(config: RunConfig, model: Any, data: Dataset, share: float) -> Callable[[], Any]:
+    """One request of the teacher: a search for each candidate, then its scores."""
+    assert config.similar is not None
+    fields, k = config.similar.fields, config.similar.k
+    names = [feature.name for feature in model.of_found]
+    pool = data.columns("train", ["row_id", "time", "label", *names])
+    rows = int(share * len(pool["time"]))
+    pool = {name: values[:rows] for name, values in pool.items()}
+    weights = {
+        name: idf(np.bincount(pool[name].ravel(), minlength=data.schema[name].num_ids), rows)
+        for name in fields
+    }
+    columns = {name: pool[name] for name in fields}
+    index = Bm25Index(columns, pool["time"], pool["row_id"], weights)
+    test = data.columns("test", ["time", *names])
+    asked = {
+        name: test[name][:CANDIDATES]
+        if data.schema[name].side == "item"
+        else np.repeat(test[name][:1], CANDIDATES, axis=0)
+        for name in names
+    }
+    times = np.full(CANDIDATES, test["time"][0])
+    score = tf.function(lambda features: tf.sigmoid(model(features, training=False)))
+
+    def request() -> Any:
+        found, _ = index.search({name: asked[name] for name in fields}, times, k)
+        labels = np.where(pool["label"][found] > 0, CLICKED, NOT_CLICKED)
+        features = asked | {LABEL: np.where(found < 0, NO_ROW, labels)}
+        for name in names:
+            features[PREFIX + name] = pool[name][found].reshape(CANDIDATES, -1)
+        return score({name: tf.constant(values) for name, values in features.items()}).numpy()
+
+    return request
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path, help="a run config with framework: rok")
+    parser.add_argument("--work", type=Path, help="where datasets are kept")
+    parser.add_argument("--repeats", type=int, default=200, help="requests of each")
+    parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
+    args = parser.parse_args()
+    config = load_run(args.config)
+    assert config.framework is not None
+    teacher = config.framework.knowledge.teacher
+    console = Console()
+    with tempfile.TemporaryDirectory() as temporary:
+        run = Run(config, args.work or Path(temporary), console)
+        run.prepare()
+        data = Dataset.open(run.data_folder)
+        plain = create_model(config.model_copy(update={"framework": None}), data.schema)
+        student, rim = create_model(config, data.schema), create_model(teacher, data.schema)
+        requests = {
+            "backbone": served(plain, data, Path(temporary) / "backbone"),
+            "ROK": served(student, data, Path(temporary) / "student"),
+        }
+        for share in SHARES:
+            rows = int(share * data.num_rows("train"))
+            requests[f"RIM, searching {rows:,} rows"] = searched(teacher, rim, data, share)
+        taken: dict[str, list[float]] = {name: [] for name in requests}
+        for repeat in range(-5, args.repeats):  # the first ones are warm-up
+            for name, request in requests.items():
+                if name.startswith("RIM") and repeat >= args.repeats // 10:
+                    continue  # far slower, and its median settles early
+                start = time.perf_counter()
+                request()
+                if repeat >= 0:
+                    taken[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(times) for name, times in taken.items()}
+    results = [Result(name, 1000 * seconds, "ms") for name, seconds in medians.items()]
+    results.append(Result("ROK over its backbone", medians["ROK"] / medians["backbone"], "ratio"))
+    for name in medians:
+        if name.startswith("RIM"):
+            results.append(Result(f"{name}: over ROK", medians[name] / medians["ROK"], "ratio"))
+    for result in results:
+        console.print(f"{result.what}: {result.value:.3f} {result.unit}")
+    if args.record:
+        note = f"Medians (p50) of a request for {CANDIDATES} candidates of one user, in turn."
+        record(
+            "ROK: the cost of a request",
+            "benchmarks.rok.serving",
+            results,
+            f"medians of {args.repeats} requests",
+            note,
+        )
+
+
+if __name__ == "__main__":
+    main()
