@@ -12,7 +12,7 @@ import io
 import logging
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,6 +31,7 @@ from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.records import read_columns
 from tfctr.retrieval import similar_rows
 from tfctr.retrieval.bm25 import Bm25Index, idf
+from tfctr.retrieval.dense import DenseIndex
 from tfctr.retrieval.random_rows import RandomRows
 from tfctr.retrieval.similar_rows import CLICKED, NO_ROW, NOT_CLICKED, PREFIX
 from tfctr.schema import PAD_ID, Numeric, Schema
@@ -38,6 +39,7 @@ from tfctr.schema import Sequence as TokenSequence
 
 INDEX_ROWS = 1 << 20  # of a part of the pool, which a worker holds
 TARGET_ROWS = 1 << 18  # searched for at a time
+ENCODED_ROWS = 8192  # given to an encoder at a time
 NO_TIME = np.iinfo(np.int64).min
 ENDLESS = np.iinfo(np.int64).max
 
@@ -103,8 +105,11 @@ class Retrieve(beam.PTransform):
     parts are kept, so that no worker holds more than a part of it.
     """
 
-    def __init__(self, config: RetrievalConfig, source: Source, folder: str) -> None:
+    def __init__(
+        self, config: RetrievalConfig, source: Source, folder: str, encoder: str = ""
+    ) -> None:
         super().__init__()
+        self.encoder = encoder
         self.config = config
         self.source = source
         self.folder = folder
@@ -142,6 +147,7 @@ class Retrieve(beam.PTransform):
                 _search,
                 config,
                 source,
+                self.encoder,
                 self.folder,
                 beam.pvalue.AsSingleton(weights),
                 beam.pvalue.AsSingleton(until),
@@ -187,6 +193,7 @@ def _search(
     pair: tuple[int, tuple[str, ...], tuple[str, ...]],
     config: RetrievalConfig,
     source: Source,
+    encoder: str,
     folder: str,
     weights: Columns,
     until: int,
@@ -198,14 +205,10 @@ def _search(
     if until < ENDLESS:
         early = pool[TIME] < until
         pool = {name: values[early] for name, values in pool.items()}
-    index = Bm25Index(pool, pool[TIME], pool[ROW], weights) if config.method == "bm25" else None
+    search = _searcher(config, source, encoder, pool, weights)
     for shard in target_shards:
-        targets = source.read([shard], [TIME, *config.fields])
-        if index is not None:
-            rows, scores = index.search(targets, targets[TIME], config.k)
-        else:
-            draw = RandomRows(pool[TIME], zlib.crc32(f"{part} {shard}".encode()))
-            rows, scores = draw.search(targets[TIME], config.k)
+        targets = source.read([shard], [TIME, *(f.name for f in source.features)])
+        rows, scores = search(targets, zlib.crc32(f"{part} {shard}".encode()))
         found = {"score": scores} | {name: _taken(pool[name], rows) for name in names}
         found[TIME] = np.where(rows < 0, NO_TIME, found[TIME])
         found[ROW] = np.where(rows < 0, -1, found[ROW])
@@ -214,6 +217,40 @@ def _search(
         path = f"{folder}/found/{part:05d}/{shard}.npz"
         files.write(path, content.getvalue())
         yield shard, path
+
+
+def _searcher(
+    config: RetrievalConfig, source: Source, encoder: str, pool: Columns, weights: Columns
+) -> Callable[[Columns, int], tuple[np.ndarray, np.ndarray]]:
+    """What finds for targets, and a seed, their rows of the pool and the scores of these."""
+    if config.method == "bm25":
+        bm25 = Bm25Index(pool, pool[TIME], pool[ROW], weights)
+        return lambda targets, _: bm25.search(targets, targets[TIME], config.k)
+    if config.method == "random":
+        return lambda targets, seed: RandomRows(pool[TIME], seed).search(targets[TIME], config.k)
+    dense = DenseIndex(_encoded(encoder, source, pool), pool[TIME], pool[ROW])
+    return lambda targets, _: dense.search(
+        _encoded(encoder, source, targets), targets[TIME], config.k
+    )
+
+
+def _encoded(encoder: str, source: Source, columns: Columns) -> np.ndarray:
+    """The fields' vectors of a trained backbone, side by side: float32 `[N, F * D]`."""
+    import keras
+
+    import tfctr.backbones  # registers the classes  # noqa: F401
+
+    model = keras.models.load_model(encoder, compile=False)
+    features = {}
+    for name in model.reads:
+        values = columns[name]
+        features[name] = values.reshape(len(values), -1) if source.schema[name].is_list else values
+    rows = len(columns[TIME])
+    parts = [
+        np.asarray(model.embed({k: v[i : i + ENCODED_ROWS] for k, v in features.items()}))
+        for i in range(0, max(rows, 1), ENCODED_ROWS)
+    ]
+    return np.concatenate(parts).reshape(rows, -1)
 
 
 def _taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -302,7 +339,11 @@ def _summarise(_: None, written: list[Retrieved], until: int) -> dict[str, Any]:
 
 
 def retrieve(
-    config: RetrievalConfig, data: str, output: str, beam_args: list[str] | None = None
+    config: RetrievalConfig,
+    data: str,
+    output: str,
+    beam_args: list[str] | None = None,
+    encoder: str = "",
 ) -> dict[str, Any]:
     """Runs the search and puts its directory at `output`, whole or not at all.
 
@@ -311,6 +352,7 @@ def retrieve(
         data: path or URI of the dataset directory.
         output: path or URI of the directory; one that is there is replaced.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+        encoder: path of the trained model, a `.keras` file, where the method is dense.
 
     Returns:
         The manifest.
@@ -326,7 +368,11 @@ def retrieve(
     source = Source(data, manifest)
     with job.directory(output) as folder:
         summary = job.run(
-            Retrieve(config, source, folder), "retrieve", config.name, folder, beam_args or []
+            Retrieve(config, source, folder, encoder),
+            "retrieve",
+            config.name,
+            folder,
+            beam_args or [],
         )
         splits = summary["splits"].values()
         if all(split["rows_without_any"] == split["rows"] for split in splits):
@@ -356,10 +402,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="YAML file: a retrieval config")
     parser.add_argument("--data", required=True, help="the dataset directory")
     parser.add_argument("--output", required=True, help="the directory to make")
+    parser.add_argument("--encoder", default="", help="a trained model.keras, where dense")
     known, beam_args = parser.parse_known_args(argv)
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     try:
-        manifest = retrieve(load_retrieval(known.config), known.data, known.output, beam_args)
+        manifest = retrieve(
+            load_retrieval(known.config), known.data, known.output, beam_args, known.encoder
+        )
     except (ConfigError, DataError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -13,12 +13,14 @@ from beam_pipelines.retrieve import retrieve
 from tests.conftest import world_config
 from tests.test_bm25 import plain_search
 from tfctr.cli import app
-from tfctr.config import ConfigError, RetrievalConfig, load_retrieval
+from tfctr.config import ConfigError, RetrievalConfig, RunConfig, load_retrieval
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.data.records import read_columns
+from tfctr.frameworks.create import create_model
 from tfctr.pipeline import prepare
 from tfctr.retrieval.bm25 import idf
+from tfctr.retrieval.dense import unit
 
 FIELDS = ["user_id", "category", "tags"]
 SPLITS = ("train", "valid", "test")
@@ -146,6 +148,32 @@ def test_random_rows_are_earlier_ones_of_the_pool_and_the_same_again(
     np.testing.assert_array_equal(found["retrieved_row"], same["retrieved_row"])
 
 
+def test_dense_retrieval_finds_the_nearest_by_a_models_vectors(data: Path, tmp_path: Path) -> None:
+    run = {
+        "name": "encoder",
+        "data": small_world(),
+        "model": {"backbone": "deepfm", "features": ["user_id", "item_id", "tags", "price"]},
+    }
+    dense = config(method="dense", fields=[], encoder=run, pool=0.5)
+    opened = Dataset.open(data)
+    model = create_model(RunConfig.model_validate(run), opened.schema)
+    model.fields.stddev = 0.5
+    model.build()
+    model.save(tmp_path / "model.keras")
+    encoder = str(tmp_path / "model.keras")
+    manifest = retrieve(dense, str(data), str(tmp_path / "out"), encoder=encoder)
+    rows, found = rows_of(data), found_in(tmp_path / "out", manifest)
+    vectors = np.array(model.embed({name: rows[name] for name in model.reads}))
+    vectors = unit(vectors.reshape(len(vectors), -1))
+    for i in range(0, len(vectors), 50):
+        early = np.flatnonzero(rows["time"] < min(rows["time"][i], manifest["pool_until"]))
+        cosines = vectors[early] @ vectors[i]
+        best = np.sort(cosines)[::-1][:4]
+        place = {row: p for p, row in enumerate(rows["row_id"][early].tolist())}
+        got = [cosines[place[row]] for row in found["retrieved_row"][i].tolist() if row >= 0]
+        np.testing.assert_allclose(got, best, atol=1e-5)
+
+
 def test_a_search_that_is_not_strictly_earlier_is_stopped(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +206,7 @@ def test_what_cannot_be_searched_is_named(data: Path, tmp_path: Path) -> None:
         ("fields: [item_id, item_id]", "fields: must differ, found item_id, item_id"),
         ("fields: []", "fields: found []; bm25 needs the fields to compare"),
         ("fields: [item_id]\nmethod: random", "fields: found ['item_id']; random compares none"),
+        ("method: dense", "encoder: dense needs a run config"),
         ("fields: [item_id]\nk: 0", "k: found 0; input should be greater than or equal to 1"),
         ("fields: [item_id]\npool: 0", "pool: found 0; input should be greater than 0"),
     ],

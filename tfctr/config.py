@@ -274,8 +274,9 @@ class RetrievalConfig(Strict):
 
     name: FolderName
     data: DataConfig
-    method: Literal["bm25", "random"] = "bm25"  # random: any earlier rows, to compare with
+    method: Literal["bm25", "dense", "random"] = "bm25"  # random: any rows, to compare with
     fields: tuple[str, ...] = ()  # in which rows are compared, by bm25
+    encoder: "RunConfig | None" = None  # whose vectors of fields are compared, by dense
     k: int = Field(10, ge=1)  # rows found for each
     pool: float = Field(1.0, gt=0, le=1)  # the first share of the rows, by time; 1: all before
 
@@ -285,6 +286,13 @@ class RetrievalConfig(Strict):
         if bool(self.fields) != (self.method == "bm25"):
             needs = "needs the fields to compare" if self.method == "bm25" else "compares none"
             raise ValueError(f"fields: found {list(self.fields)}; {self.method} {needs}")
+        if bool(self.encoder) != (self.method == "dense"):
+            needs = "needs a run config" if self.method == "dense" else "reads none"
+            raise ValueError(f"encoder: {self.method} {needs}")
+        if self.encoder and (self.encoder.similar or self.encoder.framework):
+            raise ValueError(f"encoder: {self.encoder.name} is no run of a plain backbone")
+        if self.encoder and digest(self.encoder.data) != digest(self.data):
+            raise ValueError(f"encoder: {self.encoder.name} is a run of other data")
         known = {
             feature.name: feature
             for feature in self.data.feature_schema
@@ -365,6 +373,7 @@ class RunConfig(Strict):
         return self
 
 
+RetrievalConfig.model_rebuild()
 KnowledgeConfig.model_rebuild()
 
 
@@ -376,9 +385,13 @@ def _check_names(name: str, **others: Any) -> None:
 
 
 def load_retrieval(path: str | Path) -> RetrievalConfig:
-    """A retrieval config; its `data` is a mapping or the path of a data config beside it."""
+    """A retrieval config; its `data` is a mapping or the path of a data config beside it, its
+    `encoder` the path of a run config."""
     path = Path(path)
-    return validate(path, RetrievalConfig, _with_data(path))
+    content = _with_data(path)
+    if isinstance(content.get("encoder"), str):
+        content["encoder"] = load_run(path.parent / content["encoder"])
+    return validate(path, RetrievalConfig, content)
 
 
 def load_data(path: str | Path) -> DataConfig:

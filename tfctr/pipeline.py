@@ -374,6 +374,7 @@ def retrieve(
     console = console or Console()
     data, folder = work / config.data.name, work / config.name
     key = data_digest(prepare(config.data, data, beam_args, console))
+    encoder = str(Run(config.encoder, work, console).train()) if config.encoder else ""
     found = read_manifest(folder / "manifest.json")
     if (
         found is not None
@@ -386,7 +387,7 @@ def retrieve(
     console.print(f"[bold]retrieve[/] {config.name} -> {folder}")
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     start = time.perf_counter()
-    manifest = run_pipeline(config, str(data), str(folder), beam_args)
+    manifest = run_pipeline(config, str(data), str(folder), beam_args, encoder)
     for split, counts in manifest["splits"].items():
         console.print(
             f"{counts['rows_with_fewer_than_k']:,} of {counts['rows']:,} rows of {split} found "
