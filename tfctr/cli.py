@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import typer
 from rich.console import Console
 
-from tfctr.config import ConfigError, load_data, load_retrieval, load_run
+from tfctr.config import ConfigError, load_data, load_retrieval, load_run, read_yaml
 from tfctr.data.archives import ARCHIVES, DownloadError, download
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.pipeline import DEFAULT_WORK, Run, prepare
@@ -79,8 +79,12 @@ def run_all(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None
 
 @app.command("prepare")
 def prepare_data(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None) -> None:
-    """Raw logs -> a dataset directory, by a Beam job. Takes a data config as well."""
+    """Raw logs -> a dataset directory, by a Beam job, and the similar rows that a run reads, by
+    another. Takes a data config as well."""
     with _clear_errors():
+        if "model" in read_yaml(config):
+            Run(load_run(config), work, console).prepare(beam)
+            return
         data = load_data(config)
         prepare(data, work / data.name, beam, console)
 
