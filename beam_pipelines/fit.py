@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipelines.histogram import Histogram, from_ordered_bits, ordered_bits, quantiles
-from beam_pipelines.split import DROPPED, TRAIN, SplitPiece
+from beam_pipelines.split import DROPPED, KNOWN, SplitPiece
 from tfctr.data import files
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import TOKEN_KINDS, History, Numeric, Schema
@@ -75,8 +75,8 @@ def _count_tokens(
 ) -> Iterator[tuple[str, Counts]]:
     codes = piece.split()
     table = piece.columns(list(names))
-    examples = pa.array(codes == TRAIN)
-    events = pa.array(np.isin(codes, (TRAIN, TRAIN + DROPPED)))
+    examples = pa.array(np.isin(codes, KNOWN))
+    events = pa.array(np.isin(codes % DROPPED, KNOWN))
     for name in names:
         column = table[name].filter(events if name in histories else examples).combine_chunks()
         if pa.types.is_list(column.type):
@@ -140,7 +140,7 @@ class FitNumbers(beam.PTransform):
 
 
 def _numbers(piece: SplitPiece, names: tuple[str, ...]) -> Iterator[tuple[str, int, np.ndarray]]:
-    table = piece.columns(list(names)).filter(pa.array(piece.split() == TRAIN))
+    table = piece.columns(list(names)).filter(pa.array(np.isin(piece.split(), KNOWN)))
     for name in names:
         yield name, piece.index, table[name].to_numpy().astype(np.float32)
 

@@ -21,7 +21,7 @@ import tfctr
 from beam_pipelines import job
 from beam_pipelines.clean import ROW
 from beam_pipelines.examples import INT64_WIDTH, Field, encode, layout
-from beam_pipelines.split import SPLITS
+from beam_pipelines.split import EXAMPLES
 from tfctr.config import ConfigError, data_digest
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
@@ -51,7 +51,7 @@ class Hints(beam.PTransform):
         super().__init__()
         self.shards = [
             (split, shard["name"])
-            for split in SPLITS
+            for split in EXAMPLES
             for shard in _manifest(data)["splits"][split]["shards"]
         ]
         self.write = _WriteShard(model, data, similar, folder)
@@ -140,7 +140,7 @@ def _slice(features: dict[str, np.ndarray], start: int) -> dict[str, np.ndarray]
 def _summarise(written: list[Written]) -> dict[str, Any]:
     """Shards by split; mean and standard deviation of each number over the training rows."""
     splits = {}
-    for split in SPLITS:
+    for split in EXAMPLES:
         parts = sorted((p for p in written if p.split == split), key=lambda part: part.name)
         splits[split] = {
             "rows": sum(part.rows for part in parts),

@@ -22,7 +22,7 @@ from beam_pipelines.examples import layout
 from beam_pipelines.fit import FitNumbers, FitVocabularies
 from beam_pipelines.histories import AddHistories, history_features
 from beam_pipelines.shards import Shard, WriteShards, example_fields
-from beam_pipelines.split import SPLITS, AssignSplits
+from beam_pipelines.split import EXAMPLES, SPLITS, AssignSplits
 from tfctr.config import ConfigError, DataConfig, digest, load_data
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
@@ -85,6 +85,8 @@ def _summarise(
     splits: dict[str, Any] = {}
     for split in SPLITS:
         parts = sorted((s for s in shards if s.split == split), key=lambda shard: shard.name)
+        if split not in EXAMPLES and not parts:
+            continue
         features: dict[str, dict[str, int]] = {}
         for part in parts:
             for name, found in part.counts.items():

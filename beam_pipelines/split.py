@@ -16,8 +16,10 @@ from tfctr.config import Split
 from tfctr.data import files
 from tfctr.data.fingerprint import mix, row_keys
 
-TRAIN, VALID, TEST = 0, 1, 2
-SPLITS = ("train", "valid", "test")
+TRAIN, VALID, TEST, POOL = 0, 1, 2, 3
+SPLITS = ("train", "valid", "test", "pool")
+EXAMPLES = SPLITS[:3]  # whose rows are scored; the pool's are only looked up
+KNOWN = (TRAIN, POOL)  # of whose rows vocabularies and statistics are made
 DROPPED = 4  # added for a row that is no example, only an event of its user's history
 
 
@@ -40,11 +42,13 @@ class SplitPiece(Staged):
 class AssignSplits(beam.PTransform):
     """`Staged` -> `SplitPiece`. Dropped rows change nothing of the split of the others.
 
-    - global_time: cut at two times; rows of one time stay together, in the later split.
+    - global_time: cut at two times, and a third before them if there is to be a pool; rows of one
+      time stay together, in the later split.
     - user_time: the same within each user.
     - random: by a hash of the row's id and the seed.
 
-    A second output, `cuts`, is one dict: `valid_from` and `test_from` for global_time.
+    A second output, `cuts`, is one dict: `valid_from` and `test_from` for global_time, and
+    `train_from` behind a pool.
     """
 
     def __init__(self, split: Split, user: str | None) -> None:
@@ -55,6 +59,9 @@ class AssignSplits(beam.PTransform):
     def expand(self, staged: beam.PCollection) -> Any:
         shares = [1 - self.config.valid - self.config.test, 1 - self.config.test]
         if self.config.by == "global_time":
+            names = ["valid_from", "test_from"]
+            if self.config.pool:
+                shares, names = [self.config.pool, *shares], ["train_from", *names]
             cuts = (
                 staged
                 | "Times" >> beam.Map(lambda piece: _column(piece, TIME)[_is_example(piece)])
@@ -62,9 +69,7 @@ class AssignSplits(beam.PTransform):
                 | "Cut" >> beam.Map(lambda state: quantiles(state, shares))
             )
             pieces = staged | "ByTime" >> beam.Map(_split_by_time, beam.pvalue.AsSingleton(cuts))
-            named = cuts | "Name" >> beam.Map(
-                lambda edges: {"valid_from": edges[0], "test_from": edges[1]}
-            )
+            named = cuts | "Name" >> beam.Map(lambda edges: dict(zip(names, edges, strict=True)))
             return pieces, named
         if self.config.by == "random":
             pieces = staged | "ByChance" >> beam.Map(_split_by_chance, shares, self.config.seed)
@@ -102,7 +107,8 @@ def _with_split(piece: Staged, split: np.ndarray) -> SplitPiece:
 
 
 def _split_by_time(piece: Staged, cuts: list[int]) -> SplitPiece:
-    return _with_split(piece, np.searchsorted(cuts, _column(piece, TIME), side="right"))
+    order = np.array([TRAIN, VALID, TEST] if len(cuts) == 2 else [POOL, TRAIN, VALID, TEST])
+    return _with_split(piece, order[np.searchsorted(cuts, _column(piece, TIME), side="right")])
 
 
 def _split_by_chance(piece: Staged, shares: list[float], seed: int) -> SplitPiece:

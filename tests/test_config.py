@@ -12,6 +12,7 @@ from tfctr.config import (
     digest,
     find_input,
     load_data,
+    load_knowledge,
     load_retrieval,
     load_run,
     read_yaml,
@@ -85,6 +86,8 @@ def test_data_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
         ("data.user", "nobody", "data: user: 'nobody' is not a categorical feature of side"),
         ("data.label", {}, "data.label.column: missing; it is required"),
         ("data.split", {"valid": 0.6, "test": 0.5}, "valid + test must be below 1"),
+        ("data.split", {"pool": 0.6, "valid": 0.4}, "pool + valid + test must be below 1"),
+        ("data.split", {"pool": 0.6, "by": "random"}, "pool: needs by: global_time"),
         ("data.split", {"by": "user"}, "data.split.by: found 'user'; input should be"),
         ("data", 3, "data: found 3; "),
         ("data", "no.yaml", "no.yaml: no such file"),
@@ -171,5 +174,6 @@ def test_the_configs_of_the_repository_are_valid() -> None:
     assert files
     for file in [file for file in files if file.parent.name != "tune"]:
         content = read_yaml(file)
-        load = load_run if "model" in content else load_retrieval if "k" in content else load_data
+        kinds = {"model": load_run, "teacher": load_knowledge, "k": load_retrieval}
+        load = next((load for key, load in kinds.items() if key in content), load_data)
         load(file)

@@ -18,7 +18,7 @@ import tensorflow as tf
 from beam_pipelines import job, shards
 from beam_pipelines.clean import Clean, _CleanPiece
 from beam_pipelines.prepare import main, prepare
-from beam_pipelines.split import SPLITS, SplitPiece
+from beam_pipelines.split import EXAMPLES, SplitPiece
 from tfctr.config import ConfigError, DataConfig, load_data
 from tfctr.data import Dataset, sources
 from tfctr.data.manifest import DataError
@@ -70,7 +70,7 @@ def dead_letters(folder):
 
 def all_rows(data, names):
     """Columns over all splits, rows in the order of the log."""
-    parts = [data.columns(split, ["row_id", *names]) for split in SPLITS if data.num_rows(split)]
+    parts = [data.columns(split, ["row_id", *names]) for split in EXAMPLES if data.num_rows(split)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(columns["row_id"])
     return {name: values[order] for name, values in columns.items()}
@@ -158,7 +158,7 @@ def by_hand(tmp_path_factory):
 
 def test_every_value_of_the_example_is_as_worked_out(by_hand):
     data, _ = by_hand
-    for split in SPLITS:
+    for split in EXAMPLES:
         expected = {row: values[1:] for row, values in ROWS_BY_HAND.items() if values[0] == split}
         found = data.columns(split, ["row_id", *COLUMNS_BY_HAND])
         assert found["row_id"].tolist() == list(expected)
@@ -255,9 +255,9 @@ def test_bad_rows_of_all_tables_are_kept_with_their_reason(by_hand):
 def test_nothing_but_the_dataset_is_left(by_hand):
     data, manifest = by_hand
     names = {path.name for path in data.directory.iterdir()}
-    assert names == {"manifest.json", "vocabularies", "dead_letters", *SPLITS}
+    assert names == {"manifest.json", "vocabularies", "dead_letters", *EXAMPLES}
     assert not list(data.directory.parent.glob("data.*"))
-    for split in SPLITS:
+    for split in EXAMPLES:
         on_disk = sorted(path.name for path in (data.directory / split).iterdir())
         assert [f"{split}/{name}" for name in on_disk] == [
             shard["name"] for shard in manifest["splits"][split]["shards"]
@@ -469,7 +469,7 @@ def check_mangled(folder, lines, bad):
     data = Dataset.open(folder)
     counts = data.manifest["counts"]
     assert (counts["read"], counts["bad"], counts["dropped"]) == (20_000, 10_000, 0)
-    assert sum(data.num_rows(split) for split in SPLITS) == 10_000
+    assert sum(data.num_rows(split) for split in EXAMPLES) == 10_000
     letters = dead_letters(Path(folder) / "dead_letters")
     assert sorted(row for _, row in letters) == bad
     assert all(letters.values())
@@ -607,7 +607,7 @@ def test_the_generated_world_is_the_same_on_two_runners(tmp_path):
     prepare(config(tmp_path, **WORLD), str(tmp_path / "two"), RUNNERS["the older runner"])
     assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
     data = Dataset.open(tmp_path / "one")
-    assert sum(data.num_rows(split) for split in SPLITS) == 3_000
+    assert sum(data.num_rows(split) for split in EXAMPLES) == 3_000
     rows = all_rows(data, ["user_key", "time", "label", "price"])
     events = sources.World(num_users=100, num_items=60, num_events=3_000, extra_fields=1).events(
         0, 3_000
@@ -880,7 +880,7 @@ def test_movielens_1m_under_the_protocol_of_the_papers(tmp_path):
     folder = Path(__file__).parent.parent / "configs" / "movielens-1m"
     manifest = prepare(load_data(folder / "data.yaml"), str(tmp_path / "data"))
     splits = manifest["splits"]
-    assert [splits[split]["rows"] for split in SPLITS] == [591_209, 73_901, 73_902]
+    assert [splits[split]["rows"] for split in EXAMPLES] == [591_209, 73_901, 73_902]
     assert manifest["counts"] == {
         "read": 1_000_209,
         "bad": 0,

@@ -129,6 +129,27 @@ def test_a_pool_of_an_earlier_period_and_parts_of_any_size(
     assert left == ["manifest.json", "test", "train", "valid"]
 
 
+def test_a_pool_of_its_own_is_found_but_not_searched_for(tmp_path: Path) -> None:
+    pooled = small_world(split={"pool": 0.4, "valid": 0.1, "test": 0.1})
+    prepare(pooled, tmp_path / "data")
+    opened = Dataset.open(tmp_path / "data")
+    counts = [opened.num_rows(split) for split in ("pool", *SPLITS)]
+    assert counts == pytest.approx([600, 600, 150, 150], abs=10)
+    assert (opened.columns("pool", ["item_id"])["item_id"] > 1).all()  # vocabularies know them
+    manifest = retrieve(
+        config(data=pooled, pool=0.4), str(tmp_path / "data"), str(tmp_path / "out")
+    )
+    assert set(manifest["splits"]) == {"train", "valid", "test"}
+    found = found_in(tmp_path / "out", manifest)
+    assert len(found["row_id"]) == sum(counts[1:])
+    pool = opened.columns("pool", ["row_id"])["row_id"]
+    assert set(found["retrieved_row"].ravel().tolist()) <= {-1, *pool.tolist()}
+    assert (found["retrieved_row"] >= 0).mean() > 0.9
+    both = Dataset.open(tmp_path / "data", [tmp_path / "out"])
+    batch, _ = next(iter(both.train(64, features=["retrieved_label"])))
+    assert batch["retrieved_label"].shape == (64, 4)
+
+
 def test_random_rows_are_earlier_ones_of_the_pool_and_the_same_again(
     data: Path, tmp_path: Path
 ) -> None:

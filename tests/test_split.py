@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from pyarrow import feather
 
 from beam_pipelines.clean import LABEL, ROW, TIME, Staged
-from beam_pipelines.split import DROPPED, AssignSplits, SplitPiece, _by_user_bucket, _split_users
+from beam_pipelines.split import (
+    DROPPED,
+    POOL,
+    AssignSplits,
+    SplitPiece,
+    _by_user_bucket,
+    _split_users,
+)
 from tfctr.config import Split
 
 
@@ -54,6 +61,14 @@ def test_global_time_cuts_the_rows_by_their_time(tmp_path):
         stage(tmp_path, times, cuts=(3, 3, 7)), split, {"valid_from": 80, "test_from": 100}
     )
     assert found == [0, 0, 0, 2, 0, 0, 0, 0, 1, 1]
+
+
+def test_a_pool_is_the_first_rows_by_time(tmp_path):
+    times = [50, 10, 20, 100, 30, 40, 60, 70, 80, 90]
+    split = {"pool": 0.3, "valid": 0.2, "test": 0.1}
+    cuts = {"train_from": 40, "valid_from": 80, "test_from": 100}
+    found = assign(stage(tmp_path, times, cuts=(3, 7)), split, cuts)
+    assert found == [0, POOL, POOL, 2, POOL, 0, 0, 0, 1, 1]
 
 
 def test_rows_of_one_time_stay_together_in_the_later_split(tmp_path):

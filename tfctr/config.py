@@ -103,18 +103,36 @@ class Time(Strict):
 
 
 class Split(Strict):
-    """Shares of the rows (of each user's rows, for `user_time`) in validation and test."""
+    """Shares of the rows (of each user's rows, for `user_time`) in validation and test.
+
+    A pool is the first rows by time. They are not trained on, but vocabularies know them, and they
+    are there to be found for later rows.
+    """
 
     by: Literal["global_time", "user_time", "random"] = "global_time"
     valid: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
+    pool: float = Field(0.0, ge=0, lt=1)  # of global_time
     seed: int = 0  # of the random split
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> "Split":
+        if self.pool and self.by != "global_time":
+            raise ValueError(f"pool: needs by: global_time, found {self.by!r}")
+        if self.pool and self.pool + self.valid + self.test >= 1:
+            found = f"{self.pool} + {self.valid} + {self.test}"
+            raise ValueError(f"pool + valid + test must be below 1, found {found}")
         if self.valid + self.test >= 1:
             raise ValueError(f"valid + test must be below 1, found {self.valid} + {self.test}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """`pool` only where there is one: others keep the digest they had."""
+        content = serialize(self)
+        if not self.pool:
+            content.pop("pool", None)
+        return content
 
 
 class DataConfig(Strict):
