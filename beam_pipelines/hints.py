@@ -21,7 +21,7 @@ import tfctr
 from beam_pipelines import job
 from beam_pipelines.clean import ROW
 from beam_pipelines.examples import INT64_WIDTH, Field, encode, layout
-from beam_pipelines.split import EXAMPLES
+from beam_pipelines.split import SPLITS
 from tfctr.config import ConfigError, data_digest
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
@@ -41,7 +41,6 @@ class Written:
     bytes: int
     sums: np.ndarray
     squares: np.ndarray
-    vectors: int
 
 
 class Hints(beam.PTransform):
@@ -51,8 +50,8 @@ class Hints(beam.PTransform):
         super().__init__()
         self.shards = [
             (split, shard["name"])
-            for split in EXAMPLES
-            for shard in _manifest(data)["splits"][split]["shards"]
+            for split, found in _manifest(data)["splits"].items()
+            for shard in found["shards"]
         ]
         self.write = _WriteShard(model, data, similar, folder)
 
@@ -90,7 +89,6 @@ class _WriteShard(beam.DoFn):
                 for start in range(0, len(rows), BATCH)
             ]
         )
-        vectors = hints.shape[1]
         hints = hints.reshape(len(rows), -1)
         if not np.isfinite(hints).all():
             raise DataError(f"{self.model}: its hints are not finite; train it again")
@@ -107,7 +105,6 @@ class _WriteShard(beam.DoFn):
             bytes=sum(len(part) for part in content),
             sums=hints.sum(axis=0, dtype=np.float64),
             squares=np.square(hints, dtype=np.float64).sum(axis=0),
-            vectors=vectors,
         )
 
     def _read(self, shard: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -138,26 +135,22 @@ def _slice(features: dict[str, np.ndarray], start: int) -> dict[str, np.ndarray]
 
 
 def _summarise(written: list[Written]) -> dict[str, Any]:
-    """Shards by split; mean and standard deviation of each number over the training rows."""
-    splits = {}
-    for split in EXAMPLES:
+    """Shards by split, and mean and standard deviation of each number over each split."""
+    splits: dict[str, Any] = {}
+    for split in SPLITS:
         parts = sorted((p for p in written if p.split == split), key=lambda part: part.name)
+        rows = sum(part.rows for part in parts)
         splits[split] = {
-            "rows": sum(part.rows for part in parts),
+            "rows": rows,
             "shards": [{"name": p.name, "rows": p.rows, "bytes": p.bytes} for p in parts],
         }
-    train = [part for part in written if part.split == "train"]
-    rows = sum(part.rows for part in train)
-    mean = sum(part.sums for part in train) / rows
-    variance = sum(part.squares for part in train) / rows - mean**2
-    # A number that is the same in all rows has nothing to tell; 1 leaves it at 0.
-    std = np.sqrt(np.where(variance > 1e-12, variance, 1.0))
-    return {
-        "splits": splits,
-        "vectors": written[0].vectors,
-        "mean": np.asarray(mean).tolist(),
-        "std": std.tolist(),
-    }
+        if rows:
+            mean = np.sum([part.sums for part in parts], axis=0) / rows
+            variance = np.sum([part.squares for part in parts], axis=0) / rows - mean**2
+            # A number that is the same in all rows has nothing to tell; 1 leaves it at 0.
+            std = np.sqrt(np.where(variance > 1e-12, variance, 1.0))
+            splits[split] |= {"mean": mean.tolist(), "std": std.tolist()}
+    return {"splits": splits, "size": len(written[0].sums)}
 
 
 def write_hints(
@@ -200,7 +193,7 @@ def write_hints(
             "data": data_digest(manifest),
             "key": key,
             "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
-            "layout": layout(fields_of(len(summary["mean"]))),
+            "layout": layout(fields_of(summary.pop("size"))),
             **summary,
         }
         write_manifest(result, f"{folder}/manifest.json")

@@ -24,7 +24,7 @@ from beam_pipelines import job
 from beam_pipelines.clean import LABEL, ROW, TIME
 from beam_pipelines.examples import INT64_WIDTH, Field, encode, layout
 from beam_pipelines.histogram import Histogram, quantiles
-from beam_pipelines.split import EXAMPLES, KNOWN, SPLITS
+from beam_pipelines.split import KNOWN, SPLITS
 from tfctr.config import ConfigError, RetrievalConfig, data_digest, digest, load_retrieval
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
@@ -69,9 +69,6 @@ class Source:
         self.shards = [(shard["name"], shard["rows"]) for part in shards.values() for shard in part]
         known = [SPLITS[code] for code in KNOWN]
         self.known = [shard["name"] for split in known for shard in shards.get(split, [])]
-        self.targets = [
-            (shard["name"], shard["rows"]) for split in EXAMPLES for shard in shards[split]
-        ]
 
     @property
     def features(self) -> list[Any]:
@@ -86,12 +83,11 @@ class Source:
             name: values[:, 0] if values.shape[1] == 1 else values for name, values in found.items()
         }
 
-    @staticmethod
-    def groups(shards: Iterable[tuple[str, int]], num_rows: int) -> list[tuple[str, ...]]:
-        """Shards, with their rows, in groups that together have about so many rows."""
+    def groups(self, num_rows: int) -> list[tuple[str, ...]]:
+        """Neighbouring shards that together have about so many rows."""
         found: list[tuple[str, ...]] = []
         held = num_rows
-        for name, rows in shards:
+        for name, rows in self.shards:
             if held + rows > num_rows:
                 found.append(())
                 held = 0
@@ -137,8 +133,8 @@ class Retrieve(beam.PTransform):
             until = pipeline | "NoCut" >> beam.Create([ENDLESS])
         pairs = [
             (part, pool, targets)
-            for part, pool in enumerate(source.groups(source.shards, INDEX_ROWS))
-            for targets in source.groups(source.targets, TARGET_ROWS)
+            for part, pool in enumerate(source.groups(INDEX_ROWS))
+            for targets in source.groups(TARGET_ROWS)
         ]
         written = (
             pipeline
@@ -329,8 +325,10 @@ def _write_shard(
 
 def _summarise(_: None, written: list[Retrieved], until: int) -> dict[str, Any]:
     splits = {}
-    for split in EXAMPLES:
+    for split in SPLITS:
         parts = sorted((p for p in written if p.split == split), key=lambda part: part.name)
+        if not parts:
+            continue
         splits[split] = {
             "rows": sum(part.rows for part in parts),
             "rows_with_fewer_than_k": sum(part.short for part in parts),

@@ -18,7 +18,7 @@ from tfctr.data.fingerprint import mix, row_keys
 
 TRAIN, VALID, TEST, POOL = 0, 1, 2, 3
 SPLITS = ("train", "valid", "test", "pool")
-EXAMPLES = SPLITS[:3]  # whose rows are scored; the pool's are only looked up
+EXAMPLES = SPLITS[:3]  # that every dataset has
 KNOWN = (TRAIN, POOL)  # of whose rows vocabularies and statistics are made
 DROPPED = 4  # added for a row that is no example, only an event of its user's history
 

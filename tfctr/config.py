@@ -251,6 +251,7 @@ class Optimizer(Strict):
 class Training(Strict):
     """Epochs end with the validation rows; the weights of the best validation AUC are kept."""
 
+    rows: Literal["train", "pool"] = "train"  # the split whose rows are learned from
     batch_size: int = Field(4096, ge=1)  # of all replicas together
     epochs: int = Field(10, ge=1)
     patience: int = Field(2, ge=1)  # epochs without a better validation AUC before it stops
@@ -263,6 +264,14 @@ class Training(Strict):
     keep_negatives: float = Field(1.0, gt=0, le=1)  # share of the other rows that an epoch reads
     strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
     tensorboard: bool = False  # write what TensorBoard shows
+
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """`rows` only where it is another: others keep the digest they had."""
+        content = serialize(self)
+        if self.rows == "train":
+            content.pop("rows")
+        return content
 
 
 class BackboneConfig(Strict):

@@ -239,7 +239,7 @@ class KnowledgeRun:
 
         config, hints = self.config, self.hints()
         data = Dataset.open(self.teacher.data_folder, [hints])
-        described = read_manifest(hints / "manifest.json") or {}
+        described = (read_manifest(hints / "manifest.json") or {})["splits"][config.training.rows]
 
         def make() -> Any:
             return Imitation(
@@ -314,7 +314,7 @@ def _train(
                 "key": key,
                 **about,
                 "training": config.model_dump(mode="json"),
-                "rows": {split: data.num_rows(split) for split in ("train", "valid")},
+                "rows": {split: data.num_rows(split) for split in (config.rows, "valid")},
                 "parameters": model.count_params(),
                 "best_epoch": progressed.best_epoch + 1,
                 f"best_{purpose.chosen_by}": progressed.best_score,

@@ -274,6 +274,7 @@ class _Reader:
             self.config.in_memory,
             self.config.keep_negatives,
             self.part,
+            self.config.rows,
         )
 
     def _num_steps(self, rows: Any) -> int:

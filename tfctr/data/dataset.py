@@ -116,6 +116,7 @@ class Dataset:
         in_memory: bool = False,
         keep_negatives: float = 1.0,
         part: Part = WHOLE,
+        split: str = "train",
     ) -> tf.data.Dataset:
         """Shuffled training batches, in another order each time they are gone through.
 
@@ -131,6 +132,7 @@ class Dataset:
                 by each seed. From files, the number of batches is the expected one: the last rows
                 may be left out, or the first be read again.
             part: what to read, of several.
+            split: what is trained on.
 
         Raises:
             DataError: too few rows, or shards, for so many workers.
@@ -142,21 +144,27 @@ class Dataset:
                 f"{part.workers * part.replicas} replicas"
             )
         if in_memory:
-            return self._shuffled_whole(names, batch_size, seed, keep_negatives, part)
-        return self._shuffled_in_windows(names, batch_size, seed, keep_negatives, part)
+            return self._shuffled_whole(split, names, batch_size, seed, keep_negatives, part)
+        return self._shuffled_in_windows(split, names, batch_size, seed, keep_negatives, part)
 
     def _shuffled_whole(
-        self, names: tuple[str, ...], batch_size: int, seed: int, keep: float, part: Part
+        self,
+        split: str,
+        names: tuple[str, ...],
+        batch_size: int,
+        seed: int,
+        keep: float,
+        part: Part,
     ) -> tf.data.Dataset:
         texts = self._texts(names)
-        if names not in self._in_memory:
-            blocks = self._blocks(self._shards("train"), names).as_numpy_iterator()
+        if (split, *names) not in self._in_memory:
+            blocks = self._blocks(self._shards(split), names).as_numpy_iterator()
             found = list(blocks)
             with tf.device("cpu:0"):
                 rows = tf.constant(np.concatenate([block for block, _ in found]))
                 strings = {k: tf.concat([t[k] for _, t in found], 0) for k in texts}
-            self._in_memory[names] = rows, strings
-        rows, strings = self._in_memory[names]
+            self._in_memory[split, *names] = rows, strings
+        rows, strings = self._in_memory[split, *names]
         chosen = None
         n = int(rows.shape[0])
         if keep < 1:
@@ -190,13 +198,19 @@ class Dataset:
         return _finish(batches, steps * part.replicas)
 
     def _shuffled_in_windows(
-        self, names: tuple[str, ...], batch_size: int, seed: int, keep: float, part: Part
+        self,
+        split: str,
+        names: tuple[str, ...],
+        batch_size: int,
+        seed: int,
+        keep: float,
+        part: Part,
     ) -> tf.data.Dataset:
         replicas = part.workers * part.replicas
-        workers = self._shards_of_workers(part.workers)
+        workers = self._shards_of_workers(split, part.workers)
         shards, rows = workers[part.worker][0], min(rows for _, rows in workers)
-        positives = self.manifest["splits"]["train"]["positives"]
-        share = positives / self.num_rows("train")
+        positives = self.manifest["splits"][split]["positives"]
+        share = positives / self.num_rows(split)
         rows = math.floor(rows * (share + keep * (1 - share)))
         batch_of_worker = batch_size // part.workers
         steps = rows // batch_of_worker if replicas > 1 else -(-rows // batch_size)
@@ -278,9 +292,9 @@ class Dataset:
             raise DataError(f"{self.directory}: the split {split!r} has no rows")
         return [shard["name"] for shard in shards]
 
-    def _shards_of_workers(self, workers: int) -> list[tuple[list[str], int]]:
+    def _shards_of_workers(self, split: str, workers: int) -> list[tuple[list[str], int]]:
         """Each worker's shards and the number of their rows: nearly as many for each."""
-        shards = self.manifest["splits"]["train"]["shards"]
+        shards = self.manifest["splits"][split]["shards"]
         if len(shards) < workers:
             raise DataError(
                 f"{self.directory}: {len(shards)} training shards cannot be spread over {workers} "
