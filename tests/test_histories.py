@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from beam_pipelines.histories import Past, _find_earlier, _write_past
 from beam_pipelines.prepare import prepare
 from beam_pipelines.raw_rows import raw_rows
-from beam_pipelines.split import SPLITS, SplitPiece
+from beam_pipelines.split import EXAMPLES, SplitPiece
 from beam_pipelines.users import rows_by_bucket
 from tests.conftest import world_config
 from tfctr import backbones, metrics
@@ -76,7 +76,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def all_rows(data: Dataset, names: list[str]) -> dict[str, np.ndarray]:
     """Columns over all splits, rows in the order of the log."""
-    parts = [data.columns(split, ["row_id", *names]) for split in SPLITS if data.num_rows(split)]
+    parts = [data.columns(split, ["row_id", *names]) for split in EXAMPLES if data.num_rows(split)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(columns["row_id"])
     return {name: values[order] for name, values in columns.items()}
@@ -348,7 +348,7 @@ def test_histories_change_nothing_else(tmp_path: Path, by: str) -> None:
     for name in ("user", "item", "city"):
         files = (data.vocabulary_file(name) for data in (without, with_them))
         assert len({file.read_bytes() for file in files}) == 1
-    for part in SPLITS:
+    for part in EXAMPLES:
         expected, found = (data.columns(part, names) for data in (without, with_them))
         for name in names:
             np.testing.assert_array_equal(found[name], expected[name], err_msg=f"{part} {name}")
@@ -522,7 +522,7 @@ def test_raw_rows_are_looked_up_to_the_very_ids_of_training(tmp_path: Path) -> N
     data = Dataset.open(tmp_path / "data")
     files = {f.name: data.vocabulary_file(f.vocabulary) for f in data.schema.inputs}
     served = RawFeatures(data.schema, files)
-    for split in SPLITS:
+    for split in EXAMPLES:
         raw = raw_rows(made, data, split, 1_000)
         assert raw.column_names == ["row_id", "time", "label", *(f.name for f in data.schema)]
         columns = data.columns(split, ["row_id", *READS])
