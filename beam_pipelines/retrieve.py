@@ -200,6 +200,7 @@ def _search(
     part, pool_shards, target_shards = pair
     names = [ROW, TIME, LABEL, *(f.name for f in source.features)]
     pool = source.read(pool_shards, names)
+    _refuse_duplicates(pool[ROW], pool_shards)
     if until < ENDLESS:
         early = pool[TIME] < until
         pool = {name: values[early] for name, values in pool.items()}
@@ -215,6 +216,16 @@ def _search(
         path = f"{folder}/found/{part:05d}/{shard}.npz"
         files.write(path, content.getvalue())
         yield shard, path
+
+
+def _refuse_duplicates(rows: np.ndarray, shards: Sequence[str]) -> None:
+    """A row that is there twice would take two of a target's `k` places."""
+    ids, counts = np.unique(rows, return_counts=True)
+    if (counts > 1).any():
+        raise DataError(
+            f"{shards[0]} to {shards[-1]}: row {ids[counts > 1][0]} is there "
+            f"{counts[counts > 1][0]} times; run `tfctr prepare` again"
+        )
 
 
 def _searcher(

@@ -1,5 +1,7 @@
 """The batch job that finds similar earlier rows, against a plain loop over a small log."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from beam_pipelines.retrieve import retrieve
 from tests.conftest import world_config
 from tests.test_bm25 import plain_search
 from tfctr.cli import app
-from tfctr.config import ConfigError, RetrievalConfig, RunConfig, load_retrieval
+from tfctr.config import ConfigError, DataConfig, RetrievalConfig, RunConfig, load_retrieval
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.data.records import read_columns
@@ -217,6 +219,68 @@ def test_what_cannot_be_searched_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no row found a similar earlier one; widen pool = 1e-06"):
         retrieve(config(pool=1e-6), str(data), str(tmp_path / "out"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pool_of_fewer_rows_than_k_fills_the_first_places(data: Path, tmp_path: Path) -> None:
+    few = config(method="random", fields=[], k=30, pool=0.01)
+    manifest = retrieve(few, str(data), str(tmp_path / "out"))
+    rows, found = rows_of(data), found_in(tmp_path / "out", manifest)
+    pool = rows["row_id"][rows["time"] < manifest["pool_until"]]
+    assert 5 < len(pool) < 30
+    late = rows["time"] >= manifest["pool_until"]
+    there = found["retrieved_row"][late]
+    assert (np.sort(there[:, : len(pool)]) == np.sort(pool)).all()  # all of them, before
+    assert (there[:, len(pool) :] == -1).all()  # the places where there is none
+    for split in SPLITS:
+        counts = manifest["splits"][split]
+        assert counts["rows_with_fewer_than_k"] == counts["rows"]
+
+
+def test_a_row_that_is_there_twice_is_named(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    shard = manifest["splits"]["valid"]["shards"][0]
+    manifest["splits"]["valid"]["shards"].append(shard)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    row = Dataset.open(data).columns("valid", ["row_id"])["row_id"].min()
+    with pytest.raises(DataError, match=f"row {row} is there 2 times; run `tfctr prepare` again"):
+        retrieve(config(), str(copy), str(tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_field_without_a_value_in_the_pool_finds_nothing(tmp_path: Path) -> None:
+    lines = ["user,shop,city,time,click"]
+    lines += [f"{i % 7},{'' if i < 60 else i % 3},{i % 5},{i},{i % 2}" for i in range(100)]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    features = [
+        {"name": name, "kind": "categorical", "side": "context"}
+        for name in ("user", "shop", "city")
+    ]
+    log = DataConfig.model_validate(
+        {
+            "name": "log",
+            "source": {"format": "csv", "events": str(tmp_path / "log.csv")},
+            "label": {"column": "click"},
+            "time": {"column": "time"},
+            "split": {"by": "global_time", "valid": 0.1, "test": 0.1},
+            "features": features,
+        }
+    )
+    prepare(log, tmp_path / "data")
+    nothing = config(data=log, fields=["shop"], pool=0.6)
+    with pytest.raises(DataError, match="no row found a similar earlier one; widen pool"):
+        retrieve(nothing, str(tmp_path / "data"), str(tmp_path / "out"))
+    alike = [
+        retrieve(
+            config(data=log, fields=fields, pool=0.6), str(tmp_path / "data"), str(tmp_path / name)
+        )
+        for name, fields in (("both", ["shop", "city"]), ("one", ["city"]))
+    ]
+    assert alike[0]["splits"] == alike[1]["splits"]
+    both, one = (found_in(tmp_path / name, alike[0]) for name in ("both", "one"))
+    np.testing.assert_array_equal(both["retrieved_row"], one["retrieved_row"])
+    assert (both["retrieved_row"] >= 0).mean() > 0.5
 
 
 @pytest.mark.parametrize(
