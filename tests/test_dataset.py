@@ -260,6 +260,12 @@ def test_what_was_made_of_other_rows_is_not_read_beside(data: Dataset, tmp_path:
     with pytest.raises(DataError, match="other: made of other rows than"):
         Dataset.open(data.directory, [other])
     whole = write_beside(data, tmp_path / "whole")
+    described = json.loads((whole / "manifest.json").read_text())
+    less = described | {"splits": {"train": described["splits"]["train"]}}
+    (whole / "manifest.json").write_text(json.dumps(less))
+    with pytest.raises(DataError, match="whole: made of other rows than"):
+        Dataset.open(data.directory, [whole])
+    (whole / "manifest.json").write_text(json.dumps(described))
     (whole / data.manifest["splits"]["valid"]["shards"][0]["name"]).write_bytes(b"")
     with pytest.raises(DataError, match=r"0 bytes where the manifest says .*; make it again"):
         Dataset.open(data.directory, [whole])

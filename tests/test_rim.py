@@ -1,5 +1,6 @@
 """RIM: attention over similar rows against a plain loop, and what must not matter to it."""
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -8,8 +9,10 @@ import pytest
 
 from tests.test_backbones import INPUTS, make
 from tests.test_layers import SCHEMA
-from tfctr import backbones
+from tfctr import backbones, metrics
+from tfctr.data import Dataset
 from tfctr.optimizers import LazyAdam
+from tfctr.retrieval.bm25 import Bm25Index, idf
 from tfctr.retrieval.similar_rows import CLICKED, LABEL, NO_ROW, NOT_CLICKED, PREFIX
 
 FOUND = ("age", "user", "price", "item", "tags", "rank")  # all fields but the sequence
@@ -109,3 +112,40 @@ def test_it_learns_what_became_of_the_row_that_fits(labels: bool) -> None:
     model.compile(LazyAdam(0.02))
     losses = model.fit(rows, clicks, batch_size=256, epochs=12, verbose=0).history["loss"]
     assert losses[-1] < 0.25 if labels else losses[-1] > 0.6, losses
+
+
+def test_a_leaky_pool_would_make_the_score_jump(world_data: Path) -> None:
+    """What the search guards against: in a pool with later rows and itself a row finds its click."""
+    data = Dataset.open(world_data)
+    schema = data.schema.select(["user_id", "item_id", "category", "hour"])
+    names = [feature.name for feature in schema.inputs]
+    parts = [
+        data.columns(split, [*names, "time", "row_id", "label"]) for split in ("train", "valid")
+    ]
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    num_train, num_rows = len(parts[0]["time"]), len(rows["time"])
+    weights = {
+        name: idf(np.bincount(rows[name], minlength=schema[name].num_ids), num_rows)
+        for name in names
+    }
+    index = Bm25Index(rows, rows["time"], rows["row_id"], weights)
+
+    def valid_auc(times: np.ndarray) -> float:
+        keras.utils.set_random_seed(1)
+        found, _ = index.search(rows, times, 1)
+        labels = np.where(rows["label"][found] > 0, CLICKED, NOT_CLICKED)
+        inputs = {LABEL: np.where(found < 0, NO_ROW, labels)}
+        for name in names:
+            inputs |= {name: rows[name], PREFIX + name: np.where(found < 0, 0, rows[name][found])}
+        model = backbones.create("rim", schema, embedding_dim=4, hidden_units=[16])
+        model.compile(LazyAdam(0.005))
+        early, late = (slice(num_train), slice(num_train, num_rows))
+        train, valid = ({k: v[part] for k, v in inputs.items()} for part in (early, late))
+        model.fit(train, rows["label"][early], batch_size=256, epochs=2, verbose=0)
+        logits = model.predict(valid, batch_size=4096, verbose=0)
+        return metrics.auc(rows["label"][late], logits)
+
+    honest = valid_auc(rows["time"])
+    leaky = valid_auc(np.full(num_rows, rows["time"].max() + 1))
+    assert honest < 0.75
+    assert leaky > 0.95

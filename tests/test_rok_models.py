@@ -70,6 +70,31 @@ def test_imitation_loss_is_the_mean_square_of_standardised_hints() -> None:
     np.testing.assert_allclose(model.predict(rows, verbose=0), squares.mean(axis=1), rtol=1e-4)
 
 
+def test_clicks_are_learned_beside_hints_or_alone() -> None:
+    knowledge = spread_weights(knowledge_base())
+    inputs = {name: model_inputs(ROWS)[name] for name in KNOWN}
+    rows = inputs | {"hint": np.ones((NUM_ROWS, 12), np.float32)}
+    clicks = np.arange(NUM_ROWS) % 2.0
+    said = np.array(knowledge(inputs)).reshape(NUM_ROWS, -1)
+    imitation = ((said - 1) ** 2).mean()
+    for weight in (0.0, 1.0):
+        model = Imitation(
+            knowledge, np.zeros(12), np.ones(12), imitation=weight, contrastive=0.0, clicks=3.0
+        )
+        model.build()
+        kernel = np.linspace(-1, 1, 12, dtype=np.float32)[:, None]
+        model.head.set_weights([kernel, np.array([0.5], np.float32)])
+        logits = said @ kernel[:, 0] + 0.5
+        log_loss = np.mean(np.log1p(np.exp(-np.where(clicks == 1, logits, -logits))))
+        model.compile(keras.optimizers.SGD(0.0))
+        loss = model.fit(rows, clicks, verbose=0, batch_size=NUM_ROWS).history["loss"][0]
+        assert loss == pytest.approx(weight * imitation + 3 * log_loss, rel=1e-4)
+        found = model.predict(rows, verbose=0)
+        np.testing.assert_allclose(
+            found, ((said - 1) ** 2).mean(axis=1) if weight else logits, rtol=1e-3, atol=1e-4
+        )
+
+
 def test_contrastive_loss_against_a_loop() -> None:
     rng = np.random.default_rng(2)
     first, second = rng.normal(size=(2, 6, 5)).astype(np.float32)

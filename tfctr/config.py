@@ -346,6 +346,7 @@ class KnowledgeConfig(Strict):
     dropout: float = Field(0.1, ge=0, lt=1)
     imitation: float = Field(1.0, ge=0)  # weight of the teacher's hints in the loss
     contrastive: float = Field(0.1, ge=0)  # weight of telling rows apart with some fields hidden
+    clicks: float = Field(0.0, ge=0)  # weight of the rows' own clicks
     mask_rate: float = Field(0.2, gt=0, lt=1)  # share of the fields hidden
     temperature: float = Field(0.2, gt=0)
     training: Training = Training()
@@ -356,7 +357,7 @@ class KnowledgeConfig(Strict):
 
     @property
     def is_pretrained(self) -> bool:
-        return bool(self.imitation or self.contrastive)
+        return bool(self.imitation or self.contrastive or self.clicks)
 
     @model_validator(mode="after")
     def _has_a_teacher(self) -> "KnowledgeConfig":

@@ -248,10 +248,12 @@ class KnowledgeRun:
                 described["std"],
                 config.imitation,
                 config.contrastive,
+                config.clicks,
                 config.mask_rate,
                 config.temperature,
             )
 
+        clicks_only = config.clicks > 0 and not config.imitation
         self.console.print(f"[bold]imitate[/] {config.teacher.name} -> {path}")
         return _train(
             make,
@@ -261,7 +263,7 @@ class KnowledgeRun:
             key,
             {"knowledge": config.model_dump(mode="json", exclude={"teacher", "training"})},
             self.console,
-            objective=lambda model: Imitating(data, model.reads),
+            objective=None if clicks_only else lambda model: Imitating(data, model.reads),
             saved=lambda model: model.knowledge,
         )
 

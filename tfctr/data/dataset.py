@@ -95,7 +95,7 @@ class Dataset:
             found = read_manifest(folder / "manifest.json")
             if found is None:
                 raise DataError(f"{folder}: nothing to read beside {directory} (no manifest.json)")
-            if found.get("data") != data_digest(manifest):
+            if found.get("data") != data_digest(manifest) or _rows(found) != _rows(manifest):
                 raise DataError(f"{folder}: made of other rows than {directory} has; make it again")
             _check_shards(folder, found, "make it again")
             more.append((folder, found))
@@ -384,6 +384,10 @@ def _finish(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:
     options.autotune.enabled = False
     batches = batches.prefetch(2).apply(tf.data.experimental.assert_cardinality(steps))
     return batches.with_options(options)
+
+
+def _rows(manifest: dict[str, Any]) -> dict[str, int]:
+    return {s["name"]: s["rows"] for split in manifest["splits"].values() for s in split["shards"]}
 
 
 def _check_shards(directory: Path, manifest: dict[str, Any], advice: str) -> None:

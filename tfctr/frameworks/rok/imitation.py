@@ -11,19 +11,24 @@ from rich.console import Console
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
+from tfctr.losses import LogLoss
 from tfctr.retrieval.similar_rows import HINT
 from tfctr.schema_model import SchemaModel
 from tfctr.training import EVALUATION_BATCH, predict
 
 
 class Imitation(SchemaModel):
-    """Trains a knowledge base; the loss is `imitation * L_KI + contrastive * L_CR`.
+    """Trains a knowledge base: `imitation * L_KI + contrastive * L_CR + clicks * L_CTR`.
 
     - `L_KI`: the mean square of `r̂ - (r - mean) / std`, `r` the teacher's hint: 1 for a knowledge
       base that says the same of all rows, 0 for one that says what the teacher says.
     - `L_CR`: rows are told apart. Of each row there is a second view, some of its fields hidden
       behind a learned vector; `-log softmax` of the cosine of a row's two views over those of the
       first with the batch's other rows, divided by a temperature, both ways.
+    - `L_CTR`: log loss of a dense layer on `r̂`, which is not kept. It is not the paper's: alone, it
+      makes a knowledge base that saw the same rows and no teacher.
+
+    Without imitation there is nothing to explain; then called on rows it gives logits `[B]`.
 
     Args:
         knowledge: trained in place.
@@ -31,6 +36,7 @@ class Imitation(SchemaModel):
         std: float32 `[V * D]`.
         imitation: float. Weight of `L_KI`.
         contrastive: float. Weight of `L_CR`.
+        clicks: float. Weight of `L_CTR`.
         mask_rate: float. Share of the fields that the second view hides.
         temperature: float.
     """
@@ -42,6 +48,7 @@ class Imitation(SchemaModel):
         std: np.ndarray,
         imitation: float = 1.0,
         contrastive: float = 0.1,
+        clicks: float = 0.0,
         mask_rate: float = 0.2,
         temperature: float = 0.2,
         **kwargs: Any,
@@ -52,6 +59,7 @@ class Imitation(SchemaModel):
         self.std = np.asarray(std, np.float32)
         self.imitation = imitation
         self.contrastive = contrastive
+        self.clicks = clicks
         self.mask_rate = mask_rate
         self.temperature = temperature
         self.seeds = keras.random.SeedGenerator()
@@ -60,6 +68,8 @@ class Imitation(SchemaModel):
             self.hidden_fields = self.add_weight(
                 (num_fields, knowledge.embedding_dim), name="hidden_fields"
             )
+        if clicks:
+            self.head = keras.layers.Dense(1, dtype="float32", name="head")
 
     def build(self, input_shape: Any = None) -> None:
         self.knowledge.build()  # whose steps are called, never itself
@@ -70,24 +80,29 @@ class Imitation(SchemaModel):
         return (*super().reads, HINT)
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
-        """What is compared in `compute_loss`: two views in training, else `L_KI` a row, `[B]`."""
+        """`L_KI` a row, or logits, `[B]`; in training what `compute_loss` takes."""
         fields = self.knowledge.decompose(features)
-        first = self.knowledge.reconstruct(fields, training=training)
+        said = _flat(self.knowledge.reconstruct(fields, training=training))
+        logits = ops.squeeze(self.head(said), axis=-1) if self.clicks else None
         if not training:
-            return ops.mean(ops.square(_flat(first) - self._standardised(features)), axis=1)
+            if logits is not None and not self.imitation:
+                return logits
+            return ops.mean(ops.square(said - self._standardised(features)), axis=1)
         if not self.contrastive:
-            return first, None
+            return said, None, logits
         hidden = keras.random.uniform(ops.shape(fields)[:2], seed=self.seeds) < self.mask_rate
         view = ops.where(ops.expand_dims(hidden, 2), self.hidden_fields, fields)
-        return first, self.knowledge.reconstruct(view, training=training)
+        return said, _flat(self.knowledge.reconstruct(view, training=training)), logits
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        first, second = (part if part is None else _flat(part) for part in y_pred)
-        loss = self.imitation * ops.mean(ops.square(first - self._standardised(x)))
-        if second is not None:
-            loss += self.contrastive * contrastive_loss(first, second, self.temperature)
+        said, of_view, logits = y_pred
+        loss = self.imitation * ops.mean(ops.square(said - self._standardised(x)))
+        if of_view is not None:
+            loss += self.contrastive * contrastive_loss(said, of_view, self.temperature)
+        if logits is not None:
+            loss += self.clicks * LogLoss()(y, logits)
         return loss
 
     def _standardised(self, features: Mapping[str, Any]) -> Any:
