@@ -115,7 +115,7 @@ def test_it_learns_what_became_of_the_row_that_fits(labels: bool) -> None:
 
 
 def test_a_leaky_pool_would_make_the_score_jump(world_data: Path) -> None:
-    """What the search guards against: in a pool with later rows and itself a row finds its click."""
+    """What the search guards against: a row that finds itself finds its click."""
     data = Dataset.open(world_data)
     schema = data.schema.select(["user_id", "item_id", "category", "hour"])
     names = [feature.name for feature in schema.inputs]

@@ -1,12 +1,12 @@
 """ROK, its teacher and its ablations against the same backbones without it, over seeds.
 
-    python -m benchmarks.rok configs/movielens-1m/{dcnv2,deepfm,autoint}.yaml \\
-        configs/movielens-1m/rok/*.yaml configs/movielens-1m/rok/ablations/*.yaml \\
-        --seeds 5 --processes 2 --record
+    python -m benchmarks.rok configs/demo/dcnv2.yaml configs/demo/rok/*.yaml \\
+        configs/demo/rok/ablations/*.yaml --seeds 5 --processes 2 --record
 
-A student is compared with the plain run of its backbone: p is of Welch's two-sided t-test of their
-test AUCs. A seed is that of the student and of its knowledge base; their teacher is one. Files that
-are no run configs are passed over. `--work` keeps what is trained: a second run goes on behind it.
+A student is compared with the plain run of its backbone on the same data config: p is of Welch's
+two-sided t-test of their test AUCs. A seed is that of the student and of its knowledge base; their
+teacher is one. Files that are no run configs are passed over. `--work` keeps what is trained: a
+second run goes on behind it.
 """
 
 import argparse
@@ -38,11 +38,14 @@ HEADERS = (
     "AUC, unseen users",
     "valid AUC",
 )
-NOTE = "Means over seeds; p of Welch's t-test against the plain run of the same backbone."
+NOTE = (
+    "Means over seeds; p of Welch's t-test against the plain run of the same backbone on the same "
+    "data config."
+)
 
 
 def row(
-    name: str, config: RunConfig, found: list[dict[str, Any]], plain: list[dict[str, Any]] | None
+    config: RunConfig, found: list[dict[str, Any]], plain: list[dict[str, Any]] | None
 ) -> list[str]:
     def mean(key: str, seeds: list[dict[str, Any]] = found) -> float:
         return statistics.mean(seed[key] for seed in seeds)
@@ -59,7 +62,7 @@ def row(
             )
             p = f"{test.pvalue:.3f}"
     return [
-        name,
+        config.name,
         config.model.backbone,
         f"{mean('auc'):.4f}",
         spread("auc"),
@@ -78,7 +81,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
     parser.add_argument("--work", type=Path, help="where datasets and models are kept")
-    parser.add_argument("--section", default="ROK on MovieLens 1M", help="of the record")
+    parser.add_argument("--section", default="ROK in the generated world", help="of the record")
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
 
@@ -96,7 +99,7 @@ def main() -> None:
 
         def train(path: Path, seed: int) -> dict[str, Any]:
             found = train_seed(path, seed, work)
-            console.print(f"{path.stem}, seed {seed}: test AUC {found['auc']:.4f}")
+            console.print(f"{configs[path].name}, seed {seed}: test AUC {found['auc']:.4f}")
             return found
 
         def hints(path: Path) -> None:
@@ -115,18 +118,22 @@ def main() -> None:
             started = {path: [pool.submit(train, path, seed) for seed in seeds] for path in paths}
             found = {path: _all(futures) for path, futures in started.items()}
     plain = {
-        config.model.backbone: path
+        _rows_and_backbone(config): found[path]
         for path, config in configs.items()
         if config.framework is None and config.similar is None
     }
-    table = []
-    for path, config in configs.items():
-        other = plain.get(config.model.backbone)
-        table.append(row(path.stem, config, found[path], found[other] if other else None))
+    table = [
+        row(config, found[path], plain.get(_rows_and_backbone(config)))
+        for path, config in configs.items()
+    ]
     for cells in (HEADERS, *table):
         console.print(" | ".join(cells))
     if args.record:
         record_table(args.section, "benchmarks.rok", HEADERS, table, f"seeds 1-{args.seeds}", NOTE)
+
+
+def _rows_and_backbone(config: RunConfig) -> tuple[str, str]:
+    return config.data.name, config.model.backbone
 
 
 def _knowledge(config: RunConfig) -> Any:
