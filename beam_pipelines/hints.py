@@ -1,7 +1,7 @@
 """For every row of a dataset what a teacher makes of its similar rows (ROK, arXiv:2404.18304).
 
     python -m beam_pipelines.hints --model work/movielens-1m-rim/model.keras \\
-        --data work/movielens-1m --similar work/movielens-1m-similar --output work/hints
+        --data work/movielens-1m-pool --similar work/movielens-1m-similar --output work/hints
 
 takes any of Beam's own options as well. The output holds a shard for each of the dataset's, row for
 row: `row_id` and `hint`, the teacher's `V` vectors one behind the other, `V * D` floats.

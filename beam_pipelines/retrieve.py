@@ -1,7 +1,7 @@
 """For every row of a dataset the most similar earlier rows, with their labels.
 
     python -m beam_pipelines.retrieve --config configs/movielens-1m/rok/similar.yaml \\
-        --data work/movielens-1m --output work/movielens-1m-similar
+        --data work/movielens-1m-pool --output work/movielens-1m-similar
 
 takes any of Beam's own options as well. The output holds a shard for each of the dataset's, row for
 row; `docs/data.md` says what is in a row.

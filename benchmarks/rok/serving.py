@@ -33,7 +33,7 @@ from tfctr.retrieval.similar_rows import CLICKED, LABEL, NO_ROW, NOT_CLICKED, PR
 from tfctr.serving.warmup import read_warmup
 
 CANDIDATES = 100
-SHARES = (0.1, 0.3, 1.0)  # of the training rows, in the pool that is searched
+SHARES = (0.1, 0.3, 1.0)  # of the pool's rows, those that are searched
 
 
 def served(model: Any, data: Dataset, folder: Path) -> Callable[[], Any]:
@@ -48,12 +48,16 @@ def served(model: Any, data: Dataset, folder: Path) -> Callable[[], Any]:
     return lambda: rank(**inputs)["scores"].numpy()
 
 
+def pool_split(data: Dataset) -> str:
+    return "pool" if "pool" in data.manifest["splits"] else "train"
+
+
 def searched(config: RunConfig, model: Any, data: Dataset, share: float) -> Callable[[], Any]:
     """One request of the teacher: a search for each candidate, then its scores."""
     assert config.similar is not None
     fields, k = config.similar.fields, config.similar.k
     names = [feature.name for feature in model.of_found]
-    pool = data.columns("train", ["row_id", "time", "label", *names])
+    pool = data.columns(pool_split(data), ["row_id", "time", "label", *names])
     rows = int(share * len(pool["time"]))
     pool = {name: values[:rows] for name, values in pool.items()}
     weights = {
@@ -105,7 +109,7 @@ def main() -> None:
             "ROK": served(student, data, Path(temporary) / "student"),
         }
         for share in SHARES:
-            rows = int(share * data.num_rows("train"))
+            rows = int(share * data.num_rows(pool_split(data)))
             requests[f"RIM, searching {rows:,} rows"] = searched(teacher, rim, data, share)
         taken: dict[str, list[float]] = {name: [] for name in requests}
         for repeat in range(-5, args.repeats):  # the first ones are warm-up
