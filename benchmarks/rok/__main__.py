@@ -1,6 +1,6 @@
 """ROK, its teacher and its ablations against the same backbones without it, over seeds.
 
-    python -m benchmarks.rok configs/demo/dcnv2.yaml configs/demo/rok/*.yaml \\
+    python -m benchmarks.rok configs/demo/rok/*.yaml \\
         configs/demo/rok/ablations/*.yaml --seeds 5 --processes 2 --record
 
 A student is compared with the plain run of its backbone on the same data config: p is of Welch's
