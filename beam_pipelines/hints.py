@@ -10,7 +10,7 @@ row: `row_id` and `hint`, the teacher's `V` vectors one behind the other, `V * D
 import argparse
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,11 @@ import numpy as np
 
 import tfctr
 from beam_pipelines import job
+from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
 from beam_pipelines.clean import ROW
-from beam_pipelines.examples import INT64_WIDTH, Field, encode, layout
-from beam_pipelines.split import SPLITS
+from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from tfctr.config import ConfigError, data_digest
-from tfctr.data import files
-from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
+from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns
 from tfctr.retrieval.similar_rows import HINT
 
@@ -32,13 +31,9 @@ BATCH = 8192  # rows given to the teacher at a time
 
 
 @dataclass(frozen=True)
-class Written:
-    """A written shard; sums of its hints' numbers and of their squares, `[V * D]`."""
+class WrittenHints(Written):
+    """Sums of a shard's hints' numbers and of their squares, `[V * D]`."""
 
-    split: str
-    name: str
-    rows: int
-    bytes: int
     sums: np.ndarray
     squares: np.ndarray
 
@@ -49,8 +44,8 @@ class Hints(beam.PTransform):
     def __init__(self, model: str, data: str, similar: str, folder: str) -> None:
         super().__init__()
         self.shards = [
-            (split, shard["name"])
-            for split, found in _manifest(data)["splits"].items()
+            shard["name"]
+            for found in open_manifest(data)["splits"].values()
             for shard in found["shards"]
         ]
         self.write = _WriteShard(model, data, similar, folder)
@@ -67,7 +62,7 @@ class Hints(beam.PTransform):
 
 
 class _WriteShard(beam.DoFn):
-    """A shard's split and name -> what was written of it. Each worker loads the teacher once."""
+    """A shard's name -> what was written of it. Each worker loads the teacher once."""
 
     def __init__(self, model: str, data: str, similar: str, folder: str) -> None:
         self.model, self.data, self.similar, self.folder = model, data, similar, folder
@@ -78,10 +73,11 @@ class _WriteShard(beam.DoFn):
         import tfctr.backbones  # registers the classes  # noqa: F401
 
         self.teacher = keras.models.load_model(self.model, compile=False)
-        self.layouts = {folder: _manifest(folder)["layout"] for folder in (self.data, self.similar)}
+        self.layouts = {
+            folder: open_manifest(folder)["layout"] for folder in (self.data, self.similar)
+        }
 
-    def process(self, shard: tuple[str, str]) -> Iterable[Written]:
-        split, name = shard
+    def process(self, name: str) -> Iterable[WrittenHints]:
         rows, features = self._read(name)
         hints = np.concatenate(
             [
@@ -92,17 +88,9 @@ class _WriteShard(beam.DoFn):
         hints = hints.reshape(len(rows), -1)
         if not np.isfinite(hints).all():
             raise DataError(f"{self.model}: its hints are not finite; train it again")
-        content: Sequence[bytes | memoryview] = encode(
-            fields_of(hints.shape[1]), {ROW: rows, HINT: hints}
-        )
-        if name.endswith(".gz"):
-            content = [files.compress(content)]
-        files.write(f"{self.folder}/{name}", *content)
-        yield Written(
-            split=split,
-            name=name,
-            rows=len(rows),
-            bytes=sum(len(part) for part in content),
+        fields = fields_of(hints.shape[1])
+        yield WrittenHints(
+            **write_shard(self.folder, name, fields, {ROW: rows, HINT: hints}),
             sums=hints.sum(axis=0, dtype=np.float64),
             squares=np.square(hints, dtype=np.float64).sum(axis=0),
         )
@@ -134,22 +122,15 @@ def _slice(features: dict[str, np.ndarray], start: int) -> dict[str, np.ndarray]
     return {name: values[start : start + BATCH] for name, values in features.items()}
 
 
-def _summarise(written: list[Written]) -> dict[str, Any]:
+def _summarise(written: list[WrittenHints]) -> dict[str, Any]:
     """Shards by split, and mean and standard deviation of each number over each split."""
-    splits: dict[str, Any] = {}
-    for split in SPLITS:
-        parts = sorted((p for p in written if p.split == split), key=lambda part: part.name)
-        rows = sum(part.rows for part in parts)
-        splits[split] = {
-            "rows": rows,
-            "shards": [{"name": p.name, "rows": p.rows, "bytes": p.bytes} for p in parts],
-        }
-        if rows:
-            mean = np.sum([part.sums for part in parts], axis=0) / rows
-            variance = np.sum([part.squares for part in parts], axis=0) / rows - mean**2
-            # A number that is the same in all rows has nothing to tell; 1 leaves it at 0.
-            std = np.sqrt(np.where(variance > 1e-12, variance, 1.0))
-            splits[split] |= {"mean": mean.tolist(), "std": std.tolist()}
+    splits = {}
+    for split, (shards, parts) in by_split(written).items():
+        mean = np.sum([part.sums for part in parts], axis=0) / shards["rows"]
+        variance = np.sum([part.squares for part in parts], axis=0) / shards["rows"] - mean**2
+        # A number that is the same in all rows has nothing to tell; 1 leaves it at 0.
+        std = np.sqrt(np.where(variance > 1e-12, variance, 1.0))
+        splits[split] = shards | {"mean": mean.tolist(), "std": std.tolist()}
     return {"splits": splits, "size": len(written[0].sums)}
 
 
@@ -177,7 +158,7 @@ def write_hints(
     Raises:
         DataError: no dataset, or no similar rows of it; the teacher's hints are not finite.
     """
-    manifest, found = _manifest(data), _manifest(similar)
+    manifest, found = open_manifest(data), open_manifest(similar)
     if found.get("data") != data_digest(manifest):
         raise DataError(f"{similar}: made of other rows than {data} has; run `tfctr retrieve`")
     with job.directory(output) as folder:
@@ -198,13 +179,6 @@ def write_hints(
         }
         write_manifest(result, f"{folder}/manifest.json")
         return result
-
-
-def _manifest(folder: str) -> dict[str, Any]:
-    manifest = read_manifest(f"{folder.rstrip('/')}/manifest.json")
-    if manifest is None or manifest.get("format") != FORMAT:
-        raise DataError(f"{folder}: no manifest.json of this version here; make it again")
-    return manifest
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,13 +21,14 @@ import numpy as np
 
 import tfctr
 from beam_pipelines import job
+from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
 from beam_pipelines.clean import LABEL, ROW, TIME
-from beam_pipelines.examples import INT64_WIDTH, Field, encode, layout
+from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from beam_pipelines.histogram import Histogram, quantiles
 from beam_pipelines.split import KNOWN, SPLITS
 from tfctr.config import ConfigError, RetrievalConfig, data_digest, digest, load_retrieval
 from tfctr.data import files
-from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
+from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns
 from tfctr.retrieval import similar_rows
 from tfctr.retrieval.bm25 import Bm25Index, idf
@@ -47,13 +48,9 @@ Columns: TypeAlias = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Retrieved:
-    """A written shard: its rows, and of them those that found fewer than `k`, and none."""
+class Retrieved(Written):
+    """Of a shard's rows those that found fewer than `k`, and none."""
 
-    split: str
-    name: str
-    rows: int
-    bytes: int
     short: int
     empty: int
 
@@ -319,33 +316,23 @@ def _write_shard(
         nothing = np.nan if isinstance(feature, Numeric) else PAD_ID
         values = np.where(there, values, nothing)
         columns[PREFIX + feature.name] = values.reshape(len(values), -1)
-    content: Sequence[bytes | memoryview] = encode(retrieved_fields(source, config.k), columns)
-    if shard.endswith(".gz"):
-        content = [files.compress(content)]
-    files.write(f"{folder}/{shard}", *content)
     found = exists.sum(axis=1)
     return Retrieved(
-        split=shard.partition("/")[0],
-        name=shard,
-        rows=len(found),
-        bytes=sum(len(part) for part in content),
+        **write_shard(folder, shard, retrieved_fields(source, config.k), columns),
         short=int((found < config.k).sum()),
         empty=int((found == 0).sum()),
     )
 
 
 def _summarise(_: None, written: list[Retrieved], until: int) -> dict[str, Any]:
-    splits = {}
-    for split in SPLITS:
-        parts = sorted((p for p in written if p.split == split), key=lambda part: part.name)
-        if not parts:
-            continue
-        splits[split] = {
-            "rows": sum(part.rows for part in parts),
+    splits = {
+        split: shards
+        | {
             "rows_with_fewer_than_k": sum(part.short for part in parts),
             "rows_without_any": sum(part.empty for part in parts),
-            "shards": [{"name": p.name, "rows": p.rows, "bytes": p.bytes} for p in parts],
         }
+        for split, (shards, parts) in by_split(written).items()
+    }
     return {"pool_until": None if until == ENDLESS else until, "splits": splits}
 
 
@@ -371,9 +358,7 @@ def retrieve(
     Raises:
         DataError: no dataset at `data`, or one of another config; no row in the pool.
     """
-    manifest = read_manifest(f"{data.rstrip('/')}/manifest.json")
-    if manifest is None or manifest.get("format") != FORMAT:
-        raise DataError(f"{data}: no dataset of this version here; run `tfctr prepare`")
+    manifest = open_manifest(data)
     if manifest["config_digest"] != digest(config.data):
         raise DataError(f"{data}: holds a dataset of another config; run `tfctr prepare`")
     source = Source(data, manifest)
