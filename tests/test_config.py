@@ -15,6 +15,7 @@ from tfctr.config import (
     load_knowledge,
     load_retrieval,
     load_run,
+    load_text,
     read_yaml,
 )
 
@@ -174,6 +175,11 @@ def test_the_configs_of_the_repository_are_valid() -> None:
     assert files
     for file in [file for file in files if file.parent.name != "tune"]:
         content = read_yaml(file)
-        kinds = {"model": load_run, "teacher": load_knowledge, "k": load_retrieval}
+        kinds = {
+            "model": load_run,
+            "teacher": load_knowledge,
+            "k": load_retrieval,
+            "texts": load_text,
+        }
         load = next((load for key, load in kinds.items() if key in content), load_data)
         load(file)

@@ -7,6 +7,7 @@ is allowed.
 import hashlib
 import json
 import os
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -26,9 +27,11 @@ from tfctr.schema import (
     Features,
     History,
     MultiValued,
+    Name,
     Schema,
     Side,
     Strict,
+    Tokens,
 )
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -173,6 +176,10 @@ class DataConfig(Strict):
         if self.split.by == "user_time" and self.user is None:
             raise ValueError("split.by: 'user_time' needs the key 'user'")
         for feature in schema:
+            if isinstance(feature, Tokens):
+                raise ValueError(
+                    f"feature {feature.name!r}: tokens are made of other features, by a text config"
+                )
             if isinstance(feature, History):
                 if self.user is None:
                     raise ValueError(f"feature {feature.name!r}: a history needs the key 'user'")
@@ -229,6 +236,7 @@ class Optimizer(Strict):
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Schedule | None = None
     embedding_l2: float = Field(0.0, ge=0)  # the lazy ones only
+    language_rate: float = Field(1.0, gt=0)  # of a language model's variables: times the others'
     clipvalue: float | None = Field(None, gt=0)  # of every number of a gradient
     clipnorm: float | None = Field(None, gt=0)  # of each variable's gradient
     global_clipnorm: float | None = Field(None, gt=0)  # of all gradients together
@@ -247,6 +255,14 @@ class Optimizer(Strict):
             raise ValueError(f"gradients are clipped in one way, found {' and '.join(given)}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """`language_rate` only where it is another: others keep the digest they had."""
+        content = serialize(self)
+        if self.language_rate == 1:
+            content.pop("language_rate")
+        return content
+
 
 class Training(Strict):
     """Epochs end with the validation rows; the weights of the best validation AUC are kept."""
@@ -257,6 +273,7 @@ class Training(Strict):
     patience: int = Field(2, ge=1)  # epochs without a better validation AUC before it stops
     optimizer: Optimizer = Optimizer()
     seed: int = 1
+    steps_per_epoch: int | None = Field(None, ge=1)  # an epoch is so many, of other rows each
     in_memory: bool = False  # hold the training rows in memory and shuffle them whole
     checkpoint_steps: int = Field(1000, ge=1)  # a killed run goes on from the last of these
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
@@ -267,10 +284,12 @@ class Training(Strict):
 
     @model_serializer(mode="wrap")
     def _without_what_says_nothing(self, serialize: SerializerFunctionWrapHandler) -> Any:
-        """`rows` only where it is another: others keep the digest they had."""
+        """`rows`, `steps_per_epoch` only where they are others: others keep the digest they had."""
         content = serialize(self)
         if self.rows == "train":
             content.pop("rows")
+        if self.steps_per_epoch is None:
+            content.pop("steps_per_epoch")
         return content
 
 
@@ -336,6 +355,104 @@ class RetrievalConfig(Strict):
         return self
 
 
+class SmallEncoder(Strict):
+    """A BERT that learns a vocabulary and its weights of the training rows' texts alone."""
+
+    vocabulary_size: int = Field(4000, ge=100)
+    num_layers: int = Field(2, ge=1)
+    hidden_dim: int = Field(128, ge=1)
+    num_heads: int = Field(2, ge=1)
+    max_tokens: int = Field(512, ge=4)
+    training: Training = Training()
+
+
+class EncoderConfig(Strict):
+    """A language model that reads text: a preset by name, a folder, a folder in a package, or a
+    small one that is trained here.
+
+    A folder is beside the config file or in the `data_home`; with `package` it is within that
+    Python package, which need not be one that can be imported.
+    """
+
+    preset: str | None = None  # of keras-nlp, e.g. bert_tiny_en_uncased
+    folder: str | None = None
+    package: str | None = None
+    trained: SmallEncoder | None = None
+    directory: str = Field(".", exclude=True)  # of the config file
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "EncoderConfig":
+        kinds = (self.preset, self.folder or self.package, self.trained)
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError(
+                "an encoder is either a preset, or a folder, maybe of a package, or trained here"
+            )
+        return self
+
+
+class TextTemplate(Strict):
+    """A sentence a row: `{feature}` stands for its value or values."""
+
+    template: str
+    max_tokens: int = Field(64, ge=4)  # the sentence's ends included
+
+    @property
+    def places(self) -> list[tuple[str, str | None]]:
+        """Words, and the feature that stands behind them, if any, in order."""
+        return [(words, name) for words, name, _, _ in string.Formatter().parse(self.template)]
+
+    @property
+    def features(self) -> list[str]:
+        return [name for _, name in self.places if name is not None]
+
+    @model_validator(mode="after")
+    def _can_be_parsed(self) -> "TextTemplate":
+        try:
+            names = self.features
+        except ValueError as error:
+            raise ValueError(f"template: {error}; braces stand around a feature's name") from None
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"template: {{{name}}} stands in it twice")
+        if not names:
+            raise ValueError("template: no {feature} in it, so all rows would have one text")
+        return self
+
+
+class TextConfig(Strict):
+    """Rows as sentences, in an encoder's tokens: `tfctr textify FILE`."""
+
+    name: FolderName
+    data: DataConfig
+    encoder: EncoderConfig
+    texts: dict[Name, TextTemplate] = Field(min_length=1)
+    words: dict[str, dict[str, str]] = Field({})  # by feature: what to write for a value
+    missing: str = Field("unknown", min_length=1)  # for no value, and for one out of vocabulary
+    separator: str = Field("|", min_length=1)  # between the values of a list
+
+    @model_validator(mode="after")
+    def _features_exist(self) -> "TextConfig":
+        _check_names(self.name, data=self.data)
+        schema = self.data.feature_schema
+        known = [feature.name for feature in schema]
+        asked = {f"texts.{name}.template": text.features for name, text in self.texts.items()}
+        for key, names in (asked | {"words": list(self.words)}).items():
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{key}: no feature {name!r}; there are: {', '.join(known)}")
+        for text in self.texts:
+            for field in text_fields(text):
+                if field in known:
+                    raise ValueError(f"texts: {text!r} makes {field!r}, which is a feature's name")
+        return self
+
+
+def text_fields(text: str) -> tuple[str, str, str, str]:
+    """What a text of this name leaves of a row: its tokens, where in them each feature stands, a
+    key that equal texts share, and the text itself."""
+    return (f"{text}_tokens", f"{text}_spans", f"{text}_text_key", f"{text}_text")
+
+
 class KnowledgeConfig(Strict):
     """ROK's knowledge base: what a teacher makes of similar rows, from the row alone."""
 
@@ -378,27 +495,77 @@ class Rok(Strict):
     tuned: bool = False  # the knowledge base is trained on, with the rest
 
 
+class Ctrl(Strict):
+    """A student that started from a row's likeness to its text (CTRL, arXiv:2306.02841)."""
+
+    name: Literal["ctrl"]
+    text: TextConfig
+    pretrained: bool = True  # else the encoder starts at random
+    trained_layers: int | None = Field(None, ge=0)  # of the encoder, the last ones; None: all of it
+    num_subspaces: int = Field(4, ge=1)  # 1: the cosine
+    projection_dim: int = Field(128, ge=1)
+    subspace_dim: int = Field(32, ge=1)
+    temperature: float = Field(0.1, gt=0)
+    rows_at_a_time: int = Field(256, ge=1)  # whose scores, or texts, are in memory
+    pretraining: Training = Training()
+
+
+class ClickPrompt(Strict):
+    """A student that wrote prompts for a language model (ClickPrompt, arXiv:2310.09234)."""
+
+    name: Literal["clickprompt"]
+    text: TextConfig
+    pretrained: bool = True  # else the encoder starts at random
+    prompts: Literal["layers", "input", "none"] = "layers"  # where the encoder reads them
+    num_prompts: int = Field(3, ge=1)
+    mask_rate: float = Field(0.15, gt=0, lt=1)  # share of a text's tokens that are guessed
+    pretraining: Training | None = Training()  # None: none
+    serves_language_model: bool = False  # the student reads the text as well
+
+    @model_validator(mode="after")
+    def _has_one_text(self) -> "ClickPrompt":
+        if len(self.text.texts) != 1:
+            raise ValueError(f"text: a row needs one text, found {', '.join(self.text.texts)}")
+        return self
+
+
+Framework = Annotated[Rok | Ctrl | ClickPrompt, Field(discriminator="name")]
+
+
 class RunConfig(Strict):
     """One run: `tfctr run FILE`."""
 
     name: FolderName
     data: DataConfig
     similar: RetrievalConfig | None = None  # rows that the model reads beside each row
-    framework: Rok | None = None  # around the model
+    framework: Framework | None = None  # around the model
     model: BackboneConfig
     training: Training = Training()
     export: Export = Export()
 
     @model_validator(mode="after")
     def _folders_differ(self) -> "RunConfig":
-        knowledge = self.framework and self.framework.knowledge
-        for key, other in (("similar", self.similar), ("framework.knowledge", knowledge)):
+        knowledge, text = self.knowledge, self.text
+        others = {"similar": self.similar, "framework.knowledge": knowledge, "framework.text": text}
+        for key, other in others.items():
             if other and digest(other.data) != digest(self.data):
                 raise ValueError(
                     f"data: {self.data.name!r} is not the data of {key}, {other.data.name!r}"
                 )
-        _check_names(self.name, data=self.data, similar=self.similar, knowledge=knowledge)
+        _check_names(
+            self.name, data=self.data, similar=self.similar, knowledge=knowledge, text=text
+        )
         return self
+
+    @property
+    def knowledge(self) -> KnowledgeConfig | None:
+        """What the model carries, of ROK."""
+        return self.framework.knowledge if isinstance(self.framework, Rok) else None
+
+    @property
+    def text(self) -> TextConfig | None:
+        """What a language model reads of the rows."""
+        return self.framework.text if isinstance(self.framework, Ctrl | ClickPrompt) else None
 
 
 RetrievalConfig.model_rebuild()
@@ -422,6 +589,15 @@ def load_retrieval(path: str | Path) -> RetrievalConfig:
     return validate(path, RetrievalConfig, content)
 
 
+def load_text(path: str | Path) -> TextConfig:
+    """A text config; its `data` is a mapping or the path of a data config beside it."""
+    path = Path(path)
+    content = _with_data(path)
+    if isinstance(content.get("encoder"), dict):
+        content["encoder"] = content["encoder"] | {"directory": str(path.parent)}
+    return validate(path, TextConfig, content)
+
+
 def load_data(path: str | Path) -> DataConfig:
     """A data config: the file's own content, or the `data` of a run config."""
     path = Path(path)
@@ -441,8 +617,8 @@ def load_knowledge(path: str | Path) -> KnowledgeConfig:
 
 
 def load_run(path: str | Path) -> RunConfig:
-    """A run config. What it is made from (`data`, `similar`, `framework.knowledge`) may be the path
-    of another config beside it; `data` is theirs if not given."""
+    """A run config. What it is made from (`data`, `similar`, `framework.knowledge`, or its `text`)
+    may be the path of another config beside it; `data` is theirs if not given."""
     path = Path(path)
     return validate(path, RunConfig, read_run(path))
 
@@ -454,10 +630,11 @@ def read_run(path: Path) -> dict[str, Any]:
     if isinstance(similar, str):
         content["similar"] = load_retrieval(path.parent / similar)
         content.setdefault("data", content["similar"].data)
-    if isinstance(framework, dict) and isinstance(framework.get("knowledge"), str):
-        knowledge = load_knowledge(path.parent / framework["knowledge"])
-        content["framework"] = framework | {"knowledge": knowledge}
-        content.setdefault("data", knowledge.data)
+    for key, load in (("knowledge", load_knowledge), ("text", load_text)):
+        if isinstance(framework, dict) and isinstance(framework.get(key), str):
+            made_from = load(path.parent / framework[key])
+            content["framework"] = framework | {key: made_from}
+            content.setdefault("data", made_from.data)
     return content
 
 
@@ -525,17 +702,18 @@ def validate(path: Path, model: type[Model], content: dict[str, Any], under: str
         raise ConfigError("\n".join(lines)) from None
 
 
-# pydantic names the chosen kind, format or schedule as if it were a key.
-_KINDS = {"categorical", "multi_valued", "sequence", "history", "numeric", "text"}
+# pydantic names the chosen kind, format, schedule or framework as if it were a key.
+_KINDS = {"categorical", "multi_valued", "sequence", "history", "numeric", "text", "tokens"}
 _FORMATS = {"csv", "jsonl", "parquet", "movielens", "world"}
 _SCHEDULES = {"cosine", "linear", "exponential", "plateau"}
+_FRAMEWORKS = {"rok", "ctrl", "clickprompt"}
 
 
 def _line(path: Path, error: Any, key: str) -> str:
     for part in error["loc"]:
         if isinstance(part, int):
             key += f"[{part}]"
-        elif part not in _KINDS | _FORMATS | _SCHEDULES:
+        elif part not in _KINDS | _FORMATS | _SCHEDULES | _FRAMEWORKS:
             key += f".{part}" if key else str(part)
     message = error["msg"].removeprefix("Value error, ")
     found = error["input"]

@@ -157,8 +157,22 @@ class Text(_Feature):
     is_model_input: ClassVar[bool] = False
 
 
+class Tokens(_Feature):
+    """A text in the tokens of an encoder: what a served language model reads, not a feature of
+    data. `pad_id` behind its end."""
+
+    kind: Literal["tokens"] = "tokens"
+    side: Literal["item"] = "item"
+    max_length: int = Field(ge=1)
+    pad_id: int = Field(ge=0)
+
+    is_list: ClassVar[bool] = True
+    dtype: ClassVar[str] = "int"
+
+
 Feature: TypeAlias = Annotated[
-    Categorical | MultiValued | Sequence | History | Numeric | Text, Field(discriminator="kind")
+    Categorical | MultiValued | Sequence | History | Numeric | Text | Tokens,
+    Field(discriminator="kind"),
 ]
 TOKEN_KINDS = (Categorical, MultiValued, Sequence)  # a History is a Sequence
 

@@ -22,6 +22,9 @@ class Packed:
             integer; 0 stands for floats.
         lists: names of the fields that have a list a row, even of one value.
         names: the fields to read. At least one.
+
+    Raises:
+        ValueError: a field's integers may be wider than 32 bits; `Dataset.columns` reads them.
     """
 
     def __init__(
@@ -34,6 +37,9 @@ class Packed:
         self.widths: dict[int, list[int]] = {}  # bytes a value -> where the values lie
         self.columns: dict[str, tuple[int, int, int]] = {}  # field -> first column, values, width
         chosen = {name: layout["fields"][name] for name in self.names}
+        for name, field in chosen.items():
+            if field["width"] > 5:
+                raise ValueError(f"{name}: 64-bit integers are not read in batches")
         self.num_columns = 0  # C
         for width in sorted({field["width"] for field in chosen.values()}):
             for name, field in chosen.items():

@@ -1,0 +1,228 @@
+"""For every row of a dataset its texts, in an encoder's tokens.
+
+    python -m beam_pipelines.textify --config configs/movielens-1m/ctrl/text.yaml \\
+        --data work/movielens-1m --output work/movielens-1m-text
+
+takes any of Beam's own options as well. The output holds a shard for each of the dataset's, row for
+row: `row_id` and, for each text, its tokens, the places of its features in them, a key that equal
+texts share, and the text itself.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+import tfctr
+from beam_pipelines import job
+from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
+from beam_pipelines.clean import ROW
+from beam_pipelines.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.fit import read_vocabularies
+from tfctr.config import ConfigError, TextConfig, data_digest, digest, load_text, text_fields
+from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.records import read_columns, read_texts
+from tfctr.schema import Schema, Text
+from tfctr.text import Textifier, Texts
+
+
+@dataclass(frozen=True)
+class WrittenTexts(Written):
+    """What was counted of a shard's texts, and their distinct tokens, by the text's name."""
+
+    counts: dict[str, dict[str, int]]
+    used: dict[str, np.ndarray]
+
+
+class Textify(beam.PTransform):
+    """Nothing -> one dict: all that the manifest says of what lies in `folder`."""
+
+    def __init__(self, config: TextConfig, encoder: str, data: str, folder: str) -> None:
+        super().__init__()
+        self.shards = [
+            shard["name"]
+            for found in open_manifest(data)["splits"].values()
+            for shard in found["shards"]
+        ]
+        self.write = _WriteShard(config, encoder, data, folder)
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        return (
+            pipeline
+            | "Shards" >> beam.Create(self.shards)
+            | "Spread" >> beam.Reshuffle()
+            | "Textify" >> beam.ParDo(self.write)
+            | "Gather" >> beam.combiners.ToList()
+            | "Summarise" >> beam.Map(_summarise)
+        )
+
+
+class _WriteShard(beam.DoFn):
+    """A shard's name -> what was written of it. Each worker loads the tokenizer once."""
+
+    def __init__(self, config: TextConfig, encoder: str, data: str, folder: str) -> None:
+        self.config, self.encoder, self.data, self.folder = config, encoder, data, folder
+
+    def setup(self) -> None:
+        from tfctr.language import load_tokenizer
+
+        manifest = open_manifest(self.data)
+        self.layout = manifest["layout"]
+        self.schema = Schema.model_validate(manifest["schema"])
+        tokenizer = load_tokenizer(self.encoder)
+        self.textifier = Textifier(
+            self.config, self.schema, read_vocabularies(self.schema, self.data), tokenizer
+        )
+        self.fields = fields_of(self.config, tokenizer.vocabulary_size())
+
+    def process(self, name: str) -> Iterable[WrittenTexts]:
+        rows, columns = self._read(name)
+        counts, used, found = {}, {}, {ROW: rows}
+        for text in self.config.texts:
+            texts = self.textifier.textify(text, columns)
+            counts[text], used[text] = _count(texts), np.unique(texts.tokens)
+            spans = texts.spans.reshape(len(rows), -1)
+            made = (texts.tokens, spans, texts.keys, texts.texts)
+            found |= dict(zip(text_fields(text), made, strict=True))
+        written = write_shard(self.folder, name, self.fields, found)
+        yield WrittenTexts(**written, counts=counts, used=used)
+
+    def _read(self, shard: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """Row ids and the columns of the features that stand in a text."""
+        asked = dict.fromkeys(n for t in self.config.texts.values() for n in t.features)
+        texts = [feature.name for feature in self.schema if isinstance(feature, Text)]
+        numbers = [name for name in asked if name not in texts]
+        path = f"{self.data}/{shard}"
+        columns: dict[str, Any] = read_columns(path, self.layout, [ROW, *numbers])
+        columns = {
+            name: values if name != ROW and self.schema[name].is_list else values[:, 0]
+            for name, values in columns.items()
+        }
+        rows = columns.pop(ROW)
+        if len(numbers) < len(asked):
+            columns |= read_texts(path, self.layout, texts)
+        return rows, columns
+
+
+def fields_of(config: TextConfig, vocabulary_size: int) -> list[Field]:
+    """What a row of the output holds: numbers first, then texts."""
+    numbers, texts = [Field(ROW, width=INT64_WIDTH)], []
+    for name, template in config.texts.items():
+        tokens, spans, key, text = text_fields(name)
+        numbers.append(Field.ids(tokens, vocabulary_size, template.max_tokens))
+        numbers.append(Field.ids(spans, template.max_tokens, 2 * len(template.features)))
+        numbers.append(Field.ids(key, 2**31, 2))
+        texts.append(Field(text, values=0))
+    return numbers + texts
+
+
+def _count(texts: Texts) -> dict[str, int]:
+    return {
+        "tokens": int(texts.lengths.sum()),
+        "longest": int(texts.lengths.max(initial=0)),
+        "unknown_tokens": texts.unknown,
+        "shortened": int(texts.shortened.sum()),
+        "cut": int(texts.cut.sum()),
+    }
+
+
+def _summarise(written: list[WrittenTexts]) -> dict[str, Any]:
+    """Shards by split, what was counted (sums, and the longest text), and the tokens that occur."""
+    splits = {}
+    for split, (shards, parts) in by_split(written).items():
+        texts: dict[str, dict[str, Any]] = {}
+        for text, first in parts[0].counts.items():
+            texts[text] = {
+                what: (max if what == "longest" else sum)(p.counts[text][what] for p in parts)
+                for what in first
+            }
+            used = [part.used[text] for part in parts]
+            texts[text]["used_tokens"] = np.unique(np.concatenate(used)).tolist()
+        splits[split] = shards | {"texts": texts}
+    return {"splits": splits}
+
+
+def textify(
+    config: TextConfig,
+    data: str,
+    output: str,
+    beam_args: list[str] | None = None,
+    encoder: str | None = None,
+) -> dict[str, Any]:
+    """Writes the texts of all rows to a directory at `output`, whole or not at all.
+
+    Args:
+        config: templates and the encoder.
+        data: path or URI of the dataset directory.
+        output: path or URI of the directory; one that is there is replaced.
+        beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+        encoder: preset or folder whose tokenizer is used; where the config says, if not given.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ConfigError: no such encoder.
+        DataError: no dataset as the config names it.
+    """
+    from tfctr.language import load_tokenizer, locate
+
+    manifest = open_manifest(data)
+    if manifest["config_digest"] != digest(config.data):
+        raise DataError(f"{data}: prepared with another config; run `tfctr prepare` again")
+    encoder = encoder or locate(config.encoder)
+    tokenizer = load_tokenizer(encoder)  # what is wrong with it is said here, not by a worker
+    with job.directory(output) as folder:
+        summary = job.run(
+            Textify(config, encoder, data.rstrip("/"), folder),
+            "textify",
+            config.name,
+            folder,
+            beam_args or [],
+        )
+        result = {
+            "format": FORMAT,
+            "config": config.model_dump(mode="json", exclude={"data"}),
+            "config_digest": digest(config),
+            "data": data_digest(manifest),
+            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
+            "vocabulary_size": tokenizer.vocabulary_size(),
+            "special_tokens": {
+                name: getattr(tokenizer, f"{name}_token_id")
+                for name in ("pad", "start", "end", "mask")
+            },
+            "layout": layout(fields_of(config, tokenizer.vocabulary_size())),
+            **summary,
+        }
+        write_manifest(result, f"{folder}/manifest.json")
+        return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file: a text config")
+    parser.add_argument("--data", required=True, help="the dataset directory")
+    parser.add_argument("--output", required=True, help="the directory to make")
+    parser.add_argument("--encoder", help="preset or folder, if not where the config says")
+    known, beam_args = parser.parse_known_args(argv)
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    try:
+        config = load_text(known.config)
+        manifest = textify(config, known.data, known.output, beam_args, known.encoder)
+    except (ConfigError, DataError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    rows = {split: found["rows"] for split, found in manifest["splits"].items()}
+    print(f"{known.output}: {rows}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
