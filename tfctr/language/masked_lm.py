@@ -1,0 +1,147 @@
+"""Guessing hidden words of rows' texts (Devlin et al., 2019, arXiv:1810.04805)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from rich.console import Console
+
+from tfctr.config import text_fields
+from tfctr.data.dataset import Dataset
+from tfctr.data.manifest import DataError
+from tfctr.language.masking import mask_tokens
+from tfctr.language.prompted_encoder import PromptedEncoder
+from tfctr.schema import Schema
+from tfctr.schema_model import SchemaModel
+
+
+class MaskedLM(SchemaModel):
+    """Trains an encoder to guess hidden tokens of rows' texts.
+
+    Of each text's tokens a share is hidden (`mask_tokens`); the encoder reads what is left, and a
+    head says what the hidden ones were. No label is read.
+
+    Args:
+        schema: of the dataset.
+        encoder: trained in place.
+        head: `keras_hub.layers.MaskedLMHead` on the encoder's token table.
+        texts: names of the row's texts, and how many tokens they have.
+        special: ids of the tokens `pad`, `start`, `end` and `mask`.
+        candidates: int `[V']`, ascending: the tokens that may be guessed, those of the dataset's
+            texts; one not among them would never be right.
+        mask_rate: float. Share of a text's tokens.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        encoder: PromptedEncoder,
+        head: Any,
+        texts: Mapping[str, int],
+        special: Mapping[str, int],
+        candidates: np.ndarray,
+        mask_rate: float = 0.15,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(schema, **kwargs)
+        self.encoder = encoder
+        self.lm_head = head
+        self.texts = dict(texts)
+        self.special = dict(special)
+        self.candidates = np.asarray(candidates, np.int32)
+        # Of each token among the candidates; 0 for what is never guessed.
+        self._places = np.zeros(encoder.encoder.vocabulary_size, np.int32)
+        self._places[self.candidates] = np.arange(len(self.candidates))
+        self.mask_rate = mask_rate
+        self.seeds = keras.random.SeedGenerator()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(text_fields(text)[0] for text in self.texts)
+
+    def prompts(self, features: Mapping[str, Any], training: bool) -> dict[str, Any]:
+        """What the encoder reads beside the text: arguments of its call."""
+        return {}
+
+    def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
+        """Log likelihoods of hidden tokens `[B, P]`, and bool `[B, P]`, whether there is one.
+
+        Out of training the same tokens of a batch are hidden each time.
+        """
+        prompts = self.prompts(features, training)
+        found = [
+            self._likelihoods(features[text_fields(text)[0]], prompts, training)
+            for text in self.texts
+        ]
+        likelihoods, chosen = zip(*found, strict=True)
+        return ops.concatenate(likelihoods, axis=1), ops.concatenate(chosen, axis=1)
+
+    def _likelihoods(self, tokens: Any, prompts: dict[str, Any], training: bool) -> Any:
+        tokens = ops.cast(tokens, "int32")
+        seed = self.seeds if training else 0
+        hidden, places, chosen = mask_tokens(
+            tokens, self.special, self.candidates, self.mask_rate, seed
+        )
+        exists = ops.not_equal(tokens, self.special["pad"])
+        vectors = self.encoder(hidden, exists, **prompts, training=training)
+        logits = self._guess(ops.take_along_axis(vectors, places[:, :, None], axis=1))
+        own = ops.take_along_axis(tokens, places, axis=1)
+        targets = ops.take(self._places, own, axis=0)
+        found = ops.take_along_axis(logits, targets[:, :, None], axis=2)[:, :, 0]
+        return found - ops.logsumexp(logits, axis=2), chosen
+
+    def _guess(self, vectors: Any) -> Any:
+        """Logits `[B, P, V']` of vectors `[B, P, H]`: the head's, of the candidates alone."""
+        head = self.lm_head
+        x = head._intermediate_layer_norm(head._intermediate_dense(vectors))
+        table = ops.take(self.encoder.encoder.token_embedding.embeddings, self.candidates, axis=0)
+        bias = ops.take(head._bias, self.candidates, axis=0)
+        return ops.matmul(x, ops.transpose(ops.cast(table, x.dtype))) + ops.cast(bias, x.dtype)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        likelihoods, chosen = y_pred
+        weights = ops.cast(chosen, likelihoods.dtype)
+        return -ops.sum(likelihoods * weights) / ops.maximum(ops.sum(weights), 1)
+
+    def _empty_row(self) -> dict[str, np.ndarray]:
+        return super()._empty_row() | {
+            text_fields(text)[0]: np.full((1, size), self.special["pad"], "int64")
+            for text, size in self.texts.items()
+        }
+
+
+class GuessingWords:
+    """The best epoch is that of the greatest likelihood of validation rows' hidden tokens."""
+
+    chosen_by: ClassVar[str] = "valid_log_likelihood"
+    title: ClassVar[str] = "validation log likelihood of a hidden token"
+    rows: ClassVar[int] = 16_384  # measured
+    batch: ClassVar[int] = 512
+
+    def __init__(self, data: Dataset, reads: Sequence[str]) -> None:
+        rows = data.valid(self.batch, features=reads)
+        self.batches = rows.take(self.rows // self.batch)
+
+    def compile(self, model: MaskedLM, optimizer: Any) -> None:
+        model.compile(optimizer)
+
+    def measure(self, model: MaskedLM, console: Console) -> dict[str, float]:
+        """`valid_log_likelihood`: of a token, the mean, in nats."""
+        model._catch_up()
+        call = tf.function(lambda features: model(features, training=False), reduce_retracing=True)
+        total, count = 0.0, 0
+        for features, _ in self.batches:
+            likelihoods, chosen = (found.numpy() for found in call(features))
+            total += float(likelihoods[chosen].sum(dtype=np.float64))
+            count += int(chosen.sum())
+        if not np.isfinite(total):
+            raise DataError("likelihoods are no longer finite; lower the learning rate")
+        return {"valid_log_likelihood": total / max(count, 1)}
+
+    def finish(self, model: MaskedLM) -> None:
+        pass

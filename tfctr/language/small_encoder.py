@@ -1,0 +1,64 @@
+"""A small BERT for a dataset's own texts, where there is no pretrained one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras_hub
+import tensorflow as tf
+
+from tfctr.config import SmallEncoder, TextConfig
+from tfctr.data.dataset import Dataset
+from tfctr.data.vocabulary import Vocabulary
+from tfctr.schema import Numeric, Text
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def learn_vocabulary(config: TextConfig, data: Dataset, size: int) -> list[str]:
+    """Word pieces of the training rows' texts, the special ones first; about `size` of them.
+
+    Each distinct value of a feature counts once, however many rows have it, and the words that
+    stand in all texts count as often as there are values.
+    """
+    values = list(dict.fromkeys(_values(config, data)))
+    words = [words for text in config.texts.values() for words, _ in text.places]
+    in_all = [*words, config.missing, " ".join("0123456789")]  # of digits numbers are made
+    found = keras_hub.tokenizers.compute_word_piece_vocabulary(
+        tf.data.Dataset.from_tensor_slices([*values, *in_all * len(values)]),
+        size,
+        lowercase=True,
+        strip_accents=True,
+        reserved_tokens=SPECIAL,
+    )
+    return list(found)
+
+
+def _values(config: TextConfig, data: Dataset) -> Iterator[str]:
+    """The values of the features that stand in texts, as they are written."""
+    for name in dict.fromkeys(name for text in config.texts.values() for name in text.features):
+        words = config.words.get(name, {})
+        yield from (words.get(value, value) for value in _raw_values(data, name))
+
+
+def _raw_values(data: Dataset, name: str) -> Iterator[str]:
+    feature = data.schema[name]
+    if isinstance(feature, Text):
+        yield from sorted({text.decode() for text in data.columns("train", [name])[name]})
+    elif not isinstance(feature, Numeric):
+        path = data.vocabulary_file(feature.vocabulary)
+        yield from map(str, Vocabulary.open(path, feature.dtype).tokens.to_pylist())
+
+
+def create_masked_lm(config: SmallEncoder, vocabulary_size: int) -> Any:
+    """An untrained `keras_hub.models.BertMaskedLM`."""
+    return keras_hub.models.BertMaskedLM(
+        keras_hub.models.BertBackbone(
+            vocabulary_size=vocabulary_size,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            hidden_dim=config.hidden_dim,
+            intermediate_dim=4 * config.hidden_dim,
+            max_sequence_length=config.max_tokens,
+        ),
+        preprocessor=None,
+    )

@@ -1,0 +1,80 @@
+"""Vectors of texts in large batches on little memory (Gao et al., 2021, arXiv:2101.06983)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+def distinct_texts(tokens: Any, keys: Any, pad_id: int) -> tuple[Any, Any]:
+    """Each text of a batch once, the shortest first, and where each row's is.
+
+    Args:
+        tokens: int `[B, T]`.
+        keys: int64 `[B]`, equal for equal texts.
+        pad_id: int. The token behind a text's end.
+
+    Returns:
+        Tokens `[n, T]`, and int32 `[B]`, places in them.
+    """
+    _, places = tf.unique(keys)
+    count = tf.reduce_max(places) + 1
+    first = tf.math.unsorted_segment_min(tf.range(tf.size(keys)), places, count)
+    found = tf.gather(tokens, first)
+    order = tf.argsort(_lengths(found, pad_id))
+    return tf.gather(found, order), tf.gather(tf.math.invert_permutation(order), places)
+
+
+def encode_in_parts(encode: Callable[[Any], Any], tokens: Any, pad_id: int, part: int) -> Any:
+    """Vectors `[n, H]` of texts `[n, T]`, `part` at a time, each part as long as its longest."""
+    size = tf.shape(tokens)[0]
+    parts = tf.TensorArray(tf.float32, -(-size // part), infer_shape=False)
+
+    def body(i: Any, done: Any) -> Any:
+        return i + 1, done.write(i, encode(_part(tokens, i, part, pad_id)))
+
+    _, parts = tf.while_loop(lambda i, _: i * part < size, body, (0, parts))
+    return parts.concat()
+
+
+def gradients_in_parts(
+    encode: Callable[[Any], Any],
+    variables: list[Any],
+    tokens: Any,
+    upstream: Any,
+    pad_id: int,
+    part: int,
+) -> list[Any]:
+    """Gradients of the variables, dense, from those of the vectors.
+
+    Args:
+        encode: tokens `[m, t]` -> vectors `[m, H]`, the same each time it is called.
+        variables: of `encode`.
+        tokens: int `[n, T]`.
+        upstream: `[n, H]`, gradients of a loss in the vectors.
+        pad_id: int.
+        part: int. Texts encoded at a time: only so many are in memory with all that a gradient
+            needs.
+    """
+    size = tf.shape(tokens)[0]
+
+    def body(i: Any, *sums: Any) -> Any:
+        with tf.GradientTape() as tape:
+            vectors = encode(_part(tokens, i, part, pad_id))
+        of_part = upstream[i * part : (i + 1) * part]
+        found = tape.gradient(vectors, variables, of_part, unconnected_gradients="zero")
+        added = [s + tf.convert_to_tensor(g) for s, g in zip(sums, found, strict=True)]
+        return (i + 1, *added)
+
+    zeros = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
+    _, *sums = tf.while_loop(lambda i, *_: i * part < size, body, (0, *zeros))
+    return sums
+
+
+def _part(tokens: Any, i: Any, part: int, pad_id: int) -> Any:
+    found = tokens[i * part : (i + 1) * part]
+    return found[:, : tf.reduce_max(_lengths(found, pad_id))]
+
+
+def _lengths(tokens: Any, pad_id: int) -> Any:
+    return tf.reduce_sum(tf.cast(tokens != pad_id, tf.int32), axis=1)
