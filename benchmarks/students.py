@@ -1,12 +1,12 @@
-"""ROK, its teacher and its ablations against the same backbones without it, over seeds.
+"""Students, their teachers and ablations against the same backbones without a method, over seeds.
 
-    python -m benchmarks.rok configs/demo/rok/*.yaml \\
-        configs/demo/rok/ablations/*.yaml --seeds 5 --processes 2 --record
+    python -m benchmarks.students configs/demo/rok/*.yaml configs/demo/rok/ablations/*.yaml \\
+        --section "ROK in the generated world" --seeds 5 --processes 2 --record
 
 A student is compared with the plain run of its backbone on the same data config: p is of Welch's
-two-sided t-test of their test AUCs. A seed is that of the student and of its knowledge base; their
-teacher is one. Files that are no run configs are passed over. `--work` keeps what is trained: a
-second run goes on behind it.
+two-sided t-test of their test AUCs. A seed is that of the student and of what is trained before it
+but for ROK's teacher, which is one. Files that are no run configs are passed over. `--work` keeps
+what is trained: a second run goes on behind it.
 """
 
 import argparse
@@ -36,11 +36,12 @@ HEADERS = (
     "log loss",
     "deviation",
     "AUC, unseen users",
+    "AUC, rare items",
     "valid AUC",
 )
 NOTE = (
     "Means over seeds; p of Welch's t-test against the plain run of the same backbone on the same "
-    "data config."
+    "data config. Rare items: the least frequent, which together have a tenth of the training rows."
 )
 
 
@@ -71,6 +72,7 @@ def row(
         f"{mean('log_loss'):.4f}",
         spread("log_loss"),
         f"{mean('auc_unseen_users'):.4f}",
+        f"{mean('auc_rare_items'):.4f}",
         f"{mean('valid_auc'):.4f}",
     ]
 
@@ -81,7 +83,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
     parser.add_argument("--work", type=Path, help="where datasets and models are kept")
-    parser.add_argument("--section", default="ROK in the generated world", help="of the record")
+    parser.add_argument("--section", required=True, help="of the record")
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
 
@@ -129,7 +131,9 @@ def main() -> None:
     for cells in (HEADERS, *table):
         console.print(" | ".join(cells))
     if args.record:
-        record_table(args.section, "benchmarks.rok", HEADERS, table, f"seeds 1-{args.seeds}", NOTE)
+        record_table(
+            args.section, "benchmarks.students", HEADERS, table, f"seeds 1-{args.seeds}", NOTE
+        )
 
 
 def _rows_and_backbone(config: RunConfig) -> tuple[str, str]:
@@ -138,8 +142,7 @@ def _rows_and_backbone(config: RunConfig) -> tuple[str, str]:
 
 def _knowledge(config: RunConfig) -> Any:
     """The config of a knowledge base that is trained before the student."""
-    knowledge = config.framework.knowledge if config.framework else None
-    return knowledge if knowledge and knowledge.is_pretrained else None
+    return config.knowledge if config.knowledge and config.knowledge.is_pretrained else None
 
 
 def _all(futures: Iterable[Any]) -> list[Any]:

@@ -94,6 +94,15 @@ def test_metrics_are_those_of_the_saved_model(done: Path) -> None:
     assert test["log_loss"] == pytest.approx(metrics.log_loss(columns["label"], logits), abs=1e-6)
     assert test["segments"]["unseen_users"]["rows"] == (columns["user_id"] == 1).sum() > 0
     assert test["segments"]["unseen_items"]["rows"] == (columns["item_id"] == 1).sum() > 0
+    trained = data.columns("train", ["item_id"])["item_id"]
+    times = {item: (trained == item).sum() for item in set(trained) if item >= 3}
+    rare, rows = set(), 0
+    for item in sorted(times, key=lambda item: (times[item], item)):
+        rows += times[item]
+        if rows <= 0.1 * sum(times.values()):
+            rare.add(item)
+    found = test["segments"]["rare_items"]["rows"]
+    assert found == sum(item in rare for item in columns["item_id"]) > 0
     assert test["auc"] > 0.6
 
 

@@ -16,7 +16,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import typer
 from rich.console import Console
 
-from tfctr.config import ConfigError, load_data, load_retrieval, load_run, read_yaml
+from tfctr.config import (
+    ClickPrompt,
+    ConfigError,
+    load_data,
+    load_retrieval,
+    load_run,
+    load_text,
+    read_yaml,
+)
 from tfctr.data.archives import ARCHIVES, DownloadError, download
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.pipeline import DEFAULT_WORK, Run, prepare
@@ -74,6 +82,10 @@ def run_all(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None
         if (best := best_auc(run.config.data, data)) is not None:
             console.print(f"best reachable test AUC, by the true probabilities: {best:.4f}")
         schema = select(run.config, data.schema)
+        framework = run.config.framework
+        if isinstance(framework, ClickPrompt) and framework.serves_language_model:
+            console.print("it is asked with the tokens of a text too: docs/language.md")
+            return
         show_request(run.config.data, data, schema, run.export_folder, console)
 
 
@@ -100,6 +112,19 @@ def retrieve(
         from tfctr import pipeline
 
         pipeline.retrieve(load_retrieval(file), work, beam, console)
+
+
+@app.command()
+def textify(
+    file: Annotated[Path, typer.Argument(help="YAML file of texts", metavar="FILE")],
+    work: Work = DEFAULT_WORK,
+    beam: BeamArgs = None,
+) -> None:
+    """Writes every row as sentences, in the tokens of an encoder, by a Beam job."""
+    with _clear_errors():
+        from tfctr import pipeline
+
+        pipeline.textify(load_text(file), work, beam, console)
 
 
 @app.command()

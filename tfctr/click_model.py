@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tfctr.losses import LogLoss
+from tfctr.schema import Schema
 from tfctr.schema_model import SchemaModel
 
 
@@ -17,6 +18,11 @@ class ClickModel(SchemaModel):
     head: Any  # a dense layer whose bias is a constant in all logits
     embeds_fields_apart: bool = True  # else `embed` needs all features together
     reads_similar_rows: ClassVar[bool] = False  # `tfctr retrieve` finds them; not when serving
+
+    @property
+    def served_schema(self) -> Schema:
+        """The features that it is served with; it may read more than the schema's."""
+        return self.schema
 
     def embed(self, features: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
         """Vectors `[B, F, D]` of the fields in the schema's order; of `names` only, if given."""

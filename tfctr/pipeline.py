@@ -9,27 +9,34 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
 from tfctr.config import (
+    ClickPrompt,
     ConfigError,
     DataConfig,
-    KnowledgeConfig,
     RetrievalConfig,
     RunConfig,
-    Training,
+    TextConfig,
     data_digest,
     digest,
 )
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
+from tfctr.pretraining import EncoderRun, KnowledgeRun, TextPretraining
+from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
+from tfctr.stages import is_done, train_stage, versions
 
 DEFAULT_WORK = Path("work")
+
+
+RARE = 0.1  # of the training rows
 
 
 class Run:
@@ -51,36 +58,52 @@ class Run:
         self.console = console or Console()
 
     def prepare(self, beam_args: list[str] | None = None) -> dict[str, Any]:
-        """The dataset's manifest; the similar rows that the model or its teacher reads are there
-        too."""
+        """The dataset's manifest; the similar rows that the model or its teacher reads, or the
+        texts that a language model does, are there too."""
         manifest = prepare(self.config.data, self.data_folder, beam_args, self.console)
         if self.config.similar:
             retrieve(self.config.similar, self.work, beam_args, self.console)
         if self.knowledge:
             self.knowledge.teacher.prepare(beam_args)
+        if self.config.text:
+            textify(self.config.text, self.work, beam_args, self.console)
         return manifest
 
     @property
-    def knowledge(self) -> "KnowledgeRun | None":
+    def knowledge(self) -> KnowledgeRun | None:
         """What makes the knowledge base that the model carries."""
-        framework = self.config.framework
-        return KnowledgeRun(framework.knowledge, self.work, self.console) if framework else None
+        config = self.config.knowledge
+        if config is None:
+            return None
+        teacher = Run(config.teacher, self.work, self.console)
+        return KnowledgeRun(config, teacher, self.work, self.console)
+
+    @property
+    def pretraining(self) -> TextPretraining | None:
+        """What the backbone is trained for before, beside a language model."""
+        if self.config.text is None:
+            return None
+        return TextPretraining(self.config, self.work, self.data_key(), self.console)
 
     def open_data(self) -> Any:
-        """The dataset, with the similar rows beside it if the model reads them."""
+        """The dataset, and beside it the similar rows or the texts that the model reads."""
         from tfctr.data.dataset import Dataset
 
-        if self.config.similar is None:
-            return Dataset.open(self.data_folder)
-        folder = self.work / self.config.similar.name
-        found = read_manifest(folder / "manifest.json")
-        if found is None or found["config_digest"] != digest(self.config.similar):
-            raise DataError(f"{folder}: no similar rows as configured; run `tfctr prepare`")
-        return Dataset.open(self.data_folder, [folder])
+        if self.config.similar is not None:
+            folder = self.work / self.config.similar.name
+            found = read_manifest(folder / "manifest.json")
+            if found is None or found["config_digest"] != digest(self.config.similar):
+                raise DataError(f"{folder}: no similar rows as configured; run `tfctr prepare`")
+            return Dataset.open(self.data_folder, [folder])
+        framework = self.config.framework
+        if isinstance(framework, ClickPrompt) and framework.serves_language_model:
+            assert self.pretraining is not None
+            return self.pretraining.open_data()
+        return Dataset.open(self.data_folder)
 
     def train(self) -> Path:
         """The trained model's path: `model.keras`, with the best weights."""
-        path, key = self.folder / "model.keras", self._train_key()
+        path, key = self.folder / "model.keras", self.train_key()
         if self._is_done("train", self.folder / "train.json", key, path):
             return path
         import keras
@@ -88,12 +111,15 @@ class Run:
         from tfctr.frameworks.create import create_model
 
         data = self.open_data()
-        knowledge = self.knowledge
+        knowledge, pretraining = self.knowledge, self.pretraining
         known = None
         if knowledge and knowledge.config.is_pretrained:
             known = keras.models.load_model(knowledge.train())
+        before = pretraining.train() if pretraining else None
 
         def make() -> Any:
+            if pretraining:
+                return pretraining.student(before, data.schema)
             model = create_model(self.config, data.schema)
             model.build()
             if known:
@@ -102,12 +128,12 @@ class Run:
 
         self.console.print(f"[bold]train[/] {self.config.model.backbone} -> {path}")
         about = {"model": self.config.model.model_dump(mode="json")}
-        return _train(make, data, self.config.training, path, key, about, self.console)
+        return train_stage(make, data, self.config.training, path, key, about, self.console)
 
     def evaluate(self) -> Path:
         """The path of `metrics.json`: `{"valid": {...}, "test": {...}}`, what has rows of them."""
         path, manifest_path = self.folder / "metrics.json", self.folder / "evaluate.json"
-        key = digest([self._train_key(), "evaluate"])
+        key = digest([self.train_key(), "evaluate", "rare"])
         if self._is_done("evaluate", manifest_path, key, path):
             return path
         self.console.print(f"[bold]evaluate[/] -> {path}")
@@ -134,7 +160,7 @@ class Run:
                 "the teacher of a run with framework: {name: rok, ...}, and that can be exported"
             )
         manifest_path = self.folder / "export.json"
-        key = digest([self._train_key(), str(self.export_folder)])
+        key = digest([self.train_key(), str(self.export_folder)])
         found = read_manifest(manifest_path) or {}
         if self._is_done("export", manifest_path, key, Path(found.get("version", manifest_path))):
             return Path(found["version"])
@@ -148,7 +174,7 @@ class Run:
             self.load_model(), Dataset.open(self.data_folder), self.export_folder
         )
         write_manifest(
-            {"key": key, "version": str(version), "versions": _versions()}, str(manifest_path)
+            {"key": key, "version": str(version), "versions": versions()}, str(manifest_path)
         )
         return version
 
@@ -156,7 +182,7 @@ class Run:
         path = self.folder / "model.keras"
         if not path.is_file():
             raise DataError(f"{path}: no trained model; run `tfctr train` first")
-        if (read_manifest(self.folder / "train.json") or {}).get("key") != self._train_key():
+        if (read_manifest(self.folder / "train.json") or {}).get("key") != self.train_key():
             raise DataError(
                 f"{path}: trained with another config or other data; run `tfctr train` again"
             )
@@ -166,7 +192,12 @@ class Run:
 
         return keras.models.load_model(path)
 
-    def _train_key(self) -> str:
+    def data_key(self) -> list[Any]:
+        """What the dataset is known by.
+
+        Raises:
+            DataError: there is none as configured.
+        """
         manifest = read_manifest(self.data_folder / "manifest.json")
         if manifest is None:
             raise DataError(f"{self.data_folder}: no dataset here; run `tfctr prepare` first")
@@ -174,9 +205,12 @@ class Run:
             raise DataError(
                 f"{self.data_folder}: prepared with another config; run `tfctr prepare` again"
             )
+        return [manifest["config_digest"], manifest["inputs"]]
+
+    def train_key(self) -> str:
+        """Of all that the model is made from."""
         made_from = [
-            manifest["config_digest"],
-            manifest["inputs"],
+            *self.data_key(),
             self.config.model.model_dump(mode="json"),
             self.config.training.model_dump(mode="json"),
         ]
@@ -185,151 +219,15 @@ class Run:
         if self.config.framework and self.knowledge:
             around = self.config.framework.model_dump(mode="json", exclude={"knowledge"})
             made_from += [around, self.knowledge.key()]
+        if self.pretraining:
+            made_from.append(self.pretraining.key())
         return digest(made_from)
 
     def _is_done(self, stage: str, manifest_path: Path, key: str, artefact: Path) -> bool:
-        done = _is_done(manifest_path, key, artefact)
+        done = is_done(manifest_path, key, artefact)
         if done:
             self.console.print(f"[bold]{stage}[/] is done: {artefact}")
         return done
-
-
-class KnowledgeRun:
-    """What makes ROK's knowledge base: a teacher, its hints of all rows, and the imitation of them.
-
-    In `folder`, `<work>/<its name>`, lies `knowledge.keras`; the hints lie in the teacher's folder.
-    """
-
-    def __init__(self, config: KnowledgeConfig, work: Path, console: Console) -> None:
-        self.config = config
-        self.console = console
-        self.folder = work / config.name
-        self.teacher = Run(config.teacher, work, console)
-
-    def key(self) -> str:
-        """Of all that the knowledge base is made from."""
-        own = self.config.model_dump(mode="json", exclude={"name", "teacher"})
-        return digest([own, self.teacher._train_key()])
-
-    def hints(self) -> Path:
-        """The directory of the teacher's hints, written if they are not there."""
-        folder = self.teacher.folder / "hints"
-        key = self.teacher._train_key()
-        if (read_manifest(folder / "manifest.json") or {}).get("key") == key:
-            return folder
-        from beam_pipelines.hints import write_hints
-
-        model = self.teacher.train()
-        assert self.config.teacher.similar is not None
-        similar = self.teacher.work / self.config.teacher.similar.name
-        self.console.print(f"[bold]hints[/] {self.config.teacher.name} -> {folder}")
-        logging.getLogger("apache_beam").setLevel(logging.WARNING)
-        write_hints(str(model), str(self.teacher.data_folder), str(similar), str(folder), key)
-        return folder
-
-    def train(self) -> Path:
-        """The path of `knowledge.keras`."""
-        path, key = self.folder / "knowledge.keras", self.key()
-        if _is_done(self.folder / "train.json", key, path):
-            self.console.print(f"[bold]imitate[/] is done: {path}")
-            return path
-        from tfctr.data.dataset import Dataset
-        from tfctr.frameworks.create import create_knowledge
-        from tfctr.frameworks.rok import Imitating, Imitation
-
-        config, hints = self.config, self.hints()
-        data = Dataset.open(self.teacher.data_folder, [hints])
-        described = (read_manifest(hints / "manifest.json") or {})["splits"][config.training.rows]
-
-        def make() -> Any:
-            return Imitation(
-                create_knowledge(config, data.schema),
-                described["mean"],
-                described["std"],
-                config.imitation,
-                config.contrastive,
-                config.clicks,
-                config.mask_rate,
-                config.temperature,
-            )
-
-        clicks_only = config.clicks > 0 and not config.imitation
-        self.console.print(f"[bold]imitate[/] {config.teacher.name} -> {path}")
-        return _train(
-            make,
-            data,
-            config.training,
-            path,
-            key,
-            {"knowledge": config.model_dump(mode="json", exclude={"teacher", "training"})},
-            self.console,
-            objective=None if clicks_only else lambda model: Imitating(data, model.reads),
-            saved=lambda model: model.knowledge,
-        )
-
-
-def _is_done(manifest_path: Path, key: str, artefact: Path) -> bool:
-    manifest = read_manifest(manifest_path)
-    return manifest is not None and manifest.get("key") == key and artefact.exists()
-
-
-def _train(
-    make: Callable[[], Any],
-    data: Any,
-    config: Training,
-    path: Path,
-    key: str,
-    about: dict[str, Any],
-    console: Console,
-    objective: Callable[[Any], Any] | None = None,
-    saved: Callable[[Any], Any] = lambda model: model,
-) -> Path:
-    """Trains a model and puts it, or a part of it, at `path`, and `train.json` beside it."""
-    import keras
-
-    from tfctr import distribution
-    from tfctr.training import Clicks, clean_up, train
-
-    folder = path.parent
-    strategy = distribution.open_strategy(config.strategy)
-    keras.utils.set_random_seed(config.seed)
-    with strategy.scope(), _precision(config.precision):
-        model = make()
-        model.build()
-    writes = distribution.is_chief(strategy)
-    checkpoint_key, manifest_path = folder / "checkpoint.key", folder / "train.json"
-    if writes:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not checkpoint_key.is_file() or checkpoint_key.read_text() != key:
-            clean_up(folder)  # of another config
-        checkpoint_key.write_text(key)
-        manifest_path.unlink(missing_ok=True)
-    distribution.wait(strategy)
-    purpose = objective(model) if objective else Clicks(data, config, model.reads)
-    progressed = train(model, data, config, folder, console, purpose)
-    if writes:
-        temporary = path.with_suffix(".part.keras")
-        saved(model).save(temporary, include_optimizer=False)
-        temporary.rename(path)
-        write_manifest(
-            {
-                "key": key,
-                **about,
-                "training": config.model_dump(mode="json"),
-                "rows": {split: data.num_rows(split) for split in (config.rows, "valid")},
-                "parameters": model.count_params(),
-                "best_epoch": progressed.best_epoch + 1,
-                f"best_{purpose.chosen_by}": progressed.best_score,
-                "epochs": progressed.history,
-                "versions": _versions(),
-            },
-            str(manifest_path),
-        )
-    distribution.wait(strategy)  # all have read the best weights
-    if writes:
-        clean_up(folder)
-        checkpoint_key.unlink()
-    return path
 
 
 def prepare(
@@ -401,6 +299,54 @@ def retrieve(
     return folder
 
 
+def _rare(data: Any, name: str) -> np.ndarray:
+    """The ids of a feature's rare tokens."""
+    counts = np.bincount(data.columns("train", [name])[name])
+    counts[:FIRST_TOKEN_ID] = 0
+    order = np.argsort(counts, kind="stable")
+    order = order[counts[order] > 0]
+    return order[np.cumsum(counts[order]) <= RARE * counts.sum()]
+
+
+def textify(
+    config: TextConfig,
+    work: Path,
+    beam_args: list[str] | None = None,
+    console: Console | None = None,
+) -> Path:
+    """The directory of the texts of each row, made if it is not there as configured."""
+    from beam_pipelines.textify import textify as run_pipeline
+
+    console = console or Console()
+    data, folder = work / config.data.name, work / config.name
+    key = data_digest(prepare(config.data, data, beam_args, console))
+    found = read_manifest(folder / "manifest.json")
+    if (
+        found is not None
+        and found.get("format") == FORMAT
+        and found.get("config_digest") == digest(config)
+        and found.get("data") == key
+    ):
+        console.print(f"[bold]textify[/] is done: {folder}")
+        return folder
+    console.print(f"[bold]textify[/] {config.name} -> {folder}")
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    start = time.perf_counter()
+    encoder = EncoderRun(config, work, console).tokenizer(key)
+    manifest = run_pipeline(config, str(data), str(folder), beam_args, encoder)
+    for split, counts in manifest["splits"].items():
+        for text, of_text in counts["texts"].items():
+            console.print(
+                f"{split}, {text}: {of_text['tokens'] / counts['rows']:.1f} tokens a row, at most "
+                f"{of_text['longest']}; {of_text['shortened']:,} texts without their early "
+                f"events, {of_text['cut']:,} cut; {of_text['unknown_tokens']:,} unknown tokens"
+            )
+    rows = sum(counts["rows"] for counts in manifest["splits"].values())
+    seconds = time.perf_counter() - start
+    console.print(f"{rows:,} rows; {seconds:.0f} s, {rows / seconds:,.0f} rows/s")
+    return folder
+
+
 @contextmanager
 def _pieces_done(config: DataConfig, folder: Path, console: Console) -> Iterator[None]:
     """A progress bar fed by what the workers leave in the temporary folder, wherever they run."""
@@ -429,40 +375,22 @@ def _pieces_done(config: DataConfig, folder: Path, console: Console) -> Iterator
 
 
 def evaluate(model: Any, data: Any, split: str, console: Console) -> dict[str, Any]:
-    """The metrics of a model on a split, overall and on rows of unseen users and unseen items."""
+    """The metrics of a model on a split, overall and on rows of unseen and of rare users and items.
+
+    Rare ones are the least frequent that together have `RARE` of the training rows.
+    """
     from tfctr import metrics
-    from tfctr.schema import OOV_ID
     from tfctr.training import EVALUATION_BATCH, predict
 
     config = data.manifest["config"]
-    keys = {f"unseen_{side}s": config[side] for side in ("user", "item") if config[side]}
+    keys = {side: config[side] for side in ("user", "item") if config[side]}
     names = ["label", *keys.values()] + (["user_key"] if config["user"] else [])
     columns = data.columns(split, names)
-    segments = {name: columns[feature] == OOV_ID for name, feature in keys.items()}
+    segments = {f"unseen_{side}s": columns[name] == OOV_ID for side, name in keys.items()}
+    for side, name in keys.items():
+        segments[f"rare_{side}s"] = np.isin(columns[name], _rare(data, name))
     batches = getattr(data, split)(EVALUATION_BATCH, features=model.reads)
     logits = predict(model, batches, split, console)
     return metrics.evaluate(
         columns["label"], logits, users=columns.get("user_key"), segments=segments
     )
-
-
-@contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    """Layers made meanwhile compute in this precision."""
-    import keras
-
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def _versions() -> dict[str, str]:
-    import keras
-    import tensorflow as tf
-
-    import tfctr
-
-    return {"tfctr": tfctr.__version__, "tensorflow": tf.__version__, "keras": keras.__version__}

@@ -60,6 +60,12 @@ class SchemaModel(keras.Model):
     def build_from_config(self, config: dict[str, Any]) -> None:
         self.build()
 
+    def get_compile_config(self) -> dict[str, Any] | None:
+        # One optimizer a variable cannot be written down: such a model is loaded uncompiled.
+        if isinstance(getattr(self, "optimizer", None), keras.optimizers.MultiOptimizer):
+            return None
+        return super().get_compile_config()
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         # Keras leaves a model with its own `compile` uncompiled when it loads a file.
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -40,7 +40,10 @@ class Progressed:
 
 
 def make_optimizer(
-    config: Optimizer, steps_per_epoch: int = 1, epochs: int = 1
+    config: Optimizer,
+    steps_per_epoch: int = 1,
+    epochs: int = 1,
+    language: Sequence[Any] = (),
 ) -> keras.optimizers.Optimizer:
     """The optimizer that a config names; the lazy ones touch only a batch's rows of a table.
 
@@ -48,7 +51,18 @@ def make_optimizer(
         config: which, and its numbers.
         steps_per_epoch: int. What the schedule's epochs are counted in.
         epochs: int. At the end of which a schedule is through.
+        language: a language model's variables. They have a learning rate of their own
+            (`language_rate`), and no `embedding_l2`.
     """
+    if language:
+        of_language = {id(variable) for variable in language}
+        rate = config.learning_rate * config.language_rate
+        slow = config.model_copy(update={"learning_rate": rate, "embedding_l2": 0.0})
+        others = make_optimizer(config, steps_per_epoch, epochs)
+        second = make_optimizer(slow, steps_per_epoch, epochs)
+        return keras.optimizers.MultiOptimizer(
+            lambda variable: second if id(variable) in of_language else others
+        )
     settings = {
         "learning_rate": _learning_rate(config, steps_per_epoch, epochs),
         "clipvalue": config.clipvalue,
@@ -175,7 +189,10 @@ def train(
     reader = _Reader(data, config, model.reads, strategy)
     with strategy.scope():
         model.build()
-        objective.compile(model, make_optimizer(config.optimizer, reader.steps, config.epochs))
+        language = getattr(model, "language_variables", ())
+        objective.compile(
+            model, make_optimizer(config.optimizer, reader.steps, config.epochs, language)
+        )
         model.optimizer.build(model.trainable_variables)
     checkpoint, best = folder / "checkpoint.npz", folder / "best.npz"
     progressed = _restore(model, checkpoint) or Progressed()
@@ -226,7 +243,8 @@ def train(
             if writes:
                 _write_arrays(best, dict(_arrays(model.variables)))
         elif isinstance(config.optimizer.schedule, Plateau):
-            model.optimizer.learning_rate = rate * config.optimizer.schedule.factor
+            for optimizer in getattr(model.optimizer, "optimizers", [model.optimizer]):
+                optimizer.learning_rate = optimizer.learning_rate * config.optimizer.schedule.factor
         progressed.epoch, progressed.step = epoch + 1, 0
         if writes:
             _save(model, progressed, checkpoint)
@@ -278,7 +296,8 @@ class _Reader:
         )
 
     def _num_steps(self, rows: Any) -> int:
-        return int(rows.cardinality()) // self.part.replicas
+        steps = int(rows.cardinality()) // self.part.replicas
+        return min(steps, self.config.steps_per_epoch or steps)
 
 
 def predict(model: SchemaModel, batches: Any, what: str, console: Console) -> np.ndarray:
@@ -361,7 +380,10 @@ def _progress(console: Console) -> Progress:
 
 
 def _rate(model: SchemaModel) -> float:
-    return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+    optimizer = model.optimizer
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        optimizer = optimizer._optimizer_map(None)  # that of all but a language model
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def _open_board(folder: Path) -> Any:

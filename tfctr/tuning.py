@@ -347,9 +347,10 @@ def _references(run_path: Path, folder: Path) -> dict[str, Any]:
     if isinstance(content.get("similar"), str):
         found["similar"] = seen_from_there(run_path.parent / content["similar"])
     framework = content.get("framework")
-    if framework and isinstance(framework["knowledge"], str):
-        knowledge = seen_from_there(run_path.parent / framework["knowledge"])
-        found["framework"] = framework | {"knowledge": knowledge}
+    for key in ("knowledge", "text"):
+        if framework and isinstance(framework.get(key), str):
+            made_from = seen_from_there(run_path.parent / framework[key])
+            found["framework"] = framework | {key: made_from}
     return found
 
 

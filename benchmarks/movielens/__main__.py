@@ -46,11 +46,13 @@ HEADERS = (
 
 def of_seed(path: Path, seed: int) -> RunConfig:
     base = load_run(path)
-    changed: dict[str, Any] = {"framework": base.framework}
-    if base.framework:
-        knowledge = with_seed(base.framework.knowledge, seed)
-        changed["framework"] = base.framework.model_copy(update={"knowledge": knowledge})
-    return with_seed(base, seed).model_copy(update=changed)
+    changed: dict[str, Any] = {}
+    if base.knowledge:
+        changed["knowledge"] = with_seed(base.knowledge, seed)
+    if base.text and base.framework.pretraining:
+        changed["pretraining"] = base.framework.pretraining.model_copy(update={"seed": seed})
+    framework = base.framework and base.framework.model_copy(update=changed)
+    return with_seed(base, seed).model_copy(update={"framework": framework})
 
 
 def with_seed(config: Any, seed: int) -> Any:

@@ -95,8 +95,8 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
     config = load_run(args.config)
-    assert config.framework is not None
-    teacher = config.framework.knowledge.teacher
+    assert config.knowledge is not None
+    teacher = config.knowledge.teacher
     console = Console()
     with tempfile.TemporaryDirectory() as temporary:
         run = Run(config, args.work or Path(temporary), console)

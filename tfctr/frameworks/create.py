@@ -2,7 +2,7 @@
 
 from tfctr import backbones
 from tfctr.click_model import ClickModel
-from tfctr.config import ConfigError, KnowledgeConfig, RunConfig
+from tfctr.config import ConfigError, KnowledgeConfig, Rok, RunConfig
 from tfctr.frameworks.rok import KnowledgeBase, RokStudent
 from tfctr.schema import Schema
 
@@ -28,10 +28,11 @@ def create_model(config: RunConfig, schema: Schema) -> ClickModel:
             f"{config.name}: the backbone {config.model.backbone} {needs} the rows that the key "
             "'similar' names, a retrieval config"
         )
-    if config.framework is None:
-        return backbone
-    knowledge = create_knowledge(config.framework.knowledge, schema)
-    return RokStudent(backbone, knowledge, config.framework.use, config.framework.tuned)
+    framework = config.framework
+    if isinstance(framework, Rok):
+        knowledge = create_knowledge(framework.knowledge, schema)
+        return RokStudent(backbone, knowledge, framework.use, framework.tuned)
+    return backbone  # CTRL's student is one, and ClickPrompt's without its language model
 
 
 def create_knowledge(config: KnowledgeConfig, schema: Schema) -> KnowledgeBase:

@@ -16,6 +16,7 @@ from tfctr.schema import (
     Numeric,
     Schema,
     Sequence,
+    Tokens,
 )
 
 MISSING: dict[tf.DType, Any] = {tf.string: b"", tf.int64: MISSING_INT, tf.float32: float("nan")}
@@ -73,6 +74,9 @@ class RawFeatures(tf.Module):
     def _look_up(self, feature: Any, values: tf.Tensor) -> tf.Tensor:
         if isinstance(feature, Numeric):
             return values
+        if isinstance(feature, Tokens):
+            missing = tf.constant(MISSING_INT, tf.int64)
+            return tf.where(values == missing, tf.constant(feature.pad_id, tf.int64), values)
         table = self.tables[feature.name]
         if table is None:  # no token was frequent enough
             ids = tf.fill(tf.shape(values), tf.constant(OOV_ID, tf.int64))
@@ -148,6 +152,10 @@ def _latest(ids: tf.Tensor, length: int) -> tf.Tensor:
 
 def _example(feature: Any) -> Any:
     dtype = raw_dtype(feature)
+    if isinstance(feature, Tokens):
+        return tf.io.FixedLenFeature(
+            [feature.max_length], dtype, [feature.pad_id] * feature.max_length
+        )
     if feature.is_list:
         return tf.io.FixedLenSequenceFeature([], dtype, True, MISSING[dtype])
     return tf.io.FixedLenFeature([], dtype, MISSING[dtype])

@@ -43,10 +43,10 @@ def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
     model._catch_up()
     vocabularies = {
         f.name: Path(data.vocabulary_file(data.schema[f.name].vocabulary))
-        for f in model.schema.inputs
+        for f in model.served_schema.inputs
         if isinstance(f, TOKEN_KINDS)
     }
-    raw = RawFeatures(model.schema, vocabularies)
+    raw = RawFeatures(model.served_schema, vocabularies)
     served = tf.Module()
     served.raw = raw
     served.weights = [weight.value for weight in model.weights]  # not the optimizer's slots
@@ -56,17 +56,17 @@ def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
         tf.saved_model.save(served, str(version), signatures=functions)
         extra = version / "assets.extra"
         extra.mkdir()
-        (extra / "schema.json").write_text(model.schema.model_dump_json(indent=2) + "\n")
-        write_warmup(extra, directory.name, model.schema, vocabularies, list(functions))
+        (extra / "schema.json").write_text(model.served_schema.model_dump_json(indent=2) + "\n")
+        write_warmup(extra, directory.name, model.served_schema, vocabularies, list(functions))
 
     return publish(directory, write)
 
 
 def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
     """The functions that are served, by name; `rank` only where items have features."""
-    rows = {f.name: raw_spec(f) for f in model.schema.inputs}
-    items = _names(model.schema.side("item"))
-    candidates = {f.name: raw_spec(f, f.side == "item") for f in model.schema.inputs}
+    rows = {f.name: raw_spec(f) for f in model.served_schema.inputs}
+    items = _names(model.served_schema.side("item"))
+    candidates = {f.name: raw_spec(f, f.side == "item") for f in model.served_schema.inputs}
 
     def scores(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return _probability(model(raw.look_up(features), training=False))
@@ -107,8 +107,8 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
 
 def _rank(model: ClickModel, raw: RawFeatures, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """Scores `[B, N]`; user and context are looked up once, and embedded once where they can be."""
-    once = _names(model.schema.side("user", "context"))
-    items = _names(model.schema.side("item"))
+    once = _names(model.served_schema.side("user", "context"))
+    items = _names(model.served_schema.side("item"))
     shape = tf.shape(features[items[0]])[:2]
     shapes = tf.stack([tf.shape(features[name])[:2] for name in items])
     same = tf.debugging.assert_equal(  # else [1, 4] and [2, 2] would both flatten to 4 rows
@@ -116,7 +116,7 @@ def _rank(model: ClickModel, raw: RawFeatures, features: Mapping[str, tf.Tensor]
     )
     with tf.control_dependencies([same]):
         shape = tf.identity(shape)
-    flat = {name: _one_a_row(model.schema[name], features[name], shape) for name in items}
+    flat = {name: _one_a_row(model.served_schema[name], features[name], shape) for name in items}
     shared = raw.look_up({name: features[name] for name in once})
     if not model.embeds_fields_apart:
         rows = {name: tf.repeat(values, shape[1], axis=0) for name, values in shared.items()}
@@ -126,7 +126,7 @@ def _rank(model: ClickModel, raw: RawFeatures, features: Mapping[str, tf.Tensor]
         shared = model.embed(shared, names=once)
         embeddings = tf.concat([tf.repeat(shared, shape[1], axis=0), embeddings], axis=1)
     here = once + items
-    order = [here.index(name) for name in _names(model.schema.inputs)]
+    order = [here.index(name) for name in _names(model.served_schema.inputs)]
     if order != sorted(order):
         embeddings = tf.gather(embeddings, order, axis=1)
     logits = model.predict_logits(model.represent(embeddings, training=False))

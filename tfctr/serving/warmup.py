@@ -18,7 +18,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tfctr.schema import Numeric, Schema
+from tfctr.schema import Numeric, Schema, Tokens
 from tfctr.serving.raw_features import raw_dtype
 
 FILE_NAME = "tf_serving_warmup_requests"
@@ -76,6 +76,8 @@ def _column(feature: Any, tokens: list[bytes], size: int) -> np.ndarray:
     """Raw values `[size]` or `[size, max_length]`: the tokens in turn; the mean of a number."""
     if isinstance(feature, Numeric):
         return np.full(size, feature.mean or 0.0, np.float32)
+    if isinstance(feature, Tokens):
+        return np.full((size, feature.max_length), feature.pad_id, np.int64)
     values: list[Any] = list(tokens) or [b"0"]
     if feature.dtype == "int":
         values = [int(value) for value in values]

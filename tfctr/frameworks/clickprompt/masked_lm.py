@@ -1,0 +1,69 @@
+"""Prompt-augmented masked language modelling (ClickPrompt, arXiv:2310.09234)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tfctr.backbones.backbone import Backbone
+from tfctr.frameworks.clickprompt.prompt_generator import PromptGenerator
+from tfctr.language.masked_lm import MaskedLM
+from tfctr.language.prompted_encoder import PromptedEncoder
+
+
+class PromptedMaskedLM(MaskedLM):
+    """Trains a backbone, what makes prompts of it, and an encoder to guess hidden words of texts.
+
+    The encoder reads what is left of a row's text beside prompts that are made of the backbone's
+    representation of the row. The ids are never hidden, so what they tell of the text is learned
+    by the backbone.
+
+    Args:
+        backbone: trained in place.
+        encoder: trained in place.
+        generator: of prompts; None for none, and then the backbone learns nothing.
+        head, special, candidates, mask_rate: as of `MaskedLM`.
+        text: name of the row's text.
+        max_tokens: int. `T`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        encoder: PromptedEncoder,
+        generator: PromptGenerator | None,
+        head: Any,
+        text: str,
+        max_tokens: int,
+        special: Mapping[str, int],
+        candidates: np.ndarray,
+        mask_rate: float = 0.15,
+        **kwargs: Any,
+    ) -> None:
+        texts = {text: max_tokens}
+        super().__init__(
+            backbone.schema, encoder, head, texts, special, candidates, mask_rate, **kwargs
+        )
+        self.backbone = backbone
+        backbone.trainable = generator is not None
+        self.generator = generator
+        self.text = text
+        self.max_tokens = max_tokens
+
+    def build(self, input_shape: Any = None) -> None:
+        self.backbone.build()  # whose steps are called, never itself
+        super().build(input_shape)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*self.backbone.reads, *super().reads)
+
+    @property
+    def language_variables(self) -> list[Any]:
+        return [*self.encoder.trainable_variables, *self.lm_head.trainable_variables]
+
+    def prompts(self, features: Mapping[str, Any], training: bool) -> dict[str, Any]:
+        if self.generator is None:
+            return {}
+        fields = self.backbone.embed(features)
+        return self.generator.prompt(self.backbone.represent(fields, training=training))

@@ -1,0 +1,244 @@
+"""How a tabular and a language model are brought to agree on rows (CTRL, arXiv:2306.02841)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from rich.console import Console
+
+from tfctr.backbones.backbone import Backbone
+from tfctr.config import text_fields
+from tfctr.data.dataset import Dataset
+from tfctr.data.manifest import DataError
+from tfctr.frameworks.ctrl.similarity import max_similarity, tiled_gradients
+from tfctr.language.prompted_encoder import PromptedEncoder, mean_pool
+from tfctr.language.text_tower import distinct_texts, encode_in_parts, gradients_in_parts
+from tfctr.schema_model import SchemaModel
+from tfctr.text import joined_keys
+
+
+class Alignment(SchemaModel):
+    """Trains a backbone to represent a row as an encoder represents its text; no label is read.
+
+    `h = W x + b`, of width `projection_dim`, of the row and of the text; `M` sub-vectors of each,
+    of length 1, by a dense layer of its own; then `InfoNCE` both ways over the batch with the
+    similarity of `max_similarity`. The text's vector is the mean over its tokens; of several texts
+    (a user's and an item's), the vectors side by side. A text that repeats in a batch is encoded
+    once.
+
+    The batch may be large: scores are in memory for `tile` rows at a time, and texts are encoded
+    twice, `part` at a time, first for their vectors, then for the gradients (gradient caching).
+    So the encoder must give the same twice, and it runs without dropout.
+
+    Args:
+        backbone: trained in place.
+        encoder: trained in place, as far as its `trained_layers` say.
+        texts: names of the row's texts.
+        pad_id: int. The encoder's padding token.
+        num_subspaces: int. `M`. 1 is the plain cosine.
+        projection_dim: int.
+        subspace_dim: int.
+        temperature: float.
+        part: int. Texts in memory at a time.
+        tile: int. Rows whose scores are.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        encoder: PromptedEncoder,
+        texts: Mapping[str, int],
+        pad_id: int,
+        num_subspaces: int = 4,
+        projection_dim: int = 128,
+        subspace_dim: int = 32,
+        temperature: float = 0.7,
+        part: int = 256,
+        tile: int = 256,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(backbone.schema, **kwargs)
+        self.backbone = backbone
+        self.encoder = encoder
+        self.texts = dict(texts)
+        self.pad_id = pad_id
+        self.num_subspaces = num_subspaces
+        self.temperature = temperature
+        self.known: dict[str, Any] = {}  # by text: keys, ascending, and their vectors
+        self.part = part
+        self.tile = tile
+        width = num_subspaces * subspace_dim
+        self.of_row = [keras.layers.Dense(n, name=f"of_row_{n}") for n in (projection_dim, width)]
+        self.of_text = [keras.layers.Dense(n, name=f"of_text_{n}") for n in (projection_dim, width)]
+
+    def build(self, input_shape: Any = None) -> None:
+        self.backbone.build()  # whose steps are called, never itself
+        super().build(input_shape)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        fields = (_key,) if self.known else (_key, _tokens)
+        return (*super().reads, *(field(text) for text in self.texts for field in fields))
+
+    def remember(self, data: Dataset) -> int:
+        """Encodes all texts of the training and validation rows, each once; how many there are.
+
+        For an encoder of which nothing is trained: then no step encodes a text.
+        """
+        encode = tf.function(lambda t: encode_in_parts(self.encode, t, self.pad_id, self.part))
+        for text in self.texts:
+            columns = [data.columns(s, [_key(text), _tokens(text)]) for s in ("train", "valid")]
+            keys = np.concatenate([joined_keys(found[_key(text)]) for found in columns])
+            tokens = np.concatenate([found[_tokens(text)] for found in columns])
+            distinct, first = np.unique(keys, return_index=True)
+            tokens = tokens[first]
+            order = np.argsort((tokens != self.pad_id).sum(axis=1), kind="stable")
+            vectors = np.empty((len(distinct), self.encoder.width), np.float32)
+            vectors[order] = encode(tf.constant(tokens[order]))
+            self.known[text] = (tf.constant(distinct), tf.constant(vectors))
+        return sum(len(keys) for keys, _ in self.known.values())
+
+    @property
+    def language_variables(self) -> list[Any]:
+        return self.encoder.trainable_variables
+
+    def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
+        """The sub-vectors of the rows and of their texts, `[B, M, d]` both."""
+        vectors = [self.encode(features[_tokens(text)]) for text in self.texts]
+        return self.row_vectors(features, training), self.text_vectors(vectors)
+
+    def row_vectors(self, features: Mapping[str, Any], training: bool = False) -> Any:
+        """`[B, M, d]`."""
+        represented = self.backbone.represent(self.backbone.embed(features), training=training)
+        return self._sub_vectors(self.of_row, represented)
+
+    def encode(self, tokens: Any) -> Any:
+        """`[n, H]` of tokens `[n, T]`."""
+        exists = ops.not_equal(tokens, self.pad_id)
+        return mean_pool(self.encoder(tokens, exists), exists)
+
+    def text_vectors(self, vectors: Sequence[Any]) -> Any:
+        """`[B, M, d]` of the vectors `[B, H]` of the rows' texts."""
+        return self._sub_vectors(self.of_text, ops.concatenate(vectors, axis=1))
+
+    def _sub_vectors(self, layers: list[Any], x: Any) -> Any:
+        for layer in layers:
+            x = layer(x)
+        found = ops.reshape(x, (-1, self.num_subspaces, x.shape[-1] // self.num_subspaces))
+        length = ops.sqrt(ops.sum(ops.square(found), axis=-1, keepdims=True) + 1e-12)
+        return found / length
+
+    def train_step(self, data: Any) -> Any:
+        features, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        texts = {text: self._distinct(features, text) for text in self.texts}
+        slow = self.language_variables
+        own = [v for v in self.trainable_variables if not _among(v, slow)]
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([vectors for _, vectors, _ in texts.values()])
+            of_row = self.row_vectors(features, training=True)
+            of_text = self.text_vectors([tf.gather(v, at) for _, v, at in texts.values()])
+        loss, *upstream = tiled_gradients(
+            of_row, of_text, self._keys(features), self.temperature, self.tile
+        )
+        targets = [of_row, of_text]
+        found = tape.gradient(targets, [v.value for v in own], upstream)
+        gradients = {id(v): g for v, g in zip(own, found, strict=True)}
+        for tokens, vectors, _ in texts.values() if slow else ():
+            of_vectors = tf.convert_to_tensor(tape.gradient(targets, vectors, upstream))
+            parts = gradients_in_parts(
+                self.encode, [v.value for v in slow], tokens, of_vectors, self.pad_id, self.part
+            )
+            for variable, part in zip(slow, parts, strict=True):
+                gradients[id(variable)] = gradients.get(id(variable), 0) + part
+        variables = self.trainable_variables
+        self.optimizer.apply([gradients[id(v)] for v in variables], variables)
+        self._loss_tracker.update_state(loss, sample_weight=tf.shape(of_row)[0])
+        return self._reducible({"loss": self._loss_tracker.result()})
+
+    def _distinct(self, features: Mapping[str, Any], text: str) -> tuple[Any, Any, Any]:
+        """A batch's texts, each once: tokens, vectors `[n, H]`, and where each row's is `[B]`."""
+        keys = joined_keys(features[_key(text)])
+        if text in self.known:
+            known, vectors = self.known[text]
+            distinct, places = tf.unique(keys)
+            return None, tf.gather(vectors, tf.searchsorted(known, distinct)), places
+        tokens, places = distinct_texts(features[_tokens(text)], keys, self.pad_id)
+        vectors = encode_in_parts(self.encode, tokens, self.pad_id, self.part)
+        vectors.set_shape((None, self.encoder.width))
+        return tokens, vectors, places
+
+    def matched(self, features: Mapping[str, Any]) -> tuple[Any, Any]:
+        """For rows: is none of the others' texts more alike than the own; for texts, so of rows.
+
+        Two bools `[B]`. Others with the same text do not count.
+        """
+        found = [self._distinct(features, text) for text in self.texts]
+        texts = self.text_vectors([tf.gather(vectors, places) for _, vectors, places in found])
+        rows = self.row_vectors(features)
+        keys = self._keys(features)
+        same = keys[:, None] == keys[None, :]
+        both = []
+        for of, to in ((rows, texts), (texts, rows)):
+            scores = max_similarity(of, to)
+            own = tf.linalg.diag_part(scores)[:, None]
+            both.append(tf.reduce_all((scores <= own) | same, axis=1))
+        return both[0], both[1]
+
+    def _keys(self, features: Mapping[str, Any]) -> Any:
+        """int64 `[B]`: equal where all texts are."""
+        keys = 0
+        for text in self.texts:
+            keys = keys * 1_000_003 + joined_keys(features[_key(text)])  # wraps around
+        return keys
+
+    def _empty_row(self) -> dict[str, np.ndarray]:
+        row = super()._empty_row()
+        for text, size in self.texts.items():
+            row |= {
+                _tokens(text): np.zeros((1, size), "int64"),
+                _key(text): np.zeros((1, 2), "int64"),
+            }
+        return row
+
+
+class Aligning:
+    """The best epoch is the one in which most rows of validation batches are told by their texts,
+    and texts by their rows."""
+
+    chosen_by: ClassVar[str] = "valid_matched"
+    title: ClassVar[str] = "validation share matched"
+    batches: ClassVar[int] = 8  # measured, of so many rows as a training batch has
+
+    def __init__(self, data: Dataset, batch_size: int, reads: Sequence[str]) -> None:
+        self.rows = data.valid(batch_size, features=reads).take(self.batches)
+
+    def compile(self, model: Alignment, optimizer: Any) -> None:
+        model.compile(optimizer)
+
+    def measure(self, model: Alignment, console: Console) -> dict[str, float]:
+        """`valid_matched`: the mean of both shares."""
+        model._catch_up()
+        matched = tf.function(model.matched, reduce_retracing=True)
+        found = [np.stack(matched(features)) for features, _ in self.rows]
+        share = float(np.concatenate(found, axis=1).mean())
+        if not np.isfinite(share):
+            raise DataError("vectors are no longer finite; lower the learning rate")
+        return {"valid_matched": share}
+
+    def finish(self, model: Alignment) -> None:
+        pass
+
+
+def _tokens(text: str) -> str:
+    return text_fields(text)[0]
+
+
+def _key(text: str) -> str:
+    return text_fields(text)[2]
+
+
+def _among(variable: Any, variables: list[Any]) -> bool:
+    return any(variable is other for other in variables)

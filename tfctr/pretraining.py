@@ -1,0 +1,298 @@
+"""What is trained before a student: knowledge bases, encoders, backbones beside an encoder.
+
+Each is a stage of its own, in a folder with its artefact and its manifest.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tfctr.config import ClickPrompt, Ctrl, KnowledgeConfig, RunConfig, TextConfig, digest
+from tfctr.data.manifest import DataError, read_manifest, write_manifest
+from tfctr.stages import is_done, train_stage
+
+
+class KnowledgeRun:
+    """What makes ROK's knowledge base: a teacher, its hints of all rows, and the imitation of them.
+
+    In `folder`, `<work>/<its name>`, lies `knowledge.keras`; the hints lie in the teacher's folder.
+    """
+
+    def __init__(self, config: KnowledgeConfig, teacher: Any, work: Path, console: Console) -> None:
+        self.config = config
+        self.teacher = teacher  # a `tfctr.pipeline.Run`
+        self.console = console
+        self.folder = work / config.name
+
+    def key(self) -> str:
+        """Of all that the knowledge base is made from."""
+        own = self.config.model_dump(mode="json", exclude={"name", "teacher"})
+        return digest([own, self.teacher.train_key()])
+
+    def hints(self) -> Path:
+        """The directory of the teacher's hints, written if they are not there."""
+        folder = self.teacher.folder / "hints"
+        key = self.teacher.train_key()
+        if (read_manifest(folder / "manifest.json") or {}).get("key") == key:
+            return folder
+        from beam_pipelines.hints import write_hints
+
+        model = self.teacher.train()
+        assert self.config.teacher.similar is not None
+        similar = self.teacher.work / self.config.teacher.similar.name
+        self.console.print(f"[bold]hints[/] {self.config.teacher.name} -> {folder}")
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        write_hints(str(model), str(self.teacher.data_folder), str(similar), str(folder), key)
+        return folder
+
+    def train(self) -> Path:
+        """The path of `knowledge.keras`."""
+        path, key = self.folder / "knowledge.keras", self.key()
+        if is_done(self.folder / "train.json", key, path):
+            self.console.print(f"[bold]imitate[/] is done: {path}")
+            return path
+        from tfctr.data.dataset import Dataset
+        from tfctr.frameworks.create import create_knowledge
+        from tfctr.frameworks.rok import Imitating, Imitation
+
+        config, hints = self.config, self.hints()
+        data = Dataset.open(self.teacher.data_folder, [hints])
+        described = (read_manifest(hints / "manifest.json") or {})["splits"][config.training.rows]
+
+        def make() -> Any:
+            return Imitation(
+                create_knowledge(config, data.schema),
+                described["mean"],
+                described["std"],
+                config.imitation,
+                config.contrastive,
+                config.clicks,
+                config.mask_rate,
+                config.temperature,
+            )
+
+        clicks_only = config.clicks > 0 and not config.imitation
+        self.console.print(f"[bold]imitate[/] {config.teacher.name} -> {path}")
+        return train_stage(
+            make,
+            data,
+            config.training,
+            path,
+            key,
+            {"knowledge": config.model_dump(mode="json", exclude={"teacher", "training"})},
+            self.console,
+            objective=None if clicks_only else lambda model: Imitating(data, model.reads),
+            save=lambda model, path: model.knowledge.save(path),
+        )
+
+
+class EncoderRun:
+    """The encoder of a text config: where it is, or how it is made of the dataset's own texts.
+
+    One that is made lies in `folder`, `<work>/<the text's name>-encoder`: `untrained/`, with the
+    vocabulary, and `trained/`.
+    """
+
+    def __init__(self, config: TextConfig, work: Path, console: Console) -> None:
+        self.config = config
+        self.work = work
+        self.console = console
+        self.folder = work / f"{config.name}-encoder"
+
+    def tokenizer(self, data_key: Any) -> str:
+        """The preset or folder of the tokenizer; its vocabulary is learned if it is not there."""
+        small = self.config.encoder.trained
+        if small is None:
+            return locate_encoder(self.config)
+        path = self.folder / "untrained"
+        key = digest([data_key, self.config.model_dump(mode="json")])
+        if is_done(self.folder / "vocabulary.json", key, path):
+            return str(path)
+        import keras
+        import keras_hub
+
+        from tfctr.data.dataset import Dataset
+        from tfctr.language.small_encoder import create_masked_lm, learn_vocabulary
+
+        data = Dataset.open(self.work / self.config.data.name)
+        vocabulary = learn_vocabulary(self.config, data, small.vocabulary_size)
+        keras.utils.set_random_seed(small.training.seed)
+        model = create_masked_lm(small, len(vocabulary))
+        model.backbone.save_to_preset(str(path))
+        keras_hub.models.BertTokenizer(vocabulary, lowercase=True).save_to_preset(str(path))
+        write_manifest(
+            {"key": key, "vocabulary_size": len(vocabulary)}, str(self.folder / "vocabulary.json")
+        )
+        self.console.print(f"[bold]vocabulary[/] {len(vocabulary):,} word pieces -> {path}")
+        return str(path)
+
+    def train(self, data: Any, described: dict[str, Any]) -> str:
+        """The preset or folder of the encoder; it is trained if it is to be, and was not.
+
+        Args:
+            data: with the texts beside it.
+            described: the texts' manifest.
+        """
+        small = self.config.encoder.trained
+        if small is None:
+            return locate_encoder(self.config)
+        path, key = self.folder / "trained", digest([described["config_digest"], described["data"]])
+        if is_done(self.folder / "train.json", key, path):
+            return str(path)
+        import keras_hub
+
+        from tfctr.frameworks import language
+        from tfctr.language import load_encoder, load_tokenizer
+
+        untrained = str(self.folder / "untrained")
+        tokenizer = load_tokenizer(untrained)
+
+        def make() -> Any:
+            task = keras_hub.models.BertMaskedLM(load_encoder(untrained), preprocessor=None)
+            return language.create_plain_masked_lm(task, self.config, data.schema, described)
+
+        def save(model: Any, path: str) -> None:
+            task = keras_hub.models.BertMaskedLM(
+                model.encoder.encoder,
+                keras_hub.models.BertMaskedLMPreprocessor(tokenizer, small.max_tokens),
+            )
+            task.masked_lm_head.set_weights(model.lm_head.get_weights())
+            task.save_to_preset(path)
+
+        self.console.print(f"[bold]train[/] a small encoder -> {path}")
+        train_stage(
+            make,
+            data,
+            small.training,
+            path,
+            key,
+            {"encoder": small.model_dump(mode="json", exclude={"training"})},
+            self.console,
+            objective=lambda model: language.GuessingWords(data, model.reads),
+            save=save,
+        )
+        return str(path)
+
+
+def locate_encoder(config: TextConfig) -> str:
+    from tfctr.language import locate
+
+    return locate(config.encoder)
+
+
+class TextPretraining:
+    """What CTRL and ClickPrompt train before their student: its backbone, beside a language model.
+
+    In `folder`, `<work>/<the run's name>/pretraining`, lies `pretrained.keras`: CTRL's backbone, or
+    ClickPrompt's with its encoder and what writes the prompts.
+    """
+
+    def __init__(
+        self, config: RunConfig, work: Path, data_key: list[Any], console: Console
+    ) -> None:
+        assert isinstance(config.framework, Ctrl | ClickPrompt)
+        self.config = config
+        self.framework = config.framework
+        self.work = work
+        self.data_key = data_key
+        self.console = console
+        self.folder = work / config.name / "pretraining"
+        self.text_folder = work / self.framework.text.name
+
+    def key(self) -> str:
+        """Of all that the backbone is made from."""
+        around = self.framework.model_dump(mode="json", exclude={"text", "serves_language_model"})
+        text = digest(self.framework.text)
+        return digest([*self.data_key, text, around, self.config.model.model_dump(mode="json")])
+
+    def open_data(self) -> Any:
+        """The dataset with its texts beside it."""
+        from tfctr.data.dataset import Dataset
+
+        self.describe()
+        return Dataset.open(self.work / self.config.data.name, [self.text_folder])
+
+    def describe(self) -> dict[str, Any]:
+        """The texts' manifest.
+
+        Raises:
+            DataError: there are no texts as configured.
+        """
+        found = read_manifest(self.text_folder / "manifest.json")
+        if found is None or found["config_digest"] != digest(self.framework.text):
+            raise DataError(f"{self.text_folder}: no texts as configured; run `tfctr prepare`")
+        return found
+
+    def train(self) -> Path | None:
+        """The path of `pretrained.keras`; none if nothing is trained before."""
+        training = self.framework.pretraining
+        if training is None:
+            return None
+        path, key = self.folder / "pretrained.keras", self.key()
+        if is_done(self.folder / "train.json", key, path):
+            self.console.print(f"[bold]pretrain[/] is done: {path}")
+            return path
+        from tfctr.frameworks import language
+
+        data, described = self.open_data(), self.describe()
+        where = EncoderRun(self.framework.text, self.work, self.console).train(data, described)
+        self.console.print(f"[bold]pretrain[/] {self.config.model.backbone} -> {path}")
+        about = {"framework": self.framework.model_dump(mode="json", exclude={"text"})}
+        size = training.batch_size
+        if isinstance(self.framework, Ctrl):
+            ctrl = self.framework
+            return train_stage(
+                lambda: language.create_alignment(self.config, ctrl, data, described, where),
+                data,
+                training,
+                path,
+                key,
+                about,
+                self.console,
+                objective=lambda model: language.Aligning(data, size, model.reads),
+                save=lambda model, path: model.backbone.save(path),
+            )
+        clickprompt = self.framework
+        return train_stage(
+            lambda: language.create_masked_lm(
+                self.config, clickprompt, data.schema, described, where
+            ),
+            data,
+            training,
+            path,
+            key,
+            about,
+            self.console,
+            objective=lambda model: language.GuessingWords(data, model.reads),
+            save=lambda model, path: language.as_student(model).save(path),
+        )
+
+    def student(self, pretrained: Path | None, schema: Any) -> Any:
+        """The model that clicks are learned by, as `pretrained` left it; its heads are new."""
+        import keras
+
+        from tfctr.frameworks import language
+        from tfctr.frameworks.create import create_model
+        from tfctr.frameworks.transfer import start_from
+
+        found = keras.models.load_model(pretrained, compile=False) if pretrained else None
+        if isinstance(self.framework, ClickPrompt):
+            if self.framework.serves_language_model:
+                described = self.describe()
+                encoder = EncoderRun(self.framework.text, self.work, self.console)
+                where = encoder.train(self.open_data(), described)
+                model = language.create_student(
+                    self.config, self.framework, schema, described, where
+                )
+                model.build()
+                if found is not None:
+                    language.continue_from(model, found)
+                return model
+            found = found.backbone if found is not None else None
+        model = create_model(self.config, schema)
+        model.build()
+        if found is not None:
+            start_from(model, found)
+        return model
