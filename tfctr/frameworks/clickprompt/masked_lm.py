@@ -46,6 +46,7 @@ class PromptedMaskedLM(MaskedLM):
         )
         self.backbone = backbone
         backbone.trainable = generator is not None
+        backbone.head.trainable = False  # of clicks, which are not learned here
         self.generator = generator
         self.text = text
         self.max_tokens = max_tokens

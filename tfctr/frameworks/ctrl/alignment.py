@@ -62,6 +62,7 @@ class Alignment(SchemaModel):
     ) -> None:
         super().__init__(backbone.schema, **kwargs)
         self.backbone = backbone
+        backbone.head.trainable = False  # of clicks, which are not learned here
         self.encoder = encoder
         self.texts = dict(texts)
         self.pad_id = pad_id

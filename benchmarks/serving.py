@@ -1,10 +1,10 @@
-"""What a request for 100 candidates costs: ROK's student, its backbone, its teacher with a search.
+"""What a request for 100 candidates costs: students, their backbone, ROK's teacher with a search.
 
-    python -m benchmarks.rok.serving configs/movielens-1m/rok/dcnv2.yaml --work work --record
+    python -m benchmarks.serving configs/movielens-1m/rok/dcnv2.yaml --work work --record
 
-The student and its backbone are SavedModels, the teacher a TensorFlow function behind an exact
-search in this process (`tfctr.retrieval.bm25`): no network, no parsing. Weights cost the same
-whatever they hold, so what `--work` lacks is made but not trained.
+All configs are of one backbone. Students and their backbone are SavedModels, the teacher a
+TensorFlow function behind an exact search in this process (`tfctr.retrieval.bm25`): no network, no
+parsing. Weights cost the same whatever they hold, so what `--work` lacks is made but not trained.
 """
 
 import argparse
@@ -87,30 +87,47 @@ def searched(config: RunConfig, model: Any, data: Dataset, share: float) -> Call
     return request
 
 
+def requests_of(
+    configs: list[RunConfig], work: Path, folder: Path, console: Console
+) -> dict[str, Callable[[], Any]]:
+    """A request of each model, by name; the backbone is the first."""
+    requests = {}
+    for config in configs:
+        run = Run(config, work, console)
+        run.prepare()
+        data = run.open_data()
+        if not requests:
+            plain = create_model(config.model_copy(update={"framework": None}), data.schema)
+            requests["backbone"] = served(plain, data, folder / "backbone")
+        pretraining = run.pretraining
+        student = (
+            pretraining.student(None, data.schema)
+            if pretraining
+            else create_model(config, data.schema)
+        )
+        requests[config.name] = served(student, data, folder / config.name)
+        if config.knowledge:
+            teacher = config.knowledge.teacher
+            rim = create_model(teacher, data.schema)
+            for share in SHARES:
+                rows = int(share * data.num_rows(pool_split(data)))
+                name = f"RIM, searching {rows:,} rows"
+                requests[name] = searched(teacher, rim, data, share)
+    return requests
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path, help="a run config with framework: rok")
+    parser.add_argument("configs", nargs="+", type=Path, help="run configs of one backbone")
     parser.add_argument("--work", type=Path, help="where datasets are kept")
     parser.add_argument("--repeats", type=int, default=200, help="requests of each")
+    parser.add_argument("--section", default="The cost of a request", help="of the record")
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
-    config = load_run(args.config)
-    assert config.knowledge is not None
-    teacher = config.knowledge.teacher
     console = Console()
     with tempfile.TemporaryDirectory() as temporary:
-        run = Run(config, args.work or Path(temporary), console)
-        run.prepare()
-        data = Dataset.open(run.data_folder)
-        plain = create_model(config.model_copy(update={"framework": None}), data.schema)
-        student, rim = create_model(config, data.schema), create_model(teacher, data.schema)
-        requests = {
-            "backbone": served(plain, data, Path(temporary) / "backbone"),
-            "ROK": served(student, data, Path(temporary) / "student"),
-        }
-        for share in SHARES:
-            rows = int(share * data.num_rows(pool_split(data)))
-            requests[f"RIM, searching {rows:,} rows"] = searched(teacher, rim, data, share)
+        work, folder = args.work or Path(temporary), Path(temporary)
+        requests = requests_of([load_run(path) for path in args.configs], work, folder, console)
         taken: dict[str, list[float]] = {name: [] for name in requests}
         for repeat in range(-5, args.repeats):  # the first ones are warm-up
             for name, request in requests.items():
@@ -122,21 +139,20 @@ def main() -> None:
                     taken[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(times) for name, times in taken.items()}
     results = [Result(name, 1000 * seconds, "ms") for name, seconds in medians.items()]
-    results.append(Result("ROK over its backbone", medians["ROK"] / medians["backbone"], "ratio"))
+    students = [name for name in medians if name != "backbone" and not name.startswith("RIM")]
+    for name in students:
+        ratio = medians[name] / medians["backbone"]
+        results.append(Result(f"{name} over its backbone", ratio, "ratio"))
     for name in medians:
         if name.startswith("RIM"):
-            results.append(Result(f"{name}: over ROK", medians[name] / medians["ROK"], "ratio"))
+            ratio = medians[name] / medians[students[0]]
+            results.append(Result(f"{name}: over {students[0]}", ratio, "ratio"))
     for result in results:
         console.print(f"{result.what}: {result.value:.3f} {result.unit}")
     if args.record:
         note = f"Medians (p50) of a request for {CANDIDATES} candidates of one user, in turn."
-        record(
-            "ROK: the cost of a request",
-            "benchmarks.rok.serving",
-            results,
-            f"medians of {args.repeats} requests",
-            note,
-        )
+        runs = f"medians of {args.repeats} requests"
+        record(args.section, "benchmarks.serving", results, runs, note)
 
 
 if __name__ == "__main__":
