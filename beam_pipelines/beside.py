@@ -1,8 +1,10 @@
 """What lies beside a dataset: for each of its shards another with more of each row, row for row."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import apache_beam as beam
 
 from beam_pipelines.examples import Field, encode
 from beam_pipelines.split import SPLITS
@@ -18,6 +20,35 @@ class Written:
     name: str
     rows: int
     bytes: int
+
+
+class EachShard(beam.PTransform):
+    """Nothing -> what `summarise` makes of the list of all that was written.
+
+    Args:
+        data: path or URI of the dataset directory.
+        write: a shard's name -> `Written`s.
+        summarise: a list of them -> one element.
+    """
+
+    def __init__(
+        self, data: str, write: beam.DoFn, summarise: Callable[[list[Any]], dict[str, Any]]
+    ) -> None:
+        super().__init__()
+        splits = open_manifest(data)["splits"].values()
+        self.shards = [shard["name"] for found in splits for shard in found["shards"]]
+        self.write = write
+        self.summarise = summarise
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        return (
+            pipeline
+            | "Shards" >> beam.Create(self.shards)
+            | "Spread" >> beam.Reshuffle()
+            | "Write" >> beam.ParDo(self.write)
+            | "Gather" >> beam.combiners.ToList()
+            | "Summarise" >> beam.Map(self.summarise)
+        )
 
 
 def write_shard(

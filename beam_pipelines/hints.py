@@ -19,7 +19,7 @@ import numpy as np
 
 import tfctr
 from beam_pipelines import job
-from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
+from beam_pipelines.beside import EachShard, Written, by_split, open_manifest, write_shard
 from beam_pipelines.clean import ROW
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from tfctr.config import ConfigError, data_digest
@@ -36,29 +36,6 @@ class WrittenHints(Written):
 
     sums: np.ndarray
     squares: np.ndarray
-
-
-class Hints(beam.PTransform):
-    """Nothing -> one dict: all that the manifest says of what lies in `folder`."""
-
-    def __init__(self, model: str, data: str, similar: str, folder: str) -> None:
-        super().__init__()
-        self.shards = [
-            shard["name"]
-            for found in open_manifest(data)["splits"].values()
-            for shard in found["shards"]
-        ]
-        self.write = _WriteShard(model, data, similar, folder)
-
-    def expand(self, pipeline: Any) -> beam.PCollection:
-        return (
-            pipeline
-            | "Shards" >> beam.Create(self.shards)
-            | "Spread" >> beam.Reshuffle()
-            | "Teach" >> beam.ParDo(self.write)
-            | "Gather" >> beam.combiners.ToList()
-            | "Summarise" >> beam.Map(_summarise)
-        )
 
 
 class _WriteShard(beam.DoFn):
@@ -162,8 +139,9 @@ def write_hints(
     if found.get("data") != data_digest(manifest):
         raise DataError(f"{similar}: made of other rows than {data} has; run `tfctr retrieve`")
     with job.directory(output) as folder:
+        write = _WriteShard(model, data.rstrip("/"), similar.rstrip("/"), folder)
         summary = job.run(
-            Hints(model, data.rstrip("/"), similar.rstrip("/"), folder),
+            EachShard(data, write, _summarise),
             "hints",
             manifest["config"]["name"],
             folder,

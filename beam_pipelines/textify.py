@@ -20,7 +20,7 @@ import numpy as np
 
 import tfctr
 from beam_pipelines import job
-from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
+from beam_pipelines.beside import EachShard, Written, by_split, open_manifest, write_shard
 from beam_pipelines.clean import ROW
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from beam_pipelines.fit import read_vocabularies
@@ -37,29 +37,6 @@ class WrittenTexts(Written):
 
     counts: dict[str, dict[str, int]]
     used: dict[str, np.ndarray]
-
-
-class Textify(beam.PTransform):
-    """Nothing -> one dict: all that the manifest says of what lies in `folder`."""
-
-    def __init__(self, config: TextConfig, encoder: str, data: str, folder: str) -> None:
-        super().__init__()
-        self.shards = [
-            shard["name"]
-            for found in open_manifest(data)["splits"].values()
-            for shard in found["shards"]
-        ]
-        self.write = _WriteShard(config, encoder, data, folder)
-
-    def expand(self, pipeline: Any) -> beam.PCollection:
-        return (
-            pipeline
-            | "Shards" >> beam.Create(self.shards)
-            | "Spread" >> beam.Reshuffle()
-            | "Textify" >> beam.ParDo(self.write)
-            | "Gather" >> beam.combiners.ToList()
-            | "Summarise" >> beam.Map(_summarise)
-        )
 
 
 class _WriteShard(beam.DoFn):
@@ -178,8 +155,9 @@ def textify(
     encoder = encoder or locate(config.encoder)
     tokenizer = load_tokenizer(encoder)  # what is wrong with it is said here, not by a worker
     with job.directory(output) as folder:
+        write = _WriteShard(config, encoder, data.rstrip("/"), folder)
         summary = job.run(
-            Textify(config, encoder, data.rstrip("/"), folder),
+            EachShard(data, write, _summarise),
             "textify",
             config.name,
             folder,

@@ -275,13 +275,7 @@ def retrieve(
     data, folder = work / config.data.name, work / config.name
     key = data_digest(prepare(config.data, data, beam_args, console))
     encoder = str(Run(config.encoder, work, console).train()) if config.encoder else ""
-    found = read_manifest(folder / "manifest.json")
-    if (
-        found is not None
-        and found.get("format") == FORMAT
-        and found.get("config_digest") == digest(config)
-        and found.get("data") == key
-    ):
+    if _lies_beside(folder, config, key):
         console.print(f"[bold]retrieve[/] is done: {folder}")
         return folder
     console.print(f"[bold]retrieve[/] {config.name} -> {folder}")
@@ -297,6 +291,13 @@ def retrieve(
     seconds = time.perf_counter() - start
     console.print(f"{rows:,} rows; {seconds:.0f} s, {rows / seconds:,.0f} rows/s")
     return folder
+
+
+def _lies_beside(folder: Path, config: RetrievalConfig | TextConfig, data_key: str) -> bool:
+    """Whether `folder` holds what the config says, of these rows."""
+    found = read_manifest(folder / "manifest.json") or {}
+    expected = {"format": FORMAT, "config_digest": digest(config), "data": data_key}
+    return expected.items() <= found.items()
 
 
 def _rare(data: Any, name: str) -> np.ndarray:
@@ -320,13 +321,7 @@ def textify(
     console = console or Console()
     data, folder = work / config.data.name, work / config.name
     key = data_digest(prepare(config.data, data, beam_args, console))
-    found = read_manifest(folder / "manifest.json")
-    if (
-        found is not None
-        and found.get("format") == FORMAT
-        and found.get("config_digest") == digest(config)
-        and found.get("data") == key
-    ):
+    if _lies_beside(folder, config, key):
         console.print(f"[bold]textify[/] is done: {folder}")
         return folder
     console.print(f"[bold]textify[/] {config.name} -> {folder}")
