@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from tfctr import backbones, metrics, pipeline, training
+from tfctr import backbones, metrics, stages, training
 from tfctr.config import Training
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
@@ -160,7 +160,7 @@ def test_weights_and_missing_negatives_do_not_shift_the_predictions(
 def test_a_model_trained_in_mixed_precision_is_saved_in_full(
     data: Dataset, tmp_path: Path, precision: str
 ) -> None:
-    with pipeline._precision(precision):
+    with stages._precision(precision):
         model, progressed = fit(data, tmp_path, in_memory=True)
         assert model.deep.stack[0].compute_dtype == precision.removeprefix("mixed_")
         assert model.fields.table.dtype == "float32"
