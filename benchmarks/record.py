@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -42,7 +43,9 @@ def record_table(
         note: a sentence above the table.
     """
     arguments = [a for a in sys.argv[1:] if a != "--record"]
-    command = " ".join(["python -m", module, *arguments])
+    if "--work" in arguments:  # where that is, is nobody's business
+        arguments[arguments.index("--work") + 1] = "work"
+    command = shlex.join(["python", "-m", module, *arguments])
     lines = [
         f"## {section}",
         "",
