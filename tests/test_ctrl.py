@@ -1,5 +1,6 @@
 """CTRL: its similarity, the loss in tiles, gradients in parts, the student that starts there."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,14 @@ def _alignment(run: Run) -> tuple[Alignment, Any]:
     return model, data
 
 
-def test_a_step_is_that_of_the_whole_batch_at_once(tmp_path: Path) -> None:
-    run = _run(tmp_path)
+ONE_STAGE = {"clicks": 0.5, "pretraining": None}
+
+
+@pytest.mark.parametrize("framework", [{}, ONE_STAGE])
+def test_a_step_is_that_of_the_whole_batch_at_once(
+    tmp_path: Path, framework: dict[str, Any]
+) -> None:
+    run = _run(tmp_path, **framework)
     model, data = _alignment(run)
     model.compile(keras.optimizers.SGD(0.1))
     features, labels = next(iter(data.valid(100, features=model.reads)))
@@ -178,12 +185,16 @@ def test_a_step_is_that_of_the_whole_batch_at_once(tmp_path: Path) -> None:
     keys = [joined_keys(np.asarray(features[f"{text}_text_key"])) for text in TEMPLATES]
     same = np.all([k[:, None] == k[None] for k in keys], axis=0)
     with tf.GradientTape() as tape:
-        rows, texts = model(features, training=True)
+        rows, texts = Alignment.call(model, features, training=True)
         losses = [
             contrastive_loss(a, b, tf.range(100), same, model.temperature)
             for a, b in ((rows, texts), (texts, rows))
         ]
         loss = sum(tf.reduce_mean(of_rows) for of_rows in losses) / 2
+        if framework:
+            logits = model(features, training=True)
+            cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+            loss += 0.5 * tf.reduce_mean(cross_entropy)
     variables = [v.value for v in model.trainable_variables]
     gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
     logs = model.train_step((features, labels))
@@ -243,6 +254,30 @@ def test_the_student_starts_where_the_alignment_ended(tmp_path: Path) -> None:
         assert own.structured_input_signature == signature.structured_input_signature
         kinds = [sorted(op.type for op in f.graph.get_operations()) for f in (own, signature)]
         assert kinds[0] == kinds[1]  # the same graph
+
+
+def test_alignment_and_clicks_in_one_stage(tmp_path: Path) -> None:
+    run = _run(tmp_path, **ONE_STAGE)
+    model = keras.models.load_model(run.train())
+    assert type(model).__name__ == "DeepFM"
+    assert not (tmp_path / "work/student/pretraining").exists()
+    plain = Run(
+        run.config.model_copy(update={"framework": None, "name": "plain"}), run.work, run.console
+    )
+    other = keras.models.load_model(plain.train())
+    assert [w.shape for w in model.weights] == [w.shape for w in other.weights]
+    assert not np.allclose(model.weights[0], other.weights[0])  # the texts had a say
+    # What is kept is what was measured.
+    found = json.loads(run.evaluate().read_text())["valid"]["auc"]
+    trained = json.loads((run.folder / "train.json").read_text())
+    assert found == pytest.approx(trained["best_valid_auc"])
+    assert run.export().is_dir()
+
+
+@pytest.mark.parametrize("framework", [{"clicks": 0.5}, {"pretraining": None}])
+def test_one_stage_or_two(tmp_path: Path, framework: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"found clicks: .* and pretraining: "):
+        load_run(write_configs(tmp_path, {"name": "ctrl"} | framework))
 
 
 def test_a_killed_alignment_is_gone_on_with(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import string
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -41,6 +41,21 @@ FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 class ConfigError(ValueError):
     """A config file that cannot be used; the text says where and why."""
+
+
+class _KeepsDigest(Strict):
+    """Some keys are left out where they stand at their default, so that a config which was written
+    before there were such keys keeps its digest."""
+
+    unsaid: ClassVar[tuple[str, ...]]
+
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        content = serialize(self)
+        for key in self.unsaid:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                content.pop(key, None)
+        return content
 
 
 class Table(Strict):
@@ -105,12 +120,14 @@ class Time(Strict):
     unit: Literal["s", "ms", "us"] = "s"
 
 
-class Split(Strict):
+class Split(_KeepsDigest):
     """Shares of the rows (of each user's rows, for `user_time`) in validation and test.
 
     A pool is the first rows by time. They are not trained on, but vocabularies know them, and they
     are there to be found for later rows.
     """
+
+    unsaid: ClassVar[tuple[str, ...]] = ("pool",)
 
     by: Literal["global_time", "user_time", "random"] = "global_time"
     valid: float = Field(0.1, ge=0, lt=1)
@@ -128,14 +145,6 @@ class Split(Strict):
         if self.valid + self.test >= 1:
             raise ValueError(f"valid + test must be below 1, found {self.valid} + {self.test}")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_says_nothing(self, serialize: SerializerFunctionWrapHandler) -> Any:
-        """`pool` only where there is one: others keep the digest they had."""
-        content = serialize(self)
-        if not self.pool:
-            content.pop("pool", None)
-        return content
 
 
 class DataConfig(Strict):
@@ -231,7 +240,9 @@ class Plateau(Strict):
 Schedule = Annotated[Cosine | Linear | Exponential | Plateau, Field(discriminator="name")]
 
 
-class Optimizer(Strict):
+class Optimizer(_KeepsDigest):
+    unsaid: ClassVar[tuple[str, ...]] = ("language_rate",)
+
     name: Literal["lazy_adam", "lazy_adagrad", "adam", "adagrad"] = "lazy_adam"
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Schedule | None = None
@@ -255,17 +266,11 @@ class Optimizer(Strict):
             raise ValueError(f"gradients are clipped in one way, found {' and '.join(given)}")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_what_says_nothing(self, serialize: SerializerFunctionWrapHandler) -> Any:
-        """`language_rate` only where it is another: others keep the digest they had."""
-        content = serialize(self)
-        if self.language_rate == 1:
-            content.pop("language_rate")
-        return content
 
-
-class Training(Strict):
+class Training(_KeepsDigest):
     """Epochs end with the validation rows; the weights of the best validation AUC are kept."""
+
+    unsaid: ClassVar[tuple[str, ...]] = ("rows", "steps_per_epoch")
 
     rows: Literal["train", "pool"] = "train"  # the split whose rows are learned from
     batch_size: int = Field(4096, ge=1)  # of all replicas together
@@ -281,16 +286,6 @@ class Training(Strict):
     keep_negatives: float = Field(1.0, gt=0, le=1)  # share of the other rows that an epoch reads
     strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
     tensorboard: bool = False  # write what TensorBoard shows
-
-    @model_serializer(mode="wrap")
-    def _without_what_says_nothing(self, serialize: SerializerFunctionWrapHandler) -> Any:
-        """`rows`, `steps_per_epoch` only where they are others: others keep the digest they had."""
-        content = serialize(self)
-        if self.rows == "train":
-            content.pop("rows")
-        if self.steps_per_epoch is None:
-            content.pop("steps_per_epoch")
-        return content
 
 
 class BackboneConfig(Strict):
@@ -495,8 +490,14 @@ class Rok(Strict):
     tuned: bool = False  # the knowledge base is trained on, with the rest
 
 
-class Ctrl(Strict):
-    """A student that started from a row's likeness to its text (CTRL, arXiv:2306.02841)."""
+class Ctrl(_KeepsDigest):
+    """A student that started from a row's likeness to its text (CTRL, arXiv:2306.02841).
+
+    Or one that learned both at once: with `clicks`, its training is that of the alignment too, and
+    there is no `pretraining`.
+    """
+
+    unsaid: ClassVar[tuple[str, ...]] = ("clicks",)
 
     name: Literal["ctrl"]
     text: TextConfig
@@ -507,7 +508,18 @@ class Ctrl(Strict):
     subspace_dim: int = Field(32, ge=1)
     temperature: float = Field(0.1, gt=0)
     rows_at_a_time: int = Field(256, ge=1)  # whose scores, or texts, are in memory
-    pretraining: Training = Training()
+    clicks: float | None = Field(None, gt=0)  # weight of the clicks, learned in the same stage
+    pretraining: Training | None = Training()  # None: in the same stage
+
+    @model_validator(mode="after")
+    def _in_one_stage_or_two(self) -> "Ctrl":
+        if (self.clicks is None) == (self.pretraining is None):
+            raise ValueError(
+                "a stage of its own aligns (pretraining, no clicks), or clicks are learned in the "
+                f"same (clicks, pretraining: null); found clicks: {self.clicks} and pretraining: "
+                f"{'null' if self.pretraining is None else 'given'}"
+            )
+        return self
 
 
 class ClickPrompt(Strict):

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tfctr.config import (
-    ClickPrompt,
     ConfigError,
     DataConfig,
     RetrievalConfig,
@@ -34,8 +33,6 @@ from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
 from tfctr.stages import is_done, train_stage, versions
 
 DEFAULT_WORK = Path("work")
-
-
 RARE = 0.1  # of the training rows
 
 
@@ -95,10 +92,9 @@ class Run:
             if found is None or found["config_digest"] != digest(self.config.similar):
                 raise DataError(f"{folder}: no similar rows as configured; run `tfctr prepare`")
             return Dataset.open(self.data_folder, [folder])
-        framework = self.config.framework
-        if isinstance(framework, ClickPrompt) and framework.serves_language_model:
-            assert self.pretraining is not None
-            return self.pretraining.open_data()
+        pretraining = self.pretraining
+        if pretraining and pretraining.student_reads_texts:
+            return pretraining.open_data()
         return Dataset.open(self.data_folder)
 
     def train(self) -> Path:
@@ -118,6 +114,8 @@ class Run:
         before = pretraining.train() if pretraining else None
 
         def make() -> Any:
+            if pretraining and pretraining.is_in_one_stage:
+                return pretraining.aligned_meanwhile()
             if pretraining:
                 return pretraining.student(before, data.schema)
             model = create_model(self.config, data.schema)
@@ -128,7 +126,14 @@ class Run:
 
         self.console.print(f"[bold]train[/] {self.config.model.backbone} -> {path}")
         about = {"model": self.config.model.model_dump(mode="json")}
-        return train_stage(make, data, self.config.training, path, key, about, self.console)
+
+        def save(model: Any, path: str) -> None:
+            kept = model.backbone if pretraining and pretraining.is_in_one_stage else model
+            kept.save(path, include_optimizer=False)
+
+        return train_stage(
+            make, data, self.config.training, path, key, about, self.console, save=save
+        )
 
     def evaluate(self) -> Path:
         """The path of `metrics.json`: `{"valid": {...}, "test": {...}}`, what has rows of them."""
@@ -219,8 +224,8 @@ class Run:
         if self.config.framework and self.knowledge:
             around = self.config.framework.model_dump(mode="json", exclude={"knowledge"})
             made_from += [around, self.knowledge.key()]
-        if self.pretraining:
-            made_from.append(self.pretraining.key())
+        if pretraining := self.pretraining:
+            made_from.append(pretraining.student_key())
         return digest(made_from)
 
     def _is_done(self, stage: str, manifest_path: Path, key: str, artefact: Path) -> bool:

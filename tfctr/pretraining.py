@@ -145,6 +145,7 @@ class EncoderRun:
 
         from tfctr.frameworks import language
         from tfctr.language import load_encoder, load_tokenizer
+        from tfctr.language.masked_lm import GuessingWords
 
         untrained = str(self.folder / "untrained")
         tokenizer = load_tokenizer(untrained)
@@ -170,7 +171,7 @@ class EncoderRun:
             key,
             {"encoder": small.model_dump(mode="json", exclude={"training"})},
             self.console,
-            objective=lambda model: language.GuessingWords(data, model.reads),
+            objective=lambda model: GuessingWords(data, model.reads),
             save=save,
         )
         return str(path)
@@ -207,6 +208,24 @@ class TextPretraining:
         text = digest(self.framework.text)
         return digest([*self.data_key, text, around, self.config.model.model_dump(mode="json")])
 
+    def student_key(self) -> Any:
+        """Of all that the student is made from, but for its own training."""
+        if isinstance(self.framework, ClickPrompt):
+            return [self.key(), self.framework.serves_language_model]
+        return self.key()
+
+    @property
+    def is_in_one_stage(self) -> bool:
+        """Whether the student's own training aligns it, and is not preceded by one that does."""
+        return isinstance(self.framework, Ctrl) and self.framework.pretraining is None
+
+    @property
+    def student_reads_texts(self) -> bool:
+        """Whether the student's training does."""
+        if isinstance(self.framework, ClickPrompt):
+            return self.framework.serves_language_model
+        return self.is_in_one_stage
+
     def open_data(self) -> Any:
         """The dataset with its texts beside it."""
         from tfctr.data.dataset import Dataset
@@ -235,39 +254,41 @@ class TextPretraining:
             self.console.print(f"[bold]pretrain[/] is done: {path}")
             return path
         from tfctr.frameworks import language
+        from tfctr.frameworks.ctrl import Aligning
+        from tfctr.language.masked_lm import GuessingWords
 
         data, described = self.open_data(), self.describe()
         where = EncoderRun(self.framework.text, self.work, self.console).train(data, described)
         self.console.print(f"[bold]pretrain[/] {self.config.model.backbone} -> {path}")
         about = {"framework": self.framework.model_dump(mode="json", exclude={"text"})}
-        size = training.batch_size
-        if isinstance(self.framework, Ctrl):
-            ctrl = self.framework
-            return train_stage(
-                lambda: language.create_alignment(self.config, ctrl, data, described, where),
-                data,
-                training,
-                path,
-                key,
-                about,
-                self.console,
-                objective=lambda model: language.Aligning(data, size, model.reads),
-                save=lambda model, path: model.backbone.save(path),
-            )
-        clickprompt = self.framework
+        framework = self.framework
+
+        def make() -> Any:
+            if isinstance(framework, Ctrl):
+                return language.create_alignment(self.config, framework, data, described, where)
+            return language.create_masked_lm(self.config, framework, data.schema, described, where)
+
+        def objective(model: Any) -> Any:
+            if isinstance(framework, Ctrl):
+                return Aligning(data, training.batch_size, model.reads)
+            return GuessingWords(data, model.reads)
+
+        def save(model: Any, path: str) -> None:
+            kept = model.backbone if isinstance(framework, Ctrl) else language.as_student(model)
+            kept.save(path)
+
         return train_stage(
-            lambda: language.create_masked_lm(
-                self.config, clickprompt, data.schema, described, where
-            ),
-            data,
-            training,
-            path,
-            key,
-            about,
-            self.console,
-            objective=lambda model: language.GuessingWords(data, model.reads),
-            save=lambda model, path: language.as_student(model).save(path),
+            make, data, training, path, key, about, self.console, objective=objective, save=save
         )
+
+    def aligned_meanwhile(self) -> Any:
+        """The model that trains the student where there is one stage."""
+        from tfctr.frameworks import language
+
+        assert isinstance(self.framework, Ctrl)
+        data, described = self.open_data(), self.describe()
+        where = EncoderRun(self.framework.text, self.work, self.console).train(data, described)
+        return language.create_alignment(self.config, self.framework, data, described, where)
 
     def student(self, pretrained: Path | None, schema: Any) -> Any:
         """The model that clicks are learned by, as `pretrained` left it; its heads are new."""

@@ -18,10 +18,6 @@ def is_done(manifest_path: Path, key: str, artefact: Path) -> bool:
     return manifest is not None and manifest.get("key") == key and artefact.exists()
 
 
-def _save(model: Any, path: str) -> None:
-    model.save(path, include_optimizer=False)
-
-
 def train_stage(
     make: Callable[[], Any],
     data: Any,
@@ -30,11 +26,10 @@ def train_stage(
     key: str,
     about: dict[str, Any],
     console: Console,
+    save: Callable[[Any, str], None],
     objective: Callable[[Any], Any] | None = None,
-    save: Callable[[Any, str], None] = _save,
 ) -> Path:
-    """Trains a model and puts it, or what `save` makes of it, at `path`, and `train.json` beside
-    it."""
+    """Trains a model and puts what `save` writes of it at `path`, and `train.json` beside it."""
     import keras
 
     from tfctr import distribution

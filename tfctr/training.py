@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -96,22 +96,27 @@ def _learning_rate(config: Optimizer, steps_per_epoch: int, epochs: int) -> Any:
     return rate
 
 
-class Objective(Protocol):
-    """What a training is for: its loss, and the measure that its best epoch is chosen by."""
+class Objective:
+    """What a training is for: its loss, and the measure that its best epoch is chosen by.
+
+    As it stands, the model has a loss of its own.
+    """
 
     chosen_by: ClassVar[str]  # of the measures; the greater, the better
     title: ClassVar[str]  # of that one, for people
 
-    def compile(self, model: Any, optimizer: Any) -> None: ...
+    def compile(self, model: Any, optimizer: Any) -> None:
+        model.compile(optimizer)
 
     def measure(self, model: Any, console: Console) -> dict[str, float]:
         """Measures of the validation rows, by name."""
+        raise NotImplementedError
 
     def finish(self, model: Any) -> None:
         """What is still to be done to the best weights."""
 
 
-class Clicks:
+class Clicks(Objective):
     """Log loss; the best epoch is that of the greatest exact validation AUC.
 
     Clicks that weighed more (`positive_weight`) and negatives left out (`keep_negatives`) shift the

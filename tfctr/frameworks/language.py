@@ -1,5 +1,6 @@
 """The models that CTRL and ClickPrompt train, as configs describe them."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,23 @@ from tfctr.frameworks.clickprompt import (
     PromptGenerator,
 )
 from tfctr.frameworks.create import create_model
-from tfctr.frameworks.ctrl import Aligning, Alignment
+from tfctr.frameworks.ctrl import Alignment, JointAlignment
 from tfctr.frameworks.transfer import start_from
 from tfctr.language import load_encoder, load_masked_lm_head
-from tfctr.language.masked_lm import GuessingWords, MaskedLM
+from tfctr.language.masked_lm import MaskedLM
 from tfctr.language.prompted_encoder import PromptedEncoder
 from tfctr.schema import Schema
-
-__all__ = ["Aligning", "GuessingWords"]
 
 
 def create_alignment(
     config: RunConfig, ctrl: Ctrl, data: Any, described: dict[str, Any], where: str
 ) -> Alignment:
-    """CTRL's first stage. `described` is the manifest of the texts, `where` their encoder is."""
+    """CTRL's first stage, or its only one. `described` is the manifest of the texts, `where` their
+    encoder is."""
     # The encoder must give the same vectors twice, see `Alignment`.
-    encoder = _encoder(where, ctrl.pretrained, ctrl.trained_layers, dropout=0.0)
-    _refuse_longer_texts(ctrl.text, encoder)
-    model = Alignment(
+    encoder = _encoder(ctrl.text, where, ctrl.pretrained, ctrl.trained_layers, dropout=0.0)
+    make = Alignment if ctrl.clicks is None else partial(JointAlignment, clicks=ctrl.clicks)
+    model = make(
         _backbone(config, data.schema),
         encoder,
         {name: text.max_tokens for name, text in ctrl.text.texts.items()},
@@ -56,14 +56,13 @@ def create_masked_lm(
 ) -> PromptedMaskedLM:
     """ClickPrompt's first stage. `described` is the manifest of the texts, `where` their encoder
     is."""
-    encoder = _encoder(where, clickprompt.pretrained)
-    _refuse_longer_texts(clickprompt.text, encoder)
+    encoder = _encoder(clickprompt.text, where, clickprompt.pretrained)
     name, template = next(iter(clickprompt.text.texts.items()))
     return PromptedMaskedLM(
         _backbone(config, schema),
         encoder,
         _generator(clickprompt, encoder),
-        load_masked_lm_head(where if clickprompt.pretrained else "", encoder.encoder),
+        load_masked_lm_head(where if clickprompt.pretrained else None, encoder.encoder),
         name,
         template.max_tokens,
         described["special_tokens"],
@@ -76,11 +75,10 @@ def create_plain_masked_lm(
     task: Any, text: TextConfig, schema: Schema, described: dict[str, Any]
 ) -> MaskedLM:
     """What trains the encoder and the head of a `keras_hub.models.BertMaskedLM`."""
-    encoder = PromptedEncoder(task.backbone)
-    _refuse_longer_texts(text, encoder)
+    _refuse_longer_texts(text, task.backbone)
     return MaskedLM(
         schema,
-        encoder,
+        PromptedEncoder(task.backbone),
         task.masked_lm_head,
         {name: template.max_tokens for name, template in text.texts.items()},
         described["special_tokens"],
@@ -111,8 +109,7 @@ def create_student(
     where: str,
 ) -> ClickPromptStudent:
     """The student that keeps the language model."""
-    encoder = _encoder(where, clickprompt.pretrained)
-    _refuse_longer_texts(clickprompt.text, encoder)
+    encoder = _encoder(clickprompt.text, where, clickprompt.pretrained)
     name, template = next(iter(clickprompt.text.texts.items()))
     return ClickPromptStudent(
         _backbone(config, schema),
@@ -161,14 +158,19 @@ def _candidates(described: dict[str, Any]) -> np.ndarray:
 
 
 def _encoder(
-    where: str, pretrained: bool, trained_layers: int | None = None, **settings: Any
+    text: TextConfig,
+    where: str,
+    pretrained: bool,
+    trained_layers: int | None = None,
+    **settings: Any,
 ) -> PromptedEncoder:
     encoder = load_encoder(where, pretrained, **settings)
+    _refuse_longer_texts(text, encoder)
     return PromptedEncoder(encoder, trained_layers, name="encoder")
 
 
-def _refuse_longer_texts(text: TextConfig, encoder: PromptedEncoder) -> None:
-    most = encoder.encoder.max_sequence_length
+def _refuse_longer_texts(text: TextConfig, encoder: Any) -> None:
+    most = encoder.max_sequence_length
     for name, template in text.texts.items():
         if template.max_tokens > most:
             raise ConfigError(

@@ -16,6 +16,7 @@ from tfctr.language.masking import mask_tokens
 from tfctr.language.prompted_encoder import PromptedEncoder
 from tfctr.schema import Schema
 from tfctr.schema_model import SchemaModel
+from tfctr.training import Objective
 
 
 class MaskedLM(SchemaModel):
@@ -115,7 +116,7 @@ class MaskedLM(SchemaModel):
         }
 
 
-class GuessingWords:
+class GuessingWords(Objective):
     """The best epoch is that of the greatest likelihood of validation rows' hidden tokens."""
 
     chosen_by: ClassVar[str] = "valid_log_likelihood"
@@ -126,9 +127,6 @@ class GuessingWords:
     def __init__(self, data: Dataset, reads: Sequence[str]) -> None:
         rows = data.valid(self.batch, features=reads)
         self.batches = rows.take(self.rows // self.batch)
-
-    def compile(self, model: MaskedLM, optimizer: Any) -> None:
-        model.compile(optimizer)
 
     def measure(self, model: MaskedLM, console: Console) -> dict[str, float]:
         """`valid_log_likelihood`: of a token, the mean, in nats."""
@@ -142,6 +140,3 @@ class GuessingWords:
         if not np.isfinite(total):
             raise DataError("likelihoods are no longer finite; lower the learning rate")
         return {"valid_log_likelihood": total / max(count, 1)}
-
-    def finish(self, model: MaskedLM) -> None:
-        pass

@@ -103,7 +103,7 @@ def load_tokenizer(where: str) -> Any:
             raise ConfigError(_refused(where, error)) from None
 
 
-def load_masked_lm_head(where: str, encoder: Any) -> Any:
+def load_masked_lm_head(where: str | None, encoder: Any) -> Any:
     """A `keras_hub.layers.MaskedLMHead` on the encoder's token table; pretrained if there is one.
 
     Where an encoder comes without its head (one that was trained on for sentences, say), the head's
@@ -119,6 +119,8 @@ def load_masked_lm_head(where: str, encoder: Any) -> Any:
     )
     head.build((None, None, encoder.hidden_dim))
     head.is_pretrained = False
+    if where is None:  # a new one
+        return head
     folder = Path(where)
     if (folder / "task.json").is_file():  # saved by keras-hub
         task = keras_hub.models.MaskedLM.from_preset(where, preprocessor=None)

@@ -18,6 +18,7 @@ from tfctr.language.prompted_encoder import PromptedEncoder, mean_pool
 from tfctr.language.text_tower import distinct_texts, encode_in_parts, gradients_in_parts
 from tfctr.schema_model import SchemaModel
 from tfctr.text import joined_keys
+from tfctr.training import Objective
 
 
 class Alignment(SchemaModel):
@@ -133,18 +134,22 @@ class Alignment(SchemaModel):
         return found / length
 
     def train_step(self, data: Any) -> Any:
-        features, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        features, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         texts = {text: self._distinct(features, text) for text in self.texts}
         slow = self.language_variables
-        own = [v for v in self.trainable_variables if not _among(v, slow)]
+        of_language = {id(v) for v in slow}
+        own = [v for v in self.trainable_variables if id(v) not in of_language]
         with tf.GradientTape(persistent=True) as tape:
             tape.watch([vectors for _, vectors, _ in texts.values()])
-            of_row = self.row_vectors(features, training=True)
+            represented = self.backbone.represent(self.backbone.embed(features), training=True)
+            of_row = self._sub_vectors(self.of_row, represented)
+            further = self.further_losses(represented, labels)
             of_text = self.text_vectors([tf.gather(v, at) for _, v, at in texts.values()])
         loss, *upstream = tiled_gradients(
             of_row, of_text, self._keys(features), self.temperature, self.tile
         )
-        targets = [of_row, of_text]
+        targets = [of_row, of_text, *further]
+        upstream += [tf.ones_like(other) for other in further]
         found = tape.gradient(targets, [v.value for v in own], upstream)
         gradients = {id(v): g for v, g in zip(own, found, strict=True)}
         for tokens, vectors, _ in texts.values() if slow else ():
@@ -156,8 +161,12 @@ class Alignment(SchemaModel):
                 gradients[id(variable)] = gradients.get(id(variable), 0) + part
         variables = self.trainable_variables
         self.optimizer.apply([gradients[id(v)] for v in variables], variables)
-        self._loss_tracker.update_state(loss, sample_weight=tf.shape(of_row)[0])
+        self._loss_tracker.update_state(loss + sum(further), sample_weight=tf.shape(of_row)[0])
         return self._reducible({"loss": self._loss_tracker.result()})
+
+    def further_losses(self, represented: Any, labels: Any) -> list[Any]:
+        """Scalars of the rows' representations `[B, q]`, learned beside the alignment."""
+        return []
 
     def _distinct(self, features: Mapping[str, Any], text: str) -> tuple[Any, Any, Any]:
         """A batch's texts, each once: tokens, vectors `[n, H]`, and where each row's is `[B]`."""
@@ -205,7 +214,7 @@ class Alignment(SchemaModel):
         return row
 
 
-class Aligning:
+class Aligning(Objective):
     """The best epoch is the one in which most rows of validation batches are told by their texts,
     and texts by their rows."""
 
@@ -215,9 +224,6 @@ class Aligning:
 
     def __init__(self, data: Dataset, batch_size: int, reads: Sequence[str]) -> None:
         self.rows = data.valid(batch_size, features=reads).take(self.batches)
-
-    def compile(self, model: Alignment, optimizer: Any) -> None:
-        model.compile(optimizer)
 
     def measure(self, model: Alignment, console: Console) -> dict[str, float]:
         """`valid_matched`: the mean of both shares."""
@@ -229,9 +235,6 @@ class Aligning:
             raise DataError("vectors are no longer finite; lower the learning rate")
         return {"valid_matched": share}
 
-    def finish(self, model: Alignment) -> None:
-        pass
-
 
 def _tokens(text: str) -> str:
     return text_fields(text)[0]
@@ -239,7 +242,3 @@ def _tokens(text: str) -> str:
 
 def _key(text: str) -> str:
     return text_fields(text)[2]
-
-
-def _among(variable: Any, variables: list[Any]) -> bool:
-    return any(variable is other for other in variables)

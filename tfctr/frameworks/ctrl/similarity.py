@@ -15,8 +15,11 @@ def max_similarity(of: Any, to: Any) -> Any:
         of: `[n, M, d]`.
         to: `[B, M, d]`.
     """
-    found = [ops.max(ops.einsum("nd,bmd->nbm", of[:, m], to), axis=2) for m in range(of.shape[1])]
-    return sum(found)
+    _, m, d = to.shape
+    by_place = ops.reshape(ops.transpose(to, (1, 0, 2)), (-1, d))
+    scores = ops.matmul(ops.reshape(of, (-1, d)), ops.transpose(by_place))
+    # The maximum is over an axis that is not the last: over so short a one, that is twice as fast.
+    return ops.sum(ops.max(ops.reshape(scores, (-1, m, m, ops.shape(to)[0])), axis=2), axis=1)
 
 
 def contrastive_loss(of: Any, to: Any, own: Any, excluded: Any, temperature: float) -> Any:

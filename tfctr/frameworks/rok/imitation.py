@@ -14,7 +14,7 @@ from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
 from tfctr.losses import LogLoss
 from tfctr.retrieval.similar_rows import HINT
 from tfctr.schema_model import SchemaModel
-from tfctr.training import EVALUATION_BATCH, predict
+from tfctr.training import EVALUATION_BATCH, Objective, predict
 
 
 class Imitation(SchemaModel):
@@ -112,7 +112,7 @@ class Imitation(SchemaModel):
         return super()._empty_row() | {HINT: np.zeros((1, len(self.mean)), "float32")}
 
 
-class Imitating:
+class Imitating(Objective):
     """The best epoch is the one that explains most of the hints of the validation rows."""
 
     chosen_by: ClassVar[str] = "valid_explained"
@@ -120,9 +120,6 @@ class Imitating:
 
     def __init__(self, data: Dataset, reads: Sequence[str]) -> None:
         self.batches = data.valid(EVALUATION_BATCH, features=reads)
-
-    def compile(self, model: Imitation, optimizer: Any) -> None:
-        model.compile(optimizer)
 
     def measure(self, model: Imitation, console: Console) -> dict[str, float]:
         """`valid_explained`: 1 less the mean `L_KI`."""
@@ -133,9 +130,6 @@ class Imitating:
                 "training.optimizer.learning_rate"
             )
         return {"valid_explained": 1.0 - float(losses.mean(dtype=np.float64))}
-
-    def finish(self, model: Imitation) -> None:
-        pass
 
 
 def contrastive_loss(first: Any, second: Any, temperature: float) -> Any:
