@@ -8,7 +8,6 @@ row: `row_id` and `hint`, the teacher's `V` vectors one behind the other, `V * D
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from beam_pipelines import job
 from beam_pipelines.beside import EachShard, Written, by_split, open_manifest, write_shard
 from beam_pipelines.clean import ROW
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
-from tfctr.config import ConfigError, data_digest
+from tfctr.config import data_digest
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns
 from tfctr.retrieval.similar_rows import HINT
@@ -167,18 +166,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="the dataset directory")
     parser.add_argument("--similar", required=True, help="the directory of similar rows")
     parser.add_argument("--output", required=True, help="the directory to make")
-    known, beam_args = parser.parse_known_args(argv)
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    try:
-        manifest = write_hints(
+    return job.command(
+        parser,
+        argv,
+        lambda known, beam_args: write_hints(
             known.model, known.data, known.similar, known.output, beam_args=beam_args
-        )
-    except (ConfigError, DataError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    rows = {split: found["rows"] for split, found in manifest["splits"].items()}
-    print(f"{known.output}: {rows}")
-    return 0
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Beam jobs that leave a directory, whole or not at all."""
 
+import argparse
 import logging
 import re
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
@@ -85,6 +87,31 @@ def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list
     system, inner = files.filesystem(path)
     system.delete_file(inner)
     return summary
+
+
+def command(
+    parser: argparse.ArgumentParser,
+    argv: list[str] | None,
+    write: Callable[[argparse.Namespace, list[str]], dict[str, Any]],
+) -> int:
+    """A job as a command: its exit status.
+
+    Args:
+        parser: of the job's own options, `--output` among them.
+        argv: those and Beam's; the process's own if not given.
+        write: options and Beam's options -> the manifest of the directory written.
+    """
+    known, beam_args = parser.parse_known_args(argv)
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    try:
+        manifest = write(known, beam_args)
+    except (ConfigError, DataError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    rows = {split: found["rows"] for split, found in manifest["splits"].items()}
+    bad = f", {manifest['counts']['bad']:,} bad rows set aside" if "counts" in manifest else ""
+    print(f"{known.output}: {rows}{bad}")
+    return 0
 
 
 def _refuse_to_replace(system: fs.FileSystem, target: str) -> None:

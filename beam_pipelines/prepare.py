@@ -6,7 +6,6 @@ takes any of Beam's own options as well: `--runner`, `--setup_file=./setup.py`, 
 """
 
 import argparse
-import logging
 import platform
 import sys
 from typing import Any
@@ -23,7 +22,7 @@ from beam_pipelines.fit import FitNumbers, FitVocabularies
 from beam_pipelines.histories import AddHistories, history_features
 from beam_pipelines.shards import Shard, WriteShards, example_fields
 from beam_pipelines.split import EXAMPLES, SPLITS, AssignSplits
-from tfctr.config import ConfigError, DataConfig, digest, load_data
+from tfctr.config import DataConfig, digest, load_data
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS, Numeric, Schema
@@ -226,16 +225,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, help="YAML file: a data config or a run config")
     parser.add_argument("--output", required=True, help="the dataset directory to make")
-    known, beam_args = parser.parse_known_args(argv)
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    try:
-        manifest = prepare(load_data(known.config), known.output, beam_args)
-    except (ConfigError, DataError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    rows = {split: found["rows"] for split, found in manifest["splits"].items()}
-    print(f"{known.output}: {rows}, {manifest['counts']['bad']:,} bad rows set aside")
-    return 0
+    return job.command(
+        parser,
+        argv,
+        lambda known, beam_args: prepare(load_data(known.config), known.output, beam_args),
+    )
 
 
 if __name__ == "__main__":

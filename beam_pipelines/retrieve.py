@@ -9,7 +9,6 @@ row; `docs/data.md` says what is in a row.
 
 import argparse
 import io
-import logging
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from beam_pipelines.clean import LABEL, ROW, TIME
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from beam_pipelines.histogram import Histogram, quantiles
 from beam_pipelines.split import KNOWN, SPLITS
-from tfctr.config import ConfigError, RetrievalConfig, data_digest, digest, load_retrieval
+from tfctr.config import RetrievalConfig, data_digest, digest, load_retrieval
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns
@@ -399,18 +398,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="the dataset directory")
     parser.add_argument("--output", required=True, help="the directory to make")
     parser.add_argument("--encoder", default="", help="a trained model.keras, where dense")
-    known, beam_args = parser.parse_known_args(argv)
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    try:
-        manifest = retrieve(
+    return job.command(
+        parser,
+        argv,
+        lambda known, beam_args: retrieve(
             load_retrieval(known.config), known.data, known.output, beam_args, known.encoder
-        )
-    except (ConfigError, DataError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    rows = {split: found["rows"] for split, found in manifest["splits"].items()}
-    print(f"{known.output}: {rows}")
-    return 0
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ texts share, and the text itself.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from beam_pipelines.beside import EachShard, Written, by_split, open_manifest, w
 from beam_pipelines.clean import ROW
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from beam_pipelines.fit import read_vocabularies
-from tfctr.config import ConfigError, TextConfig, data_digest, digest, load_text, text_fields
+from tfctr.config import TextConfig, data_digest, digest, load_text, text_fields
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns, read_texts
 from tfctr.schema import Schema, Text
@@ -189,17 +188,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="the dataset directory")
     parser.add_argument("--output", required=True, help="the directory to make")
     parser.add_argument("--encoder", help="preset or folder, if not where the config says")
-    known, beam_args = parser.parse_known_args(argv)
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    try:
-        config = load_text(known.config)
-        manifest = textify(config, known.data, known.output, beam_args, known.encoder)
-    except (ConfigError, DataError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    rows = {split: found["rows"] for split, found in manifest["splits"].items()}
-    print(f"{known.output}: {rows}")
-    return 0
+    return job.command(
+        parser,
+        argv,
+        lambda known, beam_args: textify(
+            load_text(known.config), known.data, known.output, beam_args, known.encoder
+        ),
+    )
 
 
 if __name__ == "__main__":
