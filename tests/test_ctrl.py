@@ -102,8 +102,8 @@ def test_gradients_in_parts_are_those_of_all_at_once(part: int) -> None:
     with tf.GradientTape() as tape:
         vectors = encode(tokens)
     expected = tf.convert_to_tensor(tape.gradient(vectors, table, upstream))
-    np.testing.assert_allclose(encode_in_parts(encode, tokens, 0, part), vectors, rtol=1e-5)
-    found = gradients_in_parts(encode, [table, unused], tokens, upstream, 0, part)
+    np.testing.assert_allclose(encode_in_parts(encode, tokens, part), vectors, rtol=1e-5)
+    found = gradients_in_parts(encode, [table, unused], tokens, upstream, part)
     np.testing.assert_allclose(found[0], expected, atol=1e-6)
     np.testing.assert_allclose(found[1], [0.0])
 

@@ -59,16 +59,20 @@ class PromptedEncoder(keras.layers.Layer):
         prompts: Any = None,
         training: bool = False,
     ) -> Any:
-        """The last layer's vectors `[B, T, H]` of the tokens.
+        """The last layer's vectors `[B, T, H]` of the tokens; zeros behind the longest text's end,
+        as nothing is computed there.
 
         Args:
             token_ids: int `[B, T]`.
-            exists: bool `[B, T]`, false at padding.
+            exists: bool `[B, T]`, false at padding, which is behind the text.
             prefixes: `[B, L, 2, K, heads, H / heads]`: of each of `L` layers, keys and values; or
                 None.
             prompts: `[B, K, H]`, vectors that stand before the tokens' in the first layer and are
                 read on like tokens; or None.
         """
+        size = ops.shape(token_ids)[1]
+        longest = ops.maximum(ops.max(ops.sum(ops.cast(exists, "int32"), axis=1)), 1)
+        token_ids, exists = token_ids[:, :longest], exists[:, :longest]
         x = self._embed(token_ids, training)
         num_prompts = 0
         if prompts is not None:
@@ -78,7 +82,7 @@ class PromptedEncoder(keras.layers.Layer):
         for i, layer in enumerate(self.encoder.transformer_layers):
             prefix = None if prefixes is None else prefixes[:, i]
             x = self._layer(layer, x, exists, prefix, training)
-        return x[:, num_prompts:]
+        return ops.pad(x[:, num_prompts:], ((0, 0), (0, size - longest), (0, 0)))
 
     def _embed(self, token_ids: Any, training: bool) -> Any:
         encoder = self.encoder

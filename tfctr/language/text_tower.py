@@ -21,17 +21,18 @@ def distinct_texts(tokens: Any, keys: Any, pad_id: int) -> tuple[Any, Any]:
     count = tf.reduce_max(places) + 1
     first = tf.math.unsorted_segment_min(tf.range(tf.size(keys)), places, count)
     found = tf.gather(tokens, first)
-    order = tf.argsort(_lengths(found, pad_id))
+    lengths = tf.reduce_sum(tf.cast(found != pad_id, tf.int32), axis=1)
+    order = tf.argsort(lengths)  # an encoder computes a part as far as its longest reaches
     return tf.gather(found, order), tf.gather(tf.math.invert_permutation(order), places)
 
 
-def encode_in_parts(encode: Callable[[Any], Any], tokens: Any, pad_id: int, part: int) -> Any:
-    """Vectors `[n, H]` of texts `[n, T]`, `part` at a time, each part as long as its longest."""
+def encode_in_parts(encode: Callable[[Any], Any], tokens: Any, part: int) -> Any:
+    """Vectors `[n, H]` of texts `[n, T]`, `part` at a time."""
     size = tf.shape(tokens)[0]
     parts = tf.TensorArray(tf.float32, -(-size // part), infer_shape=False)
 
     def body(i: Any, done: Any) -> Any:
-        return i + 1, done.write(i, encode(_part(tokens, i, part, pad_id)))
+        return i + 1, done.write(i, encode(tokens[i * part : (i + 1) * part]))
 
     _, parts = tf.while_loop(lambda i, _: i * part < size, body, (0, parts))
     return parts.concat()
@@ -42,7 +43,6 @@ def gradients_in_parts(
     variables: list[Any],
     tokens: Any,
     upstream: Any,
-    pad_id: int,
     part: int,
 ) -> list[Any]:
     """Gradients of the variables, dense, from those of the vectors.
@@ -52,7 +52,6 @@ def gradients_in_parts(
         variables: of `encode`.
         tokens: int `[n, T]`.
         upstream: `[n, H]`, gradients of a loss in the vectors.
-        pad_id: int.
         part: int. Texts encoded at a time: only so many are in memory with all that a gradient
             needs.
     """
@@ -60,7 +59,7 @@ def gradients_in_parts(
 
     def body(i: Any, *sums: Any) -> Any:
         with tf.GradientTape() as tape:
-            vectors = encode(_part(tokens, i, part, pad_id))
+            vectors = encode(tokens[i * part : (i + 1) * part])
         of_part = upstream[i * part : (i + 1) * part]
         found = tape.gradient(vectors, variables, of_part, unconnected_gradients="zero")
         added = [s + tf.convert_to_tensor(g) for s, g in zip(sums, found, strict=True)]
@@ -69,12 +68,3 @@ def gradients_in_parts(
     zeros = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
     _, *sums = tf.while_loop(lambda i, *_: i * part < size, body, (0, *zeros))
     return sums
-
-
-def _part(tokens: Any, i: Any, part: int, pad_id: int) -> Any:
-    found = tokens[i * part : (i + 1) * part]
-    return found[:, : tf.reduce_max(_lengths(found, pad_id))]
-
-
-def _lengths(tokens: Any, pad_id: int) -> Any:
-    return tf.reduce_sum(tf.cast(tokens != pad_id, tf.int32), axis=1)

@@ -90,7 +90,7 @@ class Alignment(SchemaModel):
 
         For an encoder of which nothing is trained: then no step encodes a text.
         """
-        encode = tf.function(lambda t: encode_in_parts(self.encode, t, self.pad_id, self.part))
+        encode = tf.function(lambda t: encode_in_parts(self.encode, t, self.part))
         for text in self.texts:
             columns = [data.columns(s, [_key(text), _tokens(text)]) for s in ("train", "valid")]
             keys = np.concatenate([joined_keys(found[_key(text)]) for found in columns])
@@ -155,7 +155,7 @@ class Alignment(SchemaModel):
         for tokens, vectors, _ in texts.values() if slow else ():
             of_vectors = tf.convert_to_tensor(tape.gradient(targets, vectors, upstream))
             parts = gradients_in_parts(
-                self.encode, [v.value for v in slow], tokens, of_vectors, self.pad_id, self.part
+                self.encode, [v.value for v in slow], tokens, of_vectors, self.part
             )
             for variable, part in zip(slow, parts, strict=True):
                 gradients[id(variable)] = gradients.get(id(variable), 0) + part
@@ -176,7 +176,7 @@ class Alignment(SchemaModel):
             distinct, places = tf.unique(keys)
             return None, tf.gather(vectors, tf.searchsorted(known, distinct)), places
         tokens, places = distinct_texts(features[_tokens(text)], keys, self.pad_id)
-        vectors = encode_in_parts(self.encode, tokens, self.pad_id, self.part)
+        vectors = encode_in_parts(self.encode, tokens, self.part)
         vectors.set_shape((None, self.encoder.width))
         return tokens, vectors, places
 
