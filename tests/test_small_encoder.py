@@ -66,6 +66,19 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert again == times
 
 
+def test_what_stands_between_values_is_a_word(tmp_path: Path) -> None:
+    _write(tmp_path)
+    content = yaml.safe_load((tmp_path / "text.yaml").read_text())
+    content["texts"] = {"item": {"template": "Tags are {tags}.", "max_tokens": 40}}
+    (tmp_path / "text.yaml").write_text(yaml.safe_dump(content))
+    folder = textify(
+        load_text(tmp_path / "text.yaml"), tmp_path / "work", console=Console(quiet=True)
+    )
+    manifest = read_manifest(folder / "manifest.json")
+    assert manifest is not None
+    assert manifest["splits"]["train"]["texts"]["item"]["unknown_tokens"] == 0
+
+
 def test_without_what_it_learned(tmp_path: Path) -> None:
     run = Run(load_run(_write(tmp_path, pretrained=False)), tmp_path / "work", Console(quiet=True))
     run.prepare()

@@ -22,7 +22,8 @@ def learn_vocabulary(config: TextConfig, data: Dataset, size: int) -> list[str]:
     """
     values = list(dict.fromkeys(_values(config, data)))
     words = [words for text in config.texts.values() for words, _ in text.places]
-    in_all = [*words, config.missing, " ".join("0123456789")]  # of digits numbers are made
+    # Of digits numbers are made.
+    in_all = [*words, config.missing, config.separator, " ".join("0123456789")]
     found = keras_hub.tokenizers.compute_word_piece_vocabulary(
         tf.data.Dataset.from_tensor_slices([*values, *in_all * len(values)]),
         size,
