@@ -72,7 +72,7 @@ class PromptedEncoder(keras.layers.Layer):
         """
         size = ops.shape(token_ids)[1]
         longest = ops.max(ops.sum(ops.cast(exists, "int32"), axis=1))
-        longest = ops.clip(longest, min(2, size), size)  # Keras warns of a softmax over one
+        longest = ops.clip(longest, ops.minimum(2, size), size)  # Keras warns of a softmax over one
         token_ids, exists = token_ids[:, :longest], exists[:, :longest]
         x = self._embed(token_ids, training)
         num_prompts = 0
