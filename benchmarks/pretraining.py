@@ -33,7 +33,6 @@ def measure(path: Path, work: Path, variant: str) -> dict[str, float]:
     from tfctr.config import ConfigError, Ctrl, load_run
     from tfctr.frameworks import language
     from tfctr.pipeline import Run
-    from tfctr.pretraining import EncoderRun
     from tfctr.training import make_optimizer
 
     run = Run(load_run(path), work, Console(quiet=True))
@@ -41,8 +40,7 @@ def measure(path: Path, work: Path, variant: str) -> dict[str, float]:
     if pretraining is None or pretraining.framework.pretraining is None:
         raise ConfigError(f"{path}: nothing is trained before its student")
     framework, data = pretraining.framework, pretraining.open_data()
-    described = pretraining.describe()
-    where = EncoderRun(framework.text, work, run.console).train(data, described)
+    described, where = pretraining.find_encoder(data)
     training = framework.pretraining
     keras.utils.set_random_seed(1)
     if isinstance(framework, Ctrl):

@@ -101,9 +101,7 @@ def requests_of(
             requests["backbone"] = served(plain, data, folder / "backbone")
         pretraining = run.pretraining
         student = (
-            pretraining.student(None, data.schema)
-            if pretraining
-            else create_model(config, data.schema)
+            pretraining.student(None, data) if pretraining else create_model(config, data.schema)
         )
         requests[config.name] = served(student, data, folder / config.name)
         if config.knowledge:

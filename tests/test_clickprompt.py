@@ -158,7 +158,7 @@ def test_the_student_without_the_language_model_is_the_backbone(tmp_path: Path) 
     )
     assert run.pretraining is not None
     start = run.pretraining.student(
-        tmp_path / "work/student/pretraining/pretrained.keras", run.open_data().schema
+        tmp_path / "work/student/pretraining/pretrained.keras", run.open_data()
     )
     np.testing.assert_array_equal(
         start.fields.get_weights()[0], pretrained.backbone.fields.get_weights()[0]

@@ -173,7 +173,8 @@ def test_inputs_are_found_beside_the_config_or_in_the_data_home(
 def test_the_configs_of_the_repository_are_valid() -> None:
     files = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
     assert files
-    for file in [file for file in files if file.parent.name != "tune"]:
+    parts = [file for file in files if file.parent.name == "tune" or file.name == "words.yaml"]
+    for file in [file for file in files if file not in parts]:
         content = read_yaml(file)
         kinds = {
             "model": load_run,

@@ -230,7 +230,7 @@ def test_the_student_starts_where_the_alignment_ended(tmp_path: Path) -> None:
     path = pretraining.train()
     assert path == tmp_path / "work/student/pretraining/pretrained.keras"
     pretrained = keras.models.load_model(path)
-    student = pretraining.student(path, run.open_data().schema)
+    student = pretraining.student(path, run.open_data())
     assert type(student).__name__ == "DeepFM"
     head = {id(weight) for weight in student.head.weights}
     for own, theirs in zip(student.weights, pretrained.weights, strict=True):

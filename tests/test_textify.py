@@ -159,10 +159,13 @@ def test_from_the_command_line(
 
     data = world_config().model_dump(mode="json", exclude_none=True)
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(data))
-    text = {"name": "texts", "data": "data.yaml", "texts": TEXTS}
+    text = {"name": "texts", "data": "data.yaml", "texts": TEXTS, "words": "words.yaml"}
+    (tmp_path / "words.yaml").write_text("age_group: {'1': young}\n")
     (tmp_path / "encoder").symlink_to(encoder)
     (tmp_path / "text.yaml").write_text(yaml.safe_dump(text | {"encoder": {"folder": "encoder"}}))
-    assert load_text(tmp_path / "text.yaml").encoder.directory == str(tmp_path)
+    config = load_text(tmp_path / "text.yaml")
+    assert config.encoder.directory == str(tmp_path)
+    assert config.words == {"age_group": {"1": "young"}}
     arguments = ["--data", str(world_data), "--output", str(tmp_path / "out")]
     assert main(["--config", str(tmp_path / "text.yaml"), *arguments]) == 0
     assert "'train': 16000" in capsys.readouterr().out

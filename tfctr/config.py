@@ -602,9 +602,12 @@ def load_retrieval(path: str | Path) -> RetrievalConfig:
 
 
 def load_text(path: str | Path) -> TextConfig:
-    """A text config; its `data` is a mapping or the path of a data config beside it."""
+    """A text config; its `data` is a mapping or the path of a data config beside it, and so are its
+    `words`, of a file of nothing else."""
     path = Path(path)
     content = _with_data(path)
+    if isinstance(content.get("words"), str):
+        content["words"] = read_yaml(path.parent / content["words"])
     if isinstance(content.get("encoder"), dict):
         content["encoder"] = content["encoder"] | {"directory": str(path.parent)}
     return validate(path, TextConfig, content)

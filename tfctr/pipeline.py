@@ -115,9 +115,9 @@ class Run:
 
         def make() -> Any:
             if pretraining and pretraining.is_in_one_stage:
-                return pretraining.aligned_meanwhile()
+                return pretraining.aligned_meanwhile(data)
             if pretraining:
-                return pretraining.student(before, data.schema)
+                return pretraining.student(before, data)
             model = create_model(self.config, data.schema)
             model.build()
             if known:

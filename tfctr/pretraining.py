@@ -257,8 +257,8 @@ class TextPretraining:
         from tfctr.frameworks.ctrl import Aligning
         from tfctr.language.masked_lm import GuessingWords
 
-        data, described = self.open_data(), self.describe()
-        where = EncoderRun(self.framework.text, self.work, self.console).train(data, described)
+        data = self.open_data()
+        described, where = self.find_encoder(data)
         self.console.print(f"[bold]pretrain[/] {self.config.model.backbone} -> {path}")
         about = {"framework": self.framework.model_dump(mode="json", exclude={"text"})}
         framework = self.framework
@@ -281,16 +281,15 @@ class TextPretraining:
             make, data, training, path, key, about, self.console, objective=objective, save=save
         )
 
-    def aligned_meanwhile(self) -> Any:
+    def aligned_meanwhile(self, data: Any) -> Any:
         """The model that trains the student where there is one stage."""
         from tfctr.frameworks import language
 
         assert isinstance(self.framework, Ctrl)
-        data, described = self.open_data(), self.describe()
-        where = EncoderRun(self.framework.text, self.work, self.console).train(data, described)
+        described, where = self.find_encoder(data)
         return language.create_alignment(self.config, self.framework, data, described, where)
 
-    def student(self, pretrained: Path | None, schema: Any) -> Any:
+    def student(self, pretrained: Path | None, data: Any) -> Any:
         """The model that clicks are learned by, as `pretrained` left it; its heads are new."""
         import keras
 
@@ -301,19 +300,23 @@ class TextPretraining:
         found = keras.models.load_model(pretrained, compile=False) if pretrained else None
         if isinstance(self.framework, ClickPrompt):
             if self.framework.serves_language_model:
-                described = self.describe()
-                encoder = EncoderRun(self.framework.text, self.work, self.console)
-                where = encoder.train(self.open_data(), described)
+                described, where = self.find_encoder(data)
                 model = language.create_student(
-                    self.config, self.framework, schema, described, where
+                    self.config, self.framework, data.schema, described, where
                 )
                 model.build()
                 if found is not None:
                     language.continue_from(model, found)
                 return model
             found = found.backbone if found is not None else None
-        model = create_model(self.config, schema)
+        model = create_model(self.config, data.schema)
         model.build()
         if found is not None:
             start_from(model, found)
         return model
+
+    def find_encoder(self, data: Any) -> tuple[dict[str, Any], str]:
+        """The manifest of the texts beside `data`, and where their encoder is."""
+        described = self.describe()
+        found = EncoderRun(self.framework.text, self.work, self.console).train(data, described)
+        return described, found
