@@ -110,13 +110,19 @@ def main() -> None:
         def imitate(path: Path, seed: int) -> None:
             train_process(path, seed, work, "knowledge")
 
+        def pretrain(path: Path, seed: int) -> None:
+            train_process(path, seed, work, "pretraining")
+
         # What several students share is made before them, each part once.
         students = [path for path, config in configs.items() if _knowledge(config)]
         teachers = {_knowledge(configs[path]).teacher.name: path for path in students}
         bases = {_knowledge(configs[path]).name: path for path in students}
+        before = {path: Run(config, work, console).pretraining for path, config in configs.items()}
+        shared = {made.folder: path for path, made in before.items() if made}
         with ThreadPoolExecutor(args.processes) as pool:
             _all(pool.submit(hints, path) for path in teachers.values())
             _all(pool.submit(imitate, path, seed) for path in bases.values() for seed in seeds)
+            _all(pool.submit(pretrain, path, seed) for path in shared.values() for seed in seeds)
             started = {path: [pool.submit(train, path, seed) for seed in seeds] for path in paths}
             found = {path: _all(futures) for path, futures in started.items()}
     plain = {

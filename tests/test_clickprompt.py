@@ -1,5 +1,7 @@
 """ClickPrompt: what is hidden, what guesses it, and the two ways to go on."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +155,10 @@ def test_the_student_without_the_language_model_is_the_backbone(tmp_path: Path) 
     model = run.load_model()
     assert type(model).__name__ == "DeepFM"
     assert run.evaluate().is_file()
-    pretrained = keras.models.load_model(
-        tmp_path / "work/student/pretraining/pretrained.keras", compile=False
-    )
     assert run.pretraining is not None
-    start = run.pretraining.student(
-        tmp_path / "work/student/pretraining/pretrained.keras", run.open_data()
-    )
+    path = run.pretraining.folder / "pretrained.keras"
+    pretrained = keras.models.load_model(path, compile=False)
+    start = run.pretraining.student(path, run.open_data())
     np.testing.assert_array_equal(
         start.fields.get_weights()[0], pretrained.backbone.fields.get_weights()[0]
     )
@@ -178,6 +177,11 @@ def test_the_student_with_the_language_model(tmp_path: Path) -> None:
     assert isinstance(model, ClickPromptStudent)
     assert float(model.share) != 0.5  # it is learned
     assert run.evaluate().is_file()
+    # A process that has trained nothing finds the classes of what it loads.
+    arguments = ["export", str(tmp_path / "run.yaml"), "--work", str(tmp_path / "work")]
+    command = [sys.executable, "-c", "from tfctr.cli import app; app()", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     data = run.open_data()
     features, _ = next(iter(data.valid(8, features=model.reads)))
     represented = model.represent(model.embed(features))
@@ -211,12 +215,25 @@ def test_the_language_model_is_served_what_it_was_evaluated_on(tmp_path: Path) -
         assert ranked[0] == pytest.approx(float(expected[0]), rel=1e-4)
 
 
+def test_students_with_and_without_the_language_model_share_what_is_trained_before(
+    tmp_path: Path,
+) -> None:
+    first, second = _run(tmp_path), _run(tmp_path, serves_language_model=True)
+    assert first.pretraining is not None
+    assert second.pretraining is not None
+    assert first.pretraining.folder == second.pretraining.folder
+    assert first.train_key() != second.train_key()
+    third = _run(tmp_path, mask_rate=0.3)
+    assert third.pretraining is not None
+    assert third.pretraining.folder != first.pretraining.folder
+
+
 def test_without_pretraining_nothing_is_trained_before(tmp_path: Path) -> None:
     run = _run(tmp_path, pretraining=None)
     assert run.pretraining is not None
     assert run.pretraining.train() is None
     run.train()
-    assert not (tmp_path / "work/student/pretraining").exists()
+    assert not run.pretraining.folder.exists()
 
 
 def test_a_row_has_one_text(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_the_student_starts_where_the_alignment_ended(tmp_path: Path) -> None:
     pretraining = run.pretraining
     assert pretraining is not None
     path = pretraining.train()
-    assert path == tmp_path / "work/student/pretraining/pretrained.keras"
+    assert path == pretraining.folder / "pretrained.keras"
     pretrained = keras.models.load_model(path)
     student = pretraining.student(path, run.open_data())
     assert type(student).__name__ == "DeepFM"
@@ -260,7 +260,8 @@ def test_alignment_and_clicks_in_one_stage(tmp_path: Path) -> None:
     run = _run(tmp_path, **ONE_STAGE)
     model = keras.models.load_model(run.train())
     assert type(model).__name__ == "DeepFM"
-    assert not (tmp_path / "work/student/pretraining").exists()
+    assert run.pretraining is not None
+    assert not run.pretraining.folder.exists()
     plain = Run(
         run.config.model_copy(update={"framework": None, "name": "plain"}), run.work, run.console
     )
@@ -285,8 +286,8 @@ def test_a_killed_alignment_is_gone_on_with(tmp_path: Path) -> None:
     assert run.pretraining is not None
     first = keras.models.load_model(run.pretraining.train())
     again = Run(run.config, run.work, run.console)
-    (tmp_path / "work/student/pretraining/train.json").unlink()
     assert again.pretraining is not None
+    (again.pretraining.folder / "train.json").unlink()
     second = keras.models.load_model(again.pretraining.train())
     for a, b in zip(first.weights, second.weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

@@ -193,7 +193,10 @@ class Run:
             )
         import keras
 
-        import tfctr.frameworks.create  # registers the classes  # noqa: F401
+        import tfctr.frameworks.create  # registers the classes
+
+        if self.pretraining:
+            import tfctr.frameworks.language  # noqa: F401
 
         return keras.models.load_model(path)
 

@@ -186,8 +186,9 @@ def locate_encoder(config: TextConfig) -> str:
 class TextPretraining:
     """What CTRL and ClickPrompt train before their student: its backbone, beside a language model.
 
-    In `folder`, `<work>/<the run's name>/pretraining`, lies `pretrained.keras`: CTRL's backbone, or
-    ClickPrompt's with its encoder and what writes the prompts.
+    In `folder` lies `pretrained.keras`: CTRL's backbone, or ClickPrompt's with its encoder and what
+    writes the prompts. Runs that differ in their students alone share it: the folder, `<work>/<the
+    text's name>-<the framework's>-<key>`, is named by all that it is made from.
     """
 
     def __init__(
@@ -199,8 +200,8 @@ class TextPretraining:
         self.work = work
         self.data_key = data_key
         self.console = console
-        self.folder = work / config.name / "pretraining"
         self.text_folder = work / self.framework.text.name
+        self.folder = work / f"{self.framework.text.name}-{self.framework.name}-{self.key()}"
 
     def key(self) -> str:
         """Of all that the backbone is made from."""

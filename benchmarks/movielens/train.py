@@ -1,6 +1,7 @@
 """One training of `benchmarks.movielens`, in a process of its own: CONFIG SEED WORK WHAT.
 
-WHAT is `run`, the model and its metrics, or what a student is made from: `hints`, `knowledge`.
+WHAT is `run`, the model and its metrics, or what a student is made from: `hints`, `knowledge`,
+`pretraining`.
 """
 
 import sys
@@ -17,6 +18,10 @@ def main(path: str, seed: str, work: str, what: str) -> None:
     if what == "run":
         run.train()
         run.evaluate()
+        return
+    if what == "pretraining":
+        assert run.pretraining is not None
+        run.pretraining.train()
         return
     assert run.knowledge is not None
     if what == "hints":
