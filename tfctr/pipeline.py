@@ -195,7 +195,7 @@ class Run:
 
         import tfctr.frameworks.create  # registers the classes
 
-        if self.pretraining:
+        if self.config.text:
             import tfctr.frameworks.language  # noqa: F401
 
         return keras.models.load_model(path)

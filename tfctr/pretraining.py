@@ -317,7 +317,8 @@ class TextPretraining:
         return model
 
     def find_encoder(self, data: Any) -> tuple[dict[str, Any], str]:
-        """The manifest of the texts beside `data`, and where their encoder is."""
+        """The manifest of the texts beside `data`, and where their encoder is, which is trained if
+        it is to be and was not."""
         described = self.describe()
         found = EncoderRun(self.framework.text, self.work, self.console).train(data, described)
         return described, found
