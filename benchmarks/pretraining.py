@@ -22,7 +22,8 @@ from rich.console import Console
 
 from benchmarks.record import Result, record
 
-STEPS = 5
+STEPS = 3
+WARM_UP = 1  # a step of all of MiniLM takes a minute or two
 
 
 def measure(path: Path, work: Path, variant: str) -> dict[str, float]:
@@ -56,12 +57,12 @@ def measure(path: Path, work: Path, variant: str) -> dict[str, float]:
         batches = batches.map(lambda features, labels: (_apart(features, framework), labels))
     step = tf.function(model.train_step, reduce_retracing=True)
     taken = []
-    for batch in batches.take(STEPS + 2):
+    for batch in batches.take(WARM_UP + STEPS):
         start = time.perf_counter()
         step(batch)
         taken.append(time.perf_counter() - start)
     return {
-        "rows_a_second": training.batch_size / statistics.median(taken[2:]),
+        "rows_a_second": training.batch_size / statistics.median(taken[WARM_UP:]),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
