@@ -72,7 +72,7 @@ class AddHistories(beam.PTransform):
 
     def __init__(self, config: DataConfig, folder: str) -> None:
         super().__init__()
-        self.reader = _EventReader(config, folder)
+        self.reader = EventReader(config, folder)
 
     def expand(self, inputs: Any) -> beam.PCollection:
         pieces, vocabularies = inputs
@@ -91,7 +91,7 @@ class AddHistories(beam.PTransform):
         )
 
 
-class _EventReader:
+class EventReader:
     """The rows of a piece as events: their users, times, and tokens' ids."""
 
     def __init__(self, config: DataConfig, folder: str) -> None:
@@ -130,7 +130,7 @@ def is_event(config: DataConfig, table: pa.Table) -> np.ndarray:
 
 
 def _by_user_bucket(
-    piece: SplitPiece, reader: _EventReader, _vocabularies: list[Any]
+    piece: SplitPiece, reader: EventReader, _vocabularies: list[Any]
 ) -> Iterator[tuple[int, Any]]:
     columns = reader.read(piece)
     for bucket, rows in rows_by_bucket(columns[0]):

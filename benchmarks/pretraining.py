@@ -51,7 +51,7 @@ def measure(path: Path, work: Path, variant: str) -> dict[str, float]:
     else:
         model = language.create_masked_lm(run.config, framework, data.schema, described, where)
     model.build()
-    model.compile(make_optimizer(training.optimizer, 1, 1, model.language_variables))
+    model.compile(make_optimizer(training.optimizer, 1, 1, model.encoder_variables))
     batches = data.train(training.batch_size, 0, model.reads)
     if variant == "all texts":
         batches = batches.map(lambda features, labels: (_apart(features, framework), labels))

@@ -118,11 +118,7 @@ def main() -> None:
         teachers = {_knowledge(configs[path]).teacher.name: path for path in students}
         bases = {_knowledge(configs[path]).name: path for path in students}
         before = {path: Run(config, work, console).pretraining for path, config in configs.items()}
-        shared = {
-            made.folder: path
-            for path, made in before.items()
-            if made and made.framework.pretraining
-        }
+        shared = {made.folder: path for path, made in before.items() if made and made.comes_before}
         with ThreadPoolExecutor(args.processes) as pool:
             _all(pool.submit(hints, path) for path in teachers.values())
             _all(pool.submit(imitate, path, seed) for path in bases.values() for seed in seeds)

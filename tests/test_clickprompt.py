@@ -169,7 +169,7 @@ def test_the_student_with_the_language_model(tmp_path: Path) -> None:
         "batch_size": 256,
         "epochs": 1,
         "steps_per_epoch": 4,
-        "optimizer": {"learning_rate": 0.001, "language_rate": 0.05},
+        "optimizer": {"learning_rate": 0.001, "encoder_rate": 0.05},
     }
     run = _run(tmp_path, training, serves_language_model=True)
     run.train()

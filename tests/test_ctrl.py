@@ -146,7 +146,7 @@ PRETRAINING = {
     "batch_size": 128,
     "epochs": 2,
     "in_memory": True,
-    "optimizer": {"name": "lazy_adam", "learning_rate": 0.01, "language_rate": 0.1},
+    "optimizer": {"name": "lazy_adam", "learning_rate": 0.01, "encoder_rate": 0.1},
 }
 
 
@@ -214,8 +214,8 @@ def test_an_encoder_that_is_not_trained_is_run_once(tmp_path: Path) -> None:
     features, _ = next(iter(data.valid(200, features=trained.reads)))
     for found, expected in zip(model.matched(features), trained.matched(features), strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert not model.language_variables
-    assert len(trained.language_variables) > 30
+    assert not model.encoder_variables
+    assert len(trained.encoder_variables) > 30
 
 
 def _run_again(run: Run, **framework: Any) -> Run:

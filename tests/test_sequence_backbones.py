@@ -175,7 +175,7 @@ def test_query_and_keys_put_the_same_features_side_by_side() -> None:
     assert layer.histories == ("hist_stars", "hist_item", "hist_brand")
     assert layer.candidate == ("item", "brand")
     assert layer.width == 2 * D
-    np.testing.assert_array_equal(layer.exists(EVENTS), EXISTS)
+    np.testing.assert_array_equal(layer.behaviours.exists(EVENTS), EXISTS)
     candidate, events = random(4, 2 * D), random(4, LENGTH, 3 * D)
     query, keys = layer(candidate, events)
     np.testing.assert_array_equal(query, candidate)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from keras import ops
+
 from tfctr.losses import LogLoss
 from tfctr.schema import Schema
 from tfctr.schema_model import SchemaModel
@@ -18,6 +20,7 @@ class ClickModel(SchemaModel):
     head: Any  # a dense layer whose bias is a constant in all logits
     embeds_fields_apart: bool = True  # else `embed` needs all features together
     reads_similar_rows: ClassVar[bool] = False  # `tfctr retrieve` finds them; not when serving
+    folds: ClassVar[bool] = False  # much of it is of the user alone: worth keeping between requests
 
     @property
     def served_schema(self) -> Schema:
@@ -36,9 +39,51 @@ class ClickModel(SchemaModel):
         """Logits `[B]` from `[B, q]`. (`predict` is what Keras calls batch inference.)"""
         raise NotImplementedError
 
+    def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a request is the same for all its candidates: tensors `[B, ...]` by name.
+
+        Args:
+            features: those of the user and the context, `[B]` or `[B, M]`.
+        """
+        if not self.embeds_fields_apart or not features:
+            return dict(features)
+        return {"fields": self.embed(features, names=list(features))}
+
+    def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
+        """`embed` `[B * N, F, D]` of candidates, from `encode_user` and their own features.
+
+        Args:
+            user: `[B, ...]`.
+            items: features of the item `[B, N]` or `[B, N, M]`.
+        """
+        if not self.embeds_fields_apart:
+            return self.embed(candidate_rows(user, items))
+        rows = candidate_rows(user, items)
+        fields = self.embed(rows, names=list(items))
+        if not user:
+            return fields
+        once = [f.name for f in self.served_schema.side("user", "context")]
+        fields = ops.concatenate([rows["fields"], fields], axis=1)
+        here = [*once, *(f.name for f in self.served_schema.side("item"))]
+        order = [here.index(f.name) for f in self.served_schema.inputs]
+        return fields if order == sorted(order) else ops.take(fields, order, axis=1)
+
+    def score(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
+        """Logits `[B, N]` of candidates; arguments as of `embed_candidates`."""
+        embeddings = self.embed_candidates(user, items)
+        logits = self.predict_logits(self.represent(embeddings, training=False))
+        return ops.reshape(logits, ops.shape(next(iter(items.values())))[:2])
+
     def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
         representation = self.represent(self.embed(features), training=training)
         return self.predict_logits(representation)
 
     def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
         super().compile(optimizer=optimizer, loss=LogLoss() if loss is None else loss, **kwargs)
+
+
+def candidate_rows(user: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, Any]:
+    """A row `[B * N, ...]` for each candidate, of tensors `[B, ...]` and `[B, N, ...]`."""
+    number = ops.shape(next(iter(items.values())))[1]
+    rows = {name: ops.repeat(values, number, axis=0) for name, values in user.items()}
+    return rows | {name: ops.reshape(v, (-1, *v.shape[2:])) for name, v in items.items()}

@@ -241,13 +241,13 @@ Schedule = Annotated[Cosine | Linear | Exponential | Plateau, Field(discriminato
 
 
 class Optimizer(_KeepsDigest):
-    unsaid: ClassVar[tuple[str, ...]] = ("language_rate",)
+    unsaid: ClassVar[tuple[str, ...]] = ("encoder_rate",)
 
     name: Literal["lazy_adam", "lazy_adagrad", "adam", "adagrad"] = "lazy_adam"
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Schedule | None = None
     embedding_l2: float = Field(0.0, ge=0)  # the lazy ones only
-    language_rate: float = Field(1.0, gt=0)  # of a language model's variables: times the others'
+    encoder_rate: float = Field(1.0, gt=0)  # of an encoder's variables: times the others'
     clipvalue: float | None = Field(None, gt=0)  # of every number of a gradient
     clipnorm: float | None = Field(None, gt=0)  # of each variable's gradient
     global_clipnorm: float | None = Field(None, gt=0)  # of all gradients together
@@ -481,6 +481,58 @@ class KnowledgeConfig(Strict):
         return self
 
 
+class SequencesConfig(Strict):
+    """Windows of users' events, those of the training rows' time: `tfctr sequences FILE`."""
+
+    name: FolderName
+    data: DataConfig
+    stride: int | None = Field(None, ge=1)  # events between the ends of windows; None: a window's
+    held_out: float = Field(0.05, gt=0, lt=1)  # share of the users, for validation
+
+    @model_validator(mode="after")
+    def _has_histories(self) -> "SequencesConfig":
+        _check_names(self.name, data=self.data)
+        if not any(isinstance(feature, History) for feature in self.data.features):
+            raise ValueError(f"data: {self.data.name!r} has no feature of kind history")
+        return self
+
+
+class SequenceEncoderConfig(_KeepsDigest):
+    """An encoder of users' events that learned to infer hidden parts of them (FG-BERT)."""
+
+    unsaid: ClassVar[tuple[str, ...]] = ("histories", "sampled_tokens")
+
+    name: FolderName
+    sequences: SequencesConfig
+    histories: tuple[str, ...] | None = None  # what it reads of an event; all if not given
+    dim: int = Field(32, ge=1)
+    num_layers: int = Field(2, ge=1)
+    num_heads: int = Field(2, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    mask_rate: float = Field(0.2, gt=0, lt=1)  # share of the events, for either group of parts
+    last_rate: float = Field(0.1, ge=0, le=1)  # share of the windows whose last event is hidden
+    sampled_tokens: int | None = Field(None, ge=1)  # told from the right one; None: all there are
+    training: Training = Training()
+
+    @property
+    def data(self) -> DataConfig:
+        return self.sequences.data
+
+    @model_validator(mode="after")
+    def _histories_exist(self) -> "SequenceEncoderConfig":
+        _check_names(self.name, data=self.data, sequences=self.sequences)
+        known = [f.name for f in self.data.features if isinstance(f, History)]
+        for name in self.histories or ():
+            if name not in known:
+                raise ValueError(
+                    f"histories: {name!r} is not a feature of kind history; those are: "
+                    f"{', '.join(known)}"
+                )
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim: {self.dim} is not a multiple of num_heads, {self.num_heads}")
+        return self
+
+
 class Rok(Strict):
     """A student that carries a knowledge base (ROK, arXiv:2404.18304)."""
 
@@ -541,7 +593,19 @@ class ClickPrompt(Strict):
         return self
 
 
-Framework = Annotated[Rok | Ctrl | ClickPrompt, Field(discriminator="name")]
+class Srp4ctr(Strict):
+    """A student with an encoder of the user's events (SRP4CTR, arXiv:2407.19658)."""
+
+    name: Literal["srp4ctr"]
+    encoder: SequenceEncoderConfig
+    pretrained: bool = True  # else the encoder starts at random
+    cross_attention: bool = True  # the candidate looks at each layer of the events
+    num_queries: int = Field(4, ge=0)  # of the querying transformer; 0: none
+    num_query_blocks: int = Field(1, ge=1)
+    frozen: Literal["none", "embeddings", "all"] = "none"  # of the encoder
+
+
+Framework = Annotated[Rok | Ctrl | ClickPrompt | Srp4ctr, Field(discriminator="name")]
 
 
 class RunConfig(Strict):
@@ -557,15 +621,26 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def _folders_differ(self) -> "RunConfig":
-        knowledge, text = self.knowledge, self.text
-        others = {"similar": self.similar, "framework.knowledge": knowledge, "framework.text": text}
+        knowledge, text, encoder = self.knowledge, self.text, self.sequence_encoder
+        others = {
+            "similar": self.similar,
+            "framework.knowledge": knowledge,
+            "framework.text": text,
+            "framework.encoder": encoder,
+        }
         for key, other in others.items():
             if other and digest(other.data) != digest(self.data):
                 raise ValueError(
                     f"data: {self.data.name!r} is not the data of {key}, {other.data.name!r}"
                 )
         _check_names(
-            self.name, data=self.data, similar=self.similar, knowledge=knowledge, text=text
+            self.name,
+            data=self.data,
+            similar=self.similar,
+            knowledge=knowledge,
+            text=text,
+            encoder=encoder,
+            sequences=encoder and encoder.sequences,
         )
         return self
 
@@ -578,6 +653,11 @@ class RunConfig(Strict):
     def text(self) -> TextConfig | None:
         """What a language model reads of the rows."""
         return self.framework.text if isinstance(self.framework, Ctrl | ClickPrompt) else None
+
+    @property
+    def sequence_encoder(self) -> SequenceEncoderConfig | None:
+        """What the model carries, of SRP4CTR."""
+        return self.framework.encoder if isinstance(self.framework, Srp4ctr) else None
 
 
 RetrievalConfig.model_rebuild()
@@ -631,9 +711,24 @@ def load_knowledge(path: str | Path) -> KnowledgeConfig:
     return validate(path, KnowledgeConfig, content)
 
 
+def load_sequences(path: str | Path) -> SequencesConfig:
+    """A sequences config; its `data` is a mapping or the path of a data config beside it."""
+    path = Path(path)
+    return validate(path, SequencesConfig, _with_data(path))
+
+
+def load_sequence_encoder(path: str | Path) -> SequenceEncoderConfig:
+    """The config of a sequence encoder; its `sequences` is the path of a config beside it."""
+    path = Path(path)
+    content = read_yaml(path)
+    if isinstance(content.get("sequences"), str):
+        content["sequences"] = load_sequences(path.parent / content["sequences"])
+    return validate(path, SequenceEncoderConfig, content)
+
+
 def load_run(path: str | Path) -> RunConfig:
-    """A run config. What it is made from (`data`, `similar`, `framework.knowledge`, or its `text`)
-    may be the path of another config beside it; `data` is theirs if not given."""
+    """A run config. What it is made from (`data`, `similar`, the framework's `knowledge`, `text` or
+    `encoder`) may be the path of another config beside it; `data` is theirs if not given."""
     path = Path(path)
     return validate(path, RunConfig, read_run(path))
 
@@ -645,7 +740,12 @@ def read_run(path: Path) -> dict[str, Any]:
     if isinstance(similar, str):
         content["similar"] = load_retrieval(path.parent / similar)
         content.setdefault("data", content["similar"].data)
-    for key, load in (("knowledge", load_knowledge), ("text", load_text)):
+    loaders = (
+        ("knowledge", load_knowledge),
+        ("text", load_text),
+        ("encoder", load_sequence_encoder),
+    )
+    for key, load in loaders:
         if isinstance(framework, dict) and isinstance(framework.get(key), str):
             made_from = load(path.parent / framework[key])
             content["framework"] = framework | {key: made_from}
@@ -721,7 +821,7 @@ def validate(path: Path, model: type[Model], content: dict[str, Any], under: str
 _KINDS = {"categorical", "multi_valued", "sequence", "history", "numeric", "text", "tokens"}
 _FORMATS = {"csv", "jsonl", "parquet", "movielens", "world"}
 _SCHEDULES = {"cosine", "linear", "exponential", "plateau"}
-_FRAMEWORKS = {"rok", "ctrl", "clickprompt"}
+_FRAMEWORKS = {"rok", "ctrl", "clickprompt", "srp4ctr"}
 
 
 def _line(path: Path, error: Any, key: str) -> str:

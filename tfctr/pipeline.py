@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from tfctr.config import (
     DataConfig,
     RetrievalConfig,
     RunConfig,
+    SequencesConfig,
     TextConfig,
     data_digest,
     digest,
 )
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
-from tfctr.pretraining import EncoderRun, KnowledgeRun, TextPretraining
+from tfctr.pretraining import EncoderRun, KnowledgeRun, SequencePretraining, TextPretraining
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
 from tfctr.stages import is_done, train_stage, versions
 
@@ -55,8 +56,8 @@ class Run:
         self.console = console or Console()
 
     def prepare(self, beam_args: list[str] | None = None) -> dict[str, Any]:
-        """The dataset's manifest; the similar rows that the model or its teacher reads, or the
-        texts that a language model does, are there too."""
+        """The dataset's manifest; the similar rows that the model or its teacher reads, the texts
+        that a language model does, or the users' events that an encoder does, are there too."""
         manifest = prepare(self.config.data, self.data_folder, beam_args, self.console)
         if self.config.similar:
             retrieve(self.config.similar, self.work, beam_args, self.console)
@@ -64,6 +65,9 @@ class Run:
             self.knowledge.teacher.prepare(beam_args)
         if self.config.text:
             textify(self.config.text, self.work, beam_args, self.console)
+        if self.config.sequence_encoder:
+            sequences = self.config.sequence_encoder.sequences
+            write_sequences(sequences, self.work, beam_args, self.console)
         return manifest
 
     @property
@@ -76,11 +80,12 @@ class Run:
         return KnowledgeRun(config, teacher, self.work, self.console)
 
     @property
-    def pretraining(self) -> TextPretraining | None:
-        """What the backbone is trained for before, beside a language model."""
-        if self.config.text is None:
+    def pretraining(self) -> TextPretraining | SequencePretraining | None:
+        """What is trained before: the backbone beside a language model, or an encoder."""
+        if self.config.text is None and self.config.sequence_encoder is None:
             return None
-        return TextPretraining(self.config, self.work, self.data_key(), self.console)
+        kind = TextPretraining if self.config.text else SequencePretraining
+        return kind(self.config, self.work, self.data_key(), self.console)
 
     def open_data(self) -> Any:
         """The dataset, and beside it the similar rows or the texts that the model reads."""
@@ -93,7 +98,7 @@ class Run:
                 raise DataError(f"{folder}: no similar rows as configured; run `tfctr prepare`")
             return Dataset.open(self.data_folder, [folder])
         pretraining = self.pretraining
-        if pretraining and pretraining.student_reads_texts:
+        if isinstance(pretraining, TextPretraining) and pretraining.student_reads_texts:
             return pretraining.open_data()
         return Dataset.open(self.data_folder)
 
@@ -112,9 +117,10 @@ class Run:
         if knowledge and knowledge.config.is_pretrained:
             known = keras.models.load_model(knowledge.train())
         before = pretraining.train() if pretraining else None
+        in_one_stage = isinstance(pretraining, TextPretraining) and pretraining.is_in_one_stage
 
         def make() -> Any:
-            if pretraining and pretraining.is_in_one_stage:
+            if isinstance(pretraining, TextPretraining) and in_one_stage:
                 return pretraining.aligned_meanwhile(data)
             if pretraining:
                 return pretraining.student(before, data)
@@ -128,7 +134,7 @@ class Run:
         about = {"model": self.config.model.model_dump(mode="json")}
 
         def save(model: Any, path: str) -> None:
-            kept = model.backbone if pretraining and pretraining.is_in_one_stage else model
+            kept = model.backbone if in_one_stage else model
             kept.save(path, include_optimizer=False)
 
         return train_stage(
@@ -280,41 +286,18 @@ def retrieve(
     from beam_pipelines.retrieve import retrieve as run_pipeline
 
     console = console or Console()
-    data, folder = work / config.data.name, work / config.name
-    key = data_digest(prepare(config.data, data, beam_args, console))
-    encoder = str(Run(config.encoder, work, console).train()) if config.encoder else ""
-    if _lies_beside(folder, config, key):
-        console.print(f"[bold]retrieve[/] is done: {folder}")
-        return folder
-    console.print(f"[bold]retrieve[/] {config.name} -> {folder}")
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    start = time.perf_counter()
-    manifest = run_pipeline(config, str(data), str(folder), beam_args, encoder)
-    for split, counts in manifest["splits"].items():
-        console.print(
-            f"{counts['rows_with_fewer_than_k']:,} of {counts['rows']:,} rows of {split} found "
-            f"fewer than {config.k}, {counts['rows_without_any']:,} none"
-        )
-    rows = sum(counts["rows"] for counts in manifest["splits"].values())
-    seconds = time.perf_counter() - start
-    console.print(f"{rows:,} rows; {seconds:.0f} s, {rows / seconds:,.0f} rows/s")
-    return folder
 
+    def make(data: str, folder: str, _key: str) -> dict[str, Any]:
+        encoder = str(Run(config.encoder, work, console).train()) if config.encoder else ""
+        manifest = run_pipeline(config, data, folder, beam_args, encoder)
+        for split, counts in manifest["splits"].items():
+            console.print(
+                f"{counts['rows_with_fewer_than_k']:,} of {counts['rows']:,} rows of {split} found "
+                f"fewer than {config.k}, {counts['rows_without_any']:,} none"
+            )
+        return manifest
 
-def _lies_beside(folder: Path, config: RetrievalConfig | TextConfig, data_key: str) -> bool:
-    """Whether `folder` holds what the config says, of these rows."""
-    found = read_manifest(folder / "manifest.json") or {}
-    expected = {"format": FORMAT, "config_digest": digest(config), "data": data_key}
-    return expected.items() <= found.items()
-
-
-def _rare(data: Any, name: str) -> np.ndarray:
-    """The ids of a feature's rare tokens."""
-    counts = np.bincount(data.columns("train", [name])[name])
-    counts[:FIRST_TOKEN_ID] = 0
-    order = np.argsort(counts, kind="stable")
-    order = order[counts[order] > 0]
-    return order[np.cumsum(counts[order]) <= RARE * counts.sum()]
+    return _make_of_data("retrieve", config, work, beam_args, console, make)
 
 
 def textify(
@@ -327,23 +310,67 @@ def textify(
     from beam_pipelines.textify import textify as run_pipeline
 
     console = console or Console()
+
+    def make(data: str, folder: str, key: str) -> dict[str, Any]:
+        encoder = EncoderRun(config, work, console).tokenizer(key)
+        manifest = run_pipeline(config, data, folder, beam_args, encoder)
+        for split, counts in manifest["splits"].items():
+            for text, of_text in counts["texts"].items():
+                console.print(
+                    f"{split}, {text}: {of_text['tokens'] / counts['rows']:.1f} tokens a row, at "
+                    f"most {of_text['longest']}; {of_text['shortened']:,} texts without their "
+                    f"early events, {of_text['cut']:,} cut; {of_text['unknown_tokens']:,} unknown "
+                    "tokens"
+                )
+        return manifest
+
+    return _make_of_data("textify", config, work, beam_args, console, make)
+
+
+def write_sequences(
+    config: SequencesConfig,
+    work: Path,
+    beam_args: list[str] | None = None,
+    console: Console | None = None,
+) -> Path:
+    """The directory of the windows of users' events, made if it is not there as configured."""
+    from beam_pipelines.sequences import write_sequences as run_pipeline
+
+    console = console or Console()
+
+    def make(data: str, folder: str, _key: str) -> dict[str, Any]:
+        manifest = run_pipeline(config, data, folder, beam_args)
+        for split, counts in manifest["splits"].items():
+            console.print(f"{split}: {counts['events']:,} events in {counts['rows']:,} windows")
+        return manifest
+
+    return _make_of_data("sequences", config, work, beam_args, console, make)
+
+
+def _make_of_data(
+    what: str,
+    config: RetrievalConfig | TextConfig | SequencesConfig,
+    work: Path,
+    beam_args: list[str] | None,
+    console: Console,
+    make: Callable[[str, str, str], dict[str, Any]],
+) -> Path:
+    """The directory of what a job makes of a dataset, which is prepared first if need be.
+
+    Args:
+        make: the dataset's directory, the one to make and the dataset's key -> the manifest.
+    """
     data, folder = work / config.data.name, work / config.name
     key = data_digest(prepare(config.data, data, beam_args, console))
-    if _lies_beside(folder, config, key):
-        console.print(f"[bold]textify[/] is done: {folder}")
+    found = read_manifest(folder / "manifest.json") or {}
+    expected = {"format": FORMAT, "config_digest": digest(config), "data": key}
+    if expected.items() <= found.items():
+        console.print(f"[bold]{what}[/] is done: {folder}")
         return folder
-    console.print(f"[bold]textify[/] {config.name} -> {folder}")
+    console.print(f"[bold]{what}[/] {config.name} -> {folder}")
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     start = time.perf_counter()
-    encoder = EncoderRun(config, work, console).tokenizer(key)
-    manifest = run_pipeline(config, str(data), str(folder), beam_args, encoder)
-    for split, counts in manifest["splits"].items():
-        for text, of_text in counts["texts"].items():
-            console.print(
-                f"{split}, {text}: {of_text['tokens'] / counts['rows']:.1f} tokens a row, at most "
-                f"{of_text['longest']}; {of_text['shortened']:,} texts without their early "
-                f"events, {of_text['cut']:,} cut; {of_text['unknown_tokens']:,} unknown tokens"
-            )
+    manifest = make(str(data), str(folder), key)
     rows = sum(counts["rows"] for counts in manifest["splits"].values())
     seconds = time.perf_counter() - start
     console.print(f"{rows:,} rows; {seconds:.0f} s, {rows / seconds:,.0f} rows/s")
@@ -397,3 +424,12 @@ def evaluate(model: Any, data: Any, split: str, console: Console) -> dict[str, A
     return metrics.evaluate(
         columns["label"], logits, users=columns.get("user_key"), segments=segments
     )
+
+
+def _rare(data: Any, name: str) -> np.ndarray:
+    """The ids of a feature's rare tokens."""
+    counts = np.bincount(data.columns("train", [name])[name])
+    counts[:FIRST_TOKEN_ID] = 0
+    order = np.argsort(counts, kind="stable")
+    order = order[counts[order] > 0]
+    return order[np.cumsum(counts[order]) <= RARE * counts.sum()]

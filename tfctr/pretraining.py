@@ -9,7 +9,15 @@ from typing import Any
 
 from rich.console import Console
 
-from tfctr.config import ClickPrompt, Ctrl, KnowledgeConfig, RunConfig, TextConfig, digest
+from tfctr.config import (
+    ClickPrompt,
+    Ctrl,
+    KnowledgeConfig,
+    RunConfig,
+    Srp4ctr,
+    TextConfig,
+    digest,
+)
 from tfctr.data.manifest import DataError, read_manifest, write_manifest
 from tfctr.stages import is_done, train_stage
 
@@ -177,6 +185,112 @@ class EncoderRun:
         return str(path)
 
 
+class SequencePretraining:
+    """What SRP4CTR trains before its student: an encoder of users' events.
+
+    In `folder`, `<work>/<the encoder's name>`, lie `encoder.keras`, the encoder with the heads that
+    guess, and `next_item.json`, how well it tells what comes next.
+    """
+
+    def __init__(
+        self, config: RunConfig, work: Path, data_key: list[Any], console: Console
+    ) -> None:
+        assert isinstance(config.framework, Srp4ctr)
+        self.config = config
+        self.framework = config.framework
+        self.encoder = config.framework.encoder
+        self.work = work
+        self.data_key = data_key
+        self.console = console
+        self.folder = work / self.encoder.name
+
+    def key(self) -> str:
+        """Of all that the encoder is made from."""
+        return digest([*self.data_key, self.encoder.model_dump(mode="json")])
+
+    def student_key(self) -> Any:
+        """Of all that the student is made from, but for its own training."""
+        around = self.framework.model_dump(mode="json", exclude={"encoder"})
+        return [self.key(), around]
+
+    @property
+    def comes_before(self) -> bool:
+        """Whether there is a stage before the student's."""
+        return self.framework.pretrained
+
+    def open_windows(self) -> Any:
+        """The users' events.
+
+        Raises:
+            DataError: there are none as configured.
+        """
+        from tfctr.data.dataset import Dataset
+
+        sequences = self.encoder.sequences
+        folder = self.work / sequences.name
+        found = read_manifest(folder / "manifest.json")
+        if found is None or found["config_digest"] != digest(sequences):
+            raise DataError(f"{folder}: no sequences as configured; run `tfctr prepare`")
+        return Dataset.open(folder)
+
+    def train(self) -> Path | None:
+        """The path of `encoder.keras`; none if the student starts at random."""
+        if not self.comes_before:
+            return None
+        path, key = self.folder / "encoder.keras", self.key()
+        if is_done(self.folder / "train.json", key, path):
+            self.console.print(f"[bold]pretrain[/] is done: {path}")
+            return path
+        from tfctr.data.dataset import Dataset
+        from tfctr.frameworks.create import create_fg_bert
+        from tfctr.frameworks.srp4ctr import GuessingParts
+
+        windows = self.open_windows()
+        schema = Dataset.open(self.work / self.config.data.name).schema
+        self.console.print(f"[bold]pretrain[/] an encoder of events -> {path}")
+
+        def save(model: Any, path: str) -> None:
+            model.save(path, include_optimizer=False)
+            self._measure(model, windows)
+
+        return train_stage(
+            lambda: create_fg_bert(self.encoder, schema, windows.schema),
+            windows,
+            self.encoder.training,
+            path,
+            key,
+            {"encoder": self.encoder.model_dump(mode="json", exclude={"sequences", "training"})},
+            self.console,
+            objective=lambda model: GuessingParts(windows, model.reads),
+            save=save,
+        )
+
+    def _measure(self, model: Any, windows: Any) -> None:
+        """Writes how well the next value is told of each history that shares an item's feature."""
+        from tfctr.frameworks.srp4ctr.next_item import next_item
+
+        found = {part: next_item(model, windows, part) for part in model.encoder.behaviours.about}
+        for part, measured in found.items():
+            self.console.print(
+                f"the next event's {part}: among the first 10 of {measured['hit_rate_10']:.3f} of "
+                f"{measured['windows']:,.0f} windows, NDCG {measured['ndcg_10']:.3f}; among the "
+                f"first 50 of {measured['hit_rate_50']:.3f}, NDCG {measured['ndcg_50']:.3f}"
+            )
+        write_manifest(found, str(self.folder / "next_item.json"))
+
+    def student(self, pretrained: Path | None, data: Any) -> Any:
+        """The model that clicks are learned by, its encoder as `pretrained` left it."""
+        import keras
+
+        from tfctr.frameworks.create import create_model
+
+        model = create_model(self.config, data.schema)
+        model.build()
+        if pretrained is not None:
+            model.start_from(keras.models.load_model(pretrained, compile=False).encoder)
+        return model
+
+
 def locate_encoder(config: TextConfig) -> str:
     from tfctr.language import locate
 
@@ -214,6 +328,11 @@ class TextPretraining:
         if isinstance(self.framework, ClickPrompt):
             return [self.key(), self.framework.serves_language_model]
         return self.key()
+
+    @property
+    def comes_before(self) -> bool:
+        """Whether there is a stage before the student's."""
+        return self.framework.pretraining is not None
 
     @property
     def is_in_one_stage(self) -> bool:

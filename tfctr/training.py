@@ -43,7 +43,7 @@ def make_optimizer(
     config: Optimizer,
     steps_per_epoch: int = 1,
     epochs: int = 1,
-    language: Sequence[Any] = (),
+    encoder: Sequence[Any] = (),
 ) -> keras.optimizers.Optimizer:
     """The optimizer that a config names; the lazy ones touch only a batch's rows of a table.
 
@@ -51,17 +51,17 @@ def make_optimizer(
         config: which, and its numbers.
         steps_per_epoch: int. What the schedule's epochs are counted in.
         epochs: int. At the end of which a schedule is through.
-        language: a language model's variables. They have a learning rate of their own
-            (`language_rate`), and no `embedding_l2`.
+        encoder: an encoder's variables. They have a learning rate of their own
+            (`encoder_rate`), and no `embedding_l2`.
     """
-    if language:
-        of_language = {id(variable) for variable in language}
-        rate = config.learning_rate * config.language_rate
+    if encoder:
+        of_encoder = {id(variable) for variable in encoder}
+        rate = config.learning_rate * config.encoder_rate
         slow = config.model_copy(update={"learning_rate": rate, "embedding_l2": 0.0})
         others = make_optimizer(config, steps_per_epoch, epochs)
         second = make_optimizer(slow, steps_per_epoch, epochs)
         return keras.optimizers.MultiOptimizer(
-            lambda variable: second if id(variable) in of_language else others
+            lambda variable: second if id(variable) in of_encoder else others
         )
     settings = {
         "learning_rate": _learning_rate(config, steps_per_epoch, epochs),
@@ -194,9 +194,9 @@ def train(
     reader = _Reader(data, config, model.reads, strategy)
     with strategy.scope():
         model.build()
-        language = getattr(model, "language_variables", ())
+        encoder = getattr(model, "encoder_variables", ())
         objective.compile(
-            model, make_optimizer(config.optimizer, reader.steps, config.epochs, language)
+            model, make_optimizer(config.optimizer, reader.steps, config.epochs, encoder)
         )
         model.optimizer.build(model.trainable_variables)
     checkpoint, best = folder / "checkpoint.npz", folder / "best.npz"
@@ -387,7 +387,7 @@ def _progress(console: Console) -> Progress:
 def _rate(model: SchemaModel) -> float:
     optimizer = model.optimizer
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        optimizer = optimizer._optimizer_map(None)  # that of all but a language model
+        optimizer = optimizer._optimizer_map(None)  # that of all but an encoder
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 

@@ -51,6 +51,8 @@ def of_seed(path: Path, seed: int) -> RunConfig:
         changed["knowledge"] = with_seed(base.knowledge, seed)
     if base.text and base.framework.pretraining:
         changed["pretraining"] = base.framework.pretraining.model_copy(update={"seed": seed})
+    if base.sequence_encoder:
+        changed["encoder"] = with_seed(base.sequence_encoder, seed)
     framework = base.framework and base.framework.model_copy(update=changed)
     return with_seed(base, seed).model_copy(update={"framework": framework})
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from keras import ops
 
 from tfctr.backbones.backbone import Backbone
-from tfctr.layers.behaviour_sequence import BehaviourSequence, latest_first
+from tfctr.layers.behaviour_sequence import BehaviourSequence
 from tfctr.layers.mlp import MLP
 from tfctr.schema import Schema
 
@@ -17,7 +17,7 @@ class SequenceBackbone(Backbone):
     The sequences are no fields: `embed` gives the other fields in the schema's order, then the `n`
     vectors of `attend`: `[B, F - H + n, D]`. Given names without all sequences and the item
     features that they share, it gives the fields among them only. What the histories of a schema
-    are is said at `tfctr.layers.behaviour_sequence.BehaviourSequence`, as are its errors.
+    are is said at `tfctr.layers.behaviour_sequence.Behaviours`, as are its errors.
 
     `represent` takes any number of fields `[B, F', D]` and gives `[B, hidden_units[-1]]`.
     """
@@ -52,12 +52,11 @@ class SequenceBackbone(Backbone):
         fields = self.fields(features, names=others)
         if not {*histories, *candidate} <= {*wanted}:
             return fields
-        exists = self.behaviours.exists(features)
-        ids = {name: features[name] for name in histories}
-        if not self.oldest_first:
-            order = latest_first(exists)
-            ids = {name: ops.take_along_axis(ids[name], order, axis=1) for name in histories}
-            exists = ops.take_along_axis(exists, order, axis=1)
+        told = self.behaviours.behaviours
+        if self.oldest_first:
+            ids, exists = {name: features[name] for name in histories}, told.exists(features)
+        else:
+            ids, exists = told.latest_first(features)
         query, keys = self.behaviours(
             ops.concatenate([fields[:, others.index(name)] for name in candidate], axis=-1),
             self.fields.side_by_side(ids, names=histories),

@@ -1,12 +1,13 @@
 """Which tokens of a text are hidden, and behind what (Devlin et al., 2019, arXiv:1810.04805)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from tfctr.masking import choose
 
 MASKED, RANDOM = 0.8, 0.1  # of the chosen tokens; the others are read as they are
 
@@ -30,22 +31,11 @@ def mask_tokens(
         Tokens `[B, T]` to read; int32 `[B, P]`, the places of the chosen ones; bool `[B, P]`, false
         where a text has fewer.
     """
-    size = tokens.shape[1]
-    most = max(1, math.floor(rate * size + 0.5))
     draws = keras.random.uniform((3, *ops.shape(tokens)), seed=seed)
     words = ops.ones_like(tokens, dtype="bool")
     for name in ("pad", "start", "end"):
         words = ops.logical_and(words, ops.not_equal(tokens, special[name]))
-    count = ops.sum(ops.cast(words, "float32"), axis=1)
-    wanted = ops.where(count > 0, ops.maximum(ops.floor(rate * count + 0.5), 1), 0)
-    _, places = ops.top_k(ops.where(words, draws[0], -1.0), most)
-    chosen = ops.cast(ops.arange(most), "float32")[None, :] < wanted[:, None]
-    is_chosen = ops.any(
-        ops.logical_and(
-            ops.equal(places[:, :, None], ops.arange(size, dtype="int32")), chosen[:, :, None]
-        ),
-        axis=1,
-    )
+    places, chosen, is_chosen = choose(words, draws[0], rate)
     random = ops.take(
         ops.convert_to_tensor(candidates, dtype="int32"),
         ops.cast(ops.floor(draws[2] * len(candidates)), "int32"),

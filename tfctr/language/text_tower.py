@@ -1,9 +1,14 @@
 """Vectors of texts in large batches on little memory (Gao et al., 2021, arXiv:2101.06983)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
+
+
+# By itself TensorFlow works on up to ten parts at a time, with the memory of ten.
+_one_by_one = partial(tf.while_loop, parallel_iterations=1)
 
 
 def distinct_texts(tokens: Any, keys: Any, pad_id: int) -> tuple[Any, Any]:
@@ -34,7 +39,7 @@ def encode_in_parts(encode: Callable[[Any], Any], tokens: Any, part: int) -> Any
     def body(i: Any, done: Any) -> Any:
         return i + 1, done.write(i, encode(tokens[i * part : (i + 1) * part]))
 
-    _, parts = tf.while_loop(lambda i, _: i * part < size, body, (0, parts))
+    _, parts = _one_by_one(lambda i, _: i * part < size, body, (0, parts))
     return parts.concat()
 
 
@@ -66,5 +71,5 @@ def gradients_in_parts(
         return (i + 1, *added)
 
     zeros = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
-    _, *sums = tf.while_loop(lambda i, *_: i * part < size, body, (0, *zeros))
+    _, *sums = _one_by_one(lambda i, *_: i * part < size, body, (0, *zeros))
     return sums

@@ -9,14 +9,55 @@ from keras import ops
 from tfctr.schema import PAD_ID, Categorical, Schema, Sequence
 
 
-@keras.saving.register_keras_serializable("tfctr")
-class BehaviourSequence(keras.layers.Layer):
-    """Brings the candidate and each event of a history to one width `Q`.
+class Behaviours:
+    """What the histories of a schema say of an event.
 
     The histories are the schema's sequences of the user or the context. Index `i` is the same
     event in each of them, oldest first, padding behind. Those that share an item feature tell what
-    the event was about, and there is an event where any of these is not `PAD_ID`. The others are
+    the event was `about`, and there is an event where any of these is not `PAD_ID`. The others are
     attributes that the candidate does not have, such as the stars that the user gave.
+
+    Args:
+        schema: a `tfctr.schema.Schema`.
+
+    Raises:
+        ValueError: no history shares a categorical feature of the item; histories differ in
+            `max_length`.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        found = [f for f in schema.side("user", "context") if isinstance(f, Sequence)]
+        items = {f.name: f for f in schema.side("item")}
+        about = [f for f in found if f.shares in items]
+        if not any(isinstance(items[f.shares], Categorical) for f in about):
+            raise ValueError(_nothing_to_compare(schema))
+        if len({f.max_length for f in found}) > 1:
+            lengths = ", ".join(f"{f.name}: {f.max_length}" for f in found)
+            raise ValueError(
+                "sequences must have one max_length, as they hold the same events; found "
+                f"{lengths}. List the features of the model without those of other events"
+            )
+        self.histories = tuple(f.name for f in found)
+        # history -> the item feature it shares
+        self.about: dict[str, str] = {f.name: str(f.shares) for f in about}
+        self.max_length = found[0].max_length
+
+    def exists(self, features: Mapping[str, Any]) -> Any:
+        """Where ids `[B, L]` are of an event: bool `[B, L]`."""
+        found = [ops.not_equal(features[name], PAD_ID) for name in self.about]
+        return ops.any(ops.stack(found), axis=0)
+
+    def latest_first(self, features: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+        """Ids `[B, L]` of each history with the latest event at 0, and bool `[B, L]`, `exists`."""
+        exists = self.exists(features)
+        order = latest_first(exists)
+        ids = {name: ops.take_along_axis(features[name], order, axis=1) for name in self.histories}
+        return ids, ops.take_along_axis(exists, order, axis=1)
+
+
+@keras.saving.register_keras_serializable("tfctr")
+class BehaviourSequence(keras.layers.Layer):
+    """Brings the candidate and each event of a history (`Behaviours`) to one width `Q`.
 
     - query: the candidate's vectors of the shared item features, side by side: `Q = n * D`.
     - keys: the event's vectors of all histories, side by side; where the candidate lacks one of
@@ -27,41 +68,28 @@ class BehaviourSequence(keras.layers.Layer):
         dim: int. Width `D` of a field's vector.
 
     Raises:
-        ValueError: no history shares a categorical feature of the item; histories differ in
-            `max_length`.
+        ValueError: as of `Behaviours`.
     """
 
     def __init__(self, schema: Schema, dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.schema = schema
         self.dim = dim
-        histories = [f for f in schema.side("user", "context") if isinstance(f, Sequence)]
-        items = {f.name: f for f in schema.side("item")}
-        about = [f for f in histories if f.shares in items]
-        if not any(isinstance(items[f.shares], Categorical) for f in about):
-            raise ValueError(_nothing_to_compare(schema))
-        if len({f.max_length for f in histories}) > 1:
-            found = ", ".join(f"{f.name}: {f.max_length}" for f in histories)
-            raise ValueError(
-                "sequences must have one max_length, as they hold the same events; found "
-                f"{found}. List the features of the model without those of other events"
-            )
-        self.histories = tuple(f.name for f in histories)
-        self.about = tuple(f.name for f in about)
-        self.candidate = tuple(dict.fromkeys(f.shares for f in about))
+        self.behaviours = Behaviours(schema)
+        self.candidate = tuple(dict.fromkeys(self.behaviours.about.values()))
         self.projection = None
-        if tuple(f.shares for f in histories) != self.candidate:
+        names = [*self.behaviours.histories]
+        if tuple(self.behaviours.about.get(name) for name in names) != self.candidate:
             self.projection = keras.layers.Dense(self.width, name="projection")
+
+    @property
+    def histories(self) -> tuple[str, ...]:
+        return self.behaviours.histories
 
     @property
     def width(self) -> int:
         """`Q`."""
         return len(self.candidate) * self.dim
-
-    def exists(self, features: Mapping[str, Any]) -> Any:
-        """Where ids `[B, L]` are of an event: bool `[B, L]`."""
-        found = [ops.not_equal(features[name], PAD_ID) for name in self.about]
-        return ops.any(ops.stack(found), axis=0)
 
     def build(self, candidate_shape: Any, events_shape: tuple[int | None, ...]) -> None:
         if self.projection is not None:

@@ -81,6 +81,10 @@ class FieldEmbedding(keras.layers.Layer):
         vectors = self._gather(ops.stack(rows, axis=2))
         return ops.reshape(vectors, (-1, rows[0].shape[1], len(rows) * self.dim))
 
+    def rows(self, name: str, ids: Any) -> Any:
+        """The vectors `[..., D]` of a vocabulary's ids, those of the feature `name`."""
+        return self._gather(ids + self.offsets[self.schema[name].vocabulary])
+
     def _vectors(self, runs: list[list[Any]], inputs: Mapping[str, Any]) -> list[Any]:
         """`[B, M, D]` for each run of features, from one look-up for all."""
         rows = {

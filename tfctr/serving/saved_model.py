@@ -63,7 +63,8 @@ def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
 
 
 def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
-    """The functions that are served, by name; `rank` only where items have features."""
+    """The functions that are served, by name; `rank` only where items have features, and its two
+    halves, `encode_user` and `score`, where the first is worth keeping."""
     rows = {f.name: raw_spec(f) for f in model.served_schema.inputs}
     items = _names(model.served_schema.side("item"))
     candidates = {f.name: raw_spec(f, f.side == "item") for f in model.served_schema.inputs}
@@ -85,8 +86,19 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
     def regress(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"outputs": scores(raw.parse(inputs))}
 
+    once = _names(model.served_schema.side("user", "context"))
+
+    def encode_user(**features: tf.Tensor) -> dict[str, tf.Tensor]:
+        return model.encode_user(raw.look_up(features))
+
+    def score(**given: tf.Tensor) -> dict[str, tf.Tensor]:
+        user = {name: values for name, values in given.items() if name not in items}
+        candidates = {name: given[name] for name in items}
+        return {"scores": _probability(model.score(user, _items(model, raw, candidates)))}
+
     def rank(**features: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"scores": _rank(model, raw, features)}
+        user = encode_user(**{name: features[name] for name in once})
+        return score(**user, **{name: features[name] for name in items})
 
     def concrete(function: Callable[..., Any], specs: Mapping[str, tf.TensorSpec]) -> Any:
         return tf.function(function).get_concrete_function(**specs)
@@ -102,41 +114,39 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
     }
     if items:
         served["rank"] = concrete(rank, candidates)
+    if items and model.folds:
+        served["encode_user"] = concrete(encode_user, {name: rows[name] for name in once})
+        user = served["encode_user"].structured_outputs
+        kept = {name: tf.TensorSpec(t.shape, t.dtype, name=name) for name, t in user.items()}
+        served["score"] = concrete(score, kept | {name: candidates[name] for name in items})
     return served
 
 
-def _rank(model: ClickModel, raw: RawFeatures, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Scores `[B, N]`; user and context are looked up once, and embedded once where they can be."""
-    once = _names(model.served_schema.side("user", "context"))
-    items = _names(model.served_schema.side("item"))
-    shape = tf.shape(features[items[0]])[:2]
-    shapes = tf.stack([tf.shape(features[name])[:2] for name in items])
+def _items(model: ClickModel, raw: RawFeatures, features: Mapping[str, tf.Tensor]) -> Any:
+    """Model inputs `[B, N]` or `[B, N, M]` of the candidates among raw features."""
+    names = _names(model.served_schema.side("item"))
+    shape = tf.shape(features[names[0]])[:2]
+    shapes = tf.stack([tf.shape(features[name])[:2] for name in names])
     same = tf.debugging.assert_equal(  # else [1, 4] and [2, 2] would both flatten to 4 rows
-        shapes, shape, f"rank: rows or candidates differ between {', '.join(items)}"
+        shapes, shape, f"rows or candidates differ between {', '.join(names)}"
     )
     with tf.control_dependencies([same]):
         shape = tf.identity(shape)
-    flat = {name: _one_a_row(model.served_schema[name], features[name], shape) for name in items}
-    shared = raw.look_up({name: features[name] for name in once})
-    if not model.embeds_fields_apart:
-        rows = {name: tf.repeat(values, shape[1], axis=0) for name, values in shared.items()}
-        return tf.reshape(_probability(model(rows | raw.look_up(flat), training=False)), shape)
-    embeddings = model.embed(raw.look_up(flat), names=items)
-    if once:
-        shared = model.embed(shared, names=once)
-        embeddings = tf.concat([tf.repeat(shared, shape[1], axis=0), embeddings], axis=1)
-    here = once + items
-    order = [here.index(name) for name in _names(model.served_schema.inputs)]
-    if order != sorted(order):
-        embeddings = tf.gather(embeddings, order, axis=1)
-    logits = model.predict_logits(model.represent(embeddings, training=False))
-    return tf.reshape(_probability(logits), shape)
+    flat = {name: _one_a_row(model.served_schema[name], features[name], shape) for name in names}
+    return {name: _one_a_candidate(values, shape) for name, values in raw.look_up(flat).items()}
 
 
 def _one_a_row(feature: Any, values: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """`[B, N, ...]` to `[B * N, ...]`."""
     flat = tf.reshape(values, tf.concat([[shape[0] * shape[1]], tf.shape(values)[2:]], axis=0))
     return tf.ensure_shape(flat, raw_spec(feature).shape)
+
+
+def _one_a_candidate(values: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """`[B * N, ...]` to `[B, N, ...]`."""
+    inner = values.shape[1:]
+    values = tf.reshape(values, tf.concat([shape, tf.shape(values)[1:]], axis=0))
+    return tf.ensure_shape(values, [None, None, *inner])
 
 
 def _names(features: Iterable[Any]) -> list[str]:

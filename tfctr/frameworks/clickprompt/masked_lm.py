@@ -60,7 +60,7 @@ class PromptedMaskedLM(MaskedLM):
         return (*self.backbone.reads, *super().reads)
 
     @property
-    def language_variables(self) -> list[Any]:
+    def encoder_variables(self) -> list[Any]:
         return [*self.encoder.trainable_variables, *self.lm_head.trainable_variables]
 
     def prompts(self, features: Mapping[str, Any], training: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfctr.backbones.backbone import Backbone
-from tfctr.click_model import ClickModel
+from tfctr.click_model import ClickModel, candidate_rows
 from tfctr.config import text_fields
 from tfctr.frameworks.clickprompt.prompt_generator import PromptGenerator
 from tfctr.language.prompted_encoder import PromptedEncoder, mean_pool
@@ -73,7 +73,7 @@ class ClickPromptStudent(ClickModel):
         return Schema(features=(*self.schema.features, tokens))
 
     @property
-    def language_variables(self) -> list[Any]:
+    def encoder_variables(self) -> list[Any]:
         return self.encoder.trainable_variables
 
     @property
@@ -94,6 +94,11 @@ class ClickPromptStudent(ClickModel):
         represented = self.represent(self.embed(features), training=training)
         of_text = self.text_logits(represented, features[text_fields(self.text)[0]], training)
         return self.share * self.predict_logits(represented) + (1 - self.share) * of_text
+
+    def score(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
+        """The text is a feature of the item: it is of all fields."""
+        logits = self(candidate_rows(user, items), training=False)
+        return ops.reshape(logits, ops.shape(next(iter(items.values())))[:2])
 
     def text_logits(self, representation: Any, tokens: Any, training: bool = False) -> Any:
         """Logits `[B]` of texts `[B, T]`, prompted by representations `[B, q]`."""

@@ -104,7 +104,7 @@ class Alignment(SchemaModel):
         return sum(len(keys) for keys, _ in self.known.values())
 
     @property
-    def language_variables(self) -> list[Any]:
+    def encoder_variables(self) -> list[Any]:
         return self.encoder.trainable_variables
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
@@ -136,7 +136,7 @@ class Alignment(SchemaModel):
     def train_step(self, data: Any) -> Any:
         features, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         texts = {text: self._distinct(features, text) for text in self.texts}
-        slow = self.language_variables
+        slow = self.encoder_variables
         of_language = {id(v) for v in slow}
         own = [v for v in self.trainable_variables if id(v) not in of_language]
         with tf.GradientTape(persistent=True) as tape:

@@ -78,5 +78,6 @@ def tiled_gradients(
         lambda start, *_: start < size,
         body,
         (0, tf.zeros((), rows.dtype), tf.zeros_like(rows), tf.zeros_like(texts)),
+        parallel_iterations=1,  # of several, all tiles would be in memory
     )
     return loss, of_rows, of_texts

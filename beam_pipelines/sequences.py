@@ -1,0 +1,245 @@
+"""Users' events in order, in windows: what a sequence encoder is trained on.
+
+    python -m beam_pipelines.sequences --config configs/movielens-1m/srp4ctr/sequences.yaml \\
+        --data work/movielens-1m-histories --output work/movielens-1m-sequences
+
+takes any of Beam's own options as well. The output is a dataset directory whose rows are windows:
+of each history the tokens of up to `max_length + 1` events, oldest first, the ones that the
+dataset's histories may hold. They are of the training rows' time alone.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from pyarrow import fs
+
+import tfctr
+from beam_pipelines import job
+from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
+from beam_pipelines.clean import LABEL, TIME, USER_KEY, Clean
+from beam_pipelines.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.histories import EventReader, Past, history_features, ranges
+from beam_pipelines.split import DROPPED, KNOWN, AssignSplits, SplitPiece
+from beam_pipelines.users import USER_BUCKETS, rows_by_bucket, sorted_rows
+from tfctr.config import SequencesConfig, data_digest, digest, load_sequences
+from tfctr.data import files
+from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.sources import open_source
+from tfctr.schema import History, Schema
+
+FEWEST = 2  # events in a window: of one alone nothing can be inferred
+
+
+@dataclass(frozen=True)
+class WrittenWindows(Written):
+    """What was counted of a shard's windows."""
+
+    events: int
+
+
+def windows_schema(schema: Schema) -> Schema:
+    """A dataset's schema with room for one more event in each history: the one that comes next."""
+    return Schema(
+        features=tuple(
+            feature.model_copy(update={"max_length": feature.max_length + 1})
+            if isinstance(feature, History)
+            else feature
+            for feature in schema
+        )
+    )
+
+
+def windows(counts: np.ndarray, length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the windows of users lie, who have so many events each, one user behind the other.
+
+    A user's first window ends with the last event, the next one `stride` events before that, until
+    one begins with the first event. Those of fewer than two events are left out.
+
+    Returns:
+        `(start, end)` int64 `[W]`.
+    """
+    number = 1 + np.maximum(0, -(-(counts - length) // stride))
+    user = np.repeat(np.arange(len(counts)), number)
+    behind = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    last = np.cumsum(counts)
+    end = last[user] - behind * stride
+    start = np.maximum(end - length, (last - counts)[user])
+    kept = end - start >= FEWEST
+    return start[kept], end[kept]
+
+
+class Sequences(beam.PTransform):
+    """A sequences config -> one dict: what the manifest says of the windows in `folder`.
+
+    Args:
+        config: of the windows.
+        data: path or URI of the dataset directory, whose vocabularies are used.
+        schema: of the windows, fitted.
+        folder: to write to.
+    """
+
+    def __init__(self, config: SequencesConfig, data: str, schema: Schema, folder: str) -> None:
+        super().__init__()
+        self.config = config
+        self.data = data
+        self.schema = schema
+        self.folder = folder
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        config, data = self.config, self.config.data
+        clean = Clean(data, self.folder)
+        pieces, _ = (
+            pipeline
+            | "Pieces" >> beam.Create(clean.cleaner.source.events.pieces())
+            | "Clean" >> clean
+            | "AssignSplits" >> AssignSplits(data.split, data.user)
+        )
+        end = ".tfrecord.gz" if data.compression == "gzip" else ".tfrecord"
+        return (
+            pieces
+            | "UserEvents" >> beam.FlatMap(_by_user_bucket, EventReader(data, self.data))
+            | "GatherUsers" >> beam.GroupByKey()
+            | "WriteWindows" >> beam.FlatMap(_write_windows, config, self.schema, self.folder, end)
+            | "Gather" >> beam.combiners.ToList()
+            | "Summarise" >> beam.Map(_summarise)
+        )
+
+
+def _by_user_bucket(piece: SplitPiece, reader: EventReader) -> Iterator[tuple[int, Any]]:
+    """The events at or before the time that training ends, with those that are no examples."""
+    users, times, _, is_event, tokens = reader.read(piece)
+    events = np.flatnonzero(is_event & np.isin(piece.split() % DROPPED, KNOWN))
+    for bucket, found in rows_by_bucket(users[events]):
+        rows = events[found]
+        yield bucket, (piece.index, rows, users[rows], times[rows], tokens[rows])
+
+
+def _write_windows(
+    bucket: tuple[int, Iterable[Any]],
+    config: SequencesConfig,
+    schema: Schema,
+    folder: str,
+    ending: str,
+) -> Iterator[WrittenWindows]:
+    """All events of some users -> a shard of their windows. Some buckets are held out whole."""
+    number, parts = bucket
+    _, _, user, time, tokens = sorted_rows(parts)
+    histories = history_features(schema)
+    length = max(history.max_length for history in histories)
+    first = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+    counts = np.diff(np.r_[first, len(user)])
+    start, end = windows(counts, length, config.stride or length)
+    if not len(end):
+        return
+    found = Past(end, end - start, tokens.T).columns(histories, np.arange(len(end)))
+    columns = found | {
+        TIME: time[end - 1],
+        USER_KEY: user[end - 1],
+        LABEL: np.zeros(len(end), np.float32),
+    }
+    held_out = number < max(1, round(config.held_out * USER_BUCKETS))
+    name = f"{'valid' if held_out else 'train'}/part-{number:05d}{ending}"
+    written = write_shard(folder, name, fields_of(schema), columns)
+    # An event in several windows is one event.
+    covered = np.unique(ranges(start, end - start))
+    yield WrittenWindows(**written, events=len(covered))
+
+
+def fields_of(schema: Schema) -> list[Field]:
+    """What a window holds: `time` and `user_key` of its latest event, tokens, and no click."""
+    return [
+        Field(TIME, width=INT64_WIDTH),
+        Field(USER_KEY, width=INT64_WIDTH),
+        Field(LABEL),
+        *(Field.ids(h.name, h.num_ids, h.max_length) for h in history_features(schema)),
+    ]
+
+
+def _summarise(written: list[WrittenWindows]) -> dict[str, Any]:
+    splits = {
+        split: shards | {"positives": 0, "events": sum(part.events for part in parts)}
+        for split, (shards, parts) in by_split(written).items()
+    }
+    return {"splits": splits}
+
+
+def write_sequences(
+    config: SequencesConfig, data: str, output: str, beam_args: list[str] | None = None
+) -> dict[str, Any]:
+    """Writes the windows of a dataset's events to a directory at `output`, whole or not at all.
+
+    Args:
+        config: of the windows.
+        data: path or URI of the dataset directory.
+        output: path or URI of the directory; one that is there is replaced.
+        beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: no dataset as the config names it; the log changed since; no user of those held
+            out, or of the others, has two events.
+    """
+    data = data.rstrip("/")
+    manifest = open_manifest(data)
+    if manifest["config_digest"] != digest(config.data):
+        raise DataError(f"{data}: prepared with another config; run `tfctr prepare` again")
+    if manifest["inputs"] != open_source(config.data).fingerprint():
+        raise DataError(f"{data}: the log changed since it was prepared; run `tfctr prepare` again")
+    schema = windows_schema(Schema.model_validate(manifest["schema"]))
+    with job.directory(output) as folder:
+        summary = job.run(
+            Sequences(config, data, schema, folder),
+            "sequences",
+            config.name,
+            folder,
+            beam_args or [],
+        )
+        for split, whose in (("train", "the others"), ("valid", "those held out")):
+            if split not in summary["splits"]:
+                raise DataError(
+                    f"{config.name}: no user of {whose} has two events in the training rows' time; "
+                    "more users are needed, or another held_out"
+                )
+        system, made = files.filesystem(folder)
+        for left in ("staged", "dead_letters"):  # the dataset has its own
+            if system.get_file_info(f"{made}/{left}").type == fs.FileType.Directory:
+                system.delete_dir(f"{made}/{left}")
+        result = {
+            "format": FORMAT,
+            "config": config.data.model_dump(mode="json"),
+            "config_digest": digest(config),
+            "data": data_digest(manifest),
+            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
+            "schema": schema.model_dump(mode="json"),
+            "layout": layout(fields_of(schema)),
+            **summary,
+        }
+        write_manifest(result, f"{folder}/manifest.json")
+        return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file: a sequences config")
+    parser.add_argument("--data", required=True, help="the dataset directory")
+    parser.add_argument("--output", required=True, help="the directory to make")
+    return job.command(
+        parser,
+        argv,
+        lambda known, beam_args: write_sequences(
+            load_sequences(known.config), known.data, known.output, beam_args
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

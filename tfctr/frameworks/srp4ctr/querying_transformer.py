@@ -1,0 +1,98 @@
+"""A few learned questions to a user's events (Q-Former, arXiv:2301.12597, in SRP4CTR)."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfctr.layers.attending_block import AttendingBlock
+
+
+@keras.saving.register_keras_serializable("tfctr")
+class QueryingTransformer(keras.layers.Layer):
+    """`m` learned queries, moved by what is known of the user, look at each other and at events.
+
+    `P_u = P + reshape(W u)`, then blocks of self-attention and of attention to the events. No
+    candidate has a part in it: a request has one result, for all candidates.
+
+    Args:
+        num_queries: int. `m`.
+        dim: int. `d`, the events'.
+        num_heads: int. Must divide `d`.
+        num_blocks: int. Defaults to 1.
+        dropout: float. Defaults to 0.
+    """
+
+    def __init__(
+        self,
+        num_queries: int,
+        dim: int,
+        num_heads: int,
+        num_blocks: int = 1,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_queries = num_queries
+        self.dim = dim
+        self.num_heads = num_heads
+        self.num_blocks = num_blocks
+        self.dropout = dropout
+        self.queries = self.add_weight(
+            (num_queries, dim),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="queries",
+        )
+        self.of_user = keras.layers.Dense(num_queries * dim, use_bias=False, name="of_user")
+        names = ("own_key", "own_value", "key", "value")
+        self.projections = [
+            {name: keras.layers.Dense(dim, name=f"{name}_{i}") for name in names}
+            for i in range(num_blocks)
+        ]
+        self.among = [
+            AttendingBlock(num_heads, dropout, name=f"among_{i}") for i in range(num_blocks)
+        ]
+        self.events = [
+            AttendingBlock(num_heads, dropout, name=f"events_{i}") for i in range(num_blocks)
+        ]
+
+    def build(self, user_shape: Any, events_shape: Any, exists_shape: Any) -> None:
+        if user_shape[-1]:
+            self.of_user.build(user_shape)
+        shape = (None, None, self.dim)
+        for projections in self.projections:
+            for layer in projections.values():
+                layer.build(shape)
+        for block in (*self.among, *self.events):
+            block.build(shape)
+
+    def call(self, user: Any, events: Any, exists: Any, training: bool = False) -> Any:
+        """`[B, m, d]`.
+
+        Args:
+            user: `[B, U]`, the user's and the context's fields side by side; `U` may be 0.
+            events: `[B, L, d]`.
+            exists: bool `[B, L]`.
+        """
+        batch = ops.shape(exists)[0]
+        x = ops.broadcast_to(self.queries[None], (batch, self.num_queries, self.dim))
+        if user.shape[-1]:
+            x = x + ops.reshape(self.of_user(user), (-1, self.num_queries, self.dim))
+        all_of_them = ops.ones((batch, self.num_queries), dtype="bool")
+        for layers, among, to_events in zip(self.projections, self.among, self.events, strict=True):
+            x = among(
+                x, layers["own_key"](x), layers["own_value"](x), all_of_them, training=training
+            )
+            x = to_events(
+                x, layers["key"](events), layers["value"](events), exists, training=training
+            )
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "num_queries": self.num_queries,
+            "dim": self.dim,
+            "num_heads": self.num_heads,
+            "num_blocks": self.num_blocks,
+            "dropout": self.dropout,
+        }

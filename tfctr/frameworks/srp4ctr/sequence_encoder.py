@@ -1,0 +1,127 @@
+"""A transformer over a user's events with all that is known of them (SRP4CTR, arXiv:2407.19658)."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from tfctr.layers.attending_block import AttendingBlock
+from tfctr.layers.behaviour_sequence import Behaviours
+from tfctr.layers.field_embedding import FieldEmbedding
+from tfctr.schema import MASK_ID, Schema
+
+
+class Encoded(NamedTuple):
+    """What an encoder makes of events."""
+
+    keys: list[Any]  # of each layer, [B, L, d]
+    values: list[Any]  # of each layer, [B, L, d]
+    last: Any  # [B, L, d], what the last layer gives
+
+
+@keras.saving.register_keras_serializable("tfctr")
+class SequenceEncoder(keras.layers.Layer):
+    """Events as vectors `[B, L, d]`, each of which has seen all the others.
+
+    An event is the sum of a vector for each of its parts (a history's token) and one for its place,
+    normalised. Place 0 is that of the event that comes next, or is about to be guessed; the latest
+    event of a history has place 1.
+
+    Args:
+        schema: the histories, and the item features that they share (`Behaviours`).
+        dim: int. `d`. Defaults to 32.
+        num_layers: int. Defaults to 2.
+        num_heads: int. Must divide `d`. Defaults to 2.
+        dropout: float. Defaults to 0.
+    """
+
+    built: bool
+
+    def __init__(
+        self,
+        schema: Schema,
+        dim: int = 32,
+        num_layers: int = 2,
+        num_heads: int = 2,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.schema = schema
+        self.dim = dim
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.behaviours = Behaviours(schema)
+        self.parts = self.behaviours.histories
+        self.tokens = FieldEmbedding(schema.select(self.parts), dim, stddev=0.02, name="tokens")
+        self.places = self.add_weight(
+            (self.behaviours.max_length + 1, dim),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="places",
+        )
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
+        self.drop = keras.layers.Dropout(dropout, name="drop")
+        self.of_key = [keras.layers.Dense(dim, name=f"key_{i}") for i in range(num_layers)]
+        self.of_value = [keras.layers.Dense(dim, name=f"value_{i}") for i in range(num_layers)]
+        self.blocks = [
+            AttendingBlock(num_heads, dropout, name=f"block_{i}") for i in range(num_layers)
+        ]
+
+    def build(self, input_shape: Any = None) -> None:
+        if self.built:
+            return
+        self.built = True
+        self.tokens.build()
+        shape = (None, None, self.dim)
+        for layer in (self.norm, *self.of_key, *self.of_value, *self.blocks):
+            layer.build(shape)
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The parts that tell what an event was about, and those that tell how it went."""
+        about = tuple(self.behaviours.about)
+        return {"item": about, "behaviour": tuple(p for p in self.parts if p not in about)}
+
+    def embed(self, ids: Mapping[str, Any], first_place: int, training: bool = False) -> Any:
+        """Events `[B, L, d]` from each part's ids `[B, L]`, the latest first."""
+        length = ids[self.parts[0]].shape[1]
+        x = self._sum(ids) + self.places[first_place : first_place + length]
+        return self.drop(self.norm(x), training=training)
+
+    def candidates(self, items: Mapping[str, Any]) -> Any:
+        """Candidates `[B, N, d]` as the event that comes next, from item features `[B, N]`."""
+        about = self.behaviours.about
+        hidden = ops.zeros_like(items[next(iter(about.values()))]) + MASK_ID
+        ids = {part: items[about[part]] if part in about else hidden for part in self.parts}
+        return self.norm(self._sum(ids) + self.places[0])
+
+    def _sum(self, ids: Mapping[str, Any]) -> Any:
+        """`[B, L, d]` of each part's ids `[B, L]`."""
+        parts = self.tokens.side_by_side(ids, names=self.parts)
+        return ops.sum(
+            ops.reshape(parts, (*ops.shape(parts)[:2], len(self.parts), self.dim)), axis=2
+        )
+
+    def call(self, x: Any, exists: Any, training: bool = False) -> Encoded:
+        """What becomes of embedded events `[B, L, d]`, of which `exists [B, L]` do."""
+        keys, values = [], []
+        for of_key, of_value, block in zip(self.of_key, self.of_value, self.blocks, strict=True):
+            keys.append(of_key(x))
+            values.append(of_value(x))
+            x = block(x, keys[-1], values[-1], exists, training=training)
+        return Encoded(keys, values, x)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "schema": self.schema.model_dump(mode="json"),
+            "dim": self.dim,
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+            "dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "SequenceEncoder":
+        return cls(**config | {"schema": Schema.model_validate(config["schema"])})

@@ -1,0 +1,33 @@
+"""A share of each row's places, chosen to be hidden and guessed."""
+
+import math
+from typing import Any
+
+from keras import ops
+
+
+def choose(eligible: Any, draws: Any, rate: float) -> tuple[Any, Any, Any]:
+    """Of a row's `n` eligible places `round(rate * n)`, at least one if it has any.
+
+    Args:
+        eligible: bool `[B, T]`.
+        draws: float `[B, T]` in `[0, 1)`; the places of the greatest are chosen.
+        rate: float.
+
+    Returns:
+        int32 `[B, P]`, the chosen places; bool `[B, P]`, false where a row has fewer; bool
+        `[B, T]`, the same by place.
+    """
+    size = eligible.shape[1]
+    most = max(1, math.floor(rate * size + 0.5))
+    count = ops.sum(ops.cast(eligible, "float32"), axis=1)
+    wanted = ops.where(count > 0, ops.maximum(ops.floor(rate * count + 0.5), 1), 0)
+    _, places = ops.top_k(ops.where(eligible, draws, -1.0), most)
+    chosen = ops.cast(ops.arange(most), "float32")[None, :] < wanted[:, None]
+    is_chosen = ops.any(
+        ops.logical_and(
+            ops.equal(places[:, :, None], ops.arange(size, dtype="int32")), chosen[:, :, None]
+        ),
+        axis=1,
+    )
+    return places, chosen, is_chosen
