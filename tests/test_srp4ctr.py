@@ -344,6 +344,11 @@ def test_events_that_do_not_exist_change_nothing() -> None:
 @pytest.mark.parametrize("frozen", ["none", "embeddings", "all"])
 def test_what_is_frozen_is_not_trained(frozen: Any) -> None:
     model = student(frozen=frozen)
+    trained = encoder()
+    trained.build()
+    model.start_from(shaken(trained))
+    np.testing.assert_array_equal(model.encoder.tokens.table, trained.tokens.table)
+    np.testing.assert_array_equal(model.blocks[1].inner.kernel, trained.blocks[1].inner.kernel)
     table, places = np.array(model.encoder.tokens.table), np.array(model.encoder.places)
     kernel = np.array(model.encoder.of_key[0].kernel)
     model.compile(LazyAdam(0.05))

@@ -22,6 +22,7 @@ from tfctr.config import (
     load_data,
     load_retrieval,
     load_run,
+    load_sequences,
     load_text,
     read_yaml,
 )
@@ -128,6 +129,19 @@ def textify(
 
 
 @app.command()
+def sequences(
+    file: Annotated[Path, typer.Argument(help="YAML file of sequences", metavar="FILE")],
+    work: Work = DEFAULT_WORK,
+    beam: BeamArgs = None,
+) -> None:
+    """Writes users' events in windows, by a Beam job: what a sequence encoder learns from."""
+    with _clear_errors():
+        from tfctr import pipeline
+
+        pipeline.write_sequences(load_sequences(file), work, beam, console)
+
+
+@app.command()
 def train(config: ConfigFile, work: Work = DEFAULT_WORK) -> None:
     """Trains the model; a killed training goes on from its last checkpoint."""
     with _clear_errors():
@@ -150,6 +164,23 @@ def export(config: ConfigFile, work: Work = DEFAULT_WORK) -> None:
         console.print(
             f"SavedModel: {Run(load_run(config), work, console).export()}", soft_wrap=True
         )
+
+
+@app.command()
+def index(
+    config: ConfigFile,
+    work: Work = DEFAULT_WORK,
+    k: Annotated[int, typer.Option(min=1, help="items found for a user")] = 100,
+    search: Annotated[str, typer.Option(help="exact; or scann, for millions of items")] = "exact",
+) -> None:
+    """A SavedModel that finds, for a user's history, the items that may come next: what `rank` is
+    asked about. Of a run with a sequence encoder, which is trained if it was not."""
+    with _clear_errors():
+        if search not in ("exact", "scann"):
+            raise ConfigError(f"--search: found {search!r}; allowed: exact, scann")
+        run = Run(load_run(config), work, console)
+        run.prepare()
+        console.print(f"SavedModel: {run.index(k, search)}", soft_wrap=True)  # type: ignore[arg-type]
 
 
 @app.command()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -184,6 +184,51 @@ class Run:
         version = serving.export(
             self.load_model(), Dataset.open(self.data_folder), self.export_folder
         )
+        write_manifest(
+            {"key": key, "version": str(version), "versions": versions()}, str(manifest_path)
+        )
+        return version
+
+    def index(self, k: int = 100, search: Literal["exact", "scann"] = "exact") -> Path:
+        """The path of the version of an index of items, by what comes next after a history.
+
+        Raises:
+            ConfigError: there is no sequence encoder, or none that reads which item it was; k is
+                too many; scann is not installed.
+        """
+        encoder, item = self.config.sequence_encoder, self.config.data.item
+        pretraining = self.pretraining
+        if not isinstance(pretraining, SequencePretraining) or not pretraining.comes_before:
+            raise ConfigError(
+                f"{self.config.name}: no sequence encoder is pre-trained for it, so nothing tells "
+                "which item comes next; framework: {name: srp4ctr, ...} has one"
+            )
+        folder = self.export_folder.with_name(f"{self.export_folder.name}-candidates")
+        manifest_path = pretraining.folder / "index.json"
+        key = digest([pretraining.key(), str(folder), k, search])
+        found = read_manifest(manifest_path) or {}
+        if self._is_done("index", manifest_path, key, Path(found.get("version", manifest_path))):
+            return Path(found["version"])
+        path = pretraining.train()
+        import keras
+
+        from tfctr.data.dataset import Dataset
+        from tfctr.serving.candidate_index import export_candidates
+
+        model = keras.models.load_model(path, compile=False)
+        about = model.encoder.behaviours.about
+        part = next((name for name, shared in about.items() if shared == item), None)
+        if part is None:
+            raise ConfigError(
+                f"data.item: found {item!r}; {encoder.name if encoder else ''} reads no history "
+                f"that shares it, but of {', '.join(sorted(set(about.values())))}"
+            )
+        self.console.print(f"[bold]index[/] -> {folder}")
+        data = Dataset.open(self.data_folder)
+        try:
+            version = export_candidates(model, data, part, folder, k, search)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"{self.config.name}: {error}") from None
         write_manifest(
             {"key": key, "version": str(version), "versions": versions()}, str(manifest_path)
         )

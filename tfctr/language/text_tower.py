@@ -6,7 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-
 # By itself TensorFlow works on up to ten parts at a time, with the memory of ten.
 _one_by_one = partial(tf.while_loop, parallel_iterations=1)
 

@@ -103,6 +103,63 @@ class Client:
         # A batching server answers with as many scores as the longest request it merged.
         return self._scores("rank", inputs)[0, :count]
 
+    def encode_user(self, user: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """What `score` needs of a user, to be kept as long as nothing of the user changes.
+
+        Of models that have it for a signature. Kept values are of one version of the model; `score`
+        refuses those of another.
+
+        Args:
+            user: one raw value (or list) for each user and context feature.
+
+        Raises:
+            As `predict`.
+        """
+        rows, specs = self._inputs("serving_default"), self._inputs("encode_user")
+        _check_names(user, specs, "user or context feature")
+        columns = {name: _column(name, [user.get(name)], rows[name]) for name in specs}
+        return self._outputs("encode_user", columns)
+
+    def score(self, encoded: Mapping[str, Any], candidates: Mapping[str, Any]) -> np.ndarray:
+        """Scores float32 `[N]` of `N` candidates for a user: those of `rank`.
+
+        Args:
+            encoded: of `encode_user`.
+            candidates: raw values `[N]`, or `[N]` lists, for each item feature.
+
+        Raises:
+            As `predict`.
+        """
+        rows, specs = self._inputs("serving_default"), self._inputs("score")
+        items = specs.keys() - encoded.keys()
+        _check_names(candidates, items, "item feature")
+        count = _length(candidates)
+        if count == 0:
+            return np.zeros(0, np.float32)
+        inputs = {
+            name: _column(name, candidates.get(name, [None] * count), rows[name])[np.newaxis]
+            for name in items
+        }
+        return self._outputs("score", inputs | dict(encoded))["scores"][0, :count]
+
+    def recommend(self, user: Mapping[str, Any]) -> tuple[list[Any], np.ndarray]:
+        """The items that a user may want next, the best first, and their scores float32 `[k]`.
+
+        Of an index of items (`tfctr index`).
+
+        Args:
+            user: a list for each history.
+
+        Raises:
+            As `predict`.
+        """
+        specs = self._inputs("serving_default")
+        _check_names(user, specs, "history")
+        columns = {name: _column(name, [user.get(name)], spec) for name, spec in specs.items()}
+        found = self._outputs("serving_default", columns)
+        items = found["candidates"][0].tolist()
+        return [i.decode() if isinstance(i, bytes) else i for i in items], found["scores"][0]
+
     def close(self) -> None:
         self._channel.close()
 
@@ -131,6 +188,9 @@ class Client:
         return inputs
 
     def _scores(self, signature: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        return self._outputs(signature, inputs)["scores"]
+
+    def _outputs(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         request = predict_pb2.PredictRequest(model_spec=self._spec)
         request.model_spec.signature_name = signature
         for name, array in inputs.items():
@@ -143,7 +203,7 @@ class Client:
             raise
         if response.model_spec.version.value != self._version:
             self._signatures = None
-        return np.asarray(tf.make_ndarray(response.outputs["scores"]))
+        return {name: np.asarray(tf.make_ndarray(t)) for name, t in response.outputs.items()}
 
     def _call(self, method: Any, request: Any) -> Any:
         try:

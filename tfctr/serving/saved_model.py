@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+import numpy as np
 import tensorflow as tf
 
 from tfctr.click_model import ClickModel
@@ -13,6 +15,7 @@ from tfctr.serving.raw_features import RawFeatures, raw_spec
 from tfctr.serving.warmup import write_warmup
 
 CLASSES = ("0", "1")  # labels of `classify`, in the order of its scores
+MODEL_KEY = "model_key"  # int64 `[B]`, beside what is kept of a user
 
 
 def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
@@ -57,7 +60,7 @@ def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
         extra = version / "assets.extra"
         extra.mkdir()
         (extra / "schema.json").write_text(model.served_schema.model_dump_json(indent=2) + "\n")
-        write_warmup(extra, directory.name, model.served_schema, vocabularies, list(functions))
+        write_warmup(extra, directory.name, model.served_schema, vocabularies, functions)
 
     return publish(directory, write)
 
@@ -67,6 +70,8 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
     halves, `encode_user` and `score`, where the first is worth keeping."""
     rows = {f.name: raw_spec(f) for f in model.served_schema.inputs}
     items = _names(model.served_schema.side("item"))
+    once = _names(model.served_schema.side("user", "context"))
+    key = _key(model) if model.folds else 0
     candidates = {f.name: raw_spec(f, f.side == "item") for f in model.served_schema.inputs}
 
     def scores(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -86,19 +91,29 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
     def regress(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"outputs": scores(raw.parse(inputs))}
 
-    once = _names(model.served_schema.side("user", "context"))
+    def of_candidates(user: Any, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        candidates = _items(model, raw, {name: given[name] for name in items})
+        return {"scores": _probability(model.score(user, candidates))}
+
+    def rank(**features: tf.Tensor) -> dict[str, tf.Tensor]:
+        user = raw.look_up({name: features[name] for name in once})
+        return of_candidates(model.encode_user(user), features)
 
     def encode_user(**features: tf.Tensor) -> dict[str, tf.Tensor]:
-        return model.encode_user(raw.look_up(features))
+        looked_up = raw.look_up(features)
+        user = model.encode_user(looked_up)
+        rows = tf.shape(next(iter(looked_up.values())))[:1]
+        return user | {MODEL_KEY: tf.fill(rows, tf.constant(key, tf.int64))}
 
     def score(**given: tf.Tensor) -> dict[str, tf.Tensor]:
         user = {name: values for name, values in given.items() if name not in items}
-        candidates = {name: given[name] for name in items}
-        return {"scores": _probability(model.score(user, _items(model, raw, candidates)))}
-
-    def rank(**features: tf.Tensor) -> dict[str, tf.Tensor]:
-        user = encode_user(**{name: features[name] for name in once})
-        return score(**user, **{name: features[name] for name in items})
+        same = tf.debugging.assert_equal(
+            user.pop(MODEL_KEY),
+            tf.constant(key, tf.int64),
+            "score: the user was encoded by another version of the model; encode it again",
+        )
+        with tf.control_dependencies([same]):
+            return of_candidates({k: tf.identity(v) for k, v in user.items()}, given)
 
     def concrete(function: Callable[..., Any], specs: Mapping[str, tf.TensorSpec]) -> Any:
         return tf.function(function).get_concrete_function(**specs)
@@ -120,6 +135,14 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
         kept = {name: tf.TensorSpec(t.shape, t.dtype, name=name) for name, t in user.items()}
         served["score"] = concrete(score, kept | {name: candidates[name] for name in items})
     return served
+
+
+def _key(model: ClickModel) -> int:
+    """Of the weights."""
+    found = 0
+    for weight in model.weights:
+        found = google_crc32c.extend(found, np.asarray(weight).tobytes())
+    return found
 
 
 def _items(model: ClickModel, raw: RawFeatures, features: Mapping[str, tf.Tensor]) -> Any:

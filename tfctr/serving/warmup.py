@@ -30,7 +30,7 @@ def write_warmup(
     model_name: str,
     schema: Schema,
     vocabularies: Mapping[str, Path],
-    signatures: list[str],
+    signatures: Mapping[str, Any],
 ) -> Path:
     """Writes a request for each of `signatures` and `BATCH_SIZES` with the most frequent tokens.
 
@@ -39,7 +39,7 @@ def write_warmup(
         model_name: what the requests ask for.
         schema: of the model.
         vocabularies: the vocabulary file of each feature that has tokens.
-        signatures: their names.
+        signatures: the functions that are served, by name.
 
     Returns:
         The file.
@@ -50,7 +50,7 @@ def write_warmup(
         for size in BATCH_SIZES:
             columns = {f.name: _column(f, tokens.get(f.name, []), size) for f in schema.inputs}
             for signature in signatures:
-                log = _request(signature, schema, columns)
+                log = _request(signature, schema, columns, signatures)
                 for kind in ("predict_log", "classify_log", "regress_log"):
                     if log.HasField(kind):
                         spec = getattr(log, kind).request.model_spec
@@ -86,7 +86,12 @@ def _column(feature: Any, tokens: list[bytes], size: int) -> np.ndarray:
     return np.resize(np.array(values, dtype), shape)
 
 
-def _request(signature: str, schema: Schema, columns: Mapping[str, np.ndarray]) -> Any:
+def _request(
+    signature: str,
+    schema: Schema,
+    columns: Mapping[str, np.ndarray],
+    signatures: Mapping[str, Any],
+) -> Any:
     if signature == "classify":
         request = classification_pb2.ClassificationRequest()
         request.input.example_list.examples.extend(_examples(columns))
@@ -103,17 +108,25 @@ def _request(signature: str, schema: Schema, columns: Mapping[str, np.ndarray]) 
     if signature == "examples":
         serialized = [example.SerializeToString() for example in _examples(columns)]
         request.inputs["examples"].CopyFrom(tf.make_tensor_proto(serialized))
+    elif signature in ("rank", "encode_user", "score"):
+        items = {f.name: _tensor(f, columns, np.newaxis) for f in schema.side("item")}
+        user = {f.name: _tensor(f, columns, slice(1)) for f in schema.side("user", "context")}
+        if signature == "score":
+            user = signatures["encode_user"](**user)
+        for name, values in (user if signature == "encode_user" else user | items).items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
     else:
         for feature in schema.inputs:
-            values = columns[feature.name]
-            if signature == "rank":
-                values = values[np.newaxis] if feature.side == "item" else values[:1]
-            request.inputs[feature.name].CopyFrom(
-                tf.make_tensor_proto(values, raw_dtype(feature), values.shape)
-            )
+            values = _tensor(feature, columns, slice(None))
+            request.inputs[feature.name].CopyFrom(tf.make_tensor_proto(values))
     return prediction_log_pb2.PredictionLog(
         predict_log=prediction_log_pb2.PredictLog(request=request)
     )
+
+
+def _tensor(feature: Any, columns: Mapping[str, np.ndarray], part: Any) -> Any:
+    """Of a feature's column, with the dtype that even no values have."""
+    return tf.constant(columns[feature.name][part], raw_dtype(feature))
 
 
 def _examples(columns: Mapping[str, np.ndarray]) -> list[Any]:

@@ -15,6 +15,7 @@ from tfctr.schema import Schema
 from tfctr.schema import Sequence as TokenSequence
 
 FROZEN = ("none", "embeddings", "all")
+KEPT = ("fields", "interests", "model_key")  # of a user, with those of the events
 OF_EVENTS = ("event_keys", "event_values", "event_exists")
 
 
@@ -65,7 +66,7 @@ class Srp4ctrStudent(ClickModel):
             raise ValueError(f"frozen: found {frozen!r}; allowed: {', '.join(FROZEN)}")
         if not cross_attention and not num_queries:
             raise ValueError("num_queries: found 0, and no cross_attention: nothing is carried")
-        taken = [f.name for f in schema if f.name in ("fields", "interests", *OF_EVENTS)]
+        taken = [f.name for f in schema if f.name in (*KEPT, *OF_EVENTS)]
         if taken:
             raise ValueError(f"schema: the name {taken[0]!r} is taken by what is kept of a user")
         self.backbone = backbone
@@ -188,7 +189,8 @@ class Srp4ctrStudent(ClickModel):
         Raises:
             ValueError: the encoder is of another make.
         """
-        if encoder.get_config() | {"name": ""} != self.encoder.get_config() | {"name": ""}:
+        shapes = [[w.shape for w in layer.weights] for layer in (encoder, self.encoder)]
+        if encoder.parts != self.encoder.parts or shapes[0] != shapes[1]:
             raise ValueError("`encoder` should be of the student's encoder's make")
         self.encoder.set_weights(encoder.get_weights())
         for own, block in zip(self.blocks, encoder.blocks, strict=False):
