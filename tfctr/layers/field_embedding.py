@@ -79,7 +79,7 @@ class FieldEmbedding(keras.layers.Layer):
         """
         rows = [self._rows(self.schema[name], inputs[name]) for name in names]
         vectors = self._gather(ops.stack(rows, axis=2))
-        return ops.reshape(vectors, (-1, rows[0].shape[1], len(rows) * self.dim))
+        return ops.reshape(vectors, (*ops.shape(rows[0]), len(rows) * self.dim))
 
     def rows(self, name: str, ids: Any) -> Any:
         """The vectors `[..., D]` of a vocabulary's ids, those of the feature `name`."""

@@ -71,7 +71,7 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
     rows = {f.name: raw_spec(f) for f in model.served_schema.inputs}
     items = _names(model.served_schema.side("item"))
     once = _names(model.served_schema.side("user", "context"))
-    key = _key(model) if model.folds else 0
+    key = model_key(model) if model.folds else 0
     candidates = {f.name: raw_spec(f, f.side == "item") for f in model.served_schema.inputs}
 
     def scores(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -137,8 +137,8 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
     return served
 
 
-def _key(model: ClickModel) -> int:
-    """Of the weights."""
+def model_key(model: ClickModel) -> int:
+    """What says which weights a user was encoded with."""
     found = 0
     for weight in model.weights:
         found = google_crc32c.extend(found, np.asarray(weight).tobytes())

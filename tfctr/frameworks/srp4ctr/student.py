@@ -121,7 +121,7 @@ class Srp4ctrStudent(ClickModel):
     def encode_user(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """What is computed once a request, from the features of user and context.
 
-        - `event_keys`, `event_values`: `[B, layers, L, d]`, and `event_exists` `[B, L]`;
+        - `event_keys`, `event_values`: `[B, layers, L, d]`, and `event_exists` `[B, L]`, 1 or 0;
         - `interests`: `[B, num_queries, D]`;
         - what the backbone takes once: `fields`, or its features as they are.
         """
@@ -132,7 +132,8 @@ class Srp4ctrStudent(ClickModel):
         user = self.backbone.encode_user(of_backbone)
         if self.cross_attention:
             keys, values = ops.stack(encoded.keys, axis=1), ops.stack(encoded.values, axis=1)
-            user |= dict(zip(OF_EVENTS, (keys, values, exists), strict=True))
+            kept = (keys, values, ops.cast(exists, "float32"))
+            user |= dict(zip(OF_EVENTS, kept, strict=True))
         if self.queries is not None:
             fields = self.backbone.embed(of_backbone, names=self._about_user)
             about = ops.reshape(fields, (-1, fields.shape[1] * fields.shape[2]))
@@ -177,7 +178,7 @@ class Srp4ctrStudent(ClickModel):
     def _look(self, user: Mapping[str, Any], items: Mapping[str, Any], training: bool) -> Any:
         """What candidates find in the events: `[B, N, d]`."""
         keys, values, exists = (user[name] for name in OF_EVENTS)
-        x = self.encoder.candidates(items)
+        x, exists = self.encoder.candidates(items), ops.cast(exists, "bool")
         for i, block in enumerate(self.blocks):
             own = self.encoder.of_key[i](x), self.encoder.of_value[i](x)
             x = block(x, keys[:, i], values[:, i], exists, own, training=training)

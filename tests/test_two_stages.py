@@ -1,0 +1,241 @@
+"""SRP4CTR from a log to two served models: what may come next, and how likely it is clicked."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+from beam_pipelines.raw_rows import raw_rows
+from tests.conftest import WORLD_FEATURES, world_config
+from tfctr.cli import app
+from tfctr.config import ConfigError, load_run
+from tfctr.data import Dataset
+from tfctr.frameworks.srp4ctr.next_item import next_item, without_latest
+from tfctr.pipeline import Run
+from tfctr.schema import FIRST_TOKEN_ID
+from tfctr.serving import Client, Server, ServingError
+from tfctr.serving.saved_model import model_key
+
+LENGTH = 6
+TRAINING = {
+    "batch_size": 128,
+    "epochs": 2,
+    "in_memory": True,
+    "optimizer": {"name": "lazy_adam", "learning_rate": 0.01, "encoder_rate": 0.5},
+}
+
+
+def write_configs(folder: Path, framework: dict[str, Any], **changes: Any) -> Path:
+    source = {"format": "world", "users": 60, "items": 40, "events": 4_000, "seed": 3}
+    histories = [
+        {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": LENGTH},
+        {"name": "past_category", "kind": "history", "shares": "category", "max_length": LENGTH},
+        {"name": "past_click", "kind": "history", "column": "click", "max_length": LENGTH},
+    ]
+    data = world_config(source=source, features=[*histories, *WORLD_FEATURES])
+    contents = {
+        "data": data.model_dump(mode="json", exclude_none=True),
+        "sequences": {"name": "windows", "data": "data.yaml", "stride": 3},
+        "encoder": {
+            "name": "encoder",
+            "sequences": "sequences.yaml",
+            "dim": 8,
+            "training": TRAINING,
+        },
+        "run": {
+            "name": "student",
+            "framework": {"name": "srp4ctr", "encoder": "encoder.yaml"} | framework,
+            "model": {"backbone": "din", "embedding_dim": 4, "hidden_units": [16]},
+            "training": TRAINING,
+            "export": {"directory": str(folder / "saved_models")},
+        }
+        | changes,
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return folder / "run.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("two-stages")
+    made = Run(load_run(write_configs(folder, {})), folder / "work", Console(quiet=True))
+    made.prepare()
+    made.train()
+    made.evaluate()
+    made.export()
+    made.index(k=10)
+    return made
+
+
+def _rows(run: Run, limit: int = 40) -> list[dict[str, Any]]:
+    data = Dataset.open(run.data_folder)
+    return raw_rows(run.config.data, data, "test", limit).to_pylist()
+
+
+def _of(run: Run, *sides: str) -> list[str]:
+    schema = Dataset.open(run.data_folder).schema
+    return [feature.name for feature in schema.side(*sides)]
+
+
+def test_the_student_starts_where_the_encoder_was_left(run: Run) -> None:
+    assert run.pretraining is not None
+    path = run.pretraining.train()
+    left = keras.models.load_model(path, compile=False).encoder
+    student = run.pretraining.student(path, Dataset.open(run.data_folder))
+    np.testing.assert_array_equal(student.encoder.places, left.places)
+    np.testing.assert_array_equal(student.blocks[0].inner.kernel, left.blocks[0].inner.kernel)
+
+
+def test_ranked_and_kept_users_have_the_scores_of_rows(run: Run) -> None:
+    rows = _rows(run)
+    once, items = _of(run, "user", "context"), _of(run, "item")
+    candidates = {name: [row[name] for row in rows] for name in items}
+    data = Dataset.open(run.data_folder)
+    logits = run.load_model().predict(data.test(8192), verbose=0)[: len(rows)]
+    with (
+        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
+        Client(f"127.0.0.1:{server.grpc_port}", "student") as client,
+    ):
+        scores = client.predict({n: [row[n] for row in rows] for n in (*once, *items)})
+        np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+        for row, length in zip(rows[::8], (0, 1, 3, LENGTH, LENGTH), strict=True):
+            user = {name: row[name] for name in once}
+            user |= {name: row[name][:length] for name in once if name.startswith("past_")}
+            alone = client.predict({n: [user[n]] * len(rows) for n in once} | candidates)
+            np.testing.assert_allclose(client.rank(user, candidates), alone, atol=1e-5)
+            kept = client.encode_user(user)
+            np.testing.assert_allclose(client.score(kept, candidates), alone, atol=1e-5)
+        nobody = client.encode_user({})
+        assert nobody["event_exists"].tolist() == [[0.0] * LENGTH]
+        assert np.isfinite(client.score(nobody, candidates)).all()
+        assert client.score(nobody, {"item_id": []}).shape == (0,)
+
+
+def test_a_user_kept_from_another_version_is_refused(run: Run) -> None:
+    model = run.load_model()
+    key = model_key(model)
+    with (
+        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
+        Client(f"127.0.0.1:{server.grpc_port}", "student") as client,
+    ):
+        kept = client.encode_user({"user_id": 3})
+        assert kept["model_key"].tolist() == [key]
+        model.head.bias.assign_add([0.5])
+        assert model_key(model) != key
+        kept["model_key"][:] = model_key(model)
+        with pytest.raises(ServingError, match="encoded by another version of the model"):
+            client.score(kept, {"item_id": [1, 2]})
+
+
+def test_the_index_gives_the_best_items_that_the_user_has_not_had(run: Run) -> None:
+    assert run.pretraining is not None
+    model = keras.models.load_model(run.pretraining.train(), compile=False)
+    data = Dataset.open(run.data_folder)
+    tokens = [int(t) for t in data.vocabulary_file("item_id").read_text().split()]
+    vectors = np.array(model.vectors("past_item"))
+    columns = data.columns("test", list(model.reads))
+    queries = np.array(model.queries(columns, "past_item"))
+    folder = run.export_folder.with_name("student-candidates")
+    with (
+        Server({"next": folder}, grpc_port=0, rest_port=0) as server,
+        Client(f"127.0.0.1:{server.grpc_port}", "next") as client,
+    ):
+        for i, row in list(enumerate(_rows(run)))[::7]:
+            had = {token - FIRST_TOKEN_ID for token in columns["past_item"][i]}
+            logits = vectors @ queries[i]
+            best = [j for j in np.argsort(-logits) if j not in had][:10]
+            items, scores = client.recommend({name: row[name] for name in model.reads})
+            assert items == [tokens[j] for j in best]
+            np.testing.assert_allclose(scores, logits[best], atol=1e-4)
+        items, _ = client.recommend({})  # a user without a history
+        assert len(items) == 10
+        with pytest.raises(ValueError, match="no history 'age_group' in the model; there are: pas"):
+            client.recommend({"age_group": "18-24"})
+
+
+def test_hit_rates_are_those_of_a_loop(run: Run) -> None:
+    assert run.pretraining is not None
+    windows = run.pretraining.open_windows()
+    model = keras.models.load_model(run.pretraining.train(), compile=False)
+    found = next_item(model, windows, "past_item")
+    vectors = np.array(model.vectors("past_item"))
+    ranks = []
+    for features, _ in windows.valid(64, features=model.reads):
+        before, latest = without_latest(model, features)
+        queries = np.array(model.queries(before, "past_item"))
+        for window, query, right, events in zip(
+            features["past_item"].numpy(),
+            queries,
+            latest["past_item"].numpy(),
+            before["past_item"].numpy(),
+            strict=True,
+        ):
+            own = window[window != 0]
+            assert right == own[-1]
+            assert events.tolist() == [*own[:-1], *[0] * (LENGTH + 1 - len(own))]
+            if right >= FIRST_TOKEN_ID:
+                logits = vectors @ query
+                ranks.append(int((logits > logits[right - FIRST_TOKEN_ID]).sum()) + 1)
+    assert found["windows"] == len(ranks) > 10
+    assert found["hit_rate_10"] == pytest.approx(np.mean([r <= 10 for r in ranks]))
+    gains = [1 / np.log2(1 + r) if r <= 10 else 0.0 for r in ranks]
+    assert found["ndcg_10"] == pytest.approx(np.mean(gains), rel=1e-5)
+
+
+def test_stages_that_are_done_are_skipped(run: Run) -> None:
+    paths = [p for p in run.work.rglob("*") if p.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    run.prepare()
+    run.train()
+    run.evaluate()
+    assert run.index(k=10).name == "1"
+    assert {path: path.stat().st_mtime_ns for path in paths} == before
+
+
+def test_students_share_an_encoder_and_differ_in_the_rest(run: Run) -> None:
+    framework = run.config.framework
+    assert framework is not None
+    other = run.config.model_copy(
+        update={"framework": framework.model_copy(update={"frozen": "all"}), "name": "frozen"}
+    )
+    second = Run(other, run.work, Console(quiet=True))
+    assert second.pretraining is not None
+    assert run.pretraining is not None
+    assert second.pretraining.key() == run.pretraining.key()
+    assert second.train_key() != run.train_key()
+
+
+def test_the_command_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
+    path = write_configs(tmp_path, {"pretrained": False})
+    plain = Run(load_run(path), run.work, Console(quiet=True))
+    with pytest.raises(ConfigError, match="no sequence encoder is pre-trained for it"):
+        plain.index()
+    with pytest.raises(ConfigError, match=r"k: found 100; \d+ items, less a history of 6, leave"):
+        run.index(k=100)
+    with pytest.raises(ConfigError, match="scann"):
+        run.index(k=5, search="scann")
+    result = CliRunner().invoke(app, ["index", str(path), "--search=best"])
+    assert result.exit_code == 1
+    write_configs(tmp_path, {"frozen": "some"})
+    with pytest.raises(ConfigError, match=r"framework.frozen: found 'some'; .*'embeddings'"):
+        load_run(path)
+    (tmp_path / "run.yaml").write_text(
+        "{name: encoder, framework: {name: srp4ctr, encoder: encoder.yaml}, model: {backbone: din}}"
+    )
+    with pytest.raises(ConfigError, match="'encoder' is the encoder's name too"):
+        load_run(path)
+
+
+def test_sequences_by_command(run: Run, tmp_path: Path) -> None:
+    write_configs(tmp_path, {})
+    file = str(tmp_path / "sequences.yaml")
+    result = CliRunner().invoke(app, ["sequences", file, f"--work={tmp_path}"])
+    assert result.exit_code == 0, result.output
+    assert "events in" in result.output
+    assert (tmp_path / "windows" / "manifest.json").is_file()
