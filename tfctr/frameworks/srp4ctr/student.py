@@ -9,7 +9,7 @@ from keras import ops
 from tfctr.backbones.backbone import Backbone
 from tfctr.click_model import ClickModel
 from tfctr.frameworks.srp4ctr.querying_transformer import QueryingTransformer
-from tfctr.frameworks.srp4ctr.sequence_encoder import SequenceEncoder
+from tfctr.frameworks.srp4ctr.sequence_encoder import Encoded, SequenceEncoder
 from tfctr.layers.attending_block import AttendingBlock
 from tfctr.schema import Schema
 from tfctr.schema import Sequence as TokenSequence
@@ -126,8 +126,11 @@ class Srp4ctrStudent(ClickModel):
         - what the backbone takes once: `fields`, or its features as they are.
         """
         ids, exists = self.encoder.behaviours.latest_first(features)
-        events = self.encoder.embed(ids, first_place=1, training=training)
-        encoded = self.encoder(events, exists, training=training)
+        learns = training and self.frozen != "all"
+        events = self.encoder.embed(ids, first_place=1, training=learns)
+        encoded = self.encoder(events, exists, training=learns)
+        if self.frozen == "all":  # TensorFlow would go back to what is not trained as well
+            encoded = Encoded(*keras.tree.map_structure(ops.stop_gradient, tuple(encoded)))
         of_backbone = {name: features[name] for name in self._shared}
         user = self.backbone.encode_user(of_backbone)
         if self.cross_attention:
@@ -177,11 +180,13 @@ class Srp4ctrStudent(ClickModel):
 
     def _look(self, user: Mapping[str, Any], items: Mapping[str, Any], training: bool) -> Any:
         """What candidates find in the events: `[B, N, d]`."""
-        keys, values, exists = (user[name] for name in OF_EVENTS)
-        x, exists = self.encoder.candidates(items), ops.cast(exists, "bool")
+        # Not slices: the gradient of a slice is a whole tensor of zeros around it.
+        keys, values = (ops.unstack(user[name], axis=1) for name in OF_EVENTS[:2])
+        exists = ops.cast(user[OF_EVENTS[2]], "bool")
+        x = self.encoder.candidates(items)
         for i, block in enumerate(self.blocks):
             own = self.encoder.of_key[i](x), self.encoder.of_value[i](x)
-            x = block(x, keys[:, i], values[:, i], exists, own, training=training)
+            x = block(x, keys[i], values[i], exists, own, training=training)
         return x
 
     def start_from(self, encoder: SequenceEncoder) -> None:
