@@ -108,6 +108,25 @@ def test_gradients_in_parts_are_those_of_all_at_once(part: int) -> None:
     np.testing.assert_allclose(found[1], [0.0])
 
 
+def test_parts_and_tiles_are_worked_on_one_by_one() -> None:
+    """Several at a time, as TensorFlow would, take the memory of several."""
+
+    def encode(tokens: Any) -> Any:
+        return tf.cast(tokens, tf.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.int32)])
+    def in_parts(tokens: Any) -> Any:
+        vectors = encode_in_parts(encode, tokens, 2)
+        vectors.set_shape((None, 3))
+        rows, texts = vectors[:, None], vectors[:, None] + 1
+        tiles = tiled_gradients(rows, texts, tokens[:, 0], 1.0, 2)
+        return tiles, gradients_in_parts(encode, [], tokens, vectors, 2)
+
+    graph = in_parts.get_concrete_function().graph.as_graph_def()
+    loops = [node for node in graph.node if node.op in ("While", "StatelessWhile")]
+    assert [node.attr["parallel_iterations"].i for node in loops] == [1, 1, 1]
+
+
 # The whole way, on a small world.
 
 TEMPLATES = {

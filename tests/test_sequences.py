@@ -106,6 +106,20 @@ def test_windows_by_hand(log: Path) -> None:
     assert not (log / "windows" / "dead_letters").exists()  # the dataset has those
 
 
+def test_events_out_of_order_twice_and_without_a_time(log: Path) -> None:
+    more = "bob,2,4,102\nbob,1,2,101\nbob,2,4,\n"  # again; earlier; who knows when
+    (log / "log-1.csv").write_text(LOGS[1] + more)
+    sequences = _sequences(log)
+    data, folder = str(log / "data"), str(log / "windows")
+    manifest = prepare(sequences.data, data)
+    assert "time: not a time in s between 1970 and 2100" in manifest["bad_reasons"]
+    write_sequences(sequences, data, folder)
+    ann, bob = _buckets("ann", "bob")
+    of_bob = Dataset.open(folder).columns("train" if ann < bob else "valid", ["past_stars"])
+    stars = Dataset.open(data).vocabulary_file("past_stars").read_text().split()
+    assert [stars[token - 3] for token in of_bob["past_stars"][0] if token] == ["1", "2", "4", "4"]
+
+
 WORLD = world_config(
     features=[
         *WORLD_FEATURES,
