@@ -60,7 +60,9 @@ class FgBert(SchemaModel):
             for part in encoder.parts
         }
         self.frequencies = {
-            part: self.add_weight((self._num_tokens(part),), initializer="zeros", name=f"b_{part}")
+            part: self.add_weight(
+                (self._num_tokens(part),), initializer="zeros", autocast=False, name=f"b_{part}"
+            )
             for part in encoder.parts
         }
         self.seeds = keras.random.SeedGenerator()
@@ -116,7 +118,7 @@ class FgBert(SchemaModel):
         }
         exists = ops.concatenate([ops.ones_like(exists[:, :1]), exists], axis=1)
         last = self.encoder(self.encoder.embed(asked, first_place=0), exists).last
-        query = self.to_token[part](last[:, 0])
+        query = ops.cast(self.to_token[part](last[:, 0]), "float32")
         return ops.concatenate([query, ops.ones_like(query[:, :1])], axis=1)
 
     def vectors(self, part: str) -> Any:
@@ -135,7 +137,7 @@ class FgBert(SchemaModel):
         return draws + first * ops.cast(chance < self.last_rate, draws.dtype)
 
     def _likelihoods(self, part: str, vectors: Any, targets: Any, training: bool) -> Any:
-        vectors = self.to_token[part](vectors)
+        vectors = ops.cast(self.to_token[part](vectors), "float32")
         places = targets - FIRST_TOKEN_ID
         if training and self.sampled_tokens and self.sampled_tokens < self._num_tokens(part):
             return self._against_sampled(part, vectors, places)
@@ -176,7 +178,7 @@ class FgBert(SchemaModel):
         """Vectors of a part's tokens: of all `[V, d]`, or of these `[..., d]`."""
         if places is None:
             places = ops.arange(self._num_tokens(part), dtype="int32")
-        return self.encoder.tokens.rows(part, places + FIRST_TOKEN_ID)
+        return ops.cast(self.encoder.tokens.rows(part, places + FIRST_TOKEN_ID), "float32")
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
