@@ -34,12 +34,13 @@ def measure(path: Path, work: Path, variant: str) -> dict[str, float]:
     from tfctr.config import ConfigError, Ctrl, load_run
     from tfctr.frameworks import language
     from tfctr.pipeline import Run
+    from tfctr.pretraining import TextPretraining
     from tfctr.training import make_optimizer
 
     run = Run(load_run(path), work, Console(quiet=True))
     pretraining = run.pretraining
-    if pretraining is None or pretraining.framework.pretraining is None:
-        raise ConfigError(f"{path}: nothing is trained before its student")
+    if not isinstance(pretraining, TextPretraining) or not pretraining.comes_before:
+        raise ConfigError(f"{path}: nothing is trained beside a language model before its student")
     framework, data = pretraining.framework, pretraining.open_data()
     described, where = pretraining.find_encoder(data)
     training = framework.pretraining
