@@ -126,9 +126,8 @@ class Srp4ctrStudent(ClickModel):
         - what the backbone takes once: `fields`, or its features as they are.
         """
         ids, exists = self.encoder.behaviours.latest_first(features)
-        learns = training and self.frozen != "all"
-        events = self.encoder.embed(ids, first_place=1, training=learns)
-        encoded = self.encoder(events, exists, training=learns)
+        events = self.encoder.embed(ids, first_place=1, training=training)
+        encoded = self.encoder(events, exists, training=training)
         if self.frozen == "all":  # TensorFlow would go back to what is not trained as well
             encoded = Encoded(*keras.tree.map_structure(ops.stop_gradient, tuple(encoded)))
         of_backbone = {name: features[name] for name in self._shared}
