@@ -15,6 +15,8 @@ from tfctr.config import (
     load_knowledge,
     load_retrieval,
     load_run,
+    load_sequence_encoder,
+    load_sequences,
     load_text,
     read_yaml,
 )
@@ -181,6 +183,8 @@ def test_the_configs_of_the_repository_are_valid() -> None:
             "teacher": load_knowledge,
             "k": load_retrieval,
             "texts": load_text,
+            "sequences": load_sequence_encoder,
+            "stride": load_sequences,
         }
         load = next((load for key, load in kinds.items() if key in content), load_data)
         load(file)
