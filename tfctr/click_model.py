@@ -56,9 +56,9 @@ class ClickModel(SchemaModel):
             user: `[B, ...]`.
             items: features of the item `[B, N]` or `[B, N, M]`.
         """
-        if not self.embeds_fields_apart:
-            return self.embed(candidate_rows(user, items))
         rows = candidate_rows(user, items)
+        if not self.embeds_fields_apart:
+            return self.embed(rows)
         fields = self.embed(rows, names=list(items))
         if not user:
             return fields
