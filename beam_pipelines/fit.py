@@ -34,14 +34,15 @@ class CountTokens(beam.CombineFn):
         if len(parts) > 1 and sum(part.num_rows for part in parts[1:]) > max(
             self.MERGE_ROWS, parts[0].num_rows
         ):
-            return [_merge(parts)]
+            return [merge_counts(parts)]
         return parts
 
     def extract_output(self, parts: list[Counts]) -> Counts:
-        return _merge(parts)
+        return merge_counts(parts)
 
 
-def _merge(parts: list[Counts]) -> Counts:
+def merge_counts(parts: list[Counts]) -> Counts:
+    """One count a token."""
     total = pa.concat_tables(parts).group_by("token").aggregate([("count", "sum")])
     return total.rename_columns({"count_sum": "count"})
 
@@ -78,13 +79,18 @@ def _count_tokens(
     examples = pa.array(np.isin(codes, KNOWN))
     events = pa.array(np.isin(codes % DROPPED, KNOWN))
     for name in names:
-        column = table[name].filter(events if name in histories else examples).combine_chunks()
-        if pa.types.is_list(column.type):
-            column = column.flatten()
-        tokens, counts = pc.value_counts(column.drop_null()).flatten()
-        if pa.types.is_dictionary(tokens.type):
-            tokens = tokens.dictionary_decode()
-        yield name, pa.table({"token": tokens, "count": counts})
+        column = table[name].filter(events if name in histories else examples)
+        yield name, count_values(column.combine_chunks())
+
+
+def count_values(column: pa.Array) -> Counts:
+    """Of a column of tokens or of lists of them; null is none."""
+    if pa.types.is_list(column.type):
+        column = column.flatten()
+    tokens, counts = pc.value_counts(column.drop_null()).flatten()
+    if pa.types.is_dictionary(tokens.type):
+        tokens = tokens.dictionary_decode()
+    return pa.table({"token": tokens, "count": counts})
 
 
 def _write_vocabulary(

@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "wide_deep": {"embedding_dim": 4, "hidden_units": [8, 4]},
     "pnn": {"embedding_dim": 4, "hidden_units": [8, 4], "products": "both"},
     "xdeepfm": {"embedding_dim": 4, "cin_units": [5, 3], "hidden_units": [8, 4]},
+    "dnn": {"embedding_dim": 4, "hidden_units": [8, 4], "batch_norm": True},
     "dcn": {"embedding_dim": 4, "hidden_units": [8, 4], "num_cross_layers": 2},
     "deepfm": {"embedding_dim": 4, "hidden_units": [8, 4]},
     "dcn_v2": {"embedding_dim": 4, "hidden_units": [8, 4], "num_cross_layers": 2, "dropout": 0.1},

@@ -1,5 +1,6 @@
 """The `tfctr` command."""
 
+import datetime
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ from tfctr.config import (
 from tfctr.data.archives import ARCHIVES, DownloadError, download
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.pipeline import DEFAULT_WORK, Run, prepare
+from tfctr.rollout_config import load_rollout
 from tfctr.serving.errors import ServingError
 
 app = typer.Typer(
@@ -37,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+MISSING_DAY = 75  # exit status; EX_TEMPFAIL of sysexits.h: try again later
 console = Console()
 errors = Console(stderr=True)
 
@@ -181,6 +184,35 @@ def index(
         run = Run(load_run(config), work, console)
         run.prepare()
         console.print(f"SavedModel: {run.index(k, search)}", soft_wrap=True)  # type: ignore[arg-type]
+
+
+@app.command()
+def rollout(
+    file: Annotated[Path, typer.Argument(help="YAML file of a rollout", metavar="FILE")],
+    through: Annotated[
+        str | None,
+        typer.Option(help="the last day, as 2024-01-31, which is over; the file's end if not given"),
+    ] = None,
+    work: Work = DEFAULT_WORK,
+    beam: BeamArgs = None,
+) -> None:
+    """Replays a calendar: judges the served ads model on each day, trains it, serves it anew.
+
+    Days that are done are skipped. The exit status is 75 where a day is missing that the file says
+    to wait for: all before it is done, and a scheduler should try again."""
+    with _clear_errors():
+        from tfctr.rollout import Rollout
+
+        missing = Rollout(load_rollout(file), work, console).run(_as_day(through), beam)
+    if missing is not None:
+        raise typer.Exit(MISSING_DAY)
+
+
+def _as_day(text: str | None) -> datetime.date | None:
+    try:
+        return text and datetime.date.fromisoformat(text)  # type: ignore[return-value]
+    except ValueError:
+        raise ConfigError(f"--through: found {text!r}; a day is needed, as 2024-01-31") from None
 
 
 @app.command()

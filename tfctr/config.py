@@ -69,12 +69,13 @@ class Table(Strict):
 class FileSource(Strict):
     """Events, and tables joined to them, from files of one format.
 
-    Paths are relative to the config file, or to `TFCTR_DATA_HOME`; globs name several files.
+    Paths are relative to the config file, or to `TFCTR_DATA_HOME`; globs and lists name several
+    files.
     A CSV file has one record a line: text with line breaks belongs in JSON Lines or Parquet.
     """
 
     format: Literal["csv", "jsonl", "parquet"]
-    events: str
+    events: str | tuple[str, ...]
     users: Table | None = None
     items: Table | None = None
     columns: list[str] | None = None  # names, for a delimited file without a header line
@@ -89,8 +90,10 @@ class MovieLensSource(Strict):
     path: str = "ml-1m.zip"
 
 
-class WorldSource(Strict):
+class WorldSource(_KeepsDigest):
     """The generated world (`tfctr.data.World`)."""
+
+    unsaid: ClassVar[tuple[str, ...]] = ("ads_share", "drift")
 
     format: Literal["world"]
     users: int = Field(2_000, ge=1)
@@ -99,6 +102,8 @@ class WorldSource(Strict):
     days: int = Field(60, ge=1)
     seed: int = 1
     domain: Literal["organic", "ads"] | None = None  # None: both
+    ads_share: float = Field(0.2, ge=0, le=1)  # of the rows
+    drift: float = Field(0.4, ge=0, le=1)
     extra_fields: int = Field(0, ge=0)
 
 
@@ -675,7 +680,7 @@ def load_retrieval(path: str | Path) -> RetrievalConfig:
     """A retrieval config; its `data` is a mapping or the path of a data config beside it, its
     `encoder` the path of a run config."""
     path = Path(path)
-    content = _with_data(path)
+    content = with_data(path)
     if isinstance(content.get("encoder"), str):
         content["encoder"] = load_run(path.parent / content["encoder"])
     return validate(path, RetrievalConfig, content)
@@ -685,7 +690,7 @@ def load_text(path: str | Path) -> TextConfig:
     """A text config; its `data` is a mapping or the path of a data config beside it, and so are its
     `words`, of a file of nothing else."""
     path = Path(path)
-    content = _with_data(path)
+    content = with_data(path)
     if isinstance(content.get("words"), str):
         content["words"] = read_yaml(path.parent / content["words"])
     if isinstance(content.get("encoder"), dict):
@@ -714,7 +719,7 @@ def load_knowledge(path: str | Path) -> KnowledgeConfig:
 def load_sequences(path: str | Path) -> SequencesConfig:
     """A sequences config; its `data` is a mapping or the path of a data config beside it."""
     path = Path(path)
-    return validate(path, SequencesConfig, _with_data(path))
+    return validate(path, SequencesConfig, with_data(path))
 
 
 def load_sequence_encoder(path: str | Path) -> SequenceEncoderConfig:
@@ -735,7 +740,7 @@ def load_run(path: str | Path) -> RunConfig:
 
 def read_run(path: Path) -> dict[str, Any]:
     """The content of a run config, with the configs that it names in their places."""
-    content = _with_data(path)
+    content = with_data(path)
     similar, framework = content.get("similar"), content.get("framework")
     if isinstance(similar, str):
         content["similar"] = load_retrieval(path.parent / similar)
@@ -753,7 +758,8 @@ def read_run(path: Path) -> dict[str, Any]:
     return content
 
 
-def _with_data(path: Path) -> dict[str, Any]:
+def with_data(path: Path) -> dict[str, Any]:
+    """The content of a config whose `data` is a mapping, or the path of a config beside it."""
     content = read_yaml(path)
     data = content.get("data")
     if isinstance(data, str):

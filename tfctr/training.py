@@ -104,6 +104,7 @@ class Objective:
 
     chosen_by: ClassVar[str]  # of the measures; the greater, the better
     title: ClassVar[str]  # of that one, for people
+    digits: ClassVar[int] = 4  # of it that people see
 
     def compile(self, model: Any, optimizer: Any) -> None:
         model.compile(optimizer)
@@ -116,12 +117,35 @@ class Objective:
         """What is still to be done to the best weights."""
 
 
-class Clicks(Objective):
-    """Log loss; the best epoch is that of the greatest exact validation AUC.
+class LastEpoch(Objective):
+    """Log loss; all epochs are gone through, and the last one's weights are kept.
 
     Clicks that weighed more (`positive_weight`) and negatives left out (`keep_negatives`) shift the
     logits that a model learns by a constant. It is taken out of the bias at the end, so that
     predictions are calibrated to the rows as they were (He et al., 2014, section 6.3).
+    """
+
+    chosen_by: ClassVar[str] = "steps"
+    title: ClassVar[str] = "steps"
+    digits: ClassVar[int] = 0
+
+    def __init__(self, config: Training) -> None:
+        self.loss = LogLoss(config.positive_weight)
+        self.shift = math.log(config.keep_negatives) - math.log(config.positive_weight)
+
+    def compile(self, model: ClickModel, optimizer: Any) -> None:
+        model.compile(optimizer, loss=self.loss)
+
+    def measure(self, model: ClickModel, console: Console) -> dict[str, float]:
+        return {"steps": float(model.optimizer.iterations)}
+
+    def finish(self, model: ClickModel) -> None:
+        if self.shift:
+            model.head.bias.assign_add([self.shift])
+
+
+class Clicks(LastEpoch):
+    """Log loss; the best epoch is that of the greatest exact validation AUC.
 
     Raises:
         DataError: the validation rows are all of one label; from `measure`, the training diverged.
@@ -129,10 +153,10 @@ class Clicks(Objective):
 
     chosen_by: ClassVar[str] = "valid_auc"
     title: ClassVar[str] = "validation AUC"
+    digits: ClassVar[int] = 4
 
     def __init__(self, data: Dataset, config: Training, reads: Sequence[str]) -> None:
-        self.loss = LogLoss(config.positive_weight)
-        self.shift = math.log(config.keep_negatives) - math.log(config.positive_weight)
+        super().__init__(config)
         self.batches = data.valid(EVALUATION_BATCH, features=reads)
         self.labels = data.columns("valid", ["label"])["label"]
         if self.labels.min() == self.labels.max():
@@ -140,9 +164,6 @@ class Clicks(Objective):
                 f"{data.directory}: all {len(self.labels):,} validation rows have the label "
                 f"{self.labels[0]:g}, so there is no AUC to choose an epoch by; widen split.valid"
             )
-
-    def compile(self, model: ClickModel, optimizer: Any) -> None:
-        model.compile(optimizer, loss=self.loss)
 
     def measure(self, model: ClickModel, console: Console) -> dict[str, float]:
         logits = predict(model, self.batches, "validation", console) + self.shift
@@ -154,10 +175,6 @@ class Clicks(Objective):
             "valid_auc": metrics.auc(self.labels, logits),
             "valid_log_loss": metrics.log_loss(self.labels, logits),
         }
-
-    def finish(self, model: ClickModel) -> None:
-        if self.shift:
-            model.head.bias.assign_add([self.shift])
 
 
 def train(
@@ -257,7 +274,7 @@ def train(
         if board:
             _write_scalars(board, int(model.optimizer.iterations), last)
         console.print(
-            f"epoch {epoch + 1}: loss {last['loss']:.4f}, {objective.title} {score:.4f}"
+            f"epoch {epoch + 1}: loss {last['loss']:.4f}, {objective.title} {score:.{objective.digits}f}"
             f"{' (best)' if progressed.best_epoch == epoch else ''}, "
             f"{steps * config.batch_size / seconds:,.0f} examples/s"
         )

@@ -8,6 +8,7 @@ from tfctr.backbones.dcn_v2 import DCNv2
 from tfctr.backbones.deepfm import DeepFM
 from tfctr.backbones.dien import DIEN
 from tfctr.backbones.din import DIN
+from tfctr.backbones.dnn import DNN
 from tfctr.backbones.fibinet import FiBiNET
 from tfctr.backbones.finalmlp import FinalMLP
 from tfctr.backbones.fm import FM
@@ -24,6 +25,7 @@ __all__ = [
     "DCN",
     "DIEN",
     "DIN",
+    "DNN",
     "FM",
     "GDCN",
     "LR",

@@ -34,6 +34,7 @@ class CrossBackbone(Backbone):
         hidden_units: Sequence[int],
         dropout: float,
         structure: str = "parallel",
+        batch_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         if structure not in STRUCTURES:
@@ -43,8 +44,9 @@ class CrossBackbone(Backbone):
         self.hidden_units = tuple(hidden_units)
         self.dropout = dropout
         self.structure = structure
+        self.batch_norm = batch_norm
         self.crosses = [make_cross(name=f"cross_{i}") for i in range(num_cross_layers)]
-        self.deep = MLP(hidden_units, dropout, name="deep")
+        self.deep = MLP(hidden_units, dropout, batch_norm, name="deep")
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
         x0 = ops.reshape(embeddings, (-1, embeddings.shape[1] * embeddings.shape[2]))

@@ -28,6 +28,8 @@ class DCNv2(CrossBackbone):
         rank: int. Of each `W_l`, which is then a product `U V` of `[F*D, rank]` and
             `[rank, F*D]`: cheaper below `F*D / 2`; the paper lost nothing at `F*D / 4`.
             None, the default: a full matrix `[F*D, F*D]`.
+        batch_norm: bool. Whether the tower's activations are normalised over the batch. Defaults
+            to False.
 
     `represent` takes `[B, F, D]` and gives `[B, F*D + hidden_units[-1]]`, or
     `[B, hidden_units[-1]]` where stacked.
@@ -45,6 +47,7 @@ class DCNv2(CrossBackbone):
         dropout: float = 0.0,
         structure: str = "parallel",
         rank: int | None = None,
+        batch_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -55,6 +58,7 @@ class DCNv2(CrossBackbone):
             hidden_units,
             dropout,
             structure,
+            batch_norm,
             **kwargs,
         )
         self.rank = rank

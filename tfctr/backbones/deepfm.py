@@ -24,6 +24,8 @@ class DeepFM(FirstOrderBackbone):
         embedding_dim: int. Width of the vectors that are multiplied. Defaults to 16.
         hidden_units: widths of the deep tower. Defaults to `(256, 128)`.
         dropout: float. In the deep tower. Defaults to 0.
+        batch_norm: bool. Whether the tower's activations are normalised over the batch. Defaults
+            to False.
 
     `represent` takes `[B, F, D + 1]` and gives `[B, hidden_units[-1] + 2]`.
     """
@@ -34,13 +36,15 @@ class DeepFM(FirstOrderBackbone):
         embedding_dim: int = 16,
         hidden_units: Sequence[int] = (256, 128),
         dropout: float = 0.0,
+        batch_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(schema, embedding_dim, **kwargs)
         self.hidden_units = tuple(hidden_units)
         self.dropout = dropout
+        self.batch_norm = batch_norm
         self.pairs = FactorizationMachine(name="pairs")
-        self.deep = MLP(hidden_units, dropout, name="deep")
+        self.deep = MLP(hidden_units, dropout, batch_norm, name="deep")
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
         vectors, first_order = self.split(embeddings)

@@ -243,6 +243,8 @@ def open_source(config: DataConfig) -> Source:
             num_events=source.events,
             days=source.days,
             seed=source.seed,
+            ads_share=source.ads_share,
+            drift=source.drift,
             extra_fields=source.extra_fields,
         )
         return Source(
@@ -270,12 +272,9 @@ def open_source(config: DataConfig) -> Source:
 
 
 def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Table) -> Reader:
-    pattern = what.events if isinstance(what, FileSource) else what.path
-    if "://" not in pattern:
-        pattern = str(find_input(pattern, config.directory))
-    paths = tuple(files.matching(pattern))
-    if not paths:
-        raise ConfigError(f"source: no file matches {pattern}")
+    patterns = what.events if isinstance(what, FileSource) else what.path
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    paths = tuple(path for pattern in patterns for path in matching(pattern, config.directory))
     if source.format == "csv":
         columns = tuple(what.columns) if what.columns else None
         return DelimitedReader(paths, Delimited(source.separator, source.encoding, columns))
@@ -289,6 +288,20 @@ def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Tabl
             if isinstance(f, schema.MultiValued | schema.Sequence)
         },
     )
+
+
+def matching(pattern: str, directory: str) -> list[str]:
+    """The files that a path or a glob of a config names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if "://" not in pattern:
+        pattern = str(find_input(pattern, directory))
+    paths = files.matching(pattern)
+    if not paths:
+        raise ConfigError(f"source: no file matches {pattern}")
+    return paths
 
 
 def byte_ranges(paths: Sequence[str]) -> list[Piece]:

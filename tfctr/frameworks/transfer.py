@@ -1,9 +1,12 @@
-"""A student that starts where a pre-training left its backbone."""
+"""A model that starts where another ended."""
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
+
+from tfctr.layers.field_embedding import FieldEmbedding
 
 
 def start_from(model: Any, pretrained: Any) -> None:
@@ -21,3 +24,72 @@ def start_from(model: Any, pretrained: Any) -> None:
     for weight, source in zip(model.weights, pretrained.weights, strict=True):
         if id(weight) not in own:
             weight.assign(np.asarray(ops.convert_to_numpy(source)))
+
+
+def carry_on(model: Any, earlier: Any) -> None:
+    """Gives a model all weights of an earlier one of the same make, whose vocabularies have grown.
+
+    An embedding moves with its token: the rows of a vocabulary's ids are put where those ids are
+    now. Tokens that are new keep the rows they start from.
+
+    Raises:
+        ValueError: the two are not of the same make; a vocabulary has shrunk.
+    """
+    tables = dict(zip(_tables(model), _tables(earlier), strict=False))
+    same = [w.path.rpartition("/")[2] for w in model.weights] == [
+        w.path.rpartition("/")[2] for w in earlier.weights
+    ]
+    if not same or len(_tables(model)) != len(_tables(earlier)):
+        raise ValueError(
+            f"`earlier` should be a {type(model).__name__} with the same arguments. Received: "
+            f"{type(earlier).__name__}"
+        )
+    here, there = ({id(layer.table): layer for layer in of} for of in (tables, tables.values()))
+    for weight, source in zip(model.weights, earlier.weights, strict=True):
+        values = np.asarray(ops.convert_to_numpy(source))
+        if id(weight) in here:
+            values = _grown(here[id(weight)], there[id(source)], weight, values)
+        weight.assign(values)
+
+
+def reset_statistics(model: Any) -> None:
+    """Lets every batch normalisation start anew: it measures what another domain's activations
+    are."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.gamma.assign(np.ones(layer.gamma.shape))
+            layer.beta.assign(np.zeros(layer.beta.shape))
+            layer.moving_mean.assign(np.zeros(layer.moving_mean.shape))
+            layer.moving_variance.assign(np.ones(layer.moving_variance.shape))
+
+
+def _tables(model: Any) -> list[FieldEmbedding]:
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, FieldEmbedding)]
+    return [layer for layer in layers if layer.num_rows]
+
+
+def _grown(layer: FieldEmbedding, earlier: FieldEmbedding, weight: Any, rows: Any) -> np.ndarray:
+    values = np.array(ops.convert_to_numpy(weight))
+    if [*layer.offsets] != [*earlier.offsets]:
+        raise ValueError(
+            f"the earlier model has rows of {', '.join(earlier.offsets)}, this one of "
+            f"{', '.join(layer.offsets)}"
+        )
+    for owner, (first, size) in _blocks(layer).items():
+        start, had = _blocks(earlier)[owner]
+        if had > size:
+            raise ValueError(
+                f"vocabulary {owner!r} shrank from {had:,} ids to {size:,}; ids would stand for "
+                "other tokens"
+            )
+        values[first : first + had] = rows[start : start + had]
+    return values
+
+
+def _blocks(layer: FieldEmbedding) -> dict[str, tuple[int, int]]:
+    """Where the rows of each vocabulary begin, and how many there are."""
+    starts = [*layer.offsets.values(), layer.num_rows]
+    return {
+        owner: (start, after - start)
+        for (owner, start), after in zip(layer.offsets.items(), starts[1:], strict=True)
+    }

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+TRAINED_OTHERWISE = (keras.layers.Dropout, keras.layers.BatchNormalization)
+
 
 @keras.saving.register_keras_serializable("tfctr")
 class MLP(keras.layers.Layer):
@@ -13,15 +15,29 @@ class MLP(keras.layers.Layer):
     Args:
         units: widths, e.g. `(256, 128)`. None: the input is returned.
         dropout: float. Share of activations dropped behind each layer. Defaults to 0.
+        batch_norm: bool. Activations are normalised over the batch before each ReLU. Defaults to
+            False.
     """
 
-    def __init__(self, units: Sequence[int], dropout: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        units: Sequence[int],
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.units = tuple(units)
         self.dropout = dropout
+        self.batch_norm = batch_norm
         self.stack = []
         for i, width in enumerate(self.units):
-            self.stack.append(keras.layers.Dense(width, activation="relu", name=f"dense_{i}"))
+            activation = None if batch_norm else "relu"
+            self.stack.append(keras.layers.Dense(width, activation=activation, name=f"dense_{i}"))
+            if batch_norm:
+                # Keras' 0.99 would need hundreds of steps; a day of ads has some tens.
+                norm = keras.layers.BatchNormalization(momentum=0.9, name=f"norm_{i}")
+                self.stack += [norm, keras.layers.ReLU(name=f"relu_{i}")]
             if dropout:
                 self.stack.append(keras.layers.Dropout(dropout, name=f"dropout_{i}"))
 
@@ -33,8 +49,9 @@ class MLP(keras.layers.Layer):
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = inputs
         for layer in self.stack:
-            x = layer(x, training=training) if isinstance(layer, keras.layers.Dropout) else layer(x)
+            x = layer(x, training=training) if isinstance(layer, TRAINED_OTHERWISE) else layer(x)
         return x
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"units": list(self.units), "dropout": self.dropout}
+        names = ("dropout", "batch_norm")
+        return super().get_config() | {"units": list(self.units)} | {k: getattr(self, k) for k in names}

@@ -1,0 +1,535 @@
+"""A raw log to a log of days and domains, with vocabularies that only grow.
+
+    python -m beam_pipelines.days --config configs/demo/ecdctr/days.yaml --output work/demo-days \\
+        --through 2024-02-29
+
+writes the days that are not there yet, and takes any of Beam's own options as well. The days are
+the same, written one at a time or all at once.
+"""
+
+import argparse
+import datetime
+import json
+import logging
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import feather, fs
+
+from beam_pipelines import job
+from beam_pipelines.clean import (
+    ROW,
+    TIME,
+    UNITS,
+    Clean,
+    Cleaner,
+    Staged,
+    tally,
+    write_dead_letters,
+)
+from beam_pipelines.examples import encode, layout
+from beam_pipelines.fit import Counts, CountTokens, FitNumbers, count_values, merge_counts
+from beam_pipelines.shards import Encoder, example_fields
+from beam_pipelines.split import TEST, TRAIN, SplitPiece
+from tfctr.config import ConfigError, DataConfig, digest
+from tfctr.data import files
+from tfctr.data.day_log import DOMAINS, LOG, DayLog
+from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
+from tfctr.data.sources import matching
+from tfctr.data.vocabulary import Vocabulary
+from tfctr.rollout_config import DAY, DaysConfig, load_days
+from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Categorical, Numeric
+
+SECONDS = 86_400
+EPOCH = datetime.date(1970, 1, 1)
+ROOM = 1 << 28  # ids that a vocabulary may grow to: all days have records of one layout
+
+
+def write_days(
+    config: DaysConfig, through: datetime.date, output: str, beam_args: list[str] | None = None
+) -> DayLog:
+    """Writes the days up to `through` that are not there yet, each whole or not at all.
+
+    A day that the source does not hold yet is left for another time.
+
+    Args:
+        config: of the log.
+        through: the last day; it is over.
+        output: path or URI of the log's folder.
+        beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+
+    Raises:
+        ConfigError: the config does not fit the source.
+        DataError: too many bad rows; the folder holds a log of another config; files of a day that
+            is written have changed; the first time, not all measured days are there.
+    """
+    output = output.rstrip("/")
+    log = _open(config, output)
+    wanted = [config.first + datetime.timedelta(days=i) for i in range(_day(config, through) + 1)]
+    paths = {day: _paths(config, day) for day in wanted if config.comes_by_day}
+    if log is not None:
+        _check_unchanged(log, paths)
+    written = log.days if log is not None else {}
+    days = [d for d in wanted if d not in written and (paths.get(d) or not config.comes_by_day)]
+    if log is None and (len(wanted) < config.measured_days or not days):
+        last = config.first + datetime.timedelta(days=config.measured_days - 1)
+        raise DataError(
+            f"{config.name}: the first {config.measured_days} days are written together, for means "
+            f"and buckets of numbers are measured on them; found {len(days)} days through "
+            f"{through}, wanted all through {last}"
+        )
+    if days:
+        folder = f"{output}/.tmp-{uuid.uuid4().hex[:8]}"
+        _clear_leftovers(output)
+        try:
+            _write(config, days, paths, log, folder, output, beam_args or [])
+        finally:
+            system, made = files.filesystem(folder)
+            if system.get_file_info(made).type == fs.FileType.Directory:
+                system.delete_dir(made)
+    return DayLog.open(output)
+
+
+def _write(
+    config: DaysConfig,
+    days: list[datetime.date],
+    paths: Mapping[datetime.date, list[str]],
+    log: DayLog | None,
+    folder: str,
+    output: str,
+    beam_args: list[str],
+) -> None:
+    data = config.of_days(days)
+    cleaner = Cleaner(data)
+    transform = WriteDays(config, data, days, paths, log, folder)
+    summary = job.run(transform, "days", config.name, folder, beam_args)
+    for name, table in cleaner.tables.items():
+        if table.bad:
+            write_dead_letters(f"{folder}/dead_letters/{name}.jsonl", name, table.bad)
+    system, made = files.filesystem(folder)
+    kept = f"{output}/dead_letters/{days[-1]}"
+    if system.get_file_info(f"{made}/dead_letters").type == fs.FileType.Directory:
+        inner = files.filesystem(kept)[1]
+        if system.get_file_info(inner).type == fs.FileType.Directory:
+            system.delete_dir(inner)
+        system.create_dir(inner.rpartition("/")[0], recursive=True)
+        system.move(f"{made}/dead_letters", inner)
+    _check_bad(config, summary, cleaner, kept)
+    if log is None:
+        _write_log(config, summary["numbers"], output)
+    number = len(log.days) if log else 0
+    for day, found in zip(days, summary["days"], strict=True):
+        if not any(found["domains"].values()):
+            continue  # not there yet
+        manifest = {"number": number, "day": str(day), **found, "inputs": _prints(paths.get(day))}
+        write_manifest(manifest, f"{folder}/{day}/manifest.json")
+        system.move(f"{made}/{day}", f"{files.filesystem(output)[1]}/{day}")
+        number += 1
+
+
+class WriteDays(beam.PTransform):
+    """Pieces of a log -> one dict: what the manifests say of the days, all else in `folder`.
+
+    Args:
+        config: of the log of days.
+        data: whose source holds the days.
+        days: those to write, ascending.
+        paths: the files of each day, where each has its own.
+        log: the days that are there.
+        folder: to write to.
+    """
+
+    def __init__(
+        self,
+        config: DaysConfig,
+        data: DataConfig,
+        days: Sequence[datetime.date],
+        paths: Mapping[datetime.date, list[str]],
+        log: DayLog | None,
+        folder: str,
+    ) -> None:
+        super().__init__()
+        self.clean = Clean(data, folder)
+        self.schema = data.feature_schema
+        self.measures = log is None
+        self.numbers = [(day - EPOCH).days for day in days]
+        self.folder = folder
+        self.place = _Place(config, self.numbers, paths, self.clean.cleaner, folder)
+        self.grow = _Grow(self.schema, [str(day) for day in days], log, folder)
+        self.write = _WritePiece(config, self.schema, self.numbers, folder)
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        _ = self.clean.cleaner.homes  # a config that does not fit fails here, not on a worker
+        pieces = pipeline | "Pieces" >> beam.Create(self.clean.cleaner.source.events.pieces())
+        placed = pieces | "Clean" >> self.clean | "Place" >> beam.ParDo(self.place)
+        numbers = pipeline | "NoNumbers" >> beam.Create([])
+        if self.measures:
+            numbers = placed | "FitNumbers" >> FitNumbers(self.schema)
+        counts = placed | "CountTokens" >> beam.FlatMap(_count_by_day, tuple(self.grow.owners))
+        vocabularies = (
+            # A vocabulary is written even where no day brings a token.
+            (counts, pipeline | "Names" >> beam.Create(self.grow.nothing()))
+            | "WithNames" >> beam.Flatten()
+            | "MergeCounts" >> beam.CombinePerKey(CountTokens())
+            | "ByVocabulary" >> beam.MapTuple(lambda key, counts: (key[0], (key[1], counts)))
+            | "GatherDays" >> beam.GroupByKey()
+            | "Grow" >> beam.ParDo(self.grow)
+        )
+        shards = placed | "WritePiece" >> beam.ParDo(
+            self.write, beam.pvalue.AsDict(vocabularies)
+        )
+        return (
+            pipeline
+            | "Once" >> beam.Create([None])
+            | "Summarise"
+            >> beam.Map(
+                _summarise,
+                len(self.numbers),
+                beam.pvalue.AsList(placed),
+                beam.pvalue.AsDict(vocabularies),
+                beam.pvalue.AsDict(numbers),
+                beam.pvalue.AsList(shards),
+            )
+        )
+
+
+class PlacedPiece(SplitPiece):
+    """A cleaned piece whose rows have their day and domain; its split is of what is measured."""
+
+    def places(self) -> np.ndarray:
+        """int32 `[rows]`: twice the day's index, plus the domain's; -1 where it is not taken."""
+        return np.frombuffer(files.read(f"{self.split_path}.place"), np.int32)
+
+
+class _Place(beam.DoFn):
+    """`Staged` -> `PlacedPiece`; rows of no domain, or of another day than their file, are bad."""
+
+    def __init__(
+        self,
+        config: DaysConfig,
+        days: list[int],
+        paths: Mapping[datetime.date, list[str]],
+        cleaner: Cleaner,
+        folder: str,
+    ) -> None:
+        self.domain = config.domain
+        self.unit = SECONDS * UNITS[config.data.time.unit]
+        self.days = np.array(days)
+        self.measured_until = (config.first - EPOCH).days + config.measured_days
+        by_path = {path: (day - EPOCH).days for day, found in paths.items() for path in found}
+        pieces = cleaner.source.events.pieces() if by_path else []
+        self.day_of_piece = {piece.index: by_path[piece.path] for piece in pieces}
+        self.folder = folder
+
+    def process(self, piece: Staged) -> Iterator[PlacedPiece]:
+        table = feather.read_table(pa.BufferReader(files.read(piece.path)))
+        day = table[TIME].to_numpy() // self.unit
+        names = table[self.domain.feature].combine_chunks().cast(pa.string())
+        known = pa.array([self.domain.values[domain] for domain in DOMAINS])
+        domain = pc.index_in(names, value_set=known).fill_null(-1).to_numpy()
+        bad = [(domain < 0, f"{self.domain.feature}: not a domain; those are: {_listed(known)}")]
+        own = self.day_of_piece.get(piece.index)
+        if own is not None:
+            expected = EPOCH + datetime.timedelta(days=own)
+            bad.append((day != own, f"time: of another day than its file, {expected}"))
+        spoilt = np.zeros(len(day), bool)
+        letters: list[tuple[int, str, str]] = []
+        for wrong, why in bad:
+            for i in np.flatnonzero(wrong & ~spoilt):
+                text = json.dumps(table.slice(i, 1).to_pylist()[0], default=str)
+                letters.append((table[ROW][int(i)].as_py(), why, text))
+            spoilt |= wrong
+        if letters:
+            path = f"{self.folder}/dead_letters/day-{piece.index:05d}.jsonl"
+            write_dead_letters(path, "log", sorted(letters))
+        index = np.searchsorted(self.days, day)
+        taken = np.isin(day, self.days) & ~spoilt
+        place = np.where(taken, 2 * index + domain, -1).astype(np.int32)
+        split = np.where(taken & (day < self.measured_until), TRAIN, TEST).astype(np.uint8)
+        path = piece.path.removesuffix(".feather") + ".split"
+        files.write(path, split.tobytes())
+        files.write(f"{path}.place", place.tobytes())
+        counts = piece.counts | {"bad": piece.counts["bad"] + len(letters)}
+        reasons = dict(piece.reasons)
+        for why, count in tally(letters).items():
+            reasons[why] = reasons.get(why, 0) + count
+        yield PlacedPiece(piece.index, piece.path, piece.rows, counts, reasons, path)
+
+
+def _listed(names: pa.Array) -> str:
+    return ", ".join(names.to_pylist())
+
+
+def _count_by_day(piece: PlacedPiece, names: tuple[str, ...]) -> Iterator[Any]:
+    """`((vocabulary, index of the day), counts)`, of both domains."""
+    day = piece.places() >> 1  # -1 stays below 0
+    table = piece.columns(list(names))
+    for index in np.unique(day[day >= 0]):
+        rows = table.filter(pa.array(day == index))
+        for name in names:
+            yield (name, int(index)), count_values(rows[name].combine_chunks())
+
+
+class _Grow(beam.DoFn):
+    """A vocabulary's counts by day -> `(name, (sizes by day, checksums of what days brought))`.
+
+    A token comes with the day on which it was seen `min_count` times in all; those of a day are in
+    order of count, then of token. Counts of tokens that are too rare yet wait for the next days.
+    """
+
+    def __init__(self, schema: Any, days: list[str], log: DayLog | None, folder: str) -> None:
+        owners = (f for f in schema if isinstance(f, TOKEN_KINDS) and f.vocabulary == f.name)
+        self.owners = {feature.name: feature for feature in owners}
+        self.days = days
+        self.log = log
+        self.folder = folder
+
+    def nothing(self) -> list[Any]:
+        """No counts, for each vocabulary."""
+        return [((name, 0), _no_counts(owner)) for name, owner in self.owners.items()]
+
+    def process(
+        self, counted: tuple[str, Iterable[tuple[int, Counts]]]
+    ) -> Iterator[tuple[str, Any]]:
+        name, by_day = counted[0], dict(counted[1])
+        owner = self.owners[name]
+        empty = _no_counts(owner)
+        tokens = empty["token"].combine_chunks()
+        kind, rare = tokens.type, empty
+        if self.log is not None and self.log.days:
+            tokens = self.log.vocabulary(name).tokens
+            rare = self._waiting(name, empty)
+        sizes, checksums = [], []
+        for index, day in enumerate(self.days):
+            if index in by_day:
+                counts = merge_counts([rare, by_day[index].cast(empty.schema)])
+                new = counts.filter(pc.invert(pc.is_in(counts["token"], value_set=tokens)))
+                enough = pc.greater_equal(new["count"], owner.min_count)
+                order = [("count", "descending"), ("token", "ascending")]
+                brought = new.filter(enough).sort_by(order)["token"].combine_chunks()
+                rare = new.filter(pc.invert(enough)).sort_by("token")
+                tokens = pa.concat_arrays([tokens, brought.cast(kind)])
+            else:
+                brought = empty["token"].combine_chunks()
+            content = Vocabulary(brought).to_bytes()
+            files.write(f"{self.folder}/{day}/vocabularies/{name}.txt", content)
+            if owner.min_count > 1:
+                sink = pa.BufferOutputStream()
+                feather.write_feather(rare, sink, compression="uncompressed")
+                files.write(f"{self.folder}/{day}/waiting/{name}.feather", sink.getvalue())
+            sizes.append(len(tokens) + FIRST_TOKEN_ID)
+            checksums.append(google_crc32c.value(content))
+        files.write(f"{self.folder}/vocabularies/{name}.txt", Vocabulary(tokens).to_bytes())
+        yield name, (sizes, checksums)
+
+    def _waiting(self, name: str, empty: Counts) -> Counts:
+        if self.owners[name].min_count == 1:
+            return empty
+        assert self.log is not None
+        day = next(reversed(self.log.days))  # the last that was written
+        path = f"{self.log.folder}/{day}/waiting/{name}.feather"
+        return feather.read_table(pa.BufferReader(files.read(path))).cast(empty.schema)
+
+
+def _no_counts(owner: Any) -> Counts:
+    kind = pa.int64() if owner.dtype == "int" else pa.string()
+    return pa.table({"token": pa.array([], kind), "count": pa.array([], pa.int64())})
+
+
+class _WritePiece(beam.DoFn):
+    """`PlacedPiece` -> `(index of the day, domain, {name, rows, positives, bytes})` of its shards."""
+
+    def __init__(self, config: DaysConfig, schema: Any, days: list[int], folder: str) -> None:
+        sizes = {f.vocabulary: ROOM for f in schema if isinstance(f, TOKEN_KINDS)}
+        self.encoder = Encoder(schema, config.data.user, folder)
+        self.fields = example_fields(schema, sizes, has_user=True)
+        self.days = [str(EPOCH + datetime.timedelta(days=day)) for day in days]
+        self.is_packed = config.data.compression == "gzip"
+        self.folder = folder
+
+    def process(self, piece: PlacedPiece, vocabularies: dict[str, Any]) -> Iterator[Any]:
+        places = piece.places()
+        table = piece.columns(piece_columns(self.encoder.schema))
+        for place in np.unique(places[places >= 0]):
+            index, domain = int(place) >> 1, DOMAINS[int(place) & 1]
+            columns = self.encoder.columns(table.filter(pa.array(places == place)))
+            for feature in self.encoder.schema:
+                if isinstance(feature, TOKEN_KINDS):  # those that come with later days
+                    ids, size = columns[feature.name], vocabularies[feature.vocabulary][0][index]
+                    columns[feature.name] = np.where(ids < size, ids, OOV_ID)
+            content: Sequence[bytes | memoryview] = encode(self.fields, columns)
+            if self.is_packed:
+                content = [files.compress(content)]
+            suffix = ".tfrecord.gz" if self.is_packed else ".tfrecord"
+            name = f"{self.days[index]}/{domain}/part-{piece.index:05d}{suffix}"
+            files.write(f"{self.folder}/{name}", *content)
+            about = {
+                "name": name,
+                "rows": int((places == place).sum()),
+                "positives": int(columns["label"].sum()),
+                "bytes": sum(len(part) for part in content),
+            }
+            yield index, domain, about
+
+
+def piece_columns(schema: Any) -> list[str]:
+    """What of a cleaned piece goes into Examples."""
+    return [ROW, TIME, "label", *(feature.name for feature in schema)]
+
+
+def _summarise(
+    _: None,
+    days: int,
+    placed: list[PlacedPiece],
+    vocabularies: dict[str, Any],
+    numbers: dict[str, Any],
+    shards: list[Any],
+) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    reasons: dict[str, int] = {}
+    for piece in placed:
+        for found, total in ((piece.counts, counts), (piece.reasons, reasons)):
+            for name, count in found.items():
+                total[name] = total.get(name, 0) + count
+    by_day: list[dict[str, Any]] = []
+    for index in range(days):
+        domains = {
+            domain: sorted(
+                (about for i, of, about in shards if (i, of) == (index, domain)),
+                key=lambda about: about["name"],
+            )
+            for domain in DOMAINS
+        }
+        grown = sorted(vocabularies.items())
+        by_day.append(
+            {
+                "domains": domains,
+                "vocabularies": {name: sizes[index] for name, (sizes, _) in grown},
+                "brought": {name: checksums[index] for name, (_, checksums) in grown},
+            }
+        )
+    return {"counts": counts, "bad_reasons": reasons, "numbers": numbers, "days": by_day}
+
+
+def _open(config: DaysConfig, output: str) -> DayLog | None:
+    if read_manifest(f"{output}/{LOG}") is None:
+        return None
+    log = DayLog.open(output)
+    if log.log["config_digest"] != digest(config):
+        raise DataError(
+            f"{output}: written with another config; give the changed one another name, or delete "
+            "the folder and write all days again"
+        )
+    return log
+
+
+def _write_log(config: DaysConfig, numbers: dict[str, Any], output: str) -> None:
+    measured = {}
+    for feature in config.data.feature_schema:
+        if isinstance(feature, Numeric):
+            found = numbers[feature.name]
+            if "mean" not in found:
+                raise DataError(
+                    f"{config.name}: feature {feature.name!r} has no value on the first "
+                    f"{config.measured_days} days; leave it out"
+                )
+            kept = ("mean", "std", "boundaries")
+            measured[feature.name] = {key: found[key] for key in kept if key in found}
+    schema = config.data.feature_schema.fitted(measured)
+    sizes = {f.vocabulary: ROOM for f in schema if isinstance(f, TOKEN_KINDS)}
+    fields = example_fields(schema, sizes, has_user=True)
+    log = {
+        "format": FORMAT,
+        "config": config.model_dump(mode="json"),
+        "config_digest": digest(config),
+        "schema": schema.model_dump(mode="json"),
+        "layout": layout(fields),
+    }
+    write_manifest(log, f"{output}/{LOG}")
+
+
+def _check_bad(config: DaysConfig, summary: dict[str, Any], cleaner: Cleaner, kept: str) -> None:
+    logs = {
+        name: (table.rows, len(table.bad), tally(table.bad))
+        for name, table in cleaner.tables.items()
+    }
+    counts = summary["counts"]
+    logs["events"] = (counts["read"], counts["bad"], summary["bad_reasons"])
+    for name, (rows, bad, reasons) in logs.items():
+        if bad > config.data.max_bad_share * rows:
+            worst = sorted(reasons.items(), key=lambda found: -found[1])[:3]
+            shown = ", ".join(f"{why} ({count:,})" for why, count in worst)
+            raise DataError(
+                f"{config.name}: {bad:,} of {rows:,} rows of the {name} are bad, more than "
+                f"max_bad_share = {config.data.max_bad_share:g}; most often: {shown}. They lie in "
+                f"{kept}"
+            )
+
+
+def _day(config: DaysConfig, day: datetime.date) -> int:
+    if day < config.first:
+        raise ConfigError(f"{config.name}: found the day {day}; the log's first is {config.first}")
+    return (day - config.first).days
+
+
+def _paths(config: DaysConfig, day: datetime.date) -> list[str]:
+    """A day's files; none before it is whole."""
+    directory, data = config.data.directory, config.of_days([day])
+    try:
+        if config.ready is not None:
+            matching(config.ready.replace(DAY, str(day)), directory)
+        return [path for pattern in data.source.events for path in matching(pattern, directory)]  # type: ignore[union-attr]
+    except ConfigError:
+        return []
+
+
+def _prints(paths: list[str] | None) -> list[list[Any]]:
+    return [[path.rpartition("/")[2], files.size(path)] for path in paths or ()]
+
+
+def _check_unchanged(log: DayLog, paths: Mapping[datetime.date, list[str]]) -> None:
+    for day, found in paths.items():
+        if day in log.days and found and _prints(found) != log.days[day]["inputs"]:
+            raise DataError(
+                f"{log.folder}: the files of {day} have changed since that day was written, and "
+                "models have learned from it; bring the old ones back, or delete "
+                f"{log.folder} and write all days again"
+            )
+
+
+def _clear_leftovers(output: str) -> None:
+    """Of runs that were killed."""
+    system, target = files.filesystem(output)
+    for info in system.get_file_info(fs.FileSelector(target, allow_not_found=True)):
+        if info.base_name.startswith(".tmp-"):
+            system.delete_dir(info.path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file of a log by days")
+    parser.add_argument("--output", required=True, help="the folder of the log by days")
+    parser.add_argument("--through", required=True, type=datetime.date.fromisoformat)
+    known, beam_args = parser.parse_known_args(argv)
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    try:
+        log = write_days(load_days(known.config), known.through, known.output, beam_args)
+    except (ConfigError, DataError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    rows = {domain: sum(log.rows(day, domain) for day in log.days) for domain in DOMAINS}
+    print(f"{known.output}: {len(log.days)} days through {max(log.days)}, rows: {rows}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""To every row of some days, what snapshots say of its user and item: beside its shard.
+
+Only snapshots that were finished before the row's day. A user or an item that a snapshot does not
+know has zeros there, and is said not to exist.
+"""
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from pyarrow import fs
+
+from beam_pipelines import job
+from beam_pipelines.beside import write_shard
+from beam_pipelines.examples import Field, layout
+from tfctr.data import files
+from tfctr.data.day_log import DOMAINS, DayLog
+from tfctr.data.manifest import DataError, write_manifest
+from tfctr.data.records import read_columns
+from tfctr.data.snapshots import SIDES, Snapshot
+from tfctr.data.vocabulary import Vocabulary
+
+
+def fields(number: int, dim: int) -> list[Field]:
+    """What lies beside a row: of each side, `number` vectors, latest first, and which there are."""
+    found = []
+    for side in SIDES:
+        found.append(Field(f"{side}_snapshots", number * dim))
+        found.append(Field.ids(f"{side}_snapshots_exist", 2, number))
+    return found
+
+
+def join_snapshots(
+    log: DayLog,
+    chosen: dict[datetime.date, list[tuple[datetime.date, str]]],
+    snapshots: Path,
+    number: int,
+    dim: int,
+    output: Path,
+    beam_args: list[str] | None = None,
+) -> None:
+    """Writes what lies beside the rows of these days, a day whole or not at all.
+
+    Args:
+        log: whose days these are.
+        chosen: the days to write, and the snapshots that each reads, latest first: `until`, and
+            a key of how it came about. A day that is there is replaced.
+        snapshots: their folder.
+        number: int. Snapshots that a row has room for.
+        dim: int. Width of their vectors.
+        output: the folder for what is joined.
+        beam_args: Beam's pipeline options.
+
+    Raises:
+        DataError: a snapshot was not finished before the day that should read it, or is of another
+            width.
+    """
+    folder = f"{output}/.tmp"
+    system, made = files.filesystem(folder)
+    if system.get_file_info(made).type == fs.FileType.Directory:
+        system.delete_dir(made)  # of a run that was killed
+    transform = JoinSnapshots(log, chosen, snapshots, number, dim, folder)
+    job.run(transform, "snapshots", output.name, folder, beam_args or [])
+    for day in chosen:
+        rows = {domain: log.rows(day, domain) for domain in DOMAINS}
+        manifest = {
+            "rows": rows,
+            "snapshots": [[str(end), key] for end, key in chosen[day]],
+            "layout": layout(fields(number, dim)),
+        }
+        write_manifest(manifest, f"{folder}/{day}/manifest.json")
+        target = f"{files.filesystem(str(output))[1]}/{day}"
+        if system.get_file_info(target).type == fs.FileType.Directory:
+            system.delete_dir(target)
+        system.move(f"{made}/{day}", target)
+    system.delete_dir(made)
+
+
+class JoinSnapshots(beam.PTransform):
+    """Nothing -> one dict: the number of rows written."""
+
+    def __init__(
+        self,
+        log: DayLog,
+        chosen: dict[datetime.date, list[tuple[datetime.date, str]]],
+        snapshots: Path,
+        number: int,
+        dim: int,
+        folder: str,
+    ) -> None:
+        super().__init__()
+        self.shards = [
+            (str(day), shard["name"], [str(end) for end, _ in ends])
+            for day, ends in chosen.items()
+            for domain in DOMAINS
+            for shard in log.shards(day, domain)
+        ]
+        self.join = _Join(log, snapshots, number, dim, folder)
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        return (
+            pipeline
+            | "Shards" >> beam.Create(self.shards)
+            | "Spread" >> beam.Reshuffle()
+            | "Join" >> beam.ParDo(self.join)
+            | "Rows" >> beam.CombineGlobally(sum)
+            | "Summarise" >> beam.Map(lambda rows: {"rows": rows})
+        )
+
+
+class _Join(beam.DoFn):
+    def __init__(
+        self, log: DayLog, snapshots: Path, number: int, dim: int, folder: str
+    ) -> None:
+        self.log = log
+        self.snapshots = str(snapshots)
+        self.number = number
+        self.dim = dim
+        self.folder = folder
+        data = log.config["data"]
+        self.keys = {side: data[side] for side in SIDES}
+        self._vocabularies: dict[str, Vocabulary] = {}
+        self._tables: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+
+    def process(self, shard: tuple[str, str, list[str]]) -> Iterator[int]:
+        day, name, ends = shard
+        if late := [end for end in ends if end > day]:
+            raise DataError(f"the snapshot of {late[0]} was not finished before {day}, which reads it")
+        path = f"{self.log.folder}/{name}"
+        ids = read_columns(path, self.log.log["layout"], list(self.keys.values()))
+        columns: dict[str, np.ndarray] = {}
+        for side, key in self.keys.items():
+            rows = ids[key][:, 0]
+            vectors = np.zeros((len(rows), self.number, self.dim), np.float32)
+            exists = np.zeros((len(rows), self.number), np.int64)
+            for place, end in enumerate(ends):
+                known, there = self._table(end)[side]
+                vectors[:, place], exists[:, place] = known[rows], there[rows]
+            columns[f"{side}_snapshots"] = vectors.reshape(len(rows), -1)
+            columns[f"{side}_snapshots_exist"] = exists
+        write_shard(self.folder, name, fields(self.number, self.dim), columns)
+        yield len(rows)
+
+    def _table(self, end: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        if end not in self._tables:
+            snapshot = Snapshot.read(f"{self.snapshots}/{end}")
+            if snapshot.dim != self.dim:
+                raise DataError(
+                    f"{self.snapshots}/{end}: vectors of {snapshot.dim} numbers, wanted {self.dim}"
+                )
+            for side, key in self.keys.items():
+                if side not in self._vocabularies:
+                    self._vocabularies[side] = self.log.vocabulary(key)
+            self._tables[end] = {
+                side: snapshot.rows(side, self._vocabularies[side]) for side in SIDES
+            }
+        return self._tables[end]

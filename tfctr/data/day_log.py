@@ -1,0 +1,132 @@
+"""A log by day and domain, with vocabularies that only grow: its manifests and tokens.
+
+    <folder>/log.json                     config, layout, means and buckets of numbers
+    <folder>/2024-01-31/manifest.json     written last: the day is whole
+    <folder>/2024-01-31/ads/part-00000.tfrecord, .../organic/...
+    <folder>/2024-01-31/vocabularies/item_id.txt   the tokens that came with this day
+
+A vocabulary is what its days brought, one behind another, in the order in which the days were
+written. So ids never change, and the vocabulary as of a day is its first so many tokens.
+"""
+
+import datetime
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+from pyarrow import fs
+
+from tfctr.data import files
+from tfctr.data.manifest import FORMAT, DataError, read_manifest
+from tfctr.data.vocabulary import Vocabulary
+from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS, Schema
+
+LOG = "log.json"
+DOMAINS = ("organic", "ads")
+
+
+@dataclass(frozen=True)
+class DayLog:
+    """The days that are there, in the order in which they were written.
+
+    Args:
+        folder: path or URI.
+        log: what `log.json` says.
+        days: manifests by day.
+    """
+
+    folder: str
+    log: dict[str, Any]
+    days: dict[datetime.date, dict[str, Any]]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "DayLog":
+        """Reads the manifests.
+
+        Raises:
+            DataError: there is no log of this version; a day between others is gone.
+        """
+        folder = str(folder).rstrip("/")
+        log = read_manifest(f"{folder}/{LOG}")
+        if log is None or log.get("format") != FORMAT:
+            raise DataError(f"{folder}: no log by days of this version here; run `tfctr rollout`")
+        system, path = files.filesystem(folder)
+        names = [info.base_name for info in system.get_file_info(fs.FileSelector(path))]
+        found = {name: read_manifest(f"{folder}/{name}/manifest.json") for name in names}
+        days = sorted((m for m in found.values() if m), key=lambda manifest: manifest["number"])
+        for number, manifest in enumerate(days):
+            if manifest["number"] != number:
+                raise DataError(
+                    f"{folder}: the day that was written as number {number} is gone, and with it "
+                    f"the tokens that came with it; bring it back, or delete {folder} and write "
+                    "all days again"
+                )
+        return cls(folder, log, {datetime.date.fromisoformat(m["day"]): m for m in days})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.log["config"]
+
+    @cached_property
+    def raw_schema(self) -> Schema:
+        """With measured numbers, and without the sizes of vocabularies."""
+        return Schema.model_validate(self.log["schema"])
+
+    def sizes(self, through: int | None = None) -> dict[str, int]:
+        """Ids of each vocabulary as of the day of that number; of the last one if not given."""
+        if not self.days:
+            return {}
+        manifests = list(self.days.values())
+        return dict(manifests[-1 if through is None else through]["vocabularies"])
+
+    def schema(self, through: int | None = None) -> Schema:
+        """The schema with the sizes as of the day of that number."""
+        sizes = self.sizes(through)
+        return self.raw_schema.fitted(
+            {
+                feature.name: {"vocabulary_size": sizes[feature.vocabulary]}
+                for feature in self.raw_schema
+                if isinstance(feature, TOKEN_KINDS)
+            }
+        )
+
+    def vocabulary(self, name: str, through: int | None = None) -> Vocabulary:
+        """The tokens as of the day of that number.
+
+        Raises:
+            DataError: tokens of a day are gone, or others than they were.
+        """
+        manifests = list(self.days.values())
+        chosen = manifests if through is None else manifests[: through + 1]
+        dtype = next(f.dtype for f in self.raw_schema if getattr(f, "vocabulary", "") == name)
+        content = b""
+        for manifest in chosen:
+            path = f"{self.folder}/{manifest['day']}/vocabularies/{name}.txt"
+            try:
+                brought = files.read(path)
+            except OSError:
+                brought = None
+            if brought is None or google_crc32c.value(brought) != manifest["brought"][name]:
+                raise DataError(
+                    f"{path}: {'missing' if brought is None else 'changed'}; the vocabulary shrank "
+                    "or changed, and ids behind it would stand for other tokens. Bring the file "
+                    f"back, or delete {self.folder} and write all days again"
+                )
+            content += brought
+        vocabulary = Vocabulary.parse(content, dtype)
+        size = chosen[-1]["vocabularies"][name] if chosen else FIRST_TOKEN_ID
+        if vocabulary.size != size:
+            raise DataError(
+                f"{self.folder}: vocabulary {name!r} has {vocabulary.size:,} ids where the day "
+                f"{chosen[-1]['day'] if chosen else ''} says {size:,}"
+            )
+        return vocabulary
+
+    def shards(self, day: datetime.date, domain: str) -> list[dict[str, Any]]:
+        """`{name, rows, positives, bytes}` of a day's shards; names are from the folder."""
+        return self.days[day]["domains"][domain]
+
+    def rows(self, day: datetime.date, domain: str) -> int:
+        return sum(shard["rows"] for shard in self.shards(day, domain))
