@@ -45,7 +45,7 @@ from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.sources import matching
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.rollout_config import DAY, DaysConfig, load_days
-from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Categorical, Numeric
+from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Numeric
 
 SECONDS = 86_400
 EPOCH = datetime.date(1970, 1, 1)
@@ -182,9 +182,7 @@ class WriteDays(beam.PTransform):
             | "GatherDays" >> beam.GroupByKey()
             | "Grow" >> beam.ParDo(self.grow)
         )
-        shards = placed | "WritePiece" >> beam.ParDo(
-            self.write, beam.pvalue.AsDict(vocabularies)
-        )
+        shards = placed | "WritePiece" >> beam.ParDo(self.write, beam.pvalue.AsDict(vocabularies))
         return (
             pipeline
             | "Once" >> beam.Create([None])
@@ -344,7 +342,10 @@ def _no_counts(owner: Any) -> Counts:
 
 
 class _WritePiece(beam.DoFn):
-    """`PlacedPiece` -> `(index of the day, domain, {name, rows, positives, bytes})` of its shards."""
+    """`PlacedPiece` -> `(index of the day, domain, about)` of its shards.
+
+    `about` is `{name, rows, positives, bytes}`.
+    """
 
     def __init__(self, config: DaysConfig, schema: Any, days: list[int], folder: str) -> None:
         sizes = {f.vocabulary: ROOM for f in schema if isinstance(f, TOKEN_KINDS)}

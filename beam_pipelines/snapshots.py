@@ -112,9 +112,7 @@ class JoinSnapshots(beam.PTransform):
 
 
 class _Join(beam.DoFn):
-    def __init__(
-        self, log: DayLog, snapshots: Path, number: int, dim: int, folder: str
-    ) -> None:
+    def __init__(self, log: DayLog, snapshots: Path, number: int, dim: int, folder: str) -> None:
         self.log = log
         self.snapshots = str(snapshots)
         self.number = number
@@ -128,7 +126,9 @@ class _Join(beam.DoFn):
     def process(self, shard: tuple[str, str, list[str]]) -> Iterator[int]:
         day, name, ends = shard
         if late := [end for end in ends if end > day]:
-            raise DataError(f"the snapshot of {late[0]} was not finished before {day}, which reads it")
+            raise DataError(
+                f"the snapshot of {late[0]} was not finished before {day}, which reads it"
+            )
         path = f"{self.log.folder}/{name}"
         ids = read_columns(path, self.log.log["layout"], list(self.keys.values()))
         columns: dict[str, np.ndarray] = {}

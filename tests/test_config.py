@@ -20,6 +20,7 @@ from tfctr.config import (
     load_text,
     read_yaml,
 )
+from tfctr.rollout_config import load_days, load_rollout
 
 RUN: dict[str, Any] = {
     "name": "run",
@@ -179,6 +180,8 @@ def test_the_configs_of_the_repository_are_valid() -> None:
     for file in [file for file in files if file not in parts]:
         content = read_yaml(file)
         kinds = {
+            "start": load_rollout,
+            "measured_days": load_days,
             "model": load_run,
             "teacher": load_knowledge,
             "k": load_retrieval,

@@ -1,6 +1,7 @@
 """E-CDCTR's pieces: snapshots, their fusion, the student, and weights that move by token."""
 
 import datetime
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,9 @@ def test_any_backbone_reads_two_further_fields(name: str, tmp_path: Path) -> Non
 
 def test_the_backbone_needs_the_keys_of_snapshots() -> None:
     backbone = backbones.create("dnn", SCHEMA.select(["item", "age"]))
-    with pytest.raises(ValueError, match=r"does not read user, whose snapshots.*it reads age, item"):
+    with pytest.raises(
+        ValueError, match=r"does not read user, whose snapshots.*it reads age, item"
+    ):
         EcdctrStudent(backbone, "user", "item", N, DIM)
 
 
@@ -216,7 +219,10 @@ def test_rows_get_the_snapshots_of_their_user_and_item(log: Path) -> None:  # no
         batch, _ = next(iter(data.test(8, features=("user", *names))))
         for name in names:
             np.testing.assert_array_equal(batch[name], found[name])
-        return [sum((found[name][i].tolist() for name in names), []) for i in range(len(found[names[0]]))]
+        return [
+            [*itertools.chain(*(found[name][i].tolist() for name in names))]
+            for i in range(len(found[names[0]]))
+        ]
 
     nothing = [0.0] * 4
     assert rows(D1, "ads") == [[*nothing, 0, 0, *nothing]]

@@ -191,7 +191,9 @@ def rollout(
     file: Annotated[Path, typer.Argument(help="YAML file of a rollout", metavar="FILE")],
     through: Annotated[
         str | None,
-        typer.Option(help="the last day, as 2024-01-31, which is over; the file's end if not given"),
+        typer.Option(
+            help="the last day, as 2024-01-31, which is over; the file's end if not given"
+        ),
     ] = None,
     work: Work = DEFAULT_WORK,
     beam: BeamArgs = None,

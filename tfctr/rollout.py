@@ -58,13 +58,13 @@ class Rollout:
     - `export_folder`: the versions of the SavedModel.
     """
 
-    def __init__(
-        self, config: RolloutConfig, work: Path, console: Console | None = None
-    ) -> None:
+    def __init__(self, config: RolloutConfig, work: Path, console: Console | None = None) -> None:
         self.config = config
         self.folder = work / config.name
         self.log_folder = work / config.days.name
-        self.export_folder = config.export and Path(config.export.directory) / config.name
+        self.export_folder: Path | None = None
+        if config.export:
+            self.export_folder = Path(config.export.directory) / config.name
         self.console = console or Console()
 
     def run(
@@ -137,7 +137,8 @@ class Rollout:
             return State(**found["state"])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "step.json").unlink(missing_ok=True)
-        start, about = time.perf_counter(), {"from": state.key, "day": str(day)}
+        start = time.perf_counter()
+        about: dict[str, Any] = {"from": state.key, "day": str(day)}
         known = {d: log.days[d] for d in log.days if d <= day}
         key = digest([self._config_key, state.key, str(day), list(known.values())])
         if day not in log.days:
@@ -217,8 +218,7 @@ class _Step:
         self._join(self.before.snapshots)
         data = self._data({"test": [(self.day, "ads")]}, self.before.through)
         model = self._load(self.before.ads)
-        user, item = self.config.days.data.user, self.config.days.data.item
-        assert user is not None and item is not None
+        user, item = self._keys().values()
         columns = data.columns("test", ["label", "user_key", user, item])
         recent = self._data(
             {
@@ -409,6 +409,8 @@ class _Step:
             earlier: path of a model that it starts from, "" for none.
             resets: whether its statistics start anew.
         """
+        # Before the seed is set: to import a library may draw from Python's random numbers.
+        import tfctr.frameworks.ecdctr  # noqa: F401
         from tfctr.frameworks.transfer import carry_on, reset_statistics
         from tfctr.training import LastEpoch
 

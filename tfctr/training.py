@@ -274,7 +274,8 @@ def train(
         if board:
             _write_scalars(board, int(model.optimizer.iterations), last)
         console.print(
-            f"epoch {epoch + 1}: loss {last['loss']:.4f}, {objective.title} {score:.{objective.digits}f}"
+            f"epoch {epoch + 1}: loss {last['loss']:.4f}, "
+            f"{objective.title} {score:.{objective.digits}f}"
             f"{' (best)' if progressed.best_epoch == epoch else ''}, "
             f"{steps * config.batch_size / seconds:,.0f} examples/s"
         )

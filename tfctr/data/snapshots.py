@@ -1,8 +1,8 @@
 """What a model knew of users and items when a period ended: vectors by token.
 
-    <folder>/2024-02-26/manifest.json     from, until (the first day that is not in it), dim
-    <folder>/2024-02-26/user.parquet      token, vector
-    <folder>/2024-02-26/item.parquet
+<folder>/2024-02-26/manifest.json     from, until (the first day that is not in it), dim
+<folder>/2024-02-26/user.parquet      token, vector
+<folder>/2024-02-26/item.parquet
 """
 
 import datetime
@@ -71,8 +71,8 @@ class Snapshot:
             tokens[side] = table["token"].combine_chunks()
             flat = table["vector"].combine_chunks().flatten().to_numpy()
             vectors[side] = flat.reshape(-1, manifest["dim"])
-        dates = [datetime.date.fromisoformat(manifest[key]) for key in ("since", "until")]
-        return cls(*dates, manifest["dim"], tokens, vectors)
+        since, until = (datetime.date.fromisoformat(manifest[k]) for k in ("since", "until"))
+        return cls(since, until, manifest["dim"], tokens, vectors)
 
     def rows(self, side: str, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
         """Vectors float32 `[ids, dim]` by id, zeros where there is none, and bool `[ids]`: which

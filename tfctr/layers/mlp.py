@@ -54,4 +54,8 @@ class MLP(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         names = ("dropout", "batch_norm")
-        return super().get_config() | {"units": list(self.units)} | {k: getattr(self, k) for k in names}
+        return (
+            super().get_config()
+            | {"units": list(self.units)}
+            | {k: getattr(self, k) for k in names}
+        )
