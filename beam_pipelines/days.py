@@ -399,6 +399,7 @@ def _summarise(
         for found, total in ((piece.counts, counts), (piece.reasons, reasons)):
             for name, count in found.items():
                 total[name] = total.get(name, 0) + count
+    grown = sorted(vocabularies.items())
     by_day: list[dict[str, Any]] = []
     for index in range(days):
         domains = {
@@ -408,7 +409,6 @@ def _summarise(
             )
             for domain in DOMAINS
         }
-        grown = sorted(vocabularies.items())
         by_day.append(
             {
                 "domains": domains,
