@@ -83,11 +83,22 @@ class FileSource(Strict):
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
 
 
-class MovieLensSource(Strict):
+class TwoDomains(Strict):
+    """MovieLens as organic rows and ads, day by day (`tfctr.data.two_domains`)."""
+
+    days: int = Field(96, ge=1)  # with equally many rows
+    ads_items: float = Field(0.2, ge=0, le=1)  # share of the movies that are advertised
+    ads_share: float = Field(0.15, ge=0, le=1)  # of their ratings: those are ads
+
+
+class MovieLensSource(_KeepsDigest):
     """MovieLens 1M or 100K: a zip as published, or the folder unpacked from it."""
+
+    unsaid: ClassVar[tuple[str, ...]] = ("two_domains",)
 
     format: Literal["movielens"]
     path: str = "ml-1m.zip"
+    two_domains: TwoDomains | None = None  # adds the columns domain, click and day_time
 
 
 class WorldSource(_KeepsDigest):

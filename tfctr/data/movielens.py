@@ -7,10 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfctr.config import ConfigError
+from tfctr.config import ConfigError, TwoDomains
 from tfctr.data import files
 from tfctr.data.delimited import Delimited, Rows
 from tfctr.data.sources import DelimitedReader, Piece, Reader, Source, byte_ranges
+from tfctr.data.two_domains import TwoDomainRatings
 
 RATINGS = ("user_id", "movie_id", "rating", "timestamp")
 GENRES_100K = (
@@ -54,8 +55,8 @@ class Movies:
         return rows
 
 
-def open_movielens(path: Path) -> Source:
-    """The ratings, with users and movies beside them.
+def open_movielens(path: Path, two_domains: TwoDomains | None = None) -> Source:
+    """The ratings, with users and movies beside them; in two domains, if that is given.
 
     Raises:
         ConfigError: neither set's files are at `path`.
@@ -70,14 +71,14 @@ def open_movielens(path: Path) -> Source:
             [str(path / folder / name) for name in names],
         ):
             if all(_exists(file) for file in found):
-                return _source(found, is_1m)
+                return _source(found, is_1m, two_domains)
     raise ConfigError(
         f"source.path: {path} holds neither MovieLens 1M (ratings.dat, users.dat, movies.dat) nor "
         "100K (u.data, u.user, u.item)"
     )
 
 
-def _source(paths: list[str], is_1m: bool) -> Source:
+def _source(paths: list[str], is_1m: bool, two_domains: TwoDomains | None) -> Source:
     ratings, users, movies = paths
     separators = ("::", "::", "::") if is_1m else ("\t", "|", "|")
     user_columns = (
@@ -98,7 +99,8 @@ def _source(paths: list[str], is_1m: bool) -> Source:
         "users": (reader(users, separators[1], user_columns), "user_id"),
         "items": (Movies(reader(movies, separators[2], movie_columns)), "movie_id"),
     }
-    return Source(reader(ratings, separators[0], RATINGS), tables)
+    events = reader(ratings, separators[0], RATINGS)
+    return Source(TwoDomainRatings(events, two_domains) if two_domains else events, tables)
 
 
 def _genres_100k(table: pa.Table) -> pa.Array:

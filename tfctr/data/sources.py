@@ -268,7 +268,7 @@ def open_source(config: DataConfig) -> Source:
         return Source(_file_reader(config, source, source), tables)
     from tfctr.data.movielens import open_movielens
 
-    return open_movielens(find_input(source.path, config.directory))
+    return open_movielens(find_input(source.path, config.directory), source.two_domains)
 
 
 def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Table) -> Reader:
