@@ -72,7 +72,7 @@ def write_days(
     """
     output = output.rstrip("/")
     log = _open(config, output)
-    wanted = [config.first + datetime.timedelta(days=i) for i in range(_day(config, through) + 1)]
+    wanted = config.through(through)
     paths = {day: _paths(config, day) for day in wanted if config.comes_by_day}
     if log is not None:
         _check_unchanged(log, paths)
@@ -472,12 +472,6 @@ def _check_bad(config: DaysConfig, summary: dict[str, Any], cleaner: Cleaner, ke
                 f"max_bad_share = {config.data.max_bad_share:g}; most often: {shown}. They lie in "
                 f"{kept}"
             )
-
-
-def _day(config: DaysConfig, day: datetime.date) -> int:
-    if day < config.first:
-        raise ConfigError(f"{config.name}: found the day {day}; the log's first is {config.first}")
-    return (day - config.first).days
 
 
 def _paths(config: DaysConfig, day: datetime.date) -> list[str]:

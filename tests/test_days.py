@@ -10,7 +10,7 @@ import pytest
 
 from beam_pipelines.days import main, write_days
 from tfctr.config import ConfigError
-from tfctr.data.day_log import DayLog
+from tfctr.data.day_log import DOMAINS, DayLog
 from tfctr.data.days import DaysDataset
 from tfctr.data.manifest import DataError
 from tfctr.data.records import read_columns
@@ -143,6 +143,20 @@ def test_files_by_day_are_the_same_days(by_day: Path) -> None:
     for day in of_one.days:
         assert tokens(of_files, "item") == tokens(of_one, "item")
         assert of_files.rows(day, "ads") == of_one.rows(day, "ads")
+
+
+def test_a_day_may_have_several_files(by_day: Path) -> None:
+    for day, rows in ROWS.items():
+        for name, part in (("web", "web"), ("ad", "ad")):
+            chosen = [row for row in rows if row.split(",")[3] == part]
+            (by_day / f"{name}-{day}.csv").write_text(HEADER + lines(day, chosen))
+    source = {"format": "csv", "events": ["web-{day}.csv", "ad-{day}.csv"]}
+    both = write_days(config(by_day, data={"source": source}), D4, str(by_day / "both"))
+    one = write_days(config(by_day, "log-{day}.csv"), D4, str(by_day / "one"))
+    assert [*both.days] == [D1, D2, D3, D4]
+    for day in both.days:
+        assert [both.rows(day, d) for d in DOMAINS] == [one.rows(day, d) for d in DOMAINS]
+    assert tokens(both, "item") == tokens(one, "item")
 
 
 def test_what_came_later_is_unknown_as_of_a_day(log: Path) -> None:

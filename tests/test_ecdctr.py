@@ -20,6 +20,7 @@ from tfctr.data.manifest import DataError
 from tfctr.data.snapshots import Snapshot, finished_before
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.ecdctr import EcdctrStudent, ServedModel
+from tfctr.frameworks.ecdctr.served import OF_USER
 from tfctr.frameworks.transfer import carry_on, reset_statistics
 from tfctr.layers.historical_fusion import HistoricalFusion
 from tfctr.schema import FIRST_TOKEN_ID, Schema
@@ -120,6 +121,14 @@ def test_the_served_model_finds_the_snapshots_itself(name: str) -> None:
     np.testing.assert_allclose(np.diag(scores), logits, atol=1e-5)
     with pytest.raises(ValueError, match="the table of the users has 3 rows, wanted 7"):
         ServedModel(model, tables | {"user": tuple(t[:3] for t in tables["user"])})
+
+
+def test_a_feature_may_not_be_called_as_what_is_kept_of_a_user() -> None:
+    renamed = {f.name: OF_USER if f.name == "age" else f.name for f in SCHEMA}
+    schema = Schema(features=tuple(f.model_copy(update={"name": renamed[f.name]}) for f in SCHEMA))
+    backbone = backbones.create("dnn", schema.select(["user", "item", OF_USER]))
+    with pytest.raises(ValueError, match=r"'user_history' is taken by what is kept of a user"):
+        ServedModel(EcdctrStudent(backbone, "user", "item", N, DIM), {})
 
 
 def grown(**sizes: int) -> Schema:

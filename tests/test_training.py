@@ -21,13 +21,17 @@ CONFIG = {
 }
 
 
-def fit(data: Dataset, folder: Path, **changes: Any) -> tuple[Any, training.Progressed]:
+def fit(
+    data: Dataset, folder: Path, to_the_end: bool = False, **changes: Any
+) -> tuple[Any, training.Progressed]:
     keras.utils.set_random_seed(7)
     model = backbones.create(
         "dcn_v2", data.schema, embedding_dim=4, hidden_units=[8], dropout=0.2, num_cross_layers=1
     )
     config = Training.model_validate(CONFIG | changes)
-    objective = training.Clicks(data, config, model.reads)
+    objective = training.LastEpoch(config)
+    if not to_the_end:
+        objective = training.Clicks(data, config, model.reads)
     progressed = training.train(model, data, config, folder, Console(quiet=True), objective)
     return model, progressed
 
@@ -186,11 +190,12 @@ def test_tensorboard_shows_losses_and_rates(data: Dataset, tmp_path: Path) -> No
     assert [event.step for event in events["valid_auc"]] == [32, 64, 96]
 
 
-def test_a_diverged_training_says_so(data: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("to_the_end", [False, True])
+def test_a_diverged_training_says_so(data: Dataset, tmp_path: Path, to_the_end: bool) -> None:
     with pytest.raises(
         DataError, match=r"no longer finite; lower training.optimizer.learning_rate"
     ):
-        fit(data, tmp_path, optimizer={"name": "lazy_adam", "learning_rate": 1e30})
+        fit(data, tmp_path, to_the_end, optimizer={"name": "lazy_adam", "learning_rate": 1e30})
 
 
 def test_validation_rows_of_one_label_are_refused(

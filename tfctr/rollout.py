@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from tfctr.config import BackboneConfig, ConfigError, Training, digest
+from tfctr.config import ConfigError, Training, digest
 from tfctr.data.day_log import DayLog
 from tfctr.data.manifest import read_manifest, write_manifest
 from tfctr.data.snapshots import SIDES, Snapshot, finished_before
@@ -96,7 +96,7 @@ class Rollout:
         state = State()
         for number in range((last - first).days + 1):
             day = first + number * DAY
-            absent = [d for d in _days(config.days.first, day) if d not in log.days]
+            absent = [d for d in config.days.through(day) if d not in log.days]
             if absent and config.missing == "wait":
                 self.console.print(f"[bold]rollout[/] waits for {absent[0]}: {self._where(absent)}")
                 return absent[0]
@@ -200,7 +200,7 @@ class _Step:
         self.key = key
         self.folder = folder
         self.beam_args = beam_args
-        self.days = [d for d in _days(self.config.days.first, day) if d in log.days]
+        self.days = [d for d in self.config.days.through(day) if d in log.days]
         self.through = max(log.days[d]["number"] for d in self.days)
         self.is_first = not state.ads
         self.rows_read: dict[str, int] = {}
@@ -264,9 +264,7 @@ class _Step:
             rows = [(d, "organic") for d in self.days if since <= d < until]
             name = f"tiny-{until}"
             earlier = state.tiny
-            path = self._train(
-                name, rows, tiny.training, lambda schema: _backbone(tiny.model, schema), earlier
-            )
+            path = self._train(name, rows, tiny.training, self._make_tiny, earlier)
             state = _changed(state, tiny=path)
             self._take_snapshot(path, rows, since, until, state)
             snapshots = state.snapshots | {str(until): digest([self.key, name])}
@@ -410,6 +408,7 @@ class _Step:
             resets: whether its statistics start anew.
         """
         # Before the seed is set: to import a library may draw from Python's random numbers.
+        import tfctr.frameworks.create
         import tfctr.frameworks.ecdctr  # noqa: F401
         from tfctr.frameworks.transfer import carry_on, reset_statistics
         from tfctr.training import LastEpoch
@@ -455,11 +454,18 @@ class _Step:
         )
         return relative
 
+    def _make_tiny(self, schema: Schema) -> Any:
+        from tfctr.frameworks.create import create_backbone
+
+        assert self.config.tiny is not None
+        return create_backbone(self.config.tiny.model, schema)
+
     def _make(self, schema: Schema) -> Any:
         """The complete model, or the ads model: they are of one make."""
+        from tfctr.frameworks.create import create_backbone
         from tfctr.frameworks.ecdctr import EcdctrStudent
 
-        backbone = _backbone(self.config.model, schema)
+        backbone = create_backbone(self.config.model, schema)
         if self.config.tiny is None:
             return backbone
         keys = self._keys()
@@ -498,19 +504,7 @@ class _Step:
 
     @property
     def _snapshot_dim(self) -> int:
-        assert self.config.tiny is not None
-        return int(_backbone(self.config.tiny.model, self.log.schema()).field_dim)
-
-
-def _backbone(config: BackboneConfig, schema: Schema) -> Any:
-    from tfctr import backbones
-
-    kept = schema.select(config.features) if config.features else schema
-    return backbones.create(config.backbone, kept, **config.arguments)
-
-
-def _days(first: datetime.date, last: datetime.date) -> list[datetime.date]:
-    return [first + i * DAY for i in range((last - first).days + 1)]
+        return int(self._make_tiny(self.log.schema()).field_dim)
 
 
 def _changed(state: State, **changes: Any) -> State:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tfctr.config import (
     BackboneConfig,
+    ConfigError,
     DataConfig,
     Export,
     FileSource,
@@ -76,13 +77,25 @@ class DaysConfig(Strict):
         """Whether each day has files of its own."""
         return isinstance(self.data.source, FileSource) and DAY in str(self.data.source.events)
 
+    def through(self, last: datetime.date) -> list[datetime.date]:
+        """The days from the first to this one.
+
+        Raises:
+            ConfigError: it is before the first.
+        """
+        if last < self.first:
+            raise ConfigError(f"{self.name}: found the day {last}; the log's first is {self.first}")
+        number = (last - self.first).days + 1
+        return [self.first + datetime.timedelta(days=i) for i in range(number)]
+
     def of_days(self, days: Iterable[datetime.date]) -> DataConfig:
         """The data config whose source holds these days, maybe others."""
         if not self.comes_by_day:
             return self.data
         assert isinstance(self.data.source, FileSource)
-        pattern = str(self.data.source.events)
-        paths = tuple(pattern.replace(DAY, str(day)) for day in days)
+        events = self.data.source.events
+        patterns = (events,) if isinstance(events, str) else events
+        paths = tuple(pattern.replace(DAY, str(day)) for day in days for pattern in patterns)
         source = self.data.source.model_copy(update={"events": paths})
         return self.data.model_copy(update={"source": source})
 

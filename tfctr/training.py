@@ -26,6 +26,7 @@ from tfctr.optimizers import LazyAdagrad, LazyAdam
 from tfctr.schema_model import SchemaModel
 
 EVALUATION_BATCH = 8192
+DIVERGED = "the model's logits are no longer finite; lower training.optimizer.learning_rate"
 
 
 @dataclass
@@ -123,6 +124,9 @@ class LastEpoch(Objective):
     Clicks that weighed more (`positive_weight`) and negatives left out (`keep_negatives`) shift the
     logits that a model learns by a constant. It is taken out of the bias at the end, so that
     predictions are calibrated to the rows as they were (He et al., 2014, section 6.3).
+
+    Raises:
+        DataError: from `measure`, the training diverged.
     """
 
     chosen_by: ClassVar[str] = "steps"
@@ -137,6 +141,8 @@ class LastEpoch(Objective):
         model.compile(optimizer, loss=self.loss)
 
     def measure(self, model: ClickModel, console: Console) -> dict[str, float]:
+        if not all(np.isfinite(weights).all() for weights in model.head.get_weights()):
+            raise DataError(DIVERGED)
         return {"steps": float(model.optimizer.iterations)}
 
     def finish(self, model: ClickModel) -> None:
@@ -168,9 +174,7 @@ class Clicks(LastEpoch):
     def measure(self, model: ClickModel, console: Console) -> dict[str, float]:
         logits = predict(model, self.batches, "validation", console) + self.shift
         if not np.isfinite(logits).all():
-            raise DataError(
-                "the model's logits are no longer finite; lower training.optimizer.learning_rate"
-            )
+            raise DataError(DIVERGED)
         return {
             "valid_auc": metrics.auc(self.labels, logits),
             "valid_log_loss": metrics.log_loss(self.labels, logits),

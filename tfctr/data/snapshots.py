@@ -1,6 +1,6 @@
 """What a model knew of users and items when a period ended: vectors by token.
 
-<folder>/2024-02-26/manifest.json     from, until (the first day that is not in it), dim
+<folder>/2024-02-26/manifest.json     since, until (the first day that is not in it), dim
 <folder>/2024-02-26/user.parquet      token, vector
 <folder>/2024-02-26/item.parquet
 """

@@ -1,8 +1,10 @@
 """The untrained models that configs describe."""
 
 from tfctr import backbones
+from tfctr.backbones import Backbone
 from tfctr.click_model import ClickModel
 from tfctr.config import (
+    BackboneConfig,
     ConfigError,
     KnowledgeConfig,
     Rok,
@@ -27,8 +29,7 @@ def create_model(config: RunConfig, schema: Schema) -> ClickModel:
             that it names.
         ValueError: no such backbone, or it has no such argument.
     """
-    kept = schema.select(config.model.features) if config.model.features else schema
-    backbone = backbones.create(config.model.backbone, kept, **config.model.arguments)
+    backbone = create_backbone(config.model, schema)
     if backbone.reads_similar_rows != (config.similar is not None):
         needs = "needs" if backbone.reads_similar_rows else "does not read"
         raise ConfigError(
@@ -50,6 +51,12 @@ def create_model(config: RunConfig, schema: Schema) -> ClickModel:
             framework.frozen,
         )
     return backbone  # CTRL's student is one, and ClickPrompt's without its language model
+
+
+def create_backbone(config: BackboneConfig, schema: Schema) -> Backbone:
+    """A backbone of the features that it reads; `schema` is the dataset's, fitted."""
+    kept = schema.select(config.features) if config.features else schema
+    return backbones.create(config.backbone, kept, **config.arguments)
 
 
 def create_knowledge(config: KnowledgeConfig, schema: Schema) -> KnowledgeBase:

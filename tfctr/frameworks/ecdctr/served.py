@@ -10,6 +10,8 @@ from tfctr.click_model import ClickModel
 from tfctr.data.snapshots import SIDES
 from tfctr.frameworks.ecdctr.student import EcdctrStudent, snapshot_names
 
+OF_USER = "user_history"  # what is kept of a user, beside what the backbone keeps
+
 
 class ServedModel(ClickModel):
     """An `EcdctrStudent` that finds the snapshots of a user and an item by their ids.
@@ -23,7 +25,8 @@ class ServedModel(ClickModel):
             of that side's feature.
 
     Raises:
-        ValueError: a table has not a row for each id.
+        ValueError: a table has not a row for each id; a feature has the name of what is kept of a
+            user.
     """
 
     embeds_fields_apart = False
@@ -35,6 +38,8 @@ class ServedModel(ClickModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(student.schema, **kwargs)
+        if OF_USER in student.reads:
+            raise ValueError(f"schema: the name {OF_USER!r} is taken by what is kept of a user")
         self.student = student
         self.keys = {side: getattr(student, side) for side in SIDES}
         self.vectors, self.exist = {}, {}
@@ -68,13 +73,13 @@ class ServedModel(ClickModel):
         return self.student.predict_logits(representation)
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
-        """What the backbone takes once, and `user_history` `[B, D]`."""
+        """What the backbone takes once, and `OF_USER` `[B, D]`."""
         user = self.student.backbone.encode_user(features)
-        return user | {"user_history": self._history("user", features)}
+        return user | {OF_USER: self._history("user", features)}
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        of_user = user["user_history"]
-        others = {name: value for name, value in user.items() if name != "user_history"}
+        of_user = user[OF_USER]
+        others = {name: value for name, value in user.items() if name != OF_USER}
         fields = self.student.backbone.embed_candidates(others, items)
         batch, number = ops.shape(items[self.keys["item"]])[:2]
         ids = {self.keys["item"]: ops.reshape(items[self.keys["item"]], (-1,))}
