@@ -12,6 +12,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["tfctr", "tfctr.*", "beam_pipelines", "beam_pipelines.*"]),
+    package_data={"tfctr": ["*.html"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<4",
@@ -33,9 +34,12 @@ setup(
     extras_require={
         "tune": ["optuna>=5,<6"],
         "tensorboard": ["tensorboard>=2.19"],
+        "report": ["jinja2>=3.1", "matplotlib>=3.9"],
         "test": [
             "optuna>=5,<6",  # of `tune`
             "tensorboard>=2.19",
+            "jinja2>=3.1",  # of `report`
+            "matplotlib>=3.9",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",

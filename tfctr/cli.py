@@ -210,6 +210,24 @@ def rollout(
         raise typer.Exit(MISSING_DAY)
 
 
+@app.command()
+def report(
+    rollouts: Annotated[
+        list[Path], typer.Argument(help="YAML files of rollouts; the first is compared with")
+    ],
+    page: Annotated[Path, typer.Option(help="the file to write")] = Path("rollouts.html"),
+    work: Work = DEFAULT_WORK,
+) -> None:
+    """A page of rollouts side by side: daily curves, and each one's difference from the first."""
+    with _clear_errors():
+        from tfctr.rollout import Rollout
+        from tfctr.rollout_report import Judged, write_page
+
+        folders = [Rollout(load_rollout(path), work).folder for path in rollouts]
+        write_page([Judged.read(folder) for folder in folders], page)
+        console.print(f"page: {page}", soft_wrap=True)
+
+
 def _as_day(text: str | None) -> datetime.date | None:
     try:
         return text and datetime.date.fromisoformat(text)  # type: ignore[return-value]

@@ -22,9 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from tfctr.config import ConfigError, Training, digest
+from tfctr.data import files
 from tfctr.data.day_log import DayLog
 from tfctr.data.manifest import read_manifest, write_manifest
 from tfctr.data.snapshots import SIDES, Snapshot, finished_before
@@ -53,8 +56,9 @@ class Rollout:
     """A rollout and the folders of its artefacts.
 
     - `log_folder`, `<work>/<days' name>`: the log by days, shared by rollouts;
-    - `folder`, `<work>/<rollout's name>`: `days/<day>/`, with the models, `metrics.json` and
-      `step.json`; `snapshots/<until>/`; `joined/<day>/`;
+    - `folder`, `<work>/<rollout's name>`: `days/<day>/`, with the models, `metrics.json`,
+      `judged.parquet` (the day's ads rows: label, logit, user_key, segments) and `step.json`;
+      `snapshots/<until>/`; `joined/<day>/`;
     - `export_folder`: the versions of the SavedModel.
     """
 
@@ -242,6 +246,10 @@ class _Step:
             model, data.test(EVALUATION_BATCH, features=model.reads), str(self.day), self.console
         )
         found = metrics.evaluate(columns["label"], logits, columns["user_key"], segments)
+        judged = {key: columns[key] for key in ("label", "user_key")} | {"logit": logits} | segments
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(judged), sink)
+        files.write(str(self.folder / "judged.parquet"), sink.getvalue())
         write_manifest(found, str(self.folder / "metrics.json"))
         return found
 

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +27,7 @@ from tfctr.optimizers import LazyAdagrad, LazyAdam
 from tfctr.schema_model import SchemaModel
 
 EVALUATION_BATCH = 8192
+FEW_STEPS = 16  # whose computing takes no longer than to trace a graph of one
 DIVERGED = "the model's logits are no longer finite; lower training.optimizer.learning_rate"
 
 
@@ -232,7 +234,7 @@ def train(
             break
         start, rate = time.perf_counter(), _rate(model)
         rows, steps = reader.open(epoch, progressed.step)
-        with _progress(console) as bar:
+        with _progress(console) as bar, _traced(model, reader.steps * config.epochs):
             watcher = _Watcher(
                 progressed,
                 config,
@@ -339,7 +341,19 @@ def predict(model: SchemaModel, batches: Any, what: str, console: Console) -> np
             return np.concatenate([logits(features).numpy() for features, _ in batches])
         advance = keras.callbacks.LambdaCallback()
         advance.on_predict_batch_end = lambda batch, logs=None: bar.advance(task)
-        return np.asarray(model.predict(batches, verbose=0, callbacks=[advance]))
+        with _traced(model, steps):
+            return np.asarray(model.predict(batches, verbose=0, callbacks=[advance]))
+
+
+@contextmanager
+def _traced(model: SchemaModel, steps: int) -> Iterator[None]:
+    """Steps as a graph of TensorFlow's, but for so few that they are through before one is made."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    model.run_eagerly = steps <= FEW_STEPS and replicas == 1
+    try:
+        yield
+    finally:
+        model.run_eagerly = False
 
 
 def clean_up(folder: Path) -> None:
