@@ -1,0 +1,156 @@
+"""Rollouts against one another, over seeds: next-day AUC and GAUC, and the rows that they read.
+
+    python -m benchmarks.rollouts configs/demo/ecdctr/ecdctr.yaml configs/demo/ecdctr/*/*.yaml \\
+        --section "E-CDCTR in the generated world" --seeds 5 --processes 2 --record
+
+The first file is what the others are compared with. A seed is that of all trainings, and of the
+generated world, if the rows are of one. `--work` keeps what is trained: a second run goes on behind
+it.
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.record import record_table
+from tfctr.config import Training, WorldSource, read_yaml
+from tfctr.rollout import Rollout
+from tfctr.rollout_config import DaysConfig, RolloutConfig, load_rollout
+from tfctr.rollout_report import Judged, mean_difference
+
+HEADERS = (
+    "rollout",
+    "AUC",
+    "deviation",
+    "{first} over it",
+    "GAUC",
+    "{first} over it",
+    "log loss",
+    "AUC, inactive users",
+    "AUC, new users",
+    "rows read a day",
+)
+NOTE = (
+    "AUC, GAUC and log loss: means over days and seeds, of ads that no model had seen; deviations "
+    "are of seeds. In brackets: 95% intervals of resampled days and seeds. Inactive users had no "
+    "row in the two weeks before; theirs is the AUC of all their rows together."
+)
+
+
+def of_seed(config: RolloutConfig, seed: int) -> RolloutConfig:
+    """A rollout with a name of its own for the seed."""
+
+    def seeded(training: Training) -> Training:
+        return training.model_copy(update={"seed": seed})
+
+    changed = {
+        what: part.model_copy(update={"training": seeded(part.training)})
+        for what in ("tiny", "complete", "ads")
+        if (part := getattr(config, what))
+    }
+    name = f"{config.name}-seed-{seed}"
+    days = _days_of_seed(config.days, seed)
+    return config.model_copy(update=changed | {"name": name, "days": days, "export": None})
+
+
+def _days_of_seed(days: DaysConfig, seed: int) -> DaysConfig:
+    if not isinstance(days.data.source, WorldSource):
+        return days
+    source = days.data.source.model_copy(update={"seed": seed})
+    data = days.data.model_copy(update={"source": source, "name": f"{days.data.name}-seed-{seed}"})
+    return days.model_copy(update={"data": data, "name": f"{days.name}-seed-{seed}"})
+
+
+def roll_out(path: Path, seed: int, work: Path) -> Judged:
+    """In a process of its own, on a log that is there."""
+    rollout = Rollout(of_seed(load_rollout(path), seed), work, Console(quiet=True))
+    missing = rollout.run()
+    assert missing is None, f"{path}: {missing} is missing"
+    return Judged.read(rollout.folder)
+
+
+def row(name: str, found: list[Judged], first: list[Judged]) -> list[str]:
+    def mean(measure: str) -> str:
+        return f"{statistics.mean(judged.mean(measure) for judged in found):.4f}"
+
+    def over(measure: str) -> str:
+        if found is first:
+            return ""
+        middle, low, high = mean_difference(first, found, measure)
+        return f"{middle:+.4f} ({low:+.4f} to {high:+.4f})"
+
+    def pooled(segment: str) -> str:
+        return f"{np.nanmean([judged.pooled_auc(segment) for judged in found]):.4f}"
+
+    aucs = [judged.mean("auc") for judged in found]
+    return [
+        name,
+        mean("auc"),
+        f"{statistics.stdev(aucs):.4f}" if len(aucs) > 1 else "",
+        over("auc"),
+        mean("gauc"),
+        over("gauc"),
+        mean("log_loss"),
+        pooled("inactive_users"),
+        pooled("unseen_users"),
+        f"{statistics.mean(judged.mean('rows_read') for judged in found):,.0f}",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="+", type=Path, help="of rollouts")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=2, help="rollouts at a time")
+    parser.add_argument("--work", type=Path, help="where logs and models are kept")
+    parser.add_argument("--section", required=True, help="of the record")
+    parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
+    args = parser.parse_args()
+
+    from beam_pipelines.days import write_days
+
+    console = Console()
+    paths = [path for path in args.configs if "model" in read_yaml(path)]
+    configs = {path: load_rollout(path) for path in paths}
+    seeds = range(1, args.seeds + 1)
+    threads = str(max(1, (os.cpu_count() or 1) // args.processes))
+    os.environ |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+    with tempfile.TemporaryDirectory() as temporary:
+        work = args.work or Path(temporary)
+        for config in configs.values():  # a log is shared: written once, before
+            for seed in seeds:
+                seeded = of_seed(config, seed)
+                assert seeded.end is not None, f"{config.name}: no end"
+                write_days(seeded.days, seeded.end, str(work / seeded.days.name))
+        processes = ProcessPoolExecutor(
+            args.processes, multiprocessing.get_context("spawn"), max_tasks_per_child=1
+        )
+        with processes as pool:
+            started = {
+                path: [pool.submit(roll_out, path, seed, work) for seed in seeds] for path in paths
+            }
+            found = {}
+            for path, futures in started.items():
+                found[path] = [future.result() for future in futures]
+                aucs = ", ".join(f"{judged.mean('auc'):.4f}" for judged in found[path])
+                console.print(f"{configs[path].name}: AUC of each seed {aucs}")
+    first = found[paths[0]]
+    table = [row(configs[path].name, found[path], first) for path in paths]
+    headers = [header.format(first=configs[paths[0]].name) for header in HEADERS]
+    for cells in (headers, *table):
+        console.print(" | ".join(cells))
+    if args.record:
+        record_table(
+            args.section, "benchmarks.rollouts", headers, table, f"seeds 1-{args.seeds}", NOTE
+        )
+
+
+if __name__ == "__main__":
+    main()
