@@ -1,6 +1,7 @@
 """What a request for 100 candidates costs: students, their backbone, ROK's teacher with a search.
 
     python -m benchmarks.serving configs/movielens-1m/rok/dcnv2.yaml --work work --record
+    python -m benchmarks.serving configs/demo/ecdctr/ecdctr.yaml --section "E-CDCTR: ..." --record
 
 All configs are of one backbone. Students and their backbone are SavedModels, the teacher a
 TensorFlow function behind an exact search in this process (`tfctr.retrieval.bm25`): no network, no
@@ -22,14 +23,19 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
+from beam_pipelines.days import write_days
 from benchmarks.record import Result, record
 from tfctr import serving
-from tfctr.config import RunConfig, load_run
+from tfctr.config import RunConfig, load_run, read_yaml
 from tfctr.data.dataset import Dataset
-from tfctr.frameworks.create import create_model
+from tfctr.data.days import DaysDataset
+from tfctr.data.snapshots import SIDES
+from tfctr.frameworks.create import create_backbone, create_model
+from tfctr.frameworks.ecdctr import EcdctrStudent, ServedModel
 from tfctr.pipeline import Run
 from tfctr.retrieval.bm25 import Bm25Index, idf
 from tfctr.retrieval.similar_rows import CLICKED, LABEL, NO_ROW, NOT_CLICKED, PREFIX
+from tfctr.rollout_config import RolloutConfig, load_rollout
 from tfctr.serving.warmup import read_warmup
 
 CANDIDATES = 100
@@ -114,6 +120,30 @@ def requests_of(
     return requests
 
 
+def requests_of_rollout(
+    config: RolloutConfig, work: Path, folder: Path
+) -> dict[str, Callable[[], Any]]:
+    """A request of the ads model as it is served, and of one that reads no snapshots."""
+    assert config.end
+    assert config.tiny
+    log = write_days(config.days, config.end, str(work / config.days.name))
+    data = DaysDataset(log, {"train": [(max(log.days), "ads")]}, len(log.days) - 1)
+    data.write_vocabularies(folder / "vocabularies")
+    number, keys = config.tiny.snapshots, [config.days.data.user, config.days.data.item]
+    dim = create_backbone(config.tiny.model, data.schema).field_dim
+    student = EcdctrStudent(create_backbone(config.model, data.schema), *keys, number, dim)
+    student.build()
+    sizes = {side: data.schema[key].num_ids for side, key in zip(SIDES, keys, strict=True)}
+    tables = {
+        side: (np.ones((ids, number * dim), np.float32), np.ones((ids, number)))
+        for side, ids in sizes.items()
+    }
+    return {
+        "backbone": served(create_backbone(config.model, data.schema), data, folder / "backbone"),
+        config.name: served(ServedModel(student, tables), data, folder / config.name),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", nargs="+", type=Path, help="run configs of one backbone")
@@ -125,7 +155,12 @@ def main() -> None:
     console = Console()
     with tempfile.TemporaryDirectory() as temporary:
         work, folder = args.work or Path(temporary), Path(temporary)
-        requests = requests_of([load_run(path) for path in args.configs], work, folder, console)
+        requests: dict[str, Callable[[], Any]] = {}
+        if "days" in read_yaml(args.configs[0]):
+            for path in args.configs:
+                requests |= requests_of_rollout(load_rollout(path), work, folder)
+        else:
+            requests = requests_of([load_run(path) for path in args.configs], work, folder, console)
         taken: dict[str, list[float]] = {name: [] for name in requests}
         for repeat in range(-5, args.repeats):  # the first ones are warm-up
             for name, request in requests.items():
