@@ -8,9 +8,7 @@ generated world, if the rows are of one. `--work` keeps what is trained: a secon
 it.
 """
 
-import argparse
 import multiprocessing
-import os
 import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from benchmarks.over_seeds import seeds_parser, share_cores
 from benchmarks.record import record_table
 from tfctr.config import Training, WorldSource, read_yaml
 from tfctr.rollout import Rollout
@@ -105,13 +104,8 @@ def row(name: str, found: list[Judged], first: list[Judged]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("configs", nargs="+", type=Path, help="of rollouts")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=2, help="rollouts at a time")
-    parser.add_argument("--work", type=Path, help="where logs and models are kept")
+    parser = seeds_parser(__doc__, "of rollouts")
     parser.add_argument("--section", required=True, help="of the record")
-    parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
 
     from beam_pipelines.days import write_days
@@ -120,8 +114,7 @@ def main() -> None:
     paths = [path for path in args.configs if "model" in read_yaml(path)]
     configs = {path: load_rollout(path) for path in paths}
     seeds = range(1, args.seeds + 1)
-    threads = str(max(1, (os.cpu_count() or 1) // args.processes))
-    os.environ |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+    share_cores(args.processes)
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         for config in configs.values():  # a log is shared: written once, before

@@ -9,8 +9,6 @@ but for ROK's teacher, which is one. Files that are no run configs are passed ov
 what is trained: a second run goes on behind it.
 """
 
-import argparse
-import os
 import statistics
 import tempfile
 from collections.abc import Iterable
@@ -22,6 +20,7 @@ from rich.console import Console
 from scipy.stats import ttest_ind
 
 from benchmarks.movielens.__main__ import train_process, train_seed
+from benchmarks.over_seeds import seeds_parser, share_cores
 from benchmarks.record import record_table
 from tfctr.config import RunConfig, load_run, read_yaml
 from tfctr.pipeline import Run
@@ -78,21 +77,15 @@ def row(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("configs", nargs="+", type=Path, help="run configs")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
-    parser.add_argument("--work", type=Path, help="where datasets and models are kept")
+    parser = seeds_parser(__doc__, "run configs")
     parser.add_argument("--section", required=True, help="of the record")
-    parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
 
     console = Console()
     paths = [path for path in args.configs if "model" in read_yaml(path)]
     configs = {path: load_run(path) for path in paths}
     seeds = range(1, args.seeds + 1)
-    threads = max(1, (os.cpu_count() or 1) // args.processes)
-    os.environ |= {"TF_NUM_INTRAOP_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    share_cores(args.processes)
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,7 @@ its DCNv2 is then trained on the same rows, with the dropout, learning rate and 
 `configs/movielens-1m/dcnv2.yaml` found best.
 """
 
-import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks.over_seeds import seeds_parser, share_cores
 from benchmarks.record import record_table
 from tfctr import metrics
 from tfctr.config import RunConfig, load_run, read_yaml
@@ -146,13 +145,8 @@ def row(name: str, found: list[dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("configs", nargs="+", type=Path, help="run configs")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
-    parser.add_argument("--work", type=Path, help="where datasets and models are kept")
+    parser = seeds_parser(__doc__, "run configs")
     parser.add_argument("--fuxictr-python", help="an interpreter that has FuxiCTR")
-    parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
 
     console = Console()
@@ -175,8 +169,7 @@ def main() -> None:
             return found
 
         seeds = range(1, args.seeds + 1)
-        threads = max(1, (os.cpu_count() or 1) // args.processes)
-        os.environ |= {"TF_NUM_INTRAOP_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        share_cores(args.processes)
         with ThreadPoolExecutor(args.processes) as pool:
             started = {path.stem: [pool.submit(train, path, s) for s in seeds] for path in paths}
             if args.fuxictr_python:
