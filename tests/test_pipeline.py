@@ -1,10 +1,13 @@
 """The stages of a run: what they leave, what they skip, and that nothing is lost on the way."""
 
+import io
 import json
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from typer.testing import CliRunner
 
 from beam_pipelines.raw_rows import raw_rows
 from tests.conftest import world_config
-from tfctr import metrics
+from tfctr import metrics, pipeline
 from tfctr.cli import app
 from tfctr.config import RunConfig, load_run
 from tfctr.data.dataset import Dataset
@@ -71,6 +74,30 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done")
     do(run_in(folder))
     return folder
+
+
+def test_two_that_prepare_the_same_make_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, inner, made = load_run(write_config(tmp_path)).data, pipeline._prepare, []
+
+    def slowly(*args: Any) -> Any:
+        made.append(args)
+        time.sleep(0.5)  # the other has begun
+        return inner(*args)
+
+    monkeypatch.setattr(pipeline, "_prepare", slowly)
+    told = [io.StringIO(), io.StringIO()]
+    with ThreadPoolExecutor(2) as pool:
+        folder = tmp_path / "work" / "world"
+        first, second = pool.map(
+            lambda out: pipeline.prepare(config, folder, console=Console(file=out)), told
+        )
+    assert first == second
+    assert len(made) == 1
+    said = sorted("waits for another process" in out.getvalue() for out in told)
+    assert said == [False, True]
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["world"]
 
 
 def test_a_run_leaves_its_artefacts_and_nothing_else(done: Path) -> None:

@@ -31,7 +31,7 @@ from tfctr.config import (
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.pretraining import EncoderRun, KnowledgeRun, SequencePretraining, TextPretraining
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
-from tfctr.stages import is_done, train_stage, versions
+from tfctr.stages import alone, is_done, train_stage, versions
 
 DEFAULT_WORK = Path("work")
 RARE = 0.1  # of the training rows
@@ -296,19 +296,27 @@ def prepare(
     console: Console | None = None,
 ) -> dict[str, Any]:
     """The manifest of the dataset in `folder`, prepared if it is not there as configured."""
-    from beam_pipelines.prepare import prepare as run_pipeline
     from tfctr.data.sources import open_source
 
     console = console or Console()
-    manifest = read_manifest(folder / "manifest.json")
-    if (
-        manifest is not None
-        and manifest.get("format") == FORMAT
-        and manifest.get("config_digest") == digest(config)
-        and manifest.get("inputs") == open_source(config).fingerprint()
-    ):
-        console.print(f"[bold]prepare[/] is done: {folder}")
-        return manifest
+    with alone(folder.parent, console):
+        manifest = read_manifest(folder / "manifest.json")
+        if (
+            manifest is not None
+            and manifest.get("format") == FORMAT
+            and manifest.get("config_digest") == digest(config)
+            and manifest.get("inputs") == open_source(config).fingerprint()
+        ):
+            console.print(f"[bold]prepare[/] is done: {folder}")
+            return manifest
+        return _prepare(config, folder, beam_args, console)
+
+
+def _prepare(
+    config: DataConfig, folder: Path, beam_args: list[str] | None, console: Console
+) -> dict[str, Any]:
+    from beam_pipelines.prepare import prepare as run_pipeline
+
     console.print(f"[bold]prepare[/] {config.name} -> {folder}")
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     start = time.perf_counter()
@@ -407,15 +415,16 @@ def _make_of_data(
     """
     data, folder = work / config.data.name, work / config.name
     key = data_digest(prepare(config.data, data, beam_args, console))
-    found = read_manifest(folder / "manifest.json") or {}
     expected = {"format": FORMAT, "config_digest": digest(config), "data": key}
-    if expected.items() <= found.items():
-        console.print(f"[bold]{what}[/] is done: {folder}")
-        return folder
-    console.print(f"[bold]{what}[/] {config.name} -> {folder}")
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    start = time.perf_counter()
-    manifest = make(str(data), str(folder), key)
+    with alone(work, console):
+        found = read_manifest(folder / "manifest.json") or {}
+        if expected.items() <= found.items():
+            console.print(f"[bold]{what}[/] is done: {folder}")
+            return folder
+        console.print(f"[bold]{what}[/] {config.name} -> {folder}")
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        start = time.perf_counter()
+        manifest = make(str(data), str(folder), key)
     rows = sum(counts["rows"] for counts in manifest["splits"].values())
     seconds = time.perf_counter() - start
     console.print(f"{rows:,} rows; {seconds:.0f} s, {rows / seconds:,.0f} rows/s")

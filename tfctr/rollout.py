@@ -33,7 +33,7 @@ from tfctr.data.manifest import read_manifest, write_manifest
 from tfctr.data.snapshots import SIDES, Snapshot, finished_before
 from tfctr.rollout_config import RolloutConfig
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, Schema
-from tfctr.stages import is_done, train_stage, versions
+from tfctr.stages import alone, is_done, train_stage, versions
 
 DAY = datetime.timedelta(days=1)
 
@@ -95,16 +95,20 @@ class Rollout:
                 f"{config.name}: found the day {last}; the first step is that of {first}, the day "
                 "before start"
             )
-        log = write_days(config.days, last, str(self.log_folder), beam_args)
-        self._start_anew_if_changed()
-        state = State()
-        for number in range((last - first).days + 1):
-            day = first + number * DAY
-            absent = [d for d in config.days.through(day) if d not in log.days]
-            if absent and config.missing == "wait":
-                self.console.print(f"[bold]rollout[/] waits for {absent[0]}: {self._where(absent)}")
-                return absent[0]
-            state = self._step(day, state, log, beam_args)
+        with alone(self.log_folder.parent, self.console):
+            log = write_days(config.days, last, str(self.log_folder), beam_args)
+        with alone(self.folder, self.console):
+            self._start_anew_if_changed()
+            state = State()
+            for number in range((last - first).days + 1):
+                day = first + number * DAY
+                absent = [d for d in config.days.through(day) if d not in log.days]
+                if absent and config.missing == "wait":
+                    self.console.print(
+                        f"[bold]rollout[/] waits for {absent[0]}: {self._where(absent)}"
+                    )
+                    return absent[0]
+                state = self._step(day, state, log, beam_args)
         return None
 
     def _where(self, absent: list[datetime.date]) -> str:

@@ -1,5 +1,7 @@
 """What stages have in common: a manifest that says when one is done, and training as a stage."""
 
+import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,25 @@ def is_done(manifest_path: Path, key: str, artefact: Path) -> bool:
     """Whether a stage left its artefact, made from what `key` is the digest of."""
     manifest = read_manifest(manifest_path)
     return manifest is not None and manifest.get("key") == key and artefact.exists()
+
+
+@contextmanager
+def alone(folder: Path, console: Console) -> Iterator[None]:
+    """Lets one process at a time make what is in a folder; the others wait till it ends or dies.
+
+    Without this, one would take what the other is writing for what a killed one left behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(f"waits for another process that is at work in {folder}", soft_wrap=True)
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def train_stage(
