@@ -31,6 +31,7 @@ HEADERS = (
     "{first} over it",
     "GAUC",
     "{first} over it",
+    "GAUC of all days",
     "log loss",
     "AUC, inactive users",
     "AUC, new users",
@@ -38,8 +39,9 @@ HEADERS = (
 )
 NOTE = (
     "AUC, GAUC and log loss: means over days and seeds, of ads that no model had seen; deviations "
-    "are of seeds. In brackets: 95% intervals of resampled days and seeds. Inactive users had no "
-    "row in the two weeks before; theirs is the AUC of all their rows together."
+    "are of seeds. In brackets: 95% intervals of resampled days and seeds. GAUC of all days: of "
+    "their rows together, for on one day few users have both a click and none. Inactive users had "
+    "no row in the two weeks before; theirs is the AUC of all their rows together."
 )
 
 
@@ -96,6 +98,7 @@ def row(name: str, found: list[Judged], first: list[Judged]) -> list[str]:
         over("auc"),
         mean("gauc"),
         over("gauc"),
+        f"{statistics.mean(judged.pooled_gauc() for judged in found):.4f}",
         mean("log_loss"),
         pooled("inactive_users"),
         pooled("unseen_users"),

@@ -35,7 +35,7 @@ def write_days(folder: Path, aucs: list[float | None], inactive: bool = True) ->
             judged = {
                 "label": [1.0, 0.0, 1.0, 0.0],
                 "logit": [0.9, number / 10, 0.3, 0.2],
-                "user_key": [1, 2, 3, 4],
+                "user_key": [1, 2, 2, 1],
                 "inactive_users": [inactive] * 4,
                 "unseen_users": [False] * 4,
             }
@@ -55,6 +55,8 @@ def test_days_are_read_with_their_measures(tmp_path: Path) -> None:
     # Clicks at .9 and .3, three times each; the others at .1, .2, .3 and at .2. Only .3 ties.
     assert found.pooled_auc("inactive_users") == pytest.approx((36 - 3 * 0.5) / 36)
     assert np.isnan(found.pooled_auc("unseen_users"))
+    # User 1: .9 before .2, always. User 2: .3 before .1, .2 and, of nine pairs three, level with .3.
+    assert found.pooled_gauc() == pytest.approx((1 + 7.5 / 9) / 2)
 
 
 def test_differences_are_of_the_same_days(tmp_path: Path) -> None:

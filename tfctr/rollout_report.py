@@ -77,6 +77,11 @@ class Judged:
         """Of a measure, over the days on which it is defined."""
         return float(np.nanmean(self.measures[name]))
 
+    def pooled_gauc(self) -> float:
+        """Of all rows together: on a single day few users have both a click and none."""
+        columns = (self.rows[name].to_numpy() for name in ("label", "logit", "user_key"))
+        return metrics.gauc(*columns)
+
     def pooled_auc(self, segment: str) -> float:
         """Of the rows of a segment, of all days together; NaN where one class is absent."""
         rows = self.rows.filter(self.rows[segment])
@@ -162,6 +167,7 @@ def _row(judged: Judged, first: Judged) -> dict[str, Any]:
             found[f"{name}_over"] = mean_difference([judged], [first], name)
     for name in ("log_loss", "rows_read", "seconds"):
         found[name] = judged.mean(name)
+    found["pooled_gauc"] = judged.pooled_gauc()
     for segment in ("inactive_users", "unseen_users"):
         found[segment] = judged.pooled_auc(segment)
         found[f"{segment}_rows"] = int(np.sum(judged.rows[segment].to_numpy()))
