@@ -55,7 +55,7 @@ def test_days_are_read_with_their_measures(tmp_path: Path) -> None:
     # Clicks at .9 and .3, three times each; the others at .1, .2, .3 and at .2. Only .3 ties.
     assert found.pooled_auc("inactive_users") == pytest.approx((36 - 3 * 0.5) / 36)
     assert np.isnan(found.pooled_auc("unseen_users"))
-    # User 1: .9 before .2, always. User 2: .3 before .1, .2 and, of nine pairs three, level with .3.
+    # User 1: .9 before .2. User 2: .3 before .1, .2 and, in three of nine pairs, level with .3.
     assert found.pooled_gauc() == pytest.approx((1 + 7.5 / 9) / 2)
 
 
