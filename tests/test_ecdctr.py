@@ -9,12 +9,15 @@ import keras
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from beam_pipelines.days import write_days
 from beam_pipelines.snapshots import join_snapshots
 from tests.test_days import D1, D2, D3, D4, config, log  # noqa: F401
 from tests.test_layers import INPUTS, SCHEMA
-from tfctr import backbones
+from tests.test_rollout import write_configs
+from tfctr import backbones, metrics
+from tfctr.config import Training
 from tfctr.data.days import DaysDataset
 from tfctr.data.manifest import DataError
 from tfctr.data.snapshots import Snapshot, finished_before
@@ -23,7 +26,9 @@ from tfctr.frameworks.ecdctr import EcdctrStudent, ServedModel
 from tfctr.frameworks.ecdctr.served import OF_USER
 from tfctr.frameworks.transfer import carry_on, reset_statistics
 from tfctr.layers.historical_fusion import HistoricalFusion
+from tfctr.rollout_config import load_rollout
 from tfctr.schema import FIRST_TOKEN_ID, Schema
+from tfctr.training import LastEpoch, train
 
 RNG = np.random.default_rng(3)
 N, DIM = 3, 4  # snapshots, and their width
@@ -256,3 +261,47 @@ def test_a_snapshot_of_later_days_is_refused(log: Path) -> None:  # noqa: F811
     assert not (log / "joined" / str(D2)).exists()
     with pytest.raises(DataError, match="vectors of 2 numbers, wanted 4"):
         join_snapshots(days, {D3: [(D3, "a")]}, log / "snapshots", 2, 4, log / "joined")
+
+
+def test_snapshots_that_knew_their_day_would_score_too_well(tmp_path: Path) -> None:
+    """What the guard is for: the same model, with click rates of the days before or of the day."""
+    config = load_rollout(write_configs(tmp_path)).days
+    last = config.first + datetime.timedelta(days=11)
+    log = write_days(config, last, str(tmp_path / "days"))  # noqa: F811
+    days = config.through(last)[5:]
+
+    def auc(knew: bool) -> float:
+        snapshots, joined = tmp_path / f"snapshots-{knew}", tmp_path / f"joined-{knew}"
+        for day in days:
+            read = [day] if knew else [d for d in log.days if d < day]
+            parts = {"test": [(d, "ads") for d in read]}
+            rows = DaysDataset(log, parts, len(log.days) - 1).columns(
+                "test", ["user_id", "item_id", "label"]
+            )
+            tokens, vectors = {}, {}
+            for side, key in (("user", "user_id"), ("item", "item_id")):
+                ids, place = np.unique(rows[key], return_inverse=True)
+                clicks, seen = np.bincount(place, rows["label"]), np.bincount(place)
+                kept = ids >= FIRST_TOKEN_ID
+                tokens[side] = log.vocabulary(key).tokens.take(ids[kept] - FIRST_TOKEN_ID)
+                rates = clicks / seen - rows["label"].mean()
+                vectors[side] = (4 * rates[kept, None]).astype("float32")
+            Snapshot(days[0], day, 1, tokens, vectors).write(snapshots / str(day))
+        chosen = {day: [(day, "made up")] for day in days}
+        join_snapshots(log, chosen, snapshots, 1, 1, joined)
+        splits = {"train": [(d, "ads") for d in days[:-2]], "test": [(d, "ads") for d in days[-2:]]}
+        data = DaysDataset(log, splits | {"valid": []}, len(log.days) - 1, joined)
+        keras.utils.set_random_seed(1)
+        backbone = backbones.create("dnn", data.schema, embedding_dim=4, hidden_units=[8])
+        model = EcdctrStudent(backbone, "user_id", "item_id", 1, 1)
+        training = Training(
+            batch_size=128, epochs=6, in_memory=True, optimizer={"learning_rate": 0.01}
+        )
+        train(model, data, training, tmp_path, Console(quiet=True), LastEpoch(training))
+        (tmp_path / "checkpoint.npz").unlink()
+        logits = model.predict(data.test(4096, features=model.reads), verbose=0)
+        return metrics.auc(data.columns("test", ["label"])["label"], logits)
+
+    honest, knowing = auc(knew=False), auc(knew=True)
+    assert honest < 0.7
+    assert knowing > 0.85
