@@ -75,9 +75,14 @@ def test_prompts_are_two_dense_layers() -> None:
         PromptGenerator(3, 2, 2, 8, "none")
 
 
-def _run(folder: Path, training: dict[str, Any] | None = None, **framework: Any) -> Run:
+def _run(
+    folder: Path,
+    training: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+    **framework: Any,
+) -> Run:
     content = {"name": "clickprompt", "pretraining": PRETRAINING} | framework
-    changes = {"training": training} if training else {}
+    changes = {k: v for k, v in (("training", training), ("model", model)) if v}
     config = load_run(write_configs(folder, content, texts=ROW, **changes))
     run = Run(config, folder / "work", Console(quiet=True))
     run.prepare()
@@ -131,6 +136,17 @@ def test_the_backbone_learns_through_the_prompts(tmp_path: Path) -> None:
         loss = without.compute_loss(features, labels, without(features, training=True))
     variables = [v.value for v in without.backbone.trainable_variables]
     assert all(g is None for g in tape.gradient(loss, variables))
+
+
+def test_without_prompts_nothing_of_any_backbone_is_trained(tmp_path: Path) -> None:
+    """Some layers of a DCNv2 are made only when others are built."""
+    run = _run(tmp_path, prompts="none", model={"backbone": "dcn_v2", "embedding_dim": 4})
+    model, _ = _masked_lm(run)
+    trained = {id(variable) for variable in model.encoder_variables}
+    assert not model.backbone.trainable_variables
+    assert not [v.path for v in model.trainable_variables if id(v) not in trained]
+    assert run.pretraining is not None
+    run.pretraining.train()
 
 
 def test_prompts_help_to_guess_what_the_ids_know(tmp_path: Path) -> None:

@@ -45,14 +45,15 @@ class PromptedMaskedLM(MaskedLM):
             backbone.schema, encoder, head, texts, special, candidates, mask_rate, **kwargs
         )
         self.backbone = backbone
-        backbone.trainable = generator is not None
-        backbone.head.trainable = False  # of clicks, which are not learned here
         self.generator = generator
         self.text = text
         self.max_tokens = max_tokens
 
     def build(self, input_shape: Any = None) -> None:
         self.backbone.build()  # whose steps are called, never itself
+        # Now that all layers are there: some are made when others are built.
+        self.backbone.trainable = self.generator is not None
+        self.backbone.head.trainable = False  # of clicks, which are not learned here
         super().build(input_shape)
 
     @property
