@@ -24,7 +24,9 @@ import pyarrow.compute as pc
 from pyarrow import feather, fs
 
 from beam_pipelines import job
+from beam_pipelines.carried_events import CarryEvents, carried_days
 from beam_pipelines.clean import (
+    LABEL,
     ROW,
     TIME,
     UNITS,
@@ -36,8 +38,9 @@ from beam_pipelines.clean import (
 )
 from beam_pipelines.examples import encode, layout
 from beam_pipelines.fit import Counts, CountTokens, FitNumbers, count_values, merge_counts
+from beam_pipelines.histories import history_features, read_past
 from beam_pipelines.shards import Encoder, example_fields
-from beam_pipelines.split import TEST, TRAIN, SplitPiece
+from beam_pipelines.split import DROPPED, TEST, TRAIN, SplitPiece
 from tfctr.config import ConfigError, DataConfig, digest
 from tfctr.data import files
 from tfctr.data.day_log import DOMAINS, LOG, DayLog
@@ -164,6 +167,16 @@ class WriteDays(beam.PTransform):
         self.place = _Place(config, self.numbers, paths, self.clean.cleaner, folder)
         self.grow = _Grow(self.schema, [str(day) for day in days], log, folder)
         self.write = _WritePiece(config, self.schema, self.numbers, folder)
+        self.carry = None
+        if history_features(self.schema):
+            carried = carried_days(log.days, days) if log is not None else []
+            self.carry = CarryEvents(
+                data,
+                self.numbers,
+                [str(day) for day in days],
+                [f"{log.folder}/{day}" for day in carried] if log is not None else [],
+                folder,
+            )
 
     def expand(self, pipeline: Any) -> beam.PCollection:
         _ = self.clean.cleaner.homes  # a config that does not fit fails here, not on a worker
@@ -172,7 +185,11 @@ class WriteDays(beam.PTransform):
         numbers = pipeline | "NoNumbers" >> beam.Create([])
         if self.measures:
             numbers = placed | "FitNumbers" >> FitNumbers(self.schema)
-        counts = placed | "CountTokens" >> beam.FlatMap(_count_by_day, tuple(self.grow.owners))
+        counts = placed | "CountTokens" >> beam.FlatMap(
+            _count_by_day,
+            tuple(self.grow.owners),
+            {feature.name for feature in history_features(self.schema)},
+        )
         vocabularies = (
             # A vocabulary is written even where no day brings a token.
             (counts, pipeline | "Names" >> beam.Create(self.grow.nothing()))
@@ -182,7 +199,10 @@ class WriteDays(beam.PTransform):
             | "GatherDays" >> beam.GroupByKey()
             | "Grow" >> beam.ParDo(self.grow)
         )
-        shards = placed | "WritePiece" >> beam.ParDo(self.write, beam.pvalue.AsDict(vocabularies))
+        pieces = placed
+        if self.carry is not None:
+            pieces = (placed, vocabularies) | "CarryEvents" >> self.carry
+        shards = pieces | "WritePiece" >> beam.ParDo(self.write, beam.pvalue.AsDict(vocabularies))
         return (
             pipeline
             | "Once" >> beam.Create([None])
@@ -204,6 +224,14 @@ class PlacedPiece(SplitPiece):
     def places(self) -> np.ndarray:
         """int32 `[rows]`: twice the day's index, plus the domain's; -1 where it is not taken."""
         return np.frombuffer(files.read(f"{self.split_path}.place"), np.int32)
+
+    def is_example(self) -> np.ndarray:
+        return self.places() >= 0
+
+    def event_days(self) -> np.ndarray:
+        """int32 `[rows]`: the day's index, of rows that `label.drop` leaves out too; -1 where it is
+        not taken."""
+        return np.frombuffer(files.read(f"{self.split_path}.event"), np.int32)
 
 
 class _Place(beam.DoFn):
@@ -249,11 +277,13 @@ class _Place(beam.DoFn):
             write_dead_letters(path, "log", sorted(letters))
         index = np.searchsorted(self.days, day)
         taken = np.isin(day, self.days) & ~spoilt
-        place = np.where(taken, 2 * index + domain, -1).astype(np.int32)
-        split = np.where(taken & (day < self.measured_until), TRAIN, TEST).astype(np.uint8)
+        dropped = table[LABEL].is_null().to_numpy()
+        place = np.where(taken & ~dropped, 2 * index + domain, -1).astype(np.int32)
+        split = np.where(taken & (day < self.measured_until), TRAIN, TEST)
         path = piece.path.removesuffix(".feather") + ".split"
-        files.write(path, split.tobytes())
+        files.write(path, np.where(dropped, split + DROPPED, split).astype(np.uint8).tobytes())
         files.write(f"{path}.place", place.tobytes())
+        files.write(f"{path}.event", np.where(taken, index, -1).astype(np.int32).tobytes())
         counts = piece.counts | {"bad": piece.counts["bad"] + len(letters)}
         reasons = dict(piece.reasons)
         for why, count in tally(letters).items():
@@ -265,14 +295,16 @@ def _listed(names: pa.Array) -> str:
     return ", ".join(names.to_pylist())
 
 
-def _count_by_day(piece: PlacedPiece, names: tuple[str, ...]) -> Iterator[Any]:
-    """`((vocabulary, index of the day), counts)`, of both domains."""
-    day = piece.places() >> 1  # -1 stays below 0
+def _count_by_day(piece: PlacedPiece, names: tuple[str, ...], histories: set[str]) -> Iterator[Any]:
+    """`((vocabulary, index of the day), counts)`, of both domains; a history's own vocabulary is
+    also of rows that are no examples."""
+    of_examples, of_events = piece.places() >> 1, piece.event_days()  # -1 stays below 0
     table = piece.columns(list(names))
-    for index in np.unique(day[day >= 0]):
-        rows = table.filter(pa.array(day == index))
-        for name in names:
-            yield (name, int(index)), count_values(rows[name].combine_chunks())
+    for name in names:
+        day = of_events if name in histories else of_examples
+        for index in np.unique(day[day >= 0]):
+            rows = table[name].filter(pa.array(day == index))
+            yield (name, int(index)), count_values(rows.combine_chunks())
 
 
 class _Grow(beam.DoFn):
@@ -358,9 +390,14 @@ class _WritePiece(beam.DoFn):
     def process(self, piece: PlacedPiece, vocabularies: dict[str, Any]) -> Iterator[Any]:
         places = piece.places()
         table = piece.columns(piece_columns(self.encoder.schema))
+        histories = history_features(self.encoder.schema)
+        past = read_past(piece) if histories else None
+        examples = np.cumsum(places >= 0) - 1  # a row's number among them
         for place in np.unique(places[places >= 0]):
             index, domain = int(place) >> 1, DOMAINS[int(place) & 1]
             columns = self.encoder.columns(table.filter(pa.array(places == place)))
+            if past is not None:
+                columns |= past.columns(histories, examples[places == place])
             for feature in self.encoder.schema:
                 if isinstance(feature, TOKEN_KINDS):  # those that come with later days
                     ids, size = columns[feature.name], vocabularies[feature.vocabulary][0][index]
@@ -382,7 +419,8 @@ class _WritePiece(beam.DoFn):
 
 def piece_columns(schema: Any) -> list[str]:
     """What of a cleaned piece goes into Examples."""
-    return [ROW, TIME, "label", *(feature.name for feature in schema)]
+    histories = history_features(schema)
+    return [ROW, TIME, LABEL, *(f.name for f in schema if f not in histories)]
 
 
 def _summarise(

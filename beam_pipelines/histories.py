@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from beam_pipelines.clean import LABEL, TIME, event_column
 from beam_pipelines.fit import read_vocabularies
-from beam_pipelines.split import DROPPED, SplitPiece
+from beam_pipelines.split import SplitPiece
 from beam_pipelines.users import rows_by_bucket, sorted_rows
 from tfctr.config import DataConfig
 from tfctr.data import files
@@ -52,18 +52,13 @@ class Past:
         return found
 
 
-@dataclass(frozen=True)
-class HistoryPiece(SplitPiece):
-    """A piece with the `Past` of its examples, dropped rows left out, in a file of its own."""
-
-    past_path: str = ""
-
-    def past(self) -> Past:
-        return Past(**np.load(io.BytesIO(files.read(self.past_path))))
+def read_past(piece: SplitPiece) -> Past:
+    """Of the examples of a piece, other rows left out."""
+    return Past(**np.load(io.BytesIO(files.read(piece.past_path))))
 
 
 class AddHistories(beam.PTransform):
-    """`(SplitPiece, vocabularies)` -> `HistoryPiece`.
+    """`(SplitPiece, vocabularies)` -> `SplitPiece` with its examples' past.
 
     An event is a row of the log, or with `history_events: clicks` one whose label is 1. Those of a
     user are in order of time, and of place in the log where times are equal; to an example belong
@@ -82,13 +77,9 @@ class AddHistories(beam.PTransform):
             | "UserEvents"
             >> beam.FlatMap(_by_user_bucket, self.reader, beam.pvalue.AsList(vocabularies))
             | "GatherUsers" >> beam.GroupByKey()
-            | "FindEarlier" >> beam.FlatMap(_find_earlier, max(f.max_length for f in histories))
+            | "FindEarlier" >> beam.FlatMap(_find_of_bucket, max(f.max_length for f in histories))
         )
-        return (
-            {"piece": pieces | "Index" >> beam.Map(lambda p: (p.index, p)), "parts": parts}
-            | "Regroup" >> beam.CoGroupByKey()
-            | "WritePast" >> beam.Map(_write_past, len(histories))
-        )
+        return (pieces, parts) | "WritePast" >> WritePast(len(histories))
 
 
 class EventReader:
@@ -116,7 +107,7 @@ class EventReader:
         return (
             row_keys(table[user].combine_chunks()),
             table[TIME].to_numpy(),
-            piece.split() < DROPPED,
+            piece.is_example(),
             is_event(self.config, table),
             tokens,
         )
@@ -135,6 +126,11 @@ def _by_user_bucket(
     columns = reader.read(piece)
     for bucket, rows in rows_by_bucket(columns[0]):
         yield bucket, (piece.index, rows, *(column[rows] for column in columns))
+
+
+def _find_of_bucket(bucket: tuple[int, Iterable[Any]], length: int) -> Iterator[tuple[int, Any]]:
+    number, parts = bucket
+    return find_earlier(number, sorted_rows(parts), length)
 
 
 def earlier_events(
@@ -164,10 +160,15 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())
 
 
-def _find_earlier(bucket: tuple[int, Iterable[Any]], length: int) -> Iterator[tuple[int, Any]]:
-    """All rows of some users -> for each piece: its examples, and once each event before them."""
-    number, parts = bucket
-    piece, row, user, time, is_example, events, tokens = sorted_rows(parts)
+def find_earlier(number: int, rows: Sequence[np.ndarray], length: int) -> Iterator[tuple[int, Any]]:
+    """All rows of some users -> for each piece: its examples, and once each event before them.
+
+    Args:
+        number: of the bucket that these users are.
+        rows: `piece, row, user, time, is_example, is_event, tokens`, as of `sorted_rows`.
+        length: int. Events that an example has at most.
+    """
+    piece, row, user, time, is_example, events, tokens = rows
     start, end = earlier_events(user, time, events, length)
     examples = np.flatnonzero(is_example)
     if not len(examples):
@@ -197,7 +198,23 @@ def _find_earlier(bucket: tuple[int, Iterable[Any]], length: int) -> Iterator[tu
         )
 
 
-def _write_past(joined: tuple[int, dict[str, list[Any]]], num_histories: int) -> HistoryPiece:
+class WritePast(beam.PTransform):
+    """`(SplitPiece, what find_earlier gave)` -> `SplitPiece` with its examples' past."""
+
+    def __init__(self, num_histories: int) -> None:
+        super().__init__()
+        self.num_histories = num_histories
+
+    def expand(self, inputs: Any) -> beam.PCollection:
+        pieces, parts = inputs
+        return (
+            {"piece": pieces | "Index" >> beam.Map(lambda p: (p.index, p)), "parts": parts}
+            | "Regroup" >> beam.CoGroupByKey()
+            | "Write" >> beam.Map(_write_past, self.num_histories)
+        )
+
+
+def _write_past(joined: tuple[int, dict[str, list[Any]]], num_histories: int) -> Any:
     _, found = joined
     (piece,) = found["piece"]
     ends, lengths = np.zeros((2, piece.rows), np.int64)
@@ -208,7 +225,7 @@ def _write_past(joined: tuple[int, dict[str, list[Any]]], num_histories: int) ->
         lengths[rows] = part_lengths
         tokens.append(part)
         held += len(part)
-    examples = piece.split() < DROPPED
+    examples = piece.is_example()
     content = io.BytesIO()
     np.savez(
         content,
@@ -218,4 +235,4 @@ def _write_past(joined: tuple[int, dict[str, list[Any]]], num_histories: int) ->
     )
     path = piece.path.removesuffix(".feather") + ".past"
     files.write(path, content.getbuffer())
-    return HistoryPiece(**vars(piece), past_path=path)
+    return replace(piece, past_path=path)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from beam_pipelines.clean import LABEL, ROW, TIME, USER_KEY
 from beam_pipelines.examples import INT64_WIDTH, Field, encode
 from beam_pipelines.fit import read_vocabularies
-from beam_pipelines.histories import HistoryPiece, history_features
+from beam_pipelines.histories import history_features, read_past
 from beam_pipelines.split import DROPPED, SPLITS, SplitPiece
 from tfctr.data import files
 from tfctr.data.fingerprint import row_keys
@@ -119,7 +119,7 @@ def _write_piece(
     if (codes >= DROPPED).any():
         table, codes = table.filter(pa.array(codes < DROPPED)), codes[codes < DROPPED]
     columns = encoder.columns(table)
-    past = piece.past() if isinstance(piece, HistoryPiece) else None
+    past = read_past(piece) if histories else None
     suffix = ".tfrecord.gz" if compression == "gzip" else ".tfrecord"
     for code, split in enumerate(SPLITS):
         rows = np.flatnonzero(codes == code)

@@ -27,16 +27,22 @@ DROPPED = 4  # added for a row that is no example, only an event of its user's h
 class SplitPiece(Staged):
     """A cleaned piece whose rows have their split: uint8 `[rows]` in a file of its own.
 
-    A dropped row has that of its time, plus `DROPPED`.
+    A dropped row has that of its time, plus `DROPPED`. Where there are histories, another file has
+    what its examples' users did before (`beam_pipelines.histories`).
     """
 
     split_path: str = ""
+    past_path: str = ""
 
     def columns(self, names: list[str]) -> pa.Table:
         return feather.read_table(pa.BufferReader(files.read(self.path)), columns=names)
 
     def split(self) -> np.ndarray:
         return np.frombuffer(files.read(self.split_path), np.uint8)
+
+    def is_example(self) -> np.ndarray:
+        """bool `[rows]`: not dropped."""
+        return self.split() < DROPPED
 
 
 class AssignSplits(beam.PTransform):

@@ -11,11 +11,14 @@ from tfctr.data.fingerprint import mix
 USER_BUCKETS = 256  # users are spread over this many groups, one sorted at a time
 
 
-def rows_by_bucket(users: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """`(bucket, its rows, ascending)` for each bucket that has rows; `users` are int64 keys."""
-    buckets = (mix(users, 0) % np.uint64(USER_BUCKETS)).astype(np.int64)
+def rows_by_bucket(
+    users: np.ndarray, number: int = USER_BUCKETS
+) -> Iterator[tuple[int, np.ndarray]]:
+    """`(bucket, its rows, ascending)` for each of the buckets that has rows; `users` are int64
+    keys."""
+    buckets = (mix(users, 0) % np.uint64(number)).astype(np.int64)
     rows = np.argsort(buckets, kind="stable")
-    edges = np.searchsorted(buckets[rows], np.arange(USER_BUCKETS + 1))
+    edges = np.searchsorted(buckets[rows], np.arange(number + 1))
     for bucket, (start, stop) in enumerate(pairwise(edges)):
         if start < stop:
             yield bucket, rows[start:stop]

@@ -264,17 +264,6 @@ def test_another_config_needs_another_folder(log: Path) -> None:
         ({"name": "raw"}, "name: 'raw' is the data's name too"),
         ({"data": {"user": None}}, "needs the keys 'user' and 'item'"),
         ({"ready": "done"}, "ready: needs {day} in the path, found 'done'"),
-        (
-            {
-                "data": {
-                    "features": [
-                        *FEATURES,
-                        {"name": "past", "kind": "history", "shares": "item", "max_length": 3},
-                    ]
-                }
-            },
-            "feature 'past' is a history",
-        ),
     ],
 )
 def test_configs_that_cannot_be(log: Path, changes: dict[str, Any], message: str) -> None:

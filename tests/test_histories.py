@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_pipelines.histories import Past, _find_earlier, _write_past
+from beam_pipelines.histories import Past, _write_past, find_earlier, read_past
 from beam_pipelines.prepare import prepare
 from beam_pipelines.raw_rows import raw_rows
 from beam_pipelines.split import EXAMPLES, SplitPiece
-from beam_pipelines.users import rows_by_bucket
+from beam_pipelines.users import rows_by_bucket, sorted_rows
 from tests.conftest import world_config
 from tfctr import backbones, metrics
 from tfctr.config import ConfigError, DataConfig, load_data
@@ -236,15 +236,15 @@ def test_a_bucket_of_users_is_what_a_plain_loop_finds(
             for (user, time, _, event), token in zip(rows, tokens[:, 0], strict=True)
             if event
         ]
-    for item in buckets.items():
-        for index, part in _find_earlier(item, length):
+    for bucket, found in buckets.items():
+        for index, part in find_earlier(bucket, sorted_rows(found), length):
             parts[index].append(part)
     for i, rows in enumerate(pieces):
         codes = np.array([0 if row[2] else 4 for row in rows], np.uint8)
         (folder / f"{i}.split").write_bytes(codes.tobytes())
         path = f"{folder}/{i}.feather"
         piece = SplitPiece(i, path, len(rows), {}, {}, f"{folder}/{i}.split")
-        past = _write_past((i, {"piece": [piece], "parts": parts[i]}), 1).past()
+        past = read_past(_write_past((i, {"piece": [piece], "parts": parts[i]}), 1))
         examples = [(row[0], row[1]) for row in rows if row[2]]
         assert decoded(past) == plain_histories(events, examples, length)
         # Each event is held once a piece.

@@ -10,6 +10,8 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from rich.console import Console
@@ -24,6 +26,7 @@ from tfctr.data.day_log import DayLog
 from tfctr.data.manifest import read_manifest
 from tfctr.rollout import Rollout
 from tfctr.rollout_config import load_rollout
+from tfctr.schema import MISSING_INT
 from tfctr.serving import Client, Server
 
 FIRST = datetime.date(2024, 1, 1)
@@ -242,6 +245,42 @@ def test_the_served_version_has_the_scores_that_are_judged(whole: Rollout) -> No
         }
     )["scores"]
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+
+
+def test_a_model_that_reads_histories_is_served_as_it_is_judged(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from tfctr.data.days import DaysDataset
+
+    names = ("user_id", "item_id", "category")
+    history = {"name": "seen", "kind": "history", "shares": "item_id", "max_length": 5}
+    features = [*(f for f in WORLD_FEATURES if f["name"] in names), DOMAIN, history]
+    made = rollout(
+        tmp_path,
+        end=day(6),
+        tiny=None,
+        complete=None,
+        model=SMALL | {"backbone": "din"},
+        data={"features": features},
+        export={"directory": str(tmp_path / "saved_models")},
+    )
+    made.run()
+    first, second = steps(made).values()
+    judged = pq.read_table(made.folder / "days" / str(day(6)) / "judged.parquet")
+    assert second["metrics"]["rows"] == judged.num_rows > 50
+    log, through = DayLog.open(made.log_folder), first["state"]["through"]
+    data = DaysDataset(log, {"test": [(day(6), "ads")]}, through)
+    columns = data.columns("test", [*names, "domain", "seen"])
+    assert (columns["seen"][:, 1] > 0).mean() > 0.5
+    served = tf.saved_model.load(first["state"]["version"]).signatures["serving_default"]
+    given = {}
+    for name, ids in columns.items():  # raw values again
+        tokens = log.vocabulary(data.schema[name].vocabulary, through).tokens
+        strange = ["", "never", ""] if tokens.type == pa.string() else [MISSING_INT, -7, -7]
+        given[name] = tf.constant(np.array([*strange, *tokens.to_pylist()])[ids])
+    np.testing.assert_allclose(
+        served(**given)["scores"], 1 / (1 + np.exp(-judged["logit"].to_numpy())), atol=1e-5
+    )
 
 
 def test_a_running_server_takes_each_days_version(tmp_path: Path) -> None:

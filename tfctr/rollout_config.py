@@ -19,7 +19,7 @@ from tfctr.config import (
     validate,
     with_data,
 )
-from tfctr.schema import Categorical, History, Strict
+from tfctr.schema import Categorical, Strict
 
 DAY = "{day}"  # in a source's paths, stands for a day as 2024-01-31
 Days = Annotated[int, Field(ge=1)]
@@ -63,11 +63,6 @@ class DaysConfig(Strict):
             )
         if data.user is None or data.item is None:
             raise ValueError("data: needs the keys 'user' and 'item', which snapshots are kept by")
-        histories = [f.name for f in data.features if isinstance(f, History)]
-        if histories:
-            raise ValueError(
-                f"data: feature {histories[0]!r} is a history, which days do not carry on yet"
-            )
         if self.ready is not None and DAY not in self.ready:
             raise ValueError(f"ready: needs {DAY} in the path, found {self.ready!r}")
         return self

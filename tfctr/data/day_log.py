@@ -4,6 +4,7 @@
     <folder>/2024-01-31/manifest.json     written last: the day is whole
     <folder>/2024-01-31/ads/part-00000.tfrecord, .../organic/...
     <folder>/2024-01-31/vocabularies/item_id.txt   the tokens that came with this day
+    <folder>/2024-01-31/events/part-00000.feather  where there are histories: users' latest events
 
 A vocabulary is what its days brought, one behind another, in the order in which the days were
 written. So ids never change, and the vocabulary as of a day is its first so many tokens.
