@@ -30,7 +30,7 @@ from tfctr.backbones import DIN, LR, RIM, DCNv2, DeepFM
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import MISSING_INT, PAD_ID, Schema
 from tfctr.serving import export, write_config
-from tfctr.serving.model_directory import publish, versions
+from tfctr.serving.model_directory import publish, tidy, versions
 from tfctr.serving.warmup import example, read_warmup
 
 TOKENS: dict[str, list[Any]] = {
@@ -481,6 +481,20 @@ def test_two_exports_at_once_get_two_versions(tmp_path: Path) -> None:
 
     assert publish(tmp_path, outer) == tmp_path / "2"
     assert (tmp_path / "1" / "x").read_text() == "inner"
+
+
+def test_the_latest_versions_are_kept(tmp_path: Path) -> None:
+    for number in ("9", "10", "11", "2"):
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "saved_model.pb").touch()
+    (tmp_path / ".tmp-killed").mkdir()
+    (tmp_path / "notes").mkdir()
+    tidy(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "11", "2", "9", "notes"]
+    tidy(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "11", "notes"]
+    tidy(tmp_path, keep=5)
+    assert [*versions(tmp_path)] == [10, 11]
 
 
 def test_vocabularies_of_another_dataset_are_refused(model: Any, tmp_path: Path) -> None:

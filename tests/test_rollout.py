@@ -289,7 +289,7 @@ def test_a_running_server_takes_each_days_version(tmp_path: Path) -> None:
         end=day(7),
         tiny=None,
         complete=None,
-        export={"directory": str(tmp_path / "models")},
+        export={"directory": str(tmp_path / "models"), "keep": 2},
     )
     made.run(day(5))
     assert made.export_folder is not None
@@ -316,6 +316,8 @@ def test_a_running_server_takes_each_days_version(tmp_path: Path) -> None:
             asking.join()
     assert not failed
     assert answered > 20
+    assert sorted(path.name for path in made.export_folder.iterdir()) == ["2", "3"]
+    assert made.run() is None  # that the first is gone does not matter
 
 
 def _wait_for(server: Server, version: str) -> None:

@@ -323,7 +323,10 @@ class BackboneConfig(Strict):
 
 
 class Export(Strict):
+    """Where versions of the served model go, a folder a name."""
+
     directory: str = "saved_models"
+    keep: int | None = Field(None, ge=1)  # the latest versions; older ones are deleted
 
 
 class RetrievalConfig(Strict):

@@ -6,7 +6,6 @@ one goes on where it was.
 """
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -177,13 +176,13 @@ class Run:
             return Path(found["version"])
         from tfctr import serving
         from tfctr.data.dataset import Dataset
+        from tfctr.serving.model_directory import tidy
 
         self.console.print(f"[bold]export[/] -> {self.export_folder}")
-        for unfinished in self.export_folder.glob(".tmp-*"):  # of an export that was killed
-            shutil.rmtree(unfinished)
         version = serving.export(
             self.load_model(), Dataset.open(self.data_folder), self.export_folder
         )
+        tidy(self.export_folder, self.config.export.keep)
         write_manifest(
             {"key": key, "version": str(version), "versions": versions()}, str(manifest_path)
         )

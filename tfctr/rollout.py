@@ -365,6 +365,7 @@ class _Step:
         """The path of the version that is served from the next day on."""
         from tfctr import serving
         from tfctr.frameworks.ecdctr import EcdctrStudent, ServedModel
+        from tfctr.serving.model_directory import tidy
 
         folder = self.rollout.export_folder
         assert folder is not None
@@ -373,14 +374,14 @@ class _Step:
         version = Path(found.get("version", manifest_path))
         if is_done(manifest_path, self.key, version):
             return str(version)
-        for unfinished in folder.glob(".tmp-*"):  # of an export that was killed
-            shutil.rmtree(unfinished)
         model = self._load(state.ads)
         data = self._data({"train": [(self.days[-1], "ads")]}, self.through, reads_snapshots=False)
         data.write_vocabularies(self.folder / "vocabularies")
         if isinstance(model, EcdctrStudent):
             model = ServedModel(model, self._tables(state))
         version = serving.export(model, data, folder)
+        assert self.config.export is not None
+        tidy(folder, self.config.export.keep)
         write_manifest({"key": self.key, "version": str(version)}, str(manifest_path))
         return str(version)
 

@@ -14,11 +14,21 @@ def versions(directory: Path) -> dict[int, Path]:
     return {int(p.name): p for p in sorted(folders, key=lambda p: int(p.name)) if p.is_dir()}
 
 
+def tidy(directory: Path, keep: int | None = None) -> None:
+    """Deletes what killed exports left behind, and all but the latest `keep` versions, if that is
+    given."""
+    old = [] if keep is None else [*versions(directory).values()][:-keep]
+    for version in old:  # gone at once, not file by file
+        version.rename(directory / f".tmp-{version.name}")
+    for unfinished in directory.glob(".tmp-*"):
+        shutil.rmtree(unfinished)
+
+
 def publish(directory: Path, write: Callable[[Path], None]) -> Path:
     """Adds a version that is there as a whole or not at all.
 
     `write` fills a folder whose name TF Serving passes over; it is then renamed to one more than
-    the last version. A killed export leaves a `.tmp-*` folder behind, which may be deleted.
+    the last version. A killed export leaves a `.tmp-*` folder behind, which `tidy` deletes.
 
     Returns:
         The version's folder.
