@@ -227,7 +227,20 @@ def test_a_table_without_its_key_is_an_error_that_lists_the_columns(tmp_path):
         open_source(config(tmp_path, source))
 
 
-def test_the_fingerprint_changes_with_the_file(tmp_path):
+def test_the_fingerprint_changes_with_the_content_of_a_file(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,click,time\n")
+    source = config(tmp_path, {"format": "csv", "events": "log.csv"})
+    before = open_source(source).fingerprint()
+    os.utime(path, (1, 1))  # as a copy of it may be
+    assert open_source(source).fingerprint() == before
+    path.write_text("user_id,click,tame\n")
+    os.utime(path, (1, 1))
+    assert open_source(source).fingerprint() != before
+
+
+def test_a_large_file_is_known_by_its_time_of_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "CHECKED", 10)
     path = tmp_path / "log.csv"
     path.write_text("user_id,click,time\n")
     source = config(tmp_path, {"format": "csv", "events": "log.csv"})
