@@ -1,7 +1,8 @@
 """From raw pieces of a log to typed columns: joins, labels, and bad rows set aside."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from tfctr.config import ConfigError, DataConfig
 from tfctr.data import files
 from tfctr.data.conform import Conformed, conform, reason, to_double, to_int
 from tfctr.data.delimited import Rows
+from tfctr.data.manifest import DataError
 from tfctr.data.sources import Piece, Reader, Source, open_source
 from tfctr.schema import Categorical, History, Schema
 
@@ -318,6 +320,50 @@ def _with_codes(table: pa.Table, features: tuple[Any, ...]) -> pa.Table:
             place = table.column_names.index(feature.name)
             table = table.set_column(place, feature.name, table[feature.name].dictionary_encode())
     return table
+
+
+def add_up(pieces: Iterable[Staged]) -> tuple[dict[str, int], dict[str, int]]:
+    """Counts, and reasons of bad rows, of all pieces."""
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for piece in pieces:
+        counts.update(piece.counts)
+        reasons.update(piece.reasons)
+    return dict(counts), dict(reasons)
+
+
+def set_aside_tables(cleaner: Cleaner, folder: str) -> dict[str, Any]:
+    """What is said of the joined tables: `rows`, `bad`, `bad_reasons`; their bad rows lie beside
+    those of the events."""
+    found = {}
+    for name, table in cleaner.tables.items():
+        if table.bad:
+            write_dead_letters(f"{folder}/dead_letters/{name}.jsonl", name, table.bad)
+        reasons = tally(table.bad)
+        found[name] = {"rows": table.rows, "bad": len(table.bad), "bad_reasons": reasons}
+    return found
+
+
+def refuse_too_many_bad(name: str, logs: Mapping[str, Any], share: float, kept: str) -> None:
+    """Does nothing where few rows are bad.
+
+    Args:
+        name: of what is made.
+        logs: by name, `rows`, `bad` and `bad_reasons` of the events and the tables.
+        share: of the rows that may be bad.
+        kept: where the bad rows lie.
+
+    Raises:
+        DataError: more than that are.
+    """
+    for log, found in logs.items():
+        if found["bad"] > share * found["rows"]:
+            reasons = sorted(found["bad_reasons"].items(), key=lambda item: -item[1])
+            worst = ", ".join(f"{why} ({count:,})" for why, count in reasons[:3])
+            raise DataError(
+                f"{name}: {found['bad']:,} of {found['rows']:,} rows of the {log} are bad, more "
+                f"than max_bad_share = {share:g}; most often: {worst}. They lie in {kept}"
+            )
 
 
 def tally(bad: list[tuple[int, str, str]]) -> dict[str, int]:

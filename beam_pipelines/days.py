@@ -33,6 +33,9 @@ from beam_pipelines.clean import (
     Clean,
     Cleaner,
     Staged,
+    add_up,
+    refuse_too_many_bad,
+    set_aside_tables,
     tally,
     write_dead_letters,
 )
@@ -113,9 +116,7 @@ def _write(
     cleaner = Cleaner(data)
     transform = WriteDays(config, data, days, paths, log, folder)
     summary = job.run(transform, "days", config.name, folder, beam_args)
-    for name, table in cleaner.tables.items():
-        if table.bad:
-            write_dead_letters(f"{folder}/dead_letters/{name}.jsonl", name, table.bad)
+    logs = {**set_aside_tables(cleaner, folder), "events": summary["events"]}
     system, made = files.filesystem(folder)
     kept = f"{output}/dead_letters/{days[-1]}"
     if system.get_file_info(f"{made}/dead_letters").type == fs.FileType.Directory:
@@ -124,7 +125,7 @@ def _write(
             system.delete_dir(inner)
         system.create_dir(inner.rpartition("/")[0], recursive=True)
         system.move(f"{made}/dead_letters", inner)
-    _check_bad(config, summary, cleaner, kept)
+    refuse_too_many_bad(config.name, logs, data.max_bad_share, kept)
     if log is None:
         _write_log(config, summary["numbers"], output)
     number = len(log.days) if log else 0
@@ -431,12 +432,7 @@ def _summarise(
     numbers: dict[str, Any],
     shards: list[Any],
 ) -> dict[str, Any]:
-    counts: dict[str, int] = {}
-    reasons: dict[str, int] = {}
-    for piece in placed:
-        for found, total in ((piece.counts, counts), (piece.reasons, reasons)):
-            for name, count in found.items():
-                total[name] = total.get(name, 0) + count
+    counts, reasons = add_up(placed)
     grown = sorted(vocabularies.items())
     by_day: list[dict[str, Any]] = []
     for index in range(days):
@@ -454,7 +450,12 @@ def _summarise(
                 "brought": {name: checksums[index] for name, (_, checksums) in grown},
             }
         )
-    return {"counts": counts, "bad_reasons": reasons, "numbers": numbers, "days": by_day}
+    events = {
+        "rows": counts.get("read", 0),
+        "bad": counts.get("bad", 0),  # there are none of empty files
+        "bad_reasons": reasons,
+    }
+    return {"events": events, "numbers": numbers, "days": by_day}
 
 
 def _open(config: DaysConfig, output: str) -> DayLog | None:
@@ -494,33 +495,17 @@ def _write_log(config: DaysConfig, numbers: dict[str, Any], output: str) -> None
     write_manifest(log, f"{output}/{LOG}")
 
 
-def _check_bad(config: DaysConfig, summary: dict[str, Any], cleaner: Cleaner, kept: str) -> None:
-    logs = {
-        name: (table.rows, len(table.bad), tally(table.bad))
-        for name, table in cleaner.tables.items()
-    }
-    counts = summary["counts"]
-    logs["events"] = (counts["read"], counts["bad"], summary["bad_reasons"])
-    for name, (rows, bad, reasons) in logs.items():
-        if bad > config.data.max_bad_share * rows:
-            worst = sorted(reasons.items(), key=lambda found: -found[1])[:3]
-            shown = ", ".join(f"{why} ({count:,})" for why, count in worst)
-            raise DataError(
-                f"{config.name}: {bad:,} of {rows:,} rows of the {name} are bad, more than "
-                f"max_bad_share = {config.data.max_bad_share:g}; most often: {shown}. They lie in "
-                f"{kept}"
-            )
-
-
 def _paths(config: DaysConfig, day: datetime.date) -> list[str]:
-    """A day's files; none before it is whole."""
+    """A day's files, empty ones left out; none before it is whole."""
     directory, data = config.data.directory, config.of_days([day])
     try:
         if config.ready is not None:
             matching(config.ready.replace(DAY, str(day)), directory)
-        return [path for pattern in data.source.events for path in matching(pattern, directory)]  # type: ignore[union-attr]
+        patterns: Any = data.source.events  # type: ignore[union-attr]
+        found = [path for pattern in patterns for path in matching(pattern, directory)]
     except ConfigError:
         return []
+    return [path for path in found if files.size(path)]
 
 
 def _prints(paths: list[str] | None) -> list[list[Any]]:

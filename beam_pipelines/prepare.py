@@ -16,7 +16,14 @@ from pyarrow import fs
 
 import tfctr
 from beam_pipelines import job
-from beam_pipelines.clean import Clean, Cleaner, Staged, tally, write_dead_letters
+from beam_pipelines.clean import (
+    Clean,
+    Cleaner,
+    Staged,
+    add_up,
+    refuse_too_many_bad,
+    set_aside_tables,
+)
 from beam_pipelines.examples import layout
 from beam_pipelines.fit import FitNumbers, FitVocabularies
 from beam_pipelines.histories import AddHistories, history_features
@@ -74,13 +81,7 @@ def _summarise(
     numbers: dict[str, Any],
     shards: list[Shard],
 ) -> dict[str, Any]:
-    counts: dict[str, int] = {}
-    reasons: dict[str, int] = {}
-    for piece in staged:
-        for name, count in piece.counts.items():
-            counts[name] = counts.get(name, 0) + count
-        for why, count in piece.reasons.items():
-            reasons[why] = reasons.get(why, 0) + count
+    counts, reasons = add_up(staged)
     splits: dict[str, Any] = {}
     for split in SPLITS:
         parts = sorted((s for s in shards if s.split == split), key=lambda shard: shard.name)
@@ -126,7 +127,7 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
     with job.directory(output) as folder:
         system, made = files.filesystem(folder)
         cleaner = Cleaner(config)
-        tables = _tables(cleaner, folder)
+        tables = set_aside_tables(cleaner, folder)
         summary = job.run(Prepare(config, folder), "prepare", config.name, folder, beam_args or [])
         manifest = {
             "format": FORMAT,
@@ -158,31 +159,13 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
         return manifest
 
 
-def _tables(cleaner: Cleaner, folder: str) -> dict[str, Any]:
-    """What is said of the joined tables; their bad rows lie beside those of the events."""
-    found = {}
-    for name, table in cleaner.tables.items():
-        if table.bad:
-            write_dead_letters(f"{folder}/dead_letters/{name}.jsonl", name, table.bad)
-        reasons = tally(table.bad)
-        found[name] = {"rows": table.rows, "bad": len(table.bad), "bad_reasons": reasons}
-    return found
-
-
 def _check(config: DataConfig, manifest: dict[str, Any], kept: str) -> None:
     counts, name = manifest["counts"], config.name
     if not counts.get("read"):
         raise DataError(f"{name}: the source has no rows")
-    logs = {table: (found["rows"], found) for table, found in manifest["tables"].items()}
-    logs["events"] = (counts["read"], counts | {"bad_reasons": manifest["bad_reasons"]})
-    for log, (rows, found) in logs.items():
-        if found["bad"] > config.max_bad_share * rows:
-            reasons = sorted(found["bad_reasons"].items(), key=lambda item: -item[1])
-            worst = ", ".join(f"{why} ({count:,})" for why, count in reasons[:3])
-            raise DataError(
-                f"{name}: {found['bad']:,} of {rows:,} rows of the {log} are bad, more than "
-                f"max_bad_share = {config.max_bad_share:g}; most often: {worst}. They lie in {kept}"
-            )
+    events = {"rows": counts["read"], "bad": counts["bad"], "bad_reasons": manifest["bad_reasons"]}
+    logs = {**manifest["tables"], "events": events}
+    refuse_too_many_bad(name, logs, config.max_bad_share, kept)
     good = counts["read"] - counts["bad"] - counts["dropped"]
     for split in SPLITS:
         share = getattr(config.split, split, 1)

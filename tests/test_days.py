@@ -188,6 +188,20 @@ def test_a_day_that_is_not_there_is_written_when_it_comes(by_day: Path) -> None:
     assert tokens(found, "item") == ["apple", "plum", "fig", "pear"]
 
 
+def test_a_day_of_empty_files_is_not_there_yet(by_day: Path) -> None:
+    for day, rows in ROWS.items():
+        names, start = HEADER.strip().split(","), (day - datetime.date(1970, 1, 1)).days * SECONDS
+        found = [dict(zip(names, [start, *row.split(",")], strict=True)) for row in rows]
+        text = "".join(f"{json.dumps(row)}\n" for row in found)
+        (by_day / f"log-{day}.jsonl").write_text("" if day == D3 else text)
+    source = {"format": "jsonl", "events": "log-{day}.jsonl"}
+    log = write_days(config(by_day, data={"source": source}), D2, str(by_day / "days"))
+    log = write_days(config(by_day, data={"source": source}), D3, str(by_day / "days"))
+    assert [*log.days] == [D1, D2]
+    log = write_days(config(by_day, data={"source": source}), D4, str(by_day / "days"))
+    assert [*log.days] == [D1, D2, D4]
+
+
 def test_a_day_is_whole_when_its_marker_is_there(by_day: Path) -> None:
     days = config(by_day, "log-{day}.csv", ready="done-{day}")
     for day in (D1, D2):
