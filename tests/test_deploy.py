@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from tests.test_rollout import BY_DAY, day, write_configs, write_logs
 from tfctr.cli import MISSING_DAY, app
+from tfctr.serving.tf_serving_config import MONITORING, ServingConfig
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 
@@ -55,3 +57,35 @@ def test_the_airflow_example_takes_the_step_of_a_day(
     monkeypatch.chdir(tmp_path)
     ended = CliRunner().invoke(app, shlex.split(command)[1:])
     assert ended.exit_code == MISSING_DAY, ended.output
+
+
+def _containers() -> dict[str, dict[str, Any]]:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    documents = yaml.safe_load_all((DEPLOY / "kubernetes" / "tf-serving.yaml").read_text())
+    deployment = next(found for found in documents if found["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {"compose": compose["services"]["tf-serving"], "kubernetes": container}
+
+
+def test_tf_serving_is_started_with_the_files_that_label_writes(tmp_path: Path) -> None:
+    (tmp_path / "saved_models" / "m" / "1").mkdir(parents=True)
+    labelled = CliRunner().invoke(app, ["label", str(tmp_path / "saved_models" / "m")])
+    assert labelled.exit_code == 0, labelled.output
+    written = {f"/models/{p.name}" for p in (tmp_path / "saved_models").glob("*.config")}
+    found = _containers()
+    flags = [
+        dict(flag.removeprefix("--").split("=") for flag in arguments)
+        for arguments in (found["compose"]["command"], found["kubernetes"]["args"])
+    ]
+    assert flags[0] == flags[1]
+    names = [f"{name}" for name in ServingConfig._fields]
+    assert {flags[0][name] for name in names} == written
+    assert ":/models:ro" in found["compose"]["volumes"][0]
+    mounts = found["kubernetes"]["volumeMounts"]
+    assert mounts == [{"name": "models", "mountPath": "/models", "readOnly": True}]
+
+
+def test_prometheus_asks_where_the_config_says() -> None:
+    jobs = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    assert f'path: "{jobs[0]["metrics_path"]}"' in MONITORING
+    assert jobs[0]["static_configs"] == [{"targets": ["tf-serving:8501"]}]

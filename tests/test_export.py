@@ -31,6 +31,7 @@ from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import MISSING_INT, PAD_ID, Schema
 from tfctr.serving import export, write_config
 from tfctr.serving.model_directory import publish, tidy, versions
+from tfctr.serving.tf_serving_config import Hosted, label_versions, read_models
 from tfctr.serving.warmup import example, read_warmup
 
 TOKENS: dict[str, list[Any]] = {
@@ -552,7 +553,9 @@ def test_a_model_in_half_precision_still_answers_float32(tmp_path: Path) -> None
 
 def test_config_files_parse_as_tf_serving_reads_them(tmp_path: Path) -> None:
     directories = {"tiny": "/models/tiny", "other": Path("/models/other")}
-    models, batching = write_config(directories, tmp_path / "config", max_batch_size=64, threads=2)
+    models, batching, monitoring = write_config(
+        directories, tmp_path / "config", max_batch_size=64, threads=2
+    )
     config = text_format.Parse(models.read_text(), model_server_config_pb2.ModelServerConfig())
     assert [(c.name, c.base_path, c.model_platform) for c in config.model_config_list.config] == [
         ("tiny", "/models/tiny", "tensorflow"),
@@ -563,8 +566,39 @@ def test_config_files_parse_as_tf_serving_reads_them(tmp_path: Path) -> None:
     assert values.num_batch_threads.value == 2
     assert values.batch_timeout_micros.value == 1000
     assert values.pad_variable_length_inputs is True
+    assert 'path: "/monitoring/prometheus/metrics"' in monitoring.read_text()
     with pytest.raises(ValueError, match="absolute"):
         write_config({"tiny": "saved_models/tiny"}, tmp_path)
+
+
+def test_labels_say_which_versions_are_served(tmp_path: Path) -> None:
+    path = write_config({"tiny": "/models/tiny", "other": "/models/other"}, tmp_path)[0]
+    label_versions(tmp_path, "tiny", "/models/tiny", {"stable": 3, "canary": 4})
+    config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
+    tiny, other = config.model_config_list.config
+    assert list(tiny.model_version_policy.specific.versions) == [3, 4]
+    assert dict(tiny.version_labels) == {"stable": 3, "canary": 4}
+    assert not other.HasField("model_version_policy")
+    assert read_models(path) == {
+        "tiny": Hosted("/models/tiny", {"stable": 3, "canary": 4}),
+        "other": Hosted("/models/other"),
+    }
+    label_versions(tmp_path, "tiny", "/models/tiny", {"stable": 3, "canary": 3})
+    config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
+    assert list(config.model_config_list.config[0].model_version_policy.specific.versions) == [3]
+    label_versions(tmp_path, "tiny", "/models/tiny", {})
+    assert read_models(path)["tiny"] == Hosted("/models/tiny")
+    assert read_models(tmp_path / "none.config") == {}
+    begun = label_versions(tmp_path / "new", "tiny", "/models/tiny", {"stable": 1})
+    assert begun == tmp_path / "new" / "models.config"
+    assert sorted(p.name for p in begun.parent.iterdir()) == [
+        "batching.config",
+        "models.config",
+        "monitoring.config",
+    ]
+    path.write_text("model_config_list { nonsense")
+    with pytest.raises(ValueError, match=r"models\.config: not a ModelServerConfig"):
+        read_models(path)
 
 
 def _batching_parameters() -> Any:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -253,10 +253,59 @@ def tune(
         console.print(f"best: tfctr run {best}{option}", soft_wrap=True)
 
 
+@app.command("label")
+def label_versions(
+    model: Annotated[Path, typer.Argument(help="model folder, holding numbered versions")],
+    labels: Annotated[
+        list[str] | None,
+        typer.Argument(help="label=version, e.g. stable=3 canary=4", metavar="LABEL"),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="folder of models.config; the one that the model is in if not given"),
+    ] = None,
+    served_from: Annotated[
+        str, typer.Option(help="where the server sees the folder of models")
+    ] = "/models",
+) -> None:
+    """Says in models.config which versions TF Serving serves, and under which labels.
+
+    A canary: stable=3 canary=4. To go on with it: stable=4. To go back: stable=3. Without labels,
+    the newest version is served. The first time, batching.config and monitoring.config are
+    written as well."""
+    from tfctr.serving.model_directory import versions
+    from tfctr.serving.tf_serving_config import label_versions as write_labels
+
+    with _clear_errors():
+        there = versions(model)
+        if not there:
+            raise ConfigError(f"{model}: no versions here; `tfctr export` makes one")
+        found = dict(_label(text, model, there) for text in labels or ())
+        folder, name = model.resolve().parent, model.resolve().name
+        directory = f"{served_from.rstrip('/')}/{name}"
+        try:
+            path = write_labels(config or folder, name, directory, found)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        said = ", ".join(f"{label}: {version}" for label, version in found.items())
+        console.print(f"{name}: {said or 'the newest version'} ({path})", soft_wrap=True)
+
+
+def _label(text: str, model: Path, there: Mapping[int, Path]) -> tuple[str, int]:
+    label, _, version = text.partition("=")
+    if not label or not version.isdecimal() or int(version) not in there:
+        raise ConfigError(
+            f"found {text!r}; a label and a version are needed, such as stable=3; versions in "
+            f"{model}: {', '.join(map(str, there))}"
+        )
+    return label, int(version)
+
+
 @app.command()
 def serve(
     models: Annotated[
-        list[Path], typer.Argument(help="model folders, each holding numbered versions")
+        list[Path],
+        typer.Argument(help="model folders, each holding numbered versions; or a models.config"),
     ],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="of gRPC")] = 8500,
@@ -268,18 +317,20 @@ def serve(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with _clear_errors():
-        for folder in models:
-            if not folder.is_dir():
-                raise ConfigError(f"{folder}: no such folder")
-        named = {folder.resolve().name: folder for folder in models}
-        server = Server(named, host=host, grpc_port=port, rest_port=rest_port)
+        served: Any = models[0] if len(models) == 1 and models[0].is_file() else None
+        if served is None:
+            for folder in models:
+                if not folder.is_dir():
+                    raise ConfigError(f"{folder}: no such folder")
+            served = {folder.resolve().name: folder for folder in models}
+        server = Server(served, host=host, grpc_port=port, rest_port=rest_port)
         try:
             server.start()
         except (ValueError, OSError) as error:  # no version that loads; a port that is taken
             raise DataError(str(error)) from None
-    first = next(iter(named))
+    first = next(iter(server.models))
     console.print(
-        f"{', '.join(named)}: gRPC on {host}:{server.grpc_port}, "
+        f"{', '.join(server.models)}: gRPC on {host}:{server.grpc_port}, "
         f"REST on http://{host}:{server.rest_port}/v1/models/{first}",
         soft_wrap=True,
     )

@@ -31,12 +31,13 @@ def find(models: Mapping[str, "ModelVersions"], request: Any) -> ServedModel:
     spec = request.model_spec
     if not spec.name:
         raise invalid("ModelSpec has no name specified.")
-    if spec.HasField("version_label"):
-        raise invalid(f"Unrecognized servable version label: {spec.version_label}")
     version = spec.version.value if spec.HasField("version") else None
-    if spec.name not in models:
+    model = models.get(spec.name)
+    if model is None:
+        if spec.HasField("version_label"):
+            raise invalid(f"Unrecognized servable version label: {spec.version_label}")
         raise no_servable(spec.name, version)
-    return models[spec.name].get(version)
+    return model.get(version, spec.version_label)
 
 
 def predict(model: ServedModel, request: Any) -> Any:
@@ -112,12 +113,11 @@ def model_status(models: Mapping[str, "ModelVersions"], request: Any) -> Any:
         raise invalid("Missing ModelSpec")
     spec = request.model_spec
     version = spec.version.value if spec.HasField("version") else None
-    if spec.name not in models:
+    model = models.get(spec.name)
+    if model is None:
         what = "any versions" if version is None else f"version {version}"
         raise not_found(f"Could not find {what} of model {spec.name}")
-    return get_model_status_pb2.GetModelStatusResponse(
-        model_version_status=models[spec.name].status(version)
-    )
+    return get_model_status_pb2.GetModelStatusResponse(model_version_status=model.status(version))
 
 
 def _run_examples(model: ServedModel, request: Any, task: str) -> tuple[str, dict[str, np.ndarray]]:

@@ -32,16 +32,29 @@ class Client:
         model: the model's name.
         timeout: float. Seconds that a request may take. Defaults to 10.
         version: int. Asks for this version only; the newest if None.
+        label: asks for the version of this label, e.g. "canary", instead.
+
+    Raises:
+        ValueError: both a version and a label.
     """
 
     def __init__(
-        self, address: str, model: str, timeout: float = 10.0, version: int | None = None
+        self,
+        address: str,
+        model: str,
+        timeout: float = 10.0,
+        version: int | None = None,
+        label: str | None = None,
     ) -> None:
         self.address = address
         self.timeout = timeout
         self._spec = model_pb2.ModelSpec(name=model)
+        if version is not None and label is not None:
+            raise ValueError(f"give a version or a label; found {version} and {label!r}")
         if version is not None:
             self._spec.version.value = version
+        if label is not None:
+            self._spec.version_label = label
         self._channel = grpc.insecure_channel(
             address,
             options=[

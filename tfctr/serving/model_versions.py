@@ -1,6 +1,7 @@
-"""Which version of a model is served: the newest in its directory that loads."""
+"""Which versions of a model are served: the newest that loads, or those that have a label."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2
 
 from tfctr.serving import answers
-from tfctr.serving.errors import ServingError, no_servable, not_found
+from tfctr.serving.errors import ServingError, invalid, no_servable, not_found
 from tfctr.serving.model_directory import versions
 from tfctr.serving.served_model import ServedModel
 from tfctr.serving.warmup import read_warmup
@@ -24,28 +25,39 @@ class ModelVersions:
     that hold the old one are finished by it. A version that does not load is reported and left
     alone until its files change.
 
+    With labels, the labelled versions are served instead. A label moves when the version that it is
+    to stand for is loaded; until then it stays where it was.
+
     Args:
         name: the model's name.
         directory: holds a folder for each version.
+        labels: versions by label.
     """
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, labels: Mapping[str, int] | None = None) -> None:
         self.name = name
         self.directory = directory
-        self._served: ServedModel | None = None
+        self.labels = dict(labels or {})
+        self._labelled: dict[str, int] = {}  # as they are answered to
+        self._served: dict[int, ServedModel] = {}
         self._status: dict[int, Any] = {}  # version -> ModelVersionStatus
         self._broken: dict[int, int] = {}  # version -> when its files last changed
 
-    def get(self, version: int | None) -> ServedModel:
-        """The served version, which must be `version` if that is given.
+    def get(self, version: int | None, label: str = "") -> ServedModel:
+        """The version that is asked for: by number, by label, or the newest.
 
         Raises:
-            ServingError: NOT_FOUND.
+            ServingError: NOT_FOUND; INVALID_ARGUMENT for a label that there is not.
         """
-        served = self._served
-        if served is None or version not in (None, served.version):
+        served = self._served  # replaced as a whole, never changed
+        if label:
+            if label not in self._labelled:
+                raise invalid(f"Unrecognized servable version label: {label}")
+            version = self._labelled[label]
+        found = served.get(max(served, default=0) if version is None else version)
+        if found is None:
             raise no_servable(self.name, version)
-        return served
+        return found
 
     def status(self, version: int | None) -> list[Any]:
         """`ModelVersionStatus` of each version seen, newest first; of `version`, if given.
@@ -63,35 +75,56 @@ class ModelVersions:
         return [seen[version]]
 
     def poll(self) -> None:
-        """Looks at the directory, and serves its newest version that loads.
+        """Looks at the directory, and serves its newest version that loads, or the labelled ones.
 
         If the served version was deleted, the newest of the others takes its place.
         """
-        for version, path in reversed(versions(self.directory).items()):
-            if self._served is not None and version == self._served.version:
-                return
-            changed = _last_change(path)
-            if self._broken.get(version) == changed:
-                continue
-            self._set_status(version, State.LOADING)
-            try:
-                loaded = ServedModel(self.name, version, path)
-                _warm_up(loaded, path)
-            except Exception as error:  # whatever it is, the version before goes on
-                logger.error("model %s: version %d does not load: %s", self.name, version, error)
-                self._broken[version] = changed
-                self._set_status(version, State.END, error)
-                continue
-            retired, self._served = self._served, loaded
-            self._set_status(version, State.AVAILABLE)
-            if retired is not None:
-                self._set_status(retired.version, State.END)
-            logger.info("model %s: serving version %d", self.name, version)
+        there = versions(self.directory)
+        if not self.labels:
+            self._labelled = {}
+            for version, path in reversed(there.items()):
+                if self._load(version, path):
+                    self._retire({version})
+                    return
             return
+        for version in sorted({*self.labels.values()} & there.keys()):
+            self._load(version, there[version])
+        moved = {label: v for label, v in self.labels.items() if v in self._served}
+        waiting = {label: v for label, v in self._labelled.items() if label in self.labels}
+        self._labelled = waiting | moved
+        if self._labelled:
+            self._retire({*self._labelled.values()})
+
+    def _load(self, version: int, path: Path) -> bool:
+        """Whether the version is served, loaded now or before."""
+        if version in self._served:
+            return True
+        changed = _last_change(path)
+        if self._broken.get(version) == changed:
+            return False
+        self._set_status(version, State.LOADING)
+        try:
+            loaded = ServedModel(self.name, version, path)
+            _warm_up(loaded, path)
+        except Exception as error:  # whatever it is, the version before goes on
+            logger.error("model %s: version %d does not load: %s", self.name, version, error)
+            self._broken[version] = changed
+            self._set_status(version, State.END, error)
+            return False
+        self._served = self._served | {version: loaded}
+        self._set_status(version, State.AVAILABLE)
+        logger.info("model %s: serving version %d", self.name, version)
+        return True
+
+    def _retire(self, kept: set[int]) -> None:
+        """All served versions but these."""
+        for version in self._served.keys() - kept:
+            self._set_status(version, State.END)
+        self._served = {v: model for v, model in self._served.items() if v in kept}
 
     def require(self) -> None:
         """Raises ValueError if no version is served."""
-        if self._served is None:
+        if not self._served:
             why = [f"version {v}: {s.status.error_message}" for v, s in self._status.items()]
             raise ValueError(
                 f"model {self.name!r}: {self.directory} holds no version that loads: "

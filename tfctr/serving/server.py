@@ -18,6 +18,7 @@ from tfctr.serving import answers
 from tfctr.serving.errors import ServingError
 from tfctr.serving.model_versions import ModelVersions
 from tfctr.serving.rest import RestServer
+from tfctr.serving.tf_serving_config import read_models
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,9 @@ class Server:
             server.wait()
 
     Args:
-        models: each model's directory by its name.
+        models: each model's directory by its name; or the path of a `models.config`, which is read
+            again when it changes. A directory in it that is not here, because it is of a container,
+            is taken for the one of that name beside the file.
         host: address to listen on; loopback by default: there is no authentication.
         grpc_port: int. 0 takes any free port. Defaults to 8500.
         rest_port: int. 0 takes any free port. Defaults to 8501.
@@ -42,7 +45,7 @@ class Server:
 
     def __init__(
         self,
-        models: Mapping[str, str | Path],
+        models: Mapping[str, str | Path] | str | Path,
         host: str = "127.0.0.1",
         grpc_port: int = 8500,
         rest_port: int = 8501,
@@ -54,7 +57,10 @@ class Server:
         self.rest_port = rest_port
         self.max_request_bytes = max_request_bytes
         self.poll_seconds = poll_seconds
-        self._models = {name: ModelVersions(name, Path(path)) for name, path in models.items()}
+        self._config = Path(models) if isinstance(models, str | Path) else None
+        self._models: dict[str, ModelVersions] = {}
+        if not isinstance(models, str | Path):
+            self._models = {name: ModelVersions(name, Path(path)) for name, path in models.items()}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -62,9 +68,13 @@ class Server:
         """Loads the models, then listens.
 
         Raises:
-            ValueError: a model's directory holds no version that loads.
+            ValueError: a model's directory holds no version that loads; `models.config` is not one.
             OSError: a port is taken.
         """
+        if self._config is not None:
+            self._read_config(self._config)
+            if not self._models:
+                raise ValueError(f"{self._config}: no model in it")
         for model in self._models.values():
             model.poll()
             model.require()
@@ -96,6 +106,11 @@ class Server:
         self._rest.server_close()
         for thread in self._threads:
             thread.join()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._models)
 
     def wait(self) -> None:
         """Returns when the server was stopped, or interrupted."""
@@ -132,9 +147,30 @@ class Server:
         server.start()
         return server
 
+    def _read_config(self, path: Path) -> None:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+        hosted = read_models(path)
+        for name, model in hosted.items():
+            directory = Path(model.directory)
+            if not directory.is_dir():
+                directory = path.parent / directory.name
+            known = self._models.get(name)
+            if known is None or known.directory != directory:
+                self._models[name] = ModelVersions(name, directory, model.labels)
+            else:
+                known.labels = dict(model.labels)
+        for name in self._models.keys() - hosted.keys():
+            del self._models[name]
+
     def _poll(self) -> None:
         while not self._stopping.wait(self.poll_seconds):
-            for model in self._models.values():
+            if self._config is not None:
+                try:
+                    self._read_config(self._config)
+                except (OSError, ValueError) as error:  # what is served stays
+                    logger.error("%s: %s", self._config, error)
+            for model in list(self._models.values()):
                 try:
                     model.poll()
                 except OSError as error:  # e.g. a directory that can't be read for now
