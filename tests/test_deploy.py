@@ -78,8 +78,7 @@ def test_tf_serving_is_started_with_the_files_that_label_writes(tmp_path: Path) 
         for arguments in (found["compose"]["command"], found["kubernetes"]["args"])
     ]
     assert flags[0] == flags[1]
-    names = [f"{name}" for name in ServingConfig._fields]
-    assert {flags[0][name] for name in names} == written
+    assert {flags[0][name] for name in ServingConfig._fields} == written
     assert ":/models:ro" in found["compose"]["volumes"][0]
     mounts = found["kubernetes"]["volumeMounts"]
     assert mounts == [{"name": "models", "mountPath": "/models", "readOnly": True}]
