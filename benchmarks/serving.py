@@ -93,37 +93,19 @@ def searched(config: RunConfig, model: Any, data: Dataset, share: float) -> Call
     return request
 
 
-def requests_of(
-    configs: list[RunConfig], work: Path, folder: Path, console: Console
-) -> dict[str, Callable[[], Any]]:
-    """A request of each model, by name; the backbone is the first."""
-    requests = {}
-    for config in configs:
-        run = Run(config, work, console)
-        run.prepare()
-        data = run.open_data()
-        if not requests:
-            plain = create_model(config.model_copy(update={"framework": None}), data.schema)
-            requests["backbone"] = served(plain, data, folder / "backbone")
-        pretraining = run.pretraining
-        student = (
-            pretraining.student(None, data) if pretraining else create_model(config, data.schema)
-        )
-        requests[config.name] = served(student, data, folder / config.name)
-        if config.knowledge:
-            teacher = config.knowledge.teacher
-            rim = create_model(teacher, data.schema)
-            for share in SHARES:
-                rows = int(share * data.num_rows(pool_split(data)))
-                name = f"RIM, searching {rows:,} rows"
-                requests[name] = searched(teacher, rim, data, share)
-    return requests
+def models_of(config: RunConfig, work: Path, console: Console) -> tuple[Dataset, Any, Any]:
+    """A run's dataset, and its backbone and its student, untrained."""
+    run = Run(config, work, console)
+    run.prepare()
+    data = run.open_data()
+    pretraining = run.pretraining
+    student = pretraining.student(None, data) if pretraining else create_model(config, data.schema)
+    plain = create_model(config.model_copy(update={"framework": None}), data.schema)
+    return data, plain, student
 
 
-def requests_of_rollout(
-    config: RolloutConfig, work: Path, folder: Path
-) -> dict[str, Callable[[], Any]]:
-    """A request of the ads model as it is served, and of one that reads no snapshots."""
+def models_of_rollout(config: RolloutConfig, work: Path, folder: Path) -> tuple[Dataset, Any, Any]:
+    """A rollout's rows, its backbone, and its ads model as it is served, untrained."""
     assert config.end
     assert config.tiny
     log = write_days(config.days, config.end, str(work / config.days.name))
@@ -138,10 +120,33 @@ def requests_of_rollout(
         side: (np.ones((ids, number * dim), np.float32), np.ones((ids, number)))
         for side, ids in sizes.items()
     }
-    return {
-        "backbone": served(create_backbone(config.model, data.schema), data, folder / "backbone"),
-        config.name: served(ServedModel(student, tables), data, folder / config.name),
-    }
+    return data, create_backbone(config.model, data.schema), ServedModel(student, tables)
+
+
+def requests_of(
+    paths: list[Path], work: Path, folder: Path, console: Console
+) -> dict[str, Callable[[], Any]]:
+    """A request of each model, by name; the backbone is the first."""
+    requests: dict[str, Callable[[], Any]] = {}
+    for path in paths:
+        is_rollout = "days" in read_yaml(path)
+        config: Any = load_rollout(path) if is_rollout else load_run(path)
+        data, plain, student = (
+            models_of_rollout(config, work, folder)
+            if is_rollout
+            else models_of(config, work, console)
+        )
+        if not requests:
+            requests["backbone"] = served(plain, data, folder / "backbone")
+        requests[config.name] = served(student, data, folder / config.name)
+        if not is_rollout and config.knowledge:
+            teacher = config.knowledge.teacher
+            rim = create_model(teacher, data.schema)
+            for share in SHARES:
+                rows = int(share * data.num_rows(pool_split(data)))
+                name = f"RIM, searching {rows:,} rows"
+                requests[name] = searched(teacher, rim, data, share)
+    return requests
 
 
 def main() -> None:
@@ -155,12 +160,7 @@ def main() -> None:
     console = Console()
     with tempfile.TemporaryDirectory() as temporary:
         work, folder = args.work or Path(temporary), Path(temporary)
-        requests: dict[str, Callable[[], Any]] = {}
-        if "days" in read_yaml(args.configs[0]):
-            for path in args.configs:
-                requests |= requests_of_rollout(load_rollout(path), work, folder)
-        else:
-            requests = requests_of([load_run(path) for path in args.configs], work, folder, console)
+        requests = requests_of(args.configs, work, folder, console)
         taken: dict[str, list[float]] = {name: [] for name in requests}
         for repeat in range(-5, args.repeats):  # the first ones are warm-up
             for name, request in requests.items():

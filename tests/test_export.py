@@ -419,30 +419,6 @@ def test_the_graph_holds_no_python_function_and_no_optimizer_state(
     assert shapes == [list(weight.shape) for weight in model.weights]
 
 
-def test_a_session_loads_and_runs_it_as_tf_serving_does(model: Any, exported: Path) -> None:
-    candidates, rows = rank_inputs(SCHEMA, 1, NUM_ROWS)
-    cases = {
-        "serving_default": (raw_tensors(ROWS), "scores", model_scores(model, ROWS)),
-        "regress": (
-            {"inputs": tf.constant(serialized_examples(ROWS))},
-            "outputs",
-            model_scores(model, ROWS),
-        ),
-        "rank": (candidates, "scores", model_scores(model, rows)[np.newaxis]),
-    }
-    arrays = {
-        name: {key: value.numpy() for key, value in inputs.items()}
-        for name, (inputs, _, _) in cases.items()
-    }
-    with tf.compat.v1.Session(graph=tf.Graph()) as session:
-        graph = tf.compat.v1.saved_model.load(session, ["serve"], str(exported))
-        for name, (_, output, expected) in cases.items():
-            signature = graph.signature_def[name]
-            feed = {signature.inputs[key].name: value for key, value in arrays[name].items()}
-            scores = session.run(signature.outputs[output].name, feed)
-            np.testing.assert_allclose(scores, expected, atol=1e-6)
-
-
 def test_saved_model_cli_lists_the_signatures(exported: Path) -> None:
     cli = Path(sys.executable).with_name("saved_model_cli")
     shown = subprocess.run(

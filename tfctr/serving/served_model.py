@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 import numpy as np
-import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tfctr.serving.c_session import CSession, SessionError
 from tfctr.serving.errors import ServingError, invalid
 from tfctr.serving.tensors import dtype_name, parse_tensor
 
@@ -29,7 +29,7 @@ class ServedModel:
         self.version = version
         saved_model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
         self.signature_defs = dict(saved_model.meta_graphs[0].signature_def)
-        self._loaded = tf.saved_model.load(str(path))  # keeps variables and tables alive
+        self._session = CSession(path)
 
     def parse_inputs(self, signature: str, protos: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The arrays of a request's tensors.
@@ -80,18 +80,14 @@ class ServedModel:
         if len(set(outputs)) != len(outputs):
             raise invalid(f"duplicate output tensor alias: {sorted(outputs)}")
         _check_shapes(definition.inputs, inputs)
-        tensors = {
-            alias: tf.constant(array, tf.as_dtype(definition.inputs[alias].dtype))
-            for alias, array in inputs.items()
-        }
+        tensors = {definition.inputs[alias].name: array for alias, array in inputs.items()}
+        names = {alias: definition.outputs[alias].name for alias in outputs or definition.outputs}
         try:
-            results = self._loaded.signatures[signature](**tensors)
-        except tf.errors.OpError as error:
-            code = next(c for c in grpc.StatusCode if c.value[0] == error.error_code)
-            raise ServingError(code, _message(str(error.message))) from error
-        except UnicodeDecodeError as error:  # the message of an operation quotes bytes it was sent
-            raise invalid(_message(error.object.decode("utf-8", "replace"))) from error
-        return {alias: results[alias].numpy() for alias in outputs or definition.outputs}
+            results = self._session.run(tensors, names.values())
+        except SessionError as error:
+            code = next(c for c in grpc.StatusCode if c.value[0] == error.code)
+            raise ServingError(code, _message(str(error))) from error
+        return {alias: results[name] for alias, name in names.items()}
 
 
 def _check_shapes(specs: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> None:

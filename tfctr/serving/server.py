@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
-    model_service_pb2_grpc,
-    prediction_service_pb2_grpc,
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+    regression_pb2,
 )
 
 from tfctr.serving import answers
@@ -131,12 +137,16 @@ class Server:
                 ("grpc.so_reuseport", 0),  # else a second server would share the port unnoticed
             ],
         )
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            _PredictionService(self._models), server
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            _ModelService(self._models), server
-        )
+        for service, methods in SERVICES.items():
+            handlers = {
+                name: grpc.unary_unary_rpc_method_handler(
+                    self._answering(request, answer),
+                    response_serializer=lambda response: response.SerializeToString(),
+                )
+                for name, (request, answer) in methods.items()
+            }
+            handler = grpc.method_handlers_generic_handler(service, handlers)
+            server.add_generic_rpc_handlers((handler,))
         try:
             self.grpc_port = server.add_insecure_port(f"{self.host}:{self.grpc_port}")
         except RuntimeError as error:
@@ -176,20 +186,32 @@ class Server:
                 except OSError as error:  # e.g. a directory that can't be read for now
                     logger.error("model %s: %s", model.name, error)
 
+    def _answering(
+        self, message: Any, answer: Callable[[Any, Any], Any]
+    ) -> Callable[[bytes, grpc.ServicerContext], Any]:
+        """A method of a gRPC service from `answer(models, request)`.
 
-def _answering(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-    """A method of a gRPC service from `answer(models, request)`."""
+        It reads the request itself: each that `grpcio` can't read costs 16 KB for good.
+        """
 
-    def method(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return answer(self.models, request)
-        except ServingError as error:
-            context.abort(error.code, error.message)
-        except Exception as error:
-            logger.exception("a request failed")
-            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"[:2000])
+        def method(serialized: bytes, context: grpc.ServicerContext) -> Any:
+            try:
+                return answer(self._models, message.FromString(serialized))
+            except DecodeError:
+                name = message.DESCRIPTOR.name
+                context.abort(grpc.StatusCode.INTERNAL, f"the request can't be read as a {name}")
+            except ServingError as error:
+                context.abort(error.code, error.message)
+            except Exception as error:
+                logger.exception("a request failed")
+                context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"[:2000])
 
-    return method
+        return method
+
+
+def _of_version(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """What the version answers that a request asks for."""
+    return lambda models, request: answer(answers.find(models, request), request)
 
 
 def _unimplemented(_: object, request: Any) -> Any:
@@ -197,20 +219,19 @@ def _unimplemented(_: object, request: Any) -> Any:
     raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"{name} is for the real TF Serving")
 
 
-class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, models: Mapping[str, ModelVersions]) -> None:
-        self.models = models
-
-    Predict = _answering(lambda m, r: answers.predict(answers.find(m, r), r))
-    Classify = _answering(lambda m, r: answers.classify(answers.find(m, r), r))
-    Regress = _answering(lambda m, r: answers.regress(answers.find(m, r), r))
-    GetModelMetadata = _answering(lambda m, r: answers.model_metadata(answers.find(m, r), r))
-    MultiInference = _answering(_unimplemented)
-
-
-class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, models: Mapping[str, ModelVersions]) -> None:
-        self.models = models
-
-    GetModelStatus = _answering(answers.model_status)
-    HandleReloadConfigRequest = _answering(_unimplemented)
+SERVICES: dict[str, dict[str, tuple[Any, Callable[[Any, Any], Any]]]] = {
+    "tensorflow.serving.PredictionService": {
+        "Predict": (predict_pb2.PredictRequest, _of_version(answers.predict)),
+        "Classify": (classification_pb2.ClassificationRequest, _of_version(answers.classify)),
+        "Regress": (regression_pb2.RegressionRequest, _of_version(answers.regress)),
+        "GetModelMetadata": (
+            get_model_metadata_pb2.GetModelMetadataRequest,
+            _of_version(answers.model_metadata),
+        ),
+        "MultiInference": (inference_pb2.MultiInferenceRequest, _unimplemented),
+    },
+    "tensorflow.serving.ModelService": {
+        "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, answers.model_status),
+        "HandleReloadConfigRequest": (model_management_pb2.ReloadConfigRequest, _unimplemented),
+    },
+}

@@ -1,0 +1,389 @@
+"""A server under load: latency, rows a second and memory of every method's student.
+
+    python -m benchmarks.load configs/movielens-1m/rok/dcnv2.yaml --work work --record
+    python -m benchmarks.load --versions saved_models/movielens-1m-dcnv2/1 --address ranker:8500
+
+A request asks `rank` for the scores of 1 to 1,000 candidates of one user, all drawn from the
+model's vocabularies, frequent tokens more often. Clients ask again as soon as they are answered:
+one, for the latency of a request alone; then one a core, for what the server can do. Students and
+their backbones are exported untrained, for weights cost the same whatever they hold; each has a
+server of its own, which shares this machine with the clients. With `--address` that server is
+asked, which serves the same versions under their folders' names.
+
+Then a server gets new versions while it is asked, and 10,000 malformed requests among good ones:
+none but the malformed may fail.
+"""
+
+import argparse
+import itertools
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+import grpc
+import numpy as np
+from rich.console import Console
+from tensorflow_serving.apis import predict_pb2
+
+from benchmarks.record import Result, record, record_table
+from benchmarks.serving import models_of, models_of_rollout
+from tfctr import serving
+from tfctr.config import load_run, read_yaml
+from tfctr.rollout_config import load_rollout
+from tfctr.schema import Numeric, Schema, Tokens
+from tfctr.serving.model_directory import publish
+from tfctr.serving.tensors import to_proto
+
+CANDIDATES = (1, 10, 100, 1000)
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+HEADERS = ("model", "candidates", "p50 ms", "p95 ms", "p99 ms", "rows/s", "p50: over its backbone")
+HEADERS += ("server's memory, MB",)
+
+
+def random_request(version: Path, rng: np.random.Generator, candidates: int) -> bytes:
+    """A serialized `PredictRequest` of `rank`."""
+    schema = Schema.model_validate_json((version / "assets.extra" / "schema.json").read_text())
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = version.parent.name, "rank"
+    for feature in schema.inputs:
+        rows = (1, candidates) if feature.side == "item" else (1,)
+        request.inputs[feature.name].CopyFrom(to_proto(_values(feature, version, rng, rows)))
+    return bytes(request.SerializeToString())
+
+
+def _values(
+    feature: Any, version: Path, rng: np.random.Generator, rows: tuple[int, ...]
+) -> np.ndarray:
+    shape = (*rows, feature.max_length) if feature.is_list else rows
+    if isinstance(feature, Numeric):
+        return rng.normal(feature.mean or 0.0, 1.0, shape).astype(np.float32)
+    if isinstance(feature, Tokens):
+        return rng.integers(1, feature.num_ids, shape)
+    tokens = _tokens(version / "assets", feature.vocabulary, feature.dtype)
+    ranks = np.exp(rng.uniform(0, np.log(len(tokens) + 1), shape)).astype(np.int64) - 1
+    return tokens[ranks]
+
+
+_read: dict[Path, np.ndarray] = {}
+
+
+def _tokens(assets: Path, name: str, dtype: str) -> np.ndarray:
+    """A vocabulary, the most frequent token first."""
+    path = assets / f"{name}.txt"
+    if path not in _read:
+        lines = path.read_bytes().splitlines()
+        of = np.array(list(map(int, lines)), np.int64) if dtype == "int" else None
+        _read[path] = np.array(lines, object) if of is None else of
+    return _read[path]
+
+
+@dataclass
+class Driven:
+    """What clients saw."""
+
+    seconds: list[float] = field(default_factory=list)  # of the requests that were answered
+    failed: list[str] = field(default_factory=list)  # what was said to the others
+
+    def percentile(self, q: float) -> float:
+        return 1000 * float(np.percentile(self.seconds, q))
+
+
+def drive(
+    address: str,
+    requests: Sequence[bytes],
+    clients: int,
+    until: Callable[[], bool],
+    pause: Callable[[], float] = lambda: 0.0,
+) -> Driven:
+    """Sends the requests in turn from each of some clients, until that is true.
+
+    Args:
+        address: of the server.
+        requests: serialized `PredictRequest`s.
+        clients: how many ask at a time.
+        until: whether it is enough.
+        pause: seconds that a client waits behind an answer.
+    """
+    driven = Driven()
+
+    def client(first: int) -> None:
+        with grpc.insecure_channel(address) as channel:
+            call = channel.unary_unary(PREDICT)
+            for number in itertools.count(first, clients):
+                if until():
+                    return
+                start = time.perf_counter()
+                try:
+                    call(requests[number % len(requests)], timeout=30)
+                    driven.seconds.append(time.perf_counter() - start)
+                except grpc.RpcError as error:
+                    driven.failed.append(f"{error.code().name}: {error.details()}")
+                wait = pause()
+                if wait:
+                    time.sleep(wait)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return driven
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Whether so much time is over from now."""
+    end = time.perf_counter() + seconds
+    return lambda: time.perf_counter() > end
+
+
+@contextmanager
+def local_server(directories: Sequence[Path]) -> Iterator[tuple[str, int]]:
+    """A server in a process of its own: its address and process id."""
+    command = [sys.executable, "-m", "tfctr.cli", "serve", *map(str, directories)]
+    process = subprocess.Popen(
+        [*command, "--port=0", "--rest-port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout
+    try:
+        found = None
+        for line in process.stdout:
+            found = re.search(rb"gRPC on (\S+:\d+)", line)
+            if found:
+                break
+        if not found:
+            raise RuntimeError(f"the server did not start: {' '.join(command)}")
+        yield found[1].decode(), process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def memory_mb(process: int, peak: bool = False) -> float:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{process}/status").read_text()
+    found = re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) / 1024
+
+
+def measured(version: Path, address: str, clients: int, seconds: float) -> dict[int, list[float]]:
+    """By candidates: p50, p95 and p99 in ms of one client, and rows/s of `clients`."""
+    rng = np.random.default_rng(1)
+    found = {}
+    for candidates in CANDIDATES:
+        requests = [random_request(version, rng, candidates) for _ in range(50)]
+        drive(address, requests, 1, after(0.2 * seconds))
+        alone = drive(address, requests, 1, after(seconds))
+        start = time.perf_counter()
+        together = drive(address, requests, clients, after(seconds))
+        rate = candidates * len(together.seconds) / (time.perf_counter() - start)
+        for driven in (alone, together):
+            if driven.failed:
+                raise RuntimeError(f"{version}: {driven.failed[0]}")
+        found[candidates] = [*(alone.percentile(q) for q in (50, 95, 99)), rate]
+    return found
+
+
+def swapped(version: Path, clients: int, swaps: int) -> Driven:
+    """What clients saw of a server that served so many new versions meanwhile."""
+    rng = np.random.default_rng(2)
+    requests = [random_request(version, rng, 100) for _ in range(50)]
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / version.parent.name
+        publish(directory, lambda new: _copy(version, new))
+        with local_server([directory]) as (address, _):
+            served = threading.Event()
+
+            def publish_versions() -> None:
+                with grpc.insecure_channel(address) as channel:
+                    for _ in range(swaps):
+                        number = int(publish(directory, lambda new: _copy(version, new)).name)
+                        while _who_answers(channel, requests[0]) != number:
+                            time.sleep(0.1)
+                served.set()
+
+            thread = threading.Thread(target=publish_versions)
+            thread.start()
+            driven = drive(address, requests, clients, served.is_set)
+            thread.join()
+    return driven
+
+
+def _copy(version: Path, new: Path) -> None:
+    shutil.copytree(version, new, dirs_exist_ok=True)
+
+
+def _who_answers(channel: grpc.Channel, request: bytes) -> int:
+    """The number of the version."""
+    answer = predict_pb2.PredictResponse.FromString(channel.unary_unary(PREDICT)(request))
+    return int(answer.model_spec.version.value)
+
+
+def malformed(requests: Sequence[bytes], count: int, seed: int = 3) -> Iterator[bytes]:
+    """Requests with bytes changed, cut off or put in, and in turn such as can be read but make no
+    sense."""
+    dice = random.Random(seed)
+    for number in range(count):
+        text = bytearray(dice.choice(requests))
+        if number % 2:
+            yield _senseless(bytes(text), dice)
+            continue
+        for _ in range(dice.randint(1, 8)):
+            at = dice.randrange(len(text) + 1)
+            text[at : at + dice.choice((0, 1, 64))] = dice.randbytes(dice.choice((0, 1, 16)))
+        yield bytes(text)
+
+
+def _senseless(text: bytes, dice: random.Random) -> bytes:
+    request = predict_pb2.PredictRequest.FromString(text)
+    for _ in range(dice.randint(1, 3)):
+        name = dice.choice([*request.inputs, "no such input"])
+        kind = dice.randrange(5)
+        if kind == 0:
+            del request.inputs[name]
+        elif kind == 1:
+            request.inputs[name].dtype = dice.choice((0, 1, 3, 7, 9, 19, 9999))
+        elif kind == 2:
+            request.inputs[name].tensor_shape.dim.add(size=dice.choice((-2, 0, 5, 2**31, 2**62)))
+        elif kind == 3:
+            request.inputs[name].tensor_content = dice.randbytes(dice.randrange(1, 50))
+        else:
+            request.model_spec.signature_name = dice.choice(("", "classify", "no such signature"))
+    return bytes(request.SerializeToString())
+
+
+def mistreated(version: Path, address: str, count: int) -> tuple[Driven, Driven]:
+    """What a client saw that sent malformed requests, and one that sent good ones meanwhile."""
+    rng = np.random.default_rng(4)
+    good = [random_request(version, rng, 10) for _ in range(50)]
+    bad = list(malformed(good, count))
+    of_bad: list[Driven] = []
+    left = itertools.count(1)
+
+    def send() -> None:
+        of_bad.append(drive(address, bad, 1, lambda: next(left) > count))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    of_good = drive(address, good, 1, lambda: not thread.is_alive())
+    thread.join()
+    return of_bad[0], of_good
+
+
+def table_of(
+    measures: Mapping[str, Mapping[int, list[float]]],
+    backbones: Mapping[str, str],
+    memory: Mapping[str, float],
+) -> list[list[str]]:
+    rows = []
+    for name, by_candidates in measures.items():
+        for candidates, (p50, p95, p99, rate) in by_candidates.items():
+            ratio = ""
+            if backbones.get(name, name) != name:
+                ratio = f"{p50 / measures[backbones[name]][candidates][0]:.2f}"
+            cells = [f"{value:.2f}" for value in (p50, p95, p99)]
+            used = f"{memory[name]:.0f}" if name in memory else ""
+            rows.append([name, f"{candidates:,}", *cells, f"{rate:,.0f}", ratio, used])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="*", type=Path, help="run configs of students")
+    parser.add_argument("--versions", nargs="*", default=[], type=Path, help="exports, instead")
+    parser.add_argument("--address", help="of a server; if not given, one is started here")
+    parser.add_argument("--work", type=Path, help="where datasets are kept")
+    parser.add_argument("--clients", type=int, default=os.cpu_count(), help="at a time")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each measure")
+    parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
+    args = parser.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = args.work or Path(temporary) / "work"
+        versions: dict[str, Path] = {version.parent.name: version for version in args.versions}
+        backbones: dict[str, str] = {}
+        for path in args.configs:
+            folder = Path(temporary) / path.stem
+            folder.mkdir()
+            if "days" in read_yaml(path):
+                rollout = load_rollout(path)
+                name, backbone = rollout.name, rollout.model.backbone
+                data, plain, student = models_of_rollout(rollout, work, folder)
+            else:
+                config = load_run(path)
+                name, backbone = config.name, config.model.backbone
+                data, plain, student = models_of(config, work, console)
+            backbones[name] = f"{backbone}, {len(plain.schema.inputs)} features"
+            if backbones[name] not in versions:
+                made = serving.export(plain, data, Path(temporary) / backbones[name])
+                versions[backbones[name]] = made
+            versions[name] = serving.export(student, data, Path(temporary) / name)
+        measures, memory = {}, {}
+        for name, version in versions.items():
+            if args.address:
+                measures[name] = measured(version, args.address, args.clients, args.seconds)
+            else:
+                with local_server([version.parent]) as (address, process):
+                    measures[name] = measured(version, address, args.clients, args.seconds)
+                    memory[name] = memory_mb(process, peak=True)
+            console.print(f"{name}: {measures[name]}")
+        table = table_of(measures, backbones, memory)
+        for cells in (HEADERS, *table):
+            console.print(" | ".join(cells))
+        if args.record:
+            note = (
+                f"Milliseconds of one client's requests, rows/s of {args.clients} clients. The "
+                "memory is the highest of the server's process."
+            )
+            record_table(
+                "A server under load",
+                "benchmarks.load",
+                HEADERS,
+                table,
+                f"{args.seconds:g} s a measure",
+                note,
+            )
+        if args.address:
+            return
+        results = _robustness(next(iter(versions.values())), args.clients, console)
+        if args.record:
+            record("A server under attack", "benchmarks.load", results, "one run of each")
+
+
+def _robustness(version: Path, clients: int, console: Console) -> list[Result]:
+    swaps = swapped(version, clients, 10)
+    with local_server([version.parent]) as (address, process):
+        mistreated(version, address, 100)
+        before = memory_mb(process)
+        bad, good = mistreated(version, address, 10_000)
+        grown = memory_mb(process) - before
+    results = [
+        Result("while 10 new versions came", len(swaps.seconds), "requests"),
+        Result("while 10 new versions came: failed", len(swaps.failed), "requests"),
+        Result("malformed requests", len(bad.seconds) + len(bad.failed), "requests"),
+        Result("malformed requests: refused", len(bad.failed), "requests"),
+        Result("good requests among them", len(good.seconds) + len(good.failed), "requests"),
+        Result("good requests among them: failed", len(good.failed), "requests"),
+        Result("memory that the server grew by meanwhile", grown, "MB"),
+    ]
+    for result in results:
+        console.print(f"{result.what}: {result.value:,.0f} {result.unit}")
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""A SavedModel run through TensorFlow's C API, with no Python between request and graph.
+
+It is the loader that TF Serving uses: `LoadSavedModel`, then a session. `tf.saved_model.load` makes
+a Python object of each function of the graph, and calling one costs several times as much.
+TensorFlow's Python package is found for its libraries, and not imported.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import weakref
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+STRING = 7  # DT_STRING
+_DTYPES = {np.dtype(np.float32): 1, np.dtype(np.int32): 3, np.dtype(np.int64): 9}
+_NUMPY = {number: dtype for dtype, number in _DTYPES.items()} | {10: np.dtype(np.bool_)}
+_VIEW = 3  # of the kinds of `TF_TString`, the one that points to bytes of someone else
+_TSTRING_BYTES = 24
+
+
+class SessionError(RuntimeError):
+    """What TensorFlow says was wrong.
+
+    Attributes:
+        code: int, as gRPC's.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Output(ctypes.Structure):
+    _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
+
+
+class CSession:
+    """A loaded SavedModel. `run` may be called from many threads at a time.
+
+    Args:
+        path: the version's folder.
+
+    Raises:
+        SessionError: it does not load.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        lib = _library()
+        self._graph = ctypes.c_void_p(lib.TF_NewGraph())
+        options = ctypes.c_void_p(lib.TF_NewSessionOptions())
+        tags = (ctypes.c_char_p * 1)(b"serve")
+        with _Status() as status:
+            session = lib.TF_LoadSessionFromSavedModel(
+                options, None, str(path).encode(), tags, 1, self._graph, None, status.pointer
+            )
+            lib.TF_DeleteSessionOptions(options)
+            if not session:
+                lib.TF_DeleteGraph(self._graph)
+            status.check()
+        self._session = ctypes.c_void_p(session)
+        self._found: dict[str, _Output] = {}
+        weakref.finalize(self, _delete, self._session, self._graph)
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray], outputs: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Tensors of the graph, given others.
+
+        Args:
+            inputs: arrays by the tensors' names, e.g. "serving_default_user_id:0": float32, int32,
+                int64, or object for strings of bytes.
+            outputs: names of tensors.
+
+        Returns:
+            Arrays by name; strings are arrays of objects.
+
+        Raises:
+            SessionError: a tensor that there is not, or what the graph finds wrong.
+        """
+        lib = _library()
+        alive: list[Any] = []  # the bytes that strings of the inputs point to
+        tensors = [_tensor(array, alive) for array in inputs.values()]
+        found = (ctypes.c_void_p * len(outputs))()
+        try:
+            with _Status() as status:
+                lib.TF_SessionRun(
+                    self._session,
+                    None,
+                    self._outputs(inputs),
+                    (ctypes.c_void_p * len(tensors))(*tensors),
+                    len(tensors),
+                    self._outputs(outputs),
+                    found,
+                    len(outputs),
+                    None,
+                    0,
+                    None,
+                    status.pointer,
+                )
+                status.check()
+            return {name: _array(pointer) for name, pointer in zip(outputs, found, strict=True)}
+        finally:
+            for pointer in (*found, *tensors):
+                if pointer:
+                    lib.TF_DeleteTensor(ctypes.c_void_p(pointer))
+
+    def _outputs(self, names: Collection[str]) -> Any:
+        return (_Output * len(names))(*(self._output(name) for name in names))
+
+    def _output(self, name: str) -> _Output:
+        if name not in self._found:
+            operation, _, index = name.partition(":")
+            pointer = _library().TF_GraphOperationByName(self._graph, operation.encode())
+            if not pointer:
+                raise SessionError(5, f"the graph has no tensor {name!r}")
+            self._found[name] = _Output(pointer, int(index or 0))
+        return self._found[name]
+
+
+class _Status:
+    """A `TF_Status` that is deleted behind the call."""
+
+    def __enter__(self) -> "_Status":
+        self.pointer = ctypes.c_void_p(_library().TF_NewStatus())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _library().TF_DeleteStatus(self.pointer)
+
+    def check(self) -> None:
+        code = _library().TF_GetCode(self.pointer)
+        if code:
+            message = _library().TF_Message(self.pointer)
+            raise SessionError(code, message.decode("utf-8", "replace"))
+
+
+def _tensor(array: np.ndarray, alive: list[Any]) -> int:
+    """A new `TF_Tensor` that holds a copy; of strings, pointers to bytes in `alive`."""
+    if array.dtype == object:
+        dtype, array_of_bytes = STRING, _string_views(array, alive)
+    elif array.dtype in _DTYPES:
+        dtype, array_of_bytes = _DTYPES[array.dtype], np.ascontiguousarray(array)
+    else:
+        raise SessionError(3, f"arrays of {array.dtype} are not taken")
+    shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+    lib = _library()
+    size = array_of_bytes.nbytes
+    pointer: int = lib.TF_AllocateTensor(dtype, shape, array.ndim, size)
+    if size:
+        ctypes.memmove(
+            lib.TF_TensorData(ctypes.c_void_p(pointer)), array_of_bytes.ctypes.data, size
+        )
+    return pointer
+
+
+def _string_views(array: np.ndarray, alive: list[Any]) -> np.ndarray:
+    """A `TF_TString` for each: its size and kind, where its bytes are, and 8 bytes unused."""
+    values: Sequence[bytes] = array.ravel().tolist()
+    together = b"".join(values)
+    alive.append(together)
+    sizes = np.fromiter(map(len, values), np.uint64, len(values))
+    start = ctypes.cast(ctypes.c_char_p(together), ctypes.c_void_p).value or 0
+    views = np.zeros((len(values), 3), np.uint64)
+    views[:, 0] = (sizes << np.uint64(2)) | np.uint64(_VIEW)
+    views[:, 1] = np.uint64(start) + np.cumsum(sizes) - sizes
+    return views
+
+
+def _array(pointer: int) -> np.ndarray:
+    """A copy of a `TF_Tensor`."""
+    lib, tensor = _library(), ctypes.c_void_p(pointer)
+    shape = [lib.TF_Dim(tensor, axis) for axis in range(lib.TF_NumDims(tensor))]
+    data, dtype = lib.TF_TensorData(tensor), lib.TF_TensorType(tensor)
+    if dtype == STRING:
+        count = int(np.prod(shape))
+        strings = (ctypes.c_void_p(data + _TSTRING_BYTES * at) for at in range(count))
+        values = np.empty(count, object)
+        values[:] = [
+            ctypes.string_at(lib.TF_StringGetDataPointer(text), lib.TF_StringGetSize(text))
+            for text in strings
+        ]
+        return values.reshape(shape)
+    if dtype not in _NUMPY:
+        raise SessionError(12, f"tensors of type {dtype} are not read")
+    size = lib.TF_TensorByteSize(tensor)
+    return np.frombuffer(ctypes.string_at(data, size), _NUMPY[dtype]).reshape(shape)
+
+
+def _delete(session: ctypes.c_void_p, graph: ctypes.c_void_p) -> None:
+    lib = _library()
+    with _Status() as status:
+        lib.TF_CloseSession(session, status.pointer)
+        lib.TF_DeleteSession(session, status.pointer)
+    lib.TF_DeleteGraph(graph)
+
+
+@functools.cache
+def _library() -> Any:
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("TensorFlow is not installed: its libraries are needed")
+    path = Path(spec.submodule_search_locations[0]) / "libtensorflow_cc.so.2"
+    lib = ctypes.CDLL(str(path))  # not RTLD_GLOBAL: its symbols would take those of others' place
+    pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+    for name, result, arguments in (
+        ("TF_NewGraph", pointer, []),
+        ("TF_DeleteGraph", None, [pointer]),
+        ("TF_NewSessionOptions", pointer, []),
+        ("TF_DeleteSessionOptions", None, [pointer]),
+        ("TF_NewStatus", pointer, []),
+        ("TF_DeleteStatus", None, [pointer]),
+        ("TF_GetCode", integer, [pointer]),
+        ("TF_Message", ctypes.c_char_p, [pointer]),
+        (
+            "TF_LoadSessionFromSavedModel",
+            pointer,
+            [pointer, pointer, ctypes.c_char_p, pointer, integer, pointer, pointer, pointer],
+        ),
+        ("TF_CloseSession", None, [pointer, pointer]),
+        ("TF_DeleteSession", None, [pointer, pointer]),
+        ("TF_GraphOperationByName", pointer, [pointer, ctypes.c_char_p]),
+        (
+            "TF_SessionRun",
+            None,
+            [*[pointer] * 4, integer, *[pointer] * 2, integer, pointer, integer, *[pointer] * 2],
+        ),
+        ("TF_AllocateTensor", pointer, [integer, pointer, integer, size]),
+        ("TF_DeleteTensor", None, [pointer]),
+        ("TF_TensorData", pointer, [pointer]),
+        ("TF_TensorType", integer, [pointer]),
+        ("TF_TensorByteSize", size, [pointer]),
+        ("TF_NumDims", integer, [pointer]),
+        ("TF_Dim", ctypes.c_int64, [pointer, integer]),
+        ("TF_StringGetDataPointer", pointer, [pointer]),
+        ("TF_StringGetSize", size, [pointer]),
+    ):
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
