@@ -204,14 +204,16 @@ def swapped(version: Path, clients: int, swaps: int) -> Driven:
     requests = [random_request(version, rng, 100) for _ in range(50)]
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / version.parent.name
-        publish(directory, lambda new: _copy(version, new))
+        publish(directory, lambda new: copy_version(version, new))
         with local_server([directory]) as (address, _):
             served = threading.Event()
 
             def publish_versions() -> None:
                 with grpc.insecure_channel(address) as channel:
                     for _ in range(swaps):
-                        number = int(publish(directory, lambda new: _copy(version, new)).name)
+                        number = int(
+                            publish(directory, lambda new: copy_version(version, new)).name
+                        )
                         while _who_answers(channel, requests[0]) != number:
                             time.sleep(0.1)
                 served.set()
@@ -223,7 +225,8 @@ def swapped(version: Path, clients: int, swaps: int) -> Driven:
     return driven
 
 
-def _copy(version: Path, new: Path) -> None:
+def copy_version(version: Path, new: Path) -> None:
+    """Fills the folder of a new version."""
     shutil.copytree(version, new, dirs_exist_ok=True)
 
 
@@ -253,7 +256,7 @@ def _senseless(text: bytes, dice: random.Random) -> bytes:
     for _ in range(dice.randint(1, 3)):
         name = dice.choice([*request.inputs, "no such input"])
         kind = dice.randrange(5)
-        if kind == 0:
+        if kind == 0 and name in request.inputs:
             del request.inputs[name]
         elif kind == 1:
             request.inputs[name].dtype = dice.choice((0, 1, 3, 7, 9, 19, 9999))
@@ -261,7 +264,7 @@ def _senseless(text: bytes, dice: random.Random) -> bytes:
             request.inputs[name].tensor_shape.dim.add(size=dice.choice((-2, 0, 5, 2**31, 2**62)))
         elif kind == 3:
             request.inputs[name].tensor_content = dice.randbytes(dice.randrange(1, 50))
-        else:
+        elif kind == 4:
             request.model_spec.signature_name = dice.choice(("", "classify", "no such signature"))
     return bytes(request.SerializeToString())
 
