@@ -135,20 +135,20 @@ class Cleaner:
     def _load(self, name: str, reader: Reader) -> JoinedTable:
         key, features = self._key(name), self.homes[name]
         wanted = _unique([key.source_column] + [feature.source_column for feature in features])
-        typed: list[pa.Table] = []
+        parts: list[pa.Table] = []
         bad: list[tuple[int, str, str]] = []
         first = 0
         for piece in reader.pieces():
             rows = reader.read(piece, wanted)
-            columns, checks = _typed(rows.table, [key, *features], {key.name})
-            found = _set_aside(rows, columns, checks)
-            typed.append(_count_from(first, found))
+            columns, checks = typed(rows.table, [key, *features], {key.name})
+            found = set_aside(rows, columns, checks)
+            parts.append(_count_from(first, found))
             bad += [(first + number, why, text) for number, why, text in rows.bad]
             first += reader.count(piece)
-        if not sum(found.num_rows for found in typed):
+        if not sum(found.num_rows for found in parts):
             why = f"; the first of {len(bad)} bad ones: {bad[0][1]}" if bad else ""
             raise ConfigError(f"source.{name}: the table has no good row{why}")
-        table = pa.concat_tables(typed).combine_chunks()
+        table = pa.concat_tables(parts).combine_chunks()
         keys = table[key.name].combine_chunks()
         again = pc.index_in(keys, value_set=keys).to_numpy() != np.arange(len(keys))
         for i in np.flatnonzero(again):
@@ -179,10 +179,10 @@ class Cleaner:
         rows = self.source.events.read(piece, wanted)
         counts = {"read": len(rows.numbers) + len(rows.bad)}
         required = {self.config.user, self.config.item} | {key.name for key in keys.values()}
-        columns, checks = _typed(rows.table, needed, required)
+        columns, checks = typed(rows.table, needed, required)
         columns[LABEL], check = self._label(rows.table)
         columns[TIME], late = self._time(rows.table)
-        table = _set_aside(rows, columns, [check, late, *checks])
+        table = set_aside(rows, columns, [check, late, *checks])
         counts["bad"] = len(rows.bad)
         counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
         if counts["dropped"] and not self.keeps_dropped:
@@ -242,10 +242,19 @@ def _of_column(
         raise ConfigError(f"{key}: reads column {name!r} of {error}") from None
 
 
-def _typed(
+def typed(
     raw: pa.Table, features: list[Any], required: Any
 ) -> tuple[dict[str, pa.Array], list[Check]]:
-    """The features' columns, and what is wrong with them."""
+    """The features' columns, and what is wrong with them.
+
+    Args:
+        raw: as a reader gives them.
+        features: what is read from their `source_column`s.
+        required: names of features that must have a value in every row.
+
+    Raises:
+        ConfigError: a column whose type can hold no value of its feature.
+    """
     columns: dict[str, pa.Array] = {}
     checks: list[Check] = []
     for feature in features:
@@ -259,8 +268,14 @@ def _typed(
     return columns, checks
 
 
-def _set_aside(rows: Rows, columns: dict[str, pa.Array], checks: list[Check]) -> pa.Table:
-    """The good rows' columns, `row_id` first; bad rows are added to `rows.bad`."""
+def set_aside(rows: Rows, columns: dict[str, pa.Array], checks: list[Check]) -> pa.Table:
+    """The good rows' columns, `row_id` first; bad rows are added to `rows.bad`.
+
+    Args:
+        rows: as a reader gives them.
+        columns: typed, by name.
+        checks: what `typed` found wrong with them.
+    """
     spoilt = np.zeros(len(rows.numbers), dtype=bool)
     for bad, why in checks:
         if bad is not None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfctr.schema import MISSING_INT, Numeric, Sequence, Text
+from tfctr.schema import MISSING_INT, History, Numeric, Sequence, Text
 
 Conformed: TypeAlias = tuple[pa.Array, np.ndarray | None]
 
@@ -128,7 +128,10 @@ def to_double(column: pa.Array) -> Conformed:
 
 
 def _lists(feature: Any, column: pa.Array) -> Conformed:
-    """Lists of tokens, cut to `max_length`; a text column is split at the separator."""
+    """Lists of tokens, cut to `max_length`; a text column is split at the separator.
+
+    Missing values are left out, but of a history: there each is an event.
+    """
     bad = None
     column = _decoded(column)
     kind = column.type
@@ -136,6 +139,8 @@ def _lists(feature: Any, column: pa.Array) -> Conformed:
         column = column.cast(pa.list_(kind.value_type))
     elif not pa.types.is_list(kind):
         text, bad = to_string(column)
+        if getattr(feature, "separator", None) is None:
+            raise TypeError(f"type {kind}; lists are needed")
         column = pc.split_pattern(text, feature.separator)
     lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
     values, wrong = to_tokens(column.flatten(), feature.dtype)
@@ -144,7 +149,9 @@ def _lists(feature: Any, column: pa.Array) -> Conformed:
         mask = np.zeros(len(column), dtype=bool)
         mask[rows[wrong]] = True
         bad = _either(bad, mask)
-    present = values.is_valid().to_numpy(zero_copy_only=False)
+    present = np.ones(len(values), bool)
+    if not isinstance(feature, History):
+        present = values.is_valid().to_numpy(zero_copy_only=False)
     if bad is not None:
         present &= ~bad[rows]
     counts = np.bincount(rows[present], minlength=len(column))

@@ -17,7 +17,9 @@ import numpy as np
 
 STRING = 7  # DT_STRING
 _DTYPES = {np.dtype(np.float32): 1, np.dtype(np.int32): 3, np.dtype(np.int64): 9}
-_NUMPY: dict[int, Any] = {number: dtype for dtype, number in _DTYPES.items()} | {10: np.dtype(np.bool_)}
+_NUMPY: dict[int, Any] = {number: dtype for dtype, number in _DTYPES.items()} | {
+    10: np.dtype(np.bool_)
+}
 _VIEW = 3  # of the kinds of `TF_TString`, the one that points to bytes of someone else
 _TSTRING_BYTES = 24
 

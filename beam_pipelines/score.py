@@ -1,0 +1,388 @@
+"""Scores of rows in files, by an exported model.
+
+    python -m beam_pipelines.score --model saved_models/movielens-1m-dcnv2 \\
+        --rows 'candidates/*.parquet' --ids user_id movie_id --output scores
+
+takes any of Beam's own options as well. Rows hold raw values, a column a feature, in Parquet, CSV
+or JSON Lines, as in the log that the model was trained on. The output holds a Parquet file for each
+piece of the input, with the columns of `--ids`, `row_id` (the row's place in its piece, from 0) and
+`score`. A file is written as soon as its piece is scored: a run that was killed goes on behind what
+it had written, and one that is done does nothing.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+from pyarrow import fs
+
+import tfctr
+from beam_pipelines import job
+from beam_pipelines.clean import (
+    ROW,
+    refuse_too_many_bad,
+    set_aside,
+    tally,
+    typed,
+    write_dead_letters,
+)
+from tfctr.config import ConfigError, digest
+from tfctr.data import files
+from tfctr.data.delimited import Delimited, Rows
+from tfctr.data.manifest import write_manifest
+from tfctr.data.sources import (
+    DelimitedReader,
+    JsonLinesReader,
+    ParquetReader,
+    Piece,
+    Reader,
+    Source,
+)
+from tfctr.schema import MISSING_INT, Numeric, Schema, Tokens
+from tfctr.serving.c_session import CSession
+from tfctr.serving.model_directory import versions
+
+SCORE = "score"
+KEY = b"tfctr.key"  # in a file's metadata: what its scores depend on
+BAD = b"tfctr.bad"  # and how many rows of its piece were set aside, by reason
+ROWS_AT_A_TIME = 4096
+SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class Read:
+    """A piece's good rows."""
+
+    piece: Piece
+    ids: pa.Table  # `row_id` and the columns that are written beside the scores
+    inputs: dict[str, np.ndarray]  # raw tensors by feature, of `serving_default`
+    bad: dict[str, int]  # rows set aside, by reason
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A piece whose scores are written."""
+
+    rows: int
+    bad: dict[str, int]
+
+
+class SavedModelHandler(ModelHandler[Read, PredictionResult, CSession]):
+    """Runs `serving_default` of a version through TensorFlow's C API.
+
+    Args:
+        version: the version's folder, on every worker.
+    """
+
+    def __init__(self, version: str) -> None:
+        super().__init__()
+        self.version = version
+
+    def load_model(self) -> CSession:
+        return CSession(self.version)
+
+    def batch_elements_kwargs(self) -> dict[str, int]:
+        return {"min_batch_size": 1, "max_batch_size": 1}  # an element is many rows already
+
+    def run_inference(
+        self,
+        batch: Sequence[Read],
+        model: CSession,
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterable[PredictionResult]:
+        definition = _signature(self.version)
+        names = {alias: tensor.name for alias, tensor in definition.inputs.items()}
+        output = definition.outputs["scores"].name
+        for read in batch:
+            scores = [np.zeros(0, np.float32)]
+            for start in range(0, read.ids.num_rows, ROWS_AT_A_TIME):
+                part = slice(start, start + ROWS_AT_A_TIME)
+                given = {names[alias]: values[part] for alias, values in read.inputs.items()}
+                scores.append(model.run(given, [output])[output])
+            yield PredictionResult(read, np.concatenate(scores))
+
+
+class _ReadPiece(beam.DoFn):
+    """A piece -> its rows, or at once what is known of it if its scores are there."""
+
+    def __init__(self, job: "Scores") -> None:
+        self.job = job
+
+    def process(self, piece: Piece) -> Iterator[Any]:
+        found = _written(self.job.path(piece), self.job.key(piece))
+        if found is not None:
+            yield beam.pvalue.TaggedOutput("done", found)
+            return
+        schema, ids = self.job.schema, self.job.ids
+        wanted = dict.fromkeys([*(f.source_column for f in schema.inputs), *ids])
+        rows: Rows = self.job.reader.read(piece, list(wanted))
+        columns, checks = typed(rows.table, list(schema.inputs), ())
+        inputs = set_aside(rows, columns, checks)
+        places = np.searchsorted(rows.numbers, inputs[ROW].to_numpy())
+        kept = rows.table.select(ids).take(pa.array(places)).append_column(ROW, inputs[ROW])
+        if rows.bad:
+            path = f"{self.job.output}/dead_letters/part-{piece.index:05d}.jsonl"
+            write_dead_letters(path, piece.path, rows.bad)
+        tensors = {
+            feature.name: raw_tensor(feature, inputs[feature.name].combine_chunks())
+            for feature in schema.inputs
+        }
+        yield Read(piece, kept, tensors, tally(rows.bad))
+
+
+class _WriteScores(beam.DoFn):
+    def __init__(self, job: "Scores") -> None:
+        self.job = job
+
+    def process(self, result: PredictionResult) -> Iterator[Scored]:
+        read: Any = result.example
+        scored = Scored(read.ids.num_rows, read.bad)
+        table = read.ids.append_column(SCORE, pa.array(result.inference, pa.float32()))
+        about = {KEY: self.job.key(read.piece).encode(), BAD: json.dumps(read.bad).encode()}
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata(about), sink)
+        files.write(self.job.path(read.piece), sink.getvalue())
+        yield scored
+
+
+class Scores(beam.PTransform):
+    """A reader's rows -> one dict: `splits`, `counts` of the rows, `bad_reasons`.
+
+    Args:
+        version: the version's folder.
+        reader: of the rows.
+        ids: columns that are written beside the scores.
+        output: path or URI of the directory.
+        inputs: of each file of the rows, what would change if it did, by its name.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        reader: Reader,
+        ids: Sequence[str],
+        output: str,
+        inputs: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.version, self.reader, self.ids = version, reader, list(ids)
+        self.output, self.inputs = output, inputs
+        self.schema = _schema(version)
+        self.model = _checksums(Path(version))
+
+    def key(self, piece: Piece) -> str:
+        """What its scores depend on; a file of another key is written anew."""
+        file = self.inputs[piece.path.rpartition("/")[2]]
+        return digest([self.model, self.ids, file, piece.start, piece.stop])
+
+    def path(self, piece: Piece) -> str:
+        return f"{self.output}/part-{piece.index:05d}.parquet"
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        read = (
+            pipeline
+            | "Pieces" >> beam.Create(self.reader.pieces())
+            | "Spread" >> beam.Reshuffle()
+            | "ReadPiece" >> beam.ParDo(_ReadPiece(self)).with_outputs("done", main="rows")
+        )
+        written = (
+            read.rows
+            | "Score" >> RunInference(SavedModelHandler(self.version))
+            | "Write" >> beam.ParDo(_WriteScores(self))
+        )
+        return (
+            (written, read.done)
+            | "All" >> beam.Flatten()
+            | "Together" >> beam.combiners.ToList()
+            | "Summarise" >> beam.Map(_summarise)
+        )
+
+
+def raw_tensor(feature: Any, values: pa.Array) -> np.ndarray:
+    """What a signature takes for a typed column: `[B]`, or `[B, M]` for lists; missing values and
+    the rest of a list as `tfctr.serving` says."""
+    if isinstance(feature, Numeric):
+        return np.asarray(values.fill_null(np.nan).cast(pa.float32()))
+    missing = b"" if feature.dtype == "string" else MISSING_INT
+    dtype = object if feature.dtype == "string" else np.int64
+    flat = values.flatten() if feature.is_list else values
+    if feature.dtype == "string":
+        flat = flat.cast(pa.binary())
+    tokens = flat.fill_null(missing).to_numpy(zero_copy_only=False)
+    if not feature.is_list:
+        return np.asarray(tokens, dtype)
+    lengths = values.value_lengths().to_numpy()
+    width = feature.max_length
+    found = np.full((len(values), width), missing, dtype)
+    found[np.arange(width) < lengths[:, np.newaxis]] = tokens
+    return found
+
+
+def _written(path: str, key: str) -> Scored | None:
+    """What is known of a piece whose file is there, and of this key."""
+    try:
+        with files.open_to_read(path) as file:
+            found = pq.read_metadata(file)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    about = found.metadata or {}
+    if about.get(KEY) != key.encode():
+        return None
+    return Scored(found.num_rows, json.loads(about[BAD]))
+
+
+def _schema(version: str) -> Schema:
+    path = Path(version) / "assets.extra" / "schema.json"
+    try:
+        return Schema.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: not there; export the model with tfctr") from None
+
+
+def _signature(version: str) -> Any:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((Path(version) / "saved_model.pb").read_bytes())
+    return saved.meta_graphs[0].signature_def[SIGNATURE]
+
+
+def _newest(model: str) -> Path:
+    """The version's folder that a path names: itself, or the newest within."""
+    folder = Path(model)
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    found = versions(folder)
+    if not found:
+        raise ConfigError(f"{model}: neither a SavedModel nor a folder of versions")
+    return found[max(found)]
+
+
+def _reader(patterns: Sequence[str], schema: Schema) -> Reader:
+    """Of the rows in files of one kind."""
+    paths = tuple(path for pattern in patterns for path in files.matching(pattern))
+    if not paths:
+        raise ConfigError(f"rows: no file matches {', '.join(patterns)}")
+    kinds = {Path(path.removesuffix(".gz")).suffix for path in paths}
+    if kinds == {".parquet"}:
+        return ParquetReader(paths)
+    if kinds == {".csv"}:
+        return DelimitedReader(paths, Delimited())
+    if kinds == {".jsonl"}:
+        lists = [feature for feature in schema.inputs if feature.is_list]
+        return JsonLinesReader(
+            paths, {f.source_column: getattr(f, "separator", None) or "|" for f in lists}
+        )
+    raise ConfigError(
+        f"rows: found {', '.join(sorted(kinds))}; .parquet, .csv or .jsonl, all alike"
+    )
+
+
+def _delete_others(output: str, paths: set[str]) -> None:
+    """Scores of more rows than there are now, and files that a killed run began."""
+    system, inner = files.filesystem(output)
+    for info in system.get_file_info(fs.FileSelector(inner)):
+        name = info.base_name
+        if name.startswith("part-") and f"{output}/{name}" not in paths:
+            system.delete_file(info.path)
+
+
+def _checksums(version: Path) -> list[list[Any]]:
+    paths = sorted(path for path in version.rglob("*") if path.is_file())
+    return [[str(p.relative_to(version)), google_crc32c.value(p.read_bytes())] for p in paths]
+
+
+def score(
+    model: str,
+    rows: Sequence[str],
+    output: str,
+    ids: Sequence[str] = (),
+    max_bad_share: float = 0.01,
+    beam_args: list[str] | None = None,
+) -> dict[str, Any]:
+    """Writes the scores of rows to a directory.
+
+    Args:
+        model: folder of a model, whose newest version is taken, or of a version. Workers read it.
+        rows: paths, URIs or globs of files of one kind.
+        output: path or URI of the directory.
+        ids: columns that are written beside the scores.
+        max_bad_share: of the rows that may be bad; they lie in `dead_letters/`.
+        beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+
+    Returns:
+        The manifest: `splits`, `counts`, `bad_reasons`, `inputs`.
+
+    Raises:
+        ConfigError: no model; no file; a column that is not there, or of a type that can't be.
+        DataError: too many rows are bad.
+    """
+    output, version = output.rstrip("/"), _newest(model)
+    schema = _schema(str(version))
+    for feature in schema.inputs:
+        if isinstance(feature, Tokens):
+            raise ConfigError(
+                f"{version}: {feature.name} holds tokens of texts, which rows have not"
+            )
+    reader = _reader(rows, schema)
+    there = reader.names()
+    for name in dict.fromkeys([*(f.source_column for f in schema.inputs), *ids]):
+        if name not in there:
+            raise ConfigError(f"rows: no column {name!r}; columns: {', '.join(there)}")
+    for taken in (ROW, SCORE):
+        if taken in ids:
+            raise ConfigError(f"ids: the name {taken!r} is taken by the output")
+    inputs = {name: found for name, *found in Source(reader, {}).fingerprint()}
+    scores = Scores(str(version), reader, ids, output, inputs)
+    summary = job.run(scores, "score", version.parent.name, output, beam_args or [])
+    _delete_others(output, {scores.path(piece) for piece in reader.pieces()})
+    counts = {"rows": summary["counts"]["read"], "bad": summary["counts"]["bad"]}
+    log = {"rows": counts | {"bad_reasons": summary["bad_reasons"]}}
+    refuse_too_many_bad(version.parent.name, log, max_bad_share, f"{output}/dead_letters")
+    result = {"versions": {"tfctr": tfctr.__version__}, "inputs": inputs, **summary}
+    write_manifest(result, f"{output}/manifest.json")
+    return result
+
+
+def _summarise(scored: list[Scored]) -> dict[str, Any]:
+    reasons: dict[str, int] = {}
+    for part in scored:
+        for why, count in part.bad.items():
+            reasons[why] = reasons.get(why, 0) + count
+    rows, bad = sum(part.rows for part in scored), sum(reasons.values())
+    return {
+        "splits": {"scores": {"rows": rows}},
+        "counts": {"read": rows + bad, "bad": bad},
+        "bad_reasons": reasons,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="folder of a model, or of a version")
+    parser.add_argument("--rows", required=True, nargs="+", help="files, or globs")
+    parser.add_argument("--output", required=True, help="the directory")
+    parser.add_argument("--ids", nargs="*", default=[], help="columns written beside the scores")
+    parser.add_argument("--max-bad-share", type=float, default=0.01, help="of the rows")
+    return job.command(
+        parser,
+        argv,
+        lambda known, beam_args: score(
+            known.model, known.rows, known.output, known.ids, known.max_bad_share, beam_args
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
