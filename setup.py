@@ -34,10 +34,12 @@ setup(
     extras_require={
         "tune": ["optuna>=5,<6"],
         "tensorboard": ["tensorboard>=2.19"],
+        "dask": ["apache-beam[dask]>=2.77,<3"],
         "report": ["jinja2>=3.1", "matplotlib>=3.9"],
         "test": [
             "optuna>=5,<6",  # of `tune`
             "tensorboard>=2.19",
+            "apache-beam[dask]>=2.77,<3",
             "jinja2>=3.1",  # of `report`
             "matplotlib>=3.9",
             "pytest>=8",

@@ -13,6 +13,7 @@ it had written, and one that is done does nothing.
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ from beam_pipelines.clean import (
 from tfctr.config import ConfigError, digest
 from tfctr.data import files
 from tfctr.data.delimited import Delimited, Rows
-from tfctr.data.manifest import write_manifest
+from tfctr.data.manifest import DataError, write_manifest
 from tfctr.data.sources import (
     DelimitedReader,
     JsonLinesReader,
@@ -91,9 +92,6 @@ class SavedModelHandler(ModelHandler[Read, PredictionResult, CSession]):
     def load_model(self) -> CSession:
         return CSession(self.version)
 
-    def batch_elements_kwargs(self) -> dict[str, int]:
-        return {"min_batch_size": 1, "max_batch_size": 1}  # an element is many rows already
-
     def run_inference(
         self,
         batch: Sequence[Read],
@@ -113,15 +111,13 @@ class SavedModelHandler(ModelHandler[Read, PredictionResult, CSession]):
 
 
 class _ReadPiece(beam.DoFn):
-    """A piece -> its rows, or at once what is known of it if its scores are there."""
+    """A piece -> its rows, a batch of one, or nothing if its scores are there."""
 
     def __init__(self, job: "Scores") -> None:
         self.job = job
 
-    def process(self, piece: Piece) -> Iterator[Any]:
-        found = _written(self.job.path(piece), self.job.key(piece))
-        if found is not None:
-            yield beam.pvalue.TaggedOutput("done", found)
+    def process(self, piece: Piece) -> Iterator[list[Read]]:
+        if self.job.written(piece) is not None:
             return
         schema, ids = self.job.schema, self.job.ids
         wanted = dict.fromkeys([*(f.source_column for f in schema.inputs), *ids])
@@ -137,33 +133,33 @@ class _ReadPiece(beam.DoFn):
             feature.name: raw_tensor(feature, inputs[feature.name].combine_chunks())
             for feature in schema.inputs
         }
-        yield Read(piece, kept, tensors, tally(rows.bad))
+        yield [Read(piece, kept, tensors, tally(rows.bad))]
 
 
 class _WriteScores(beam.DoFn):
     def __init__(self, job: "Scores") -> None:
         self.job = job
 
-    def process(self, result: PredictionResult) -> Iterator[Scored]:
+    def process(self, result: PredictionResult) -> Iterator[int]:
         read: Any = result.example
-        scored = Scored(read.ids.num_rows, read.bad)
         table = read.ids.append_column(SCORE, pa.array(result.inference, pa.float32()))
         about = {KEY: self.job.key(read.piece).encode(), BAD: json.dumps(read.bad).encode()}
         sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata(about), sink)
         files.write(self.job.path(read.piece), sink.getvalue())
-        yield scored
+        yield read.piece.index
 
 
 class Scores(beam.PTransform):
-    """A reader's rows -> one dict: `splits`, `counts` of the rows, `bad_reasons`.
+    """A reader's rows -> their scores in files, and one dict: `scored`, the numbers of the
+    pieces that were not there yet.
 
     Args:
         version: the version's folder.
         reader: of the rows.
         ids: columns that are written beside the scores.
         output: path or URI of the directory.
-        inputs: of each file of the rows, what would change if it did, by its name.
+        inputs: of each file of the rows, by its path, what would change if it did.
     """
 
     def __init__(
@@ -182,29 +178,35 @@ class Scores(beam.PTransform):
 
     def key(self, piece: Piece) -> str:
         """What its scores depend on; a file of another key is written anew."""
-        file = self.inputs[piece.path.rpartition("/")[2]]
+        file = self.inputs[piece.path]
         return digest([self.model, self.ids, file, piece.start, piece.stop])
 
     def path(self, piece: Piece) -> str:
         return f"{self.output}/part-{piece.index:05d}.parquet"
 
+    def written(self, piece: Piece) -> Scored | None:
+        """What is known of a piece whose file is there, and of its key."""
+        try:
+            with files.open_to_read(self.path(piece)) as file:
+                found = pq.read_metadata(file)
+        except (OSError, pa.ArrowInvalid):
+            return None
+        about = found.metadata or {}
+        if about.get(KEY) != self.key(piece).encode():
+            return None
+        return Scored(found.num_rows, json.loads(about[BAD]))
+
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        read = (
+        handler = SavedModelHandler(self.version)  # an element is many rows already
+        return (
             pipeline
             | "Pieces" >> beam.Create(self.reader.pieces())
             | "Spread" >> beam.Reshuffle()
-            | "ReadPiece" >> beam.ParDo(_ReadPiece(self)).with_outputs("done", main="rows")
-        )
-        written = (
-            read.rows
-            | "Score" >> RunInference(SavedModelHandler(self.version))
+            | "ReadPiece" >> beam.ParDo(_ReadPiece(self))
+            | "Score" >> RunInference(handler.with_no_batching())
             | "Write" >> beam.ParDo(_WriteScores(self))
-        )
-        return (
-            (written, read.done)
-            | "All" >> beam.Flatten()
             | "Together" >> beam.combiners.ToList()
-            | "Summarise" >> beam.Map(_summarise)
+            | "Summarise" >> beam.Map(lambda numbers: {"scored": sorted(numbers)})
         )
 
 
@@ -226,19 +228,6 @@ def raw_tensor(feature: Any, values: pa.Array) -> np.ndarray:
     found = np.full((len(values), width), missing, dtype)
     found[np.arange(width) < lengths[:, np.newaxis]] = tokens
     return found
-
-
-def _written(path: str, key: str) -> Scored | None:
-    """What is known of a piece whose file is there, and of this key."""
-    try:
-        with files.open_to_read(path) as file:
-            found = pq.read_metadata(file)
-    except (OSError, pa.ArrowInvalid):
-        return None
-    about = found.metadata or {}
-    if about.get(KEY) != key.encode():
-        return None
-    return Scored(found.num_rows, json.loads(about[BAD]))
 
 
 def _schema(version: str) -> Schema:
@@ -267,9 +256,10 @@ def _newest(model: str) -> Path:
     return found[max(found)]
 
 
-def _reader(patterns: Sequence[str], schema: Schema) -> Reader:
+def _reader(patterns: Sequence[str], schema: Schema) -> Any:
     """Of the rows in files of one kind."""
-    paths = tuple(path for pattern in patterns for path in files.matching(pattern))
+    found = (path for pattern in patterns for path in files.matching(pattern))
+    paths = tuple(dict.fromkeys(found))
     if not paths:
         raise ConfigError(f"rows: no file matches {', '.join(patterns)}")
     kinds = {Path(path.removesuffix(".gz")).suffix for path in paths}
@@ -341,29 +331,30 @@ def score(
     for taken in (ROW, SCORE):
         if taken in ids:
             raise ConfigError(f"ids: the name {taken!r} is taken by the output")
-    inputs = {name: found for name, *found in Source(reader, {}).fingerprint()}
+    prints = Source(reader, {}).fingerprint()
+    inputs = dict(zip(reader.paths, prints, strict=True))
     scores = Scores(str(version), reader, ids, output, inputs)
-    summary = job.run(scores, "score", version.parent.name, output, beam_args or [])
-    _delete_others(output, {scores.path(piece) for piece in reader.pieces()})
-    counts = {"rows": summary["counts"]["read"], "bad": summary["counts"]["bad"]}
-    log = {"rows": counts | {"bad_reasons": summary["bad_reasons"]}}
+    job.run(scores, "score", version.parent.name, output, beam_args or [])
+    pieces = reader.pieces()
+    found = [part for piece in pieces if (part := scores.written(piece))]
+    if len(found) < len(pieces):
+        raise DataError(f"{output}: files went away while others were written; run it again")
+    _delete_others(output, {scores.path(piece) for piece in pieces})
+    reasons: Counter[str] = Counter()
+    for part in found:
+        reasons.update(part.bad)
+    good, bad = sum(part.rows for part in found), sum(reasons.values())
+    log = {"rows": {"rows": good + bad, "bad": bad, "bad_reasons": reasons}}
     refuse_too_many_bad(version.parent.name, log, max_bad_share, f"{output}/dead_letters")
-    result = {"versions": {"tfctr": tfctr.__version__}, "inputs": inputs, **summary}
+    result = {
+        "versions": {"tfctr": tfctr.__version__},
+        "inputs": prints,
+        "splits": {"scores": {"rows": good}},
+        "counts": {"read": good + bad, "bad": bad},
+        "bad_reasons": dict(reasons),
+    }
     write_manifest(result, f"{output}/manifest.json")
     return result
-
-
-def _summarise(scored: list[Scored]) -> dict[str, Any]:
-    reasons: dict[str, int] = {}
-    for part in scored:
-        for why, count in part.bad.items():
-            reasons[why] = reasons.get(why, 0) + count
-    rows, bad = sum(part.rows for part in scored), sum(reasons.values())
-    return {
-        "splits": {"scores": {"rows": rows}},
-        "counts": {"read": rows + bad, "bad": bad},
-        "bad_reasons": reasons,
-    }
 
 
 def main(argv: list[str] | None = None) -> int:

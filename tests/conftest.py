@@ -61,3 +61,9 @@ def data_home() -> Path:
     if not home or not (Path(home) / "ml-1m.zip").is_file():
         pytest.skip("needs ml-1m.zip in the folder that TFCTR_DATA_HOME names")
     return Path(home)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Every file below, by its path: its bytes."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

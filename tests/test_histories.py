@@ -20,7 +20,7 @@ from beam_pipelines.prepare import prepare
 from beam_pipelines.raw_rows import raw_rows
 from beam_pipelines.split import EXAMPLES, SplitPiece
 from beam_pipelines.users import rows_by_bucket, sorted_rows
-from tests.conftest import world_config
+from tests.conftest import content_of, world_config
 from tfctr import backbones, metrics
 from tfctr.config import ConfigError, DataConfig, load_data
 from tfctr.data import Dataset
@@ -67,11 +67,6 @@ CONFIG = {
 
 def config(folder: Path, **changes: Any) -> DataConfig:
     return DataConfig.model_validate(CONFIG | {"directory": str(folder)} | changes)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def all_rows(data: Dataset, names: list[str]) -> dict[str, np.ndarray]:
@@ -418,7 +413,7 @@ def test_any_runner_gives_the_same_bytes(tmp_path: Path, runner: list[str]) -> N
     made = config(tmp_path, features=RANDOM_FEATURES, split={"by": "user_time"}, compression="gzip")
     prepare(made, str(tmp_path / "one"))
     prepare(made, str(tmp_path / "two"), runner)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
 
 
 def test_the_cut_into_pieces_changes_no_history(tmp_path: Path) -> None:

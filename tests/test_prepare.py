@@ -19,6 +19,7 @@ from beam_pipelines import job, shards
 from beam_pipelines.clean import Clean, _CleanPiece
 from beam_pipelines.prepare import main, prepare
 from beam_pipelines.split import EXAMPLES, SplitPiece
+from tests.conftest import content_of
 from tfctr.config import ConfigError, DataConfig, load_data
 from tfctr.data import Dataset, sources
 from tfctr.data.manifest import DataError
@@ -41,15 +42,6 @@ def config(directory, events="log.csv", **more):
         "directory": str(directory),
     }
     return DataConfig.model_validate(content | more)
-
-
-def content_of(folder):
-    """Every file below, by its path: its bytes."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(Path(folder).rglob("*"))
-        if path.is_file()
-    }
 
 
 def shards_and_vocabularies(folder):

@@ -1,0 +1,197 @@
+"""Every Beam job gives the same bytes on the runners that share it out to other machines."""
+
+import datetime
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from beam_pipelines.days import write_days
+from beam_pipelines.hints import write_hints
+from beam_pipelines.prepare import prepare
+from beam_pipelines.retrieve import retrieve
+from beam_pipelines.score import score
+from beam_pipelines.sequences import write_sequences
+from beam_pipelines.snapshots import join_snapshots
+from beam_pipelines.textify import textify
+from tests import test_export
+from tests.conftest import WORLD_FEATURES, content_of, world_config
+from tests.encoders import bert_tensors, write_bert
+from tfctr.backbones import LR
+from tfctr.backbones.rim import RIM
+from tfctr.config import RetrievalConfig, SequencesConfig, TextConfig
+from tfctr.data.dataset import Dataset
+from tfctr.data.snapshots import Snapshot
+from tfctr.rollout_config import DaysConfig
+from tfctr.serving import export
+
+DAY = datetime.date(2024, 1, 1)
+DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
+DOMAIN = {"name": "domain", "kind": "categorical", "side": "context"}
+HISTORY = {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": 5}
+
+
+def data_config(**changes: Any) -> Any:
+    source = {"format": "world", "users": 100, "items": 60, "events": 5_000, "seed": 3}
+    features = [*WORLD_FEATURES, DOMAIN, HISTORY]
+    return world_config(source=source, features=features, split={"by": "user_time"}, **changes)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An encoder's folder, a SavedModel with rows for it, and an untrained teacher."""
+    folder = tmp_path_factory.mktemp("models")
+    encoder = write_bert(folder / "encoder", bert_tensors())
+    data = test_export.fake_dataset(folder / "v")
+    version = export(LR(test_export.SCHEMA), data, folder / "m")
+    columns = {f.source_column: test_export.ROWS[f.name] for f in test_export.SCHEMA.inputs}
+    rows = pa.concat_tables([pa.table(columns)] * 20)
+    pq.write_table(rows, folder / "rows.parquet", row_group_size=30)
+    return {"encoder": str(encoder), "version": str(version), "rows": str(folder / "rows.parquet")}
+
+
+def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[str, bytes]:
+    """Every job on small data: what they wrote."""
+
+    def at(name: str) -> str:
+        return str(folder / name)
+
+    config = data_config()
+    prepare(config, at("data"), beam_args)
+    write_sequences(
+        SequencesConfig(name="windows", data=config, stride=3), at("data"), at("windows"), beam_args
+    )
+    similar = RetrievalConfig(name="similar", data=config, fields=("item_id", "age_group"), k=3)
+    retrieve(similar, at("data"), at("similar"), beam_args)
+    texts = TextConfig.model_validate(
+        {
+            "name": "texts",
+            "data": config,
+            "encoder": {"folder": models["encoder"]},
+            "texts": {"item": {"template": "Title is {title}, {category}.", "max_tokens": 32}},
+        }
+    )
+    textify(texts, at("data"), at("texts"), beam_args)
+    schema = Dataset.open(folder / "data", [folder / "similar"]).schema
+    teacher = RIM(schema, embedding_dim=2, hidden_units=(4,))
+    teacher.build()
+    for weight in teacher.weights:
+        weight.assign(np.cos(np.arange(np.prod(weight.shape))).reshape(weight.shape))
+    teacher.save(at("teacher.keras"))
+    write_hints(at("teacher.keras"), at("data"), at("similar"), at("hints"), "", beam_args)
+    (folder / "teacher.keras").unlink()  # a zip, which knows when it was written
+    days = DaysConfig.model_validate(
+        {
+            "name": "days",
+            "data": data_config(),
+            "domain": {"feature": "domain", "organic": "organic", "ads": "ads"},
+            "first": DAY,
+            "measured_days": 2,
+        }
+    )
+    last = DAY + datetime.timedelta(days=3)
+    log = write_days(days, last, at("days"), beam_args)
+    tokens = {"user": pa.array([1, 2, 3]), "item": pa.array([1, 2])}
+    vectors = {side: np.ones((len(found), 2), np.float32) for side, found in tokens.items()}
+    until = DAY + datetime.timedelta(days=1)
+    Snapshot(DAY, until, 2, tokens, vectors).write(folder / "snapshots" / str(until))
+    chosen = {DAY: [], last: [(until, "a")]}
+    join_snapshots(log, chosen, folder / "snapshots", 1, 2, folder / "joined", beam_args)
+    score(models["version"], [models["rows"]], at("scores"), ["item"], 0.01, beam_args)
+    return content_of(folder)
+
+
+@pytest.fixture(scope="module")
+def expected(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    found = run_all(tmp_path_factory.mktemp("here"), models, [])
+    assert {Path(name).parts[0] for name in found} >= {"data", "windows", "similar", "texts"}
+    assert {Path(name).parts[0] for name in found} >= {"hints", "days", "joined", "scores"}
+    return found
+
+
+def assert_same(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
+
+
+@pytest.fixture
+def worker_pool() -> Iterator[str]:
+    """The address of workers in processes of their own, as on another machine."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    module = "apache_beam.runners.worker.worker_pool_main"
+    pool = subprocess.Popen([sys.executable, "-m", module, f"--service_port={port}"])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    yield f"127.0.0.1:{port}"
+    pool.terminate()
+    pool.wait()
+
+
+def test_the_portable_runner_with_a_worker_pool(
+    worker_pool: str, models: dict[str, str], expected: Any, tmp_path: Path
+) -> None:
+    args = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=EXTERNAL"]
+    args.append(f"--environment_config={worker_pool}")
+    assert_same(run_all(tmp_path, models, args), expected)
+
+
+@pytest.mark.slow
+def test_processes(models: dict[str, str], expected: Any, tmp_path: Path) -> None:
+    args = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    assert_same(run_all(tmp_path, models, args), expected)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+def test_dask(cluster: Any, models: dict[str, str], expected: Any, tmp_path: Path) -> None:
+    args = [DASK, f"--dask_client_address={cluster.scheduler_address}"]
+    assert_same(run_all(tmp_path, models, args), expected)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(
+    cluster: Any, tmp_path: Path
+) -> None:
+    source = {"format": "world", "users": 300, "items": 60, "events": 400_000, "seed": 3}
+    config = world_config(source=source)
+    prepare(config, str(tmp_path / "one"))
+    killed = []
+
+    def kill() -> None:
+        while not list(tmp_path.glob("two.tmp-*/staged/*")):
+            time.sleep(0.01)
+        killed.append(next(iter(cluster.workers.values())).pid)
+        subprocess.run(["kill", "-9", str(killed[0])], check=True)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    prepare(
+        config,
+        str(tmp_path / "two"),
+        [DASK, f"--dask_client_address={cluster.scheduler_address}"],
+    )
+    thread.join()
+    assert killed
+    assert_same(content_of(tmp_path / "two"), content_of(tmp_path / "one"))
