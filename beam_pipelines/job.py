@@ -78,6 +78,8 @@ def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list
     except Exception as error:
         # A worker's error arrives as itself, or within a text that holds its traceback.
         text = f"{type(error).__name__}: {error}"
+        if files.NO_SPACE in text:
+            raise DataError(f"{name}: {files.NO_SPACE}, for {folder}; make room") from None
         found = re.search(r"\b(ConfigError|DataError): (.+?) \[while running", text)
         if found is None:
             raise

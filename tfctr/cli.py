@@ -27,6 +27,7 @@ from tfctr.config import (
     load_text,
     read_yaml,
 )
+from tfctr.data import files
 from tfctr.data.archives import ARCHIVES, DownloadError, download
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.pipeline import DEFAULT_WORK, Run, prepare
@@ -57,8 +58,14 @@ def _clear_errors() -> Iterator[None]:
     known = (ConfigError, DataError, DownloadError, ServingError, ConnectionError, TimeoutError)
     try:
         yield
-    except known as error:
-        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+    except Exception as error:
+        text = str(error)
+        if not isinstance(error, known):
+            if files.NO_SPACE not in text:
+                raise
+            line = next(line for line in text.splitlines() if files.NO_SPACE in line)
+            text = f"{line.strip()}; make room and run it again: it goes on where it was"
+        errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 

@@ -357,9 +357,10 @@ def _traced(model: SchemaModel, steps: int) -> Iterator[None]:
 
 
 def clean_up(folder: Path) -> None:
-    """Removes the checkpoint of a training whose model is saved."""
-    for name in ("checkpoint.npz", "best.npz"):
-        (folder / name).unlink(missing_ok=True)
+    """Removes the checkpoint of a training whose model is saved, and what killed ones began."""
+    for pattern in ("checkpoint.npz*", "best.npz*"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 class _Watcher(keras.callbacks.Callback):

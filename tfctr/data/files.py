@@ -1,8 +1,10 @@
 """Files on local disks or in object stores, by path or URI; written whole or not at all."""
 
+import errno
 import gzip
 import io
 import json
+import os
 import posixpath
 import uuid
 import zipfile
@@ -15,6 +17,7 @@ from typing import Any, BinaryIO
 from pyarrow import fs
 
 BOM = b"\xef\xbb\xbf"
+NO_SPACE = os.strerror(errno.ENOSPC)  # in whatever exception a full disk ends
 END = 1 << 62  # of a file whose unpacked size is not known
 
 
@@ -72,14 +75,25 @@ def open_to_read(path: str) -> Iterator[BinaryIO]:
 
 
 def write(path: str, *content: bytes | memoryview) -> None:
-    """Writes a file, in parts, under a temporary name and renames it: a retry is harmless."""
+    """Writes a file, in parts, under a temporary name and renames it: a retry is harmless.
+
+    Raises:
+        OSError: it can't be; nothing of it stays.
+    """
     system, inner = filesystem(path)
     system.create_dir(posixpath.dirname(inner), recursive=True)
     temporary = f"{inner}.{uuid.uuid4().hex[:8]}.part"  # two tries of one piece may run at once
-    with system.open_output_stream(temporary, compression=None) as file:
-        for part in content:
-            file.write(part)
-    system.move(temporary, inner)
+    try:
+        with system.open_output_stream(temporary, compression=None) as file:
+            for part in content:
+                file.write(part)
+        system.move(temporary, inner)
+    except OSError as error:
+        if system.get_file_info(temporary).is_file:
+            system.delete_file(temporary)
+        if NO_SPACE in str(error):  # Arrow does not say where
+            raise OSError(errno.ENOSPC, NO_SPACE, path) from None
+        raise
 
 
 def read(path: str) -> bytes:
