@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfctr.layers.field_embedding import FieldEmbedding
+from tfctr.layers.flat_dense import FlatDense
 from tfctr.layers.fm import FactorizationMachine
 from tfctr.layers.mlp import MLP
 from tfctr.losses import LogLoss
@@ -156,3 +158,20 @@ def test_log_loss_is_one_value_a_row_and_takes_weights() -> None:
     np.testing.assert_allclose(
         loss(labels, logits, sample_weight=weights), (rows * weights).mean(), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 3, 5), (4, 3, 2, 5)])
+def test_flat_dense_is_dense(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    layer = FlatDense(6, activation="gelu")
+    expected = keras.layers.Dense(6, activation="gelu")
+    expected.build(shape)
+    layer.build(shape)
+    layer.set_weights(expected.get_weights())
+    np.testing.assert_allclose(layer(x), expected(x), atol=1e-6)
+    unknown = [None] * (len(shape) - 1)
+    for leading in (unknown, [None, *shape[1:-1]]):
+        spec = tf.TensorSpec([*leading, 5], tf.float32)
+        traced = tf.function(layer.call).get_concrete_function(spec)
+        assert traced.structured_outputs.shape.as_list()[1:] == [*leading[1:], 6]
+        np.testing.assert_allclose(traced(tf.constant(x)), expected(x), atol=1e-6)

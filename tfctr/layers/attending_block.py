@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfctr.layers.flat_dense import FlatDense
+
 NO_WEIGHT = -1e9  # a logit of what is not there; e^-1e9 is zero
 
 
@@ -36,10 +38,10 @@ class AttendingBlock(keras.layers.Layer):
             raise ValueError(
                 f"`num_heads` should divide the width {width}. Received: {self.num_heads}"
             )
-        self.query = keras.layers.Dense(width, name="query")
-        self.output_projection = keras.layers.Dense(width, name="output_projection")
-        self.inner = keras.layers.Dense(4 * width, activation="gelu", name="inner")
-        self.outer = keras.layers.Dense(width, name="outer")
+        self.query = FlatDense(width, name="query")
+        self.output_projection = FlatDense(width, name="output_projection")
+        self.inner = FlatDense(4 * width, activation="gelu", name="inner")
+        self.outer = FlatDense(width, name="outer")
         for layer in (self.query, self.output_projection, self.inner, *self.norms):
             layer.build(x_shape)
         self.outer.build((*x_shape[:-1], 4 * width))

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfctr.layers.flat_dense import FlatDense
 from tfctr.schema import PAD_ID, Categorical, Schema, Sequence
 
 
@@ -80,7 +81,7 @@ class BehaviourSequence(keras.layers.Layer):
         self.projection = None
         names = [*self.behaviours.histories]
         if tuple(self.behaviours.about.get(name) for name in names) != self.candidate:
-            self.projection = keras.layers.Dense(self.width, name="projection")
+            self.projection = FlatDense(self.width, name="projection")
 
     @property
     def histories(self) -> tuple[str, ...]:

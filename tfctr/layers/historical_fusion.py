@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfctr.layers.flat_dense import FlatDense
+
 
 @keras.saving.register_keras_serializable("tfctr")
 class HistoricalFusion(keras.layers.Layer):
@@ -23,9 +25,9 @@ class HistoricalFusion(keras.layers.Layer):
     def __init__(self, dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dim = dim
-        self.of_query = keras.layers.Dense(dim, use_bias=False, name="of_query")
-        self.of_key = keras.layers.Dense(dim, use_bias=False, name="of_key")
-        self.of_value = keras.layers.Dense(dim, use_bias=False, name="of_value")
+        self.of_query = FlatDense(dim, use_bias=False, name="of_query")
+        self.of_key = FlatDense(dim, use_bias=False, name="of_key")
+        self.of_value = FlatDense(dim, use_bias=False, name="of_value")
 
     def build(
         self,

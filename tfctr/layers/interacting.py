@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfctr.layers.flat_dense import FlatDense
+
 
 @keras.saving.register_keras_serializable("tfctr")
 class InteractingLayer(keras.layers.Layer):
@@ -23,10 +25,10 @@ class InteractingLayer(keras.layers.Layer):
         self.num_heads = num_heads
         self.head_dim = head_dim
         width = num_heads * head_dim
-        self.query = keras.layers.Dense(width, use_bias=False, name="query")
-        self.key = keras.layers.Dense(width, use_bias=False, name="key")
-        self.value = keras.layers.Dense(width, use_bias=False, name="value")
-        self.residual = keras.layers.Dense(width, use_bias=False, name="residual")
+        self.query = FlatDense(width, use_bias=False, name="query")
+        self.key = FlatDense(width, use_bias=False, name="key")
+        self.value = FlatDense(width, use_bias=False, name="value")
+        self.residual = FlatDense(width, use_bias=False, name="residual")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         for layer in (self.query, self.key, self.value, self.residual):

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfctr.layers.flat_dense import FlatDense
 from tfctr.layers.mlp import MLP
 
 
@@ -27,11 +28,11 @@ class TargetAttention(keras.layers.Layer):
         self.units = tuple(units)
         if not self.units:
             raise ValueError("`units` should hold at least one width. Received: ()")
-        self.of_query = keras.layers.Dense(self.units[0], name="of_query")
-        self.of_event = keras.layers.Dense(self.units[0], use_bias=False, name="of_event")
-        self.of_product = keras.layers.Dense(self.units[0], use_bias=False, name="of_product")
+        self.of_query = FlatDense(self.units[0], name="of_query")
+        self.of_event = FlatDense(self.units[0], use_bias=False, name="of_event")
+        self.of_product = FlatDense(self.units[0], use_bias=False, name="of_product")
         self.hidden = MLP(self.units[1:], name="hidden")
-        self.score = keras.layers.Dense(1, name="score")
+        self.score = FlatDense(1, name="score")
 
     def build(self, query_shape: tuple[Any, ...], keys_shape: Any, exists_shape: Any) -> None:
         batch, width = query_shape

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfctr.layers.flat_dense import FlatDense
+
 
 @keras.saving.register_keras_serializable("tfctr")
 class TransformerBlock(keras.layers.Layer):
@@ -36,9 +38,9 @@ class TransformerBlock(keras.layers.Layer):
             self.num_heads, width // self.num_heads, dropout=self.dropout, name="attention"
         )
         self.attention.build(x_shape, y_shape)
-        self.inner = keras.layers.Dense(4 * width, activation="leaky_relu", name="inner")
+        self.inner = FlatDense(4 * width, activation="leaky_relu", name="inner")
         self.inner.build(x_shape)
-        self.outer = keras.layers.Dense(width, name="outer")
+        self.outer = FlatDense(width, name="outer")
         self.outer.build((*x_shape[:-1], 4 * width))
         for norm in self.norms:
             norm.build(x_shape)

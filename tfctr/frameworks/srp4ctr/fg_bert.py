@@ -12,6 +12,7 @@ from rich.console import Console
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.frameworks.srp4ctr.sequence_encoder import SequenceEncoder
+from tfctr.layers.flat_dense import FlatDense
 from tfctr.masking import choose
 from tfctr.schema import FIRST_TOKEN_ID, MASK_ID, Schema
 from tfctr.schema_model import SchemaModel
@@ -56,7 +57,7 @@ class FgBert(SchemaModel):
         self.last_rate = last_rate
         self.sampled_tokens = sampled_tokens
         self.to_token = {
-            part: keras.layers.Dense(encoder.dim, activation="gelu", name=f"to_{part}")
+            part: FlatDense(encoder.dim, activation="gelu", name=f"to_{part}")
             for part in encoder.parts
         }
         self.frequencies = {

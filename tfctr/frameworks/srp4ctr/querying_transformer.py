@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tfctr.layers.attending_block import AttendingBlock
+from tfctr.layers.flat_dense import FlatDense
 
 
 @keras.saving.register_keras_serializable("tfctr")
@@ -43,11 +44,10 @@ class QueryingTransformer(keras.layers.Layer):
             initializer=keras.initializers.RandomNormal(stddev=0.02),
             name="queries",
         )
-        self.of_user = keras.layers.Dense(num_queries * dim, use_bias=False, name="of_user")
+        self.of_user = FlatDense(num_queries * dim, use_bias=False, name="of_user")
         names = ("own_key", "own_value", "key", "value")
         self.projections = [
-            {name: keras.layers.Dense(dim, name=f"{name}_{i}") for name in names}
-            for i in range(num_blocks)
+            {name: FlatDense(dim, name=f"{name}_{i}") for name in names} for i in range(num_blocks)
         ]
         self.among = [
             AttendingBlock(num_heads, dropout, name=f"among_{i}") for i in range(num_blocks)

@@ -9,6 +9,7 @@ from keras import ops
 from tfctr.layers.attending_block import AttendingBlock
 from tfctr.layers.behaviour_sequence import Behaviours
 from tfctr.layers.field_embedding import FieldEmbedding
+from tfctr.layers.flat_dense import FlatDense
 from tfctr.schema import MASK_ID, Schema
 
 
@@ -63,8 +64,8 @@ class SequenceEncoder(keras.layers.Layer):
         )
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
         self.drop = keras.layers.Dropout(dropout, name="drop")
-        self.of_key = [keras.layers.Dense(dim, name=f"key_{i}") for i in range(num_layers)]
-        self.of_value = [keras.layers.Dense(dim, name=f"value_{i}") for i in range(num_layers)]
+        self.of_key = [FlatDense(dim, name=f"key_{i}") for i in range(num_layers)]
+        self.of_value = [FlatDense(dim, name=f"value_{i}") for i in range(num_layers)]
         self.blocks = [
             AttendingBlock(num_heads, dropout, name=f"block_{i}") for i in range(num_layers)
         ]
