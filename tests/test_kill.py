@@ -103,7 +103,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_results(
             command(config, killed / "work"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            process.wait(rng.uniform(0.2, 0.9) * seconds)
+            process.wait(rng.uniform(0.1, 0.6) * seconds)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
