@@ -72,7 +72,7 @@ def _values(
     if isinstance(feature, Numeric):
         return rng.normal(feature.mean or 0.0, 1.0, shape).astype(np.float32)
     if isinstance(feature, Tokens):
-        return rng.integers(1, feature.num_ids, shape)
+        return rng.integers(5, 200, shape)  # tokens that any encoder has
     tokens = _tokens(version / "assets", feature.vocabulary, feature.dtype)
     ranks = np.exp(rng.uniform(0, np.log(len(tokens) + 1), shape)).astype(np.int64) - 1
     return tokens[ranks]
@@ -320,20 +320,19 @@ def main() -> None:
         versions: dict[str, Path] = {version.parent.name: version for version in args.versions}
         backbones: dict[str, str] = {}
         for path in args.configs:
-            folder = Path(temporary) / path.stem
-            folder.mkdir()
             if "days" in read_yaml(path):
                 rollout = load_rollout(path)
                 name, backbone = rollout.name, rollout.model.backbone
-                data, plain, student = models_of_rollout(rollout, work, folder)
+                made = models_of_rollout(rollout, work, Path(temporary) / f"{name}-log")
+                data, plain, student = made
             else:
                 config = load_run(path)
                 name, backbone = config.name, config.model.backbone
                 data, plain, student = models_of(config, work, console)
             backbones[name] = f"{backbone}, {len(plain.schema.inputs)} features"
             if backbones[name] not in versions:
-                made = serving.export(plain, data, Path(temporary) / backbones[name])
-                versions[backbones[name]] = made
+                version = serving.export(plain, data, Path(temporary) / backbones[name])
+                versions[backbones[name]] = version
             versions[name] = serving.export(student, data, Path(temporary) / name)
         measures, memory = {}, {}
         for name, version in versions.items():
