@@ -1,0 +1,93 @@
+"""How `prepare` gains from more workers, by rows a second of the clock, on a machine of its own.
+
+    python -m benchmarks.workers --rows 1000000 --repeats 3 --record
+
+Generated-world Parquet of 10 columns through Beam's own runner with so many processes, and through
+Dask with a local cluster of so many workers. All write the same bytes (`tests/test_runners.py`).
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import distributed
+from rich.console import Console
+
+from beam_pipelines.prepare import prepare
+from benchmarks.prepare import world_config, write_world
+from benchmarks.record import Result, record
+
+Way: TypeAlias = Callable[[int], AbstractContextManager[list[str]]]
+DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
+
+
+@contextmanager
+def dask(workers: int) -> Iterator[list[str]]:
+    """Options for a cluster of so many processes."""
+    with distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        yield [DASK, f"--dask_client_address={cluster.scheduler_address}"]
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[list[str]]:
+    """Options for Beam's own runner."""
+    yield ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+
+
+@contextmanager
+def in_this_process(_: int) -> Iterator[list[str]]:
+    """No options."""
+    yield []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
+    args = parser.parse_args()
+    cores = os.cpu_count() or 1
+    counts = [n for n in (1, 2, 4, 8, 16, 32) if n <= cores]
+    ways: list[tuple[str, Callable[[int], AbstractContextManager[list[str]]], int]] = [
+        ("this process", in_this_process, 1)
+    ]
+    ways += [("processes", processes, n) for n in counts]
+    ways += [("Dask workers", dask, n) for n in counts]
+    console = Console()
+    results = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        path = Path(folder) / "rows.parquet"
+        write_world(path, args.rows, 10)
+        config = world_config(path)
+        options = [stack.enter_context(way(n)) for _, way, n in ways]
+        taken: list[list[float]] = [[] for _ in ways]
+        for repeat in range(-1, args.repeats):  # the first one is warm-up
+            for times, beam_args in zip(taken, options, strict=True):
+                start = time.perf_counter()
+                prepare(config, f"{folder}/out", beam_args)
+                if repeat >= 0:
+                    times.append(time.perf_counter() - start)
+    first: dict[str, float] = {}
+    for (name, _, n), times in zip(ways, taken, strict=True):
+        rate = args.rows / statistics.median(times)
+        what = name if name == "this process" else f"{n} {name}"
+        results.append(Result(what, rate, "rows/s"))
+        if first.setdefault(name, rate) != rate:
+            results.append(Result(f"{what} over 1", rate / first[name], "ratio"))
+    for result in results:
+        console.print(f"{result.what}: {result.value:,.2f} {result.unit}")
+    if args.record:
+        runs = f"medians of {args.repeats}"
+        record("Rows a second by workers", "benchmarks.workers", results, runs)
+
+
+if __name__ == "__main__":
+    main()
