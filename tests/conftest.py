@@ -1,7 +1,9 @@
 """Paths to real data, and small prepared data sets, for all tests."""
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # before TensorFlow is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -67,3 +69,24 @@ def content_of(folder: Path) -> dict[str, bytes]:
     """Every file below, by its path: its bytes."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="session")
+def model() -> Any:
+    """A backbone of `tests.test_export.SCHEMA` whose scores differ."""
+    from tests.test_export import SCHEMA, spread_weights
+    from tfctr.backbones import DCNv2
+
+    return spread_weights(DCNv2(SCHEMA, embedding_dim=4, hidden_units=(8,), num_cross_layers=1))
+
+
+@pytest.fixture(scope="session")
+def exported(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its version's folder."""
+    from tests.test_export import fake_dataset
+    from tfctr.serving import export
+
+    folder = tmp_path_factory.mktemp("exported")
+    version = export(model, fake_dataset(folder / "vocabularies"), folder / "tiny")
+    shutil.rmtree(folder / "vocabularies")  # the SavedModel carries its own
+    return version

@@ -17,15 +17,11 @@ from tests.test_export import (
     NUM_ROWS,
     ROWS,
     SCHEMA,
-    fake_dataset,
     model_scores,
     rank_inputs,
     raw_tensors,
     serialized_examples,
-    spread_weights,
 )
-from tfctr.backbones import DCNv2
-from tfctr.serving import export
 from tfctr.serving.c_session import CSession, SessionError
 
 ALONE = """
@@ -37,17 +33,6 @@ answers = [session.run(inputs, outputs) for inputs, outputs in asked]
 assert not {"tensorflow", "keras"} & set(sys.modules)
 pickle.dump(answers, sys.stdout.buffer)
 """
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    return spread_weights(DCNv2(SCHEMA, embedding_dim=4, hidden_units=(8,), num_cross_layers=1))
-
-
-@pytest.fixture(scope="module")
-def exported(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported")
-    return export(model, fake_dataset(folder / "v"), folder / "m")
 
 
 @pytest.fixture(scope="module")

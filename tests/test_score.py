@@ -10,25 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_pipelines.score import main, raw_tensor, score
-from tests.test_export import ROWS, SCHEMA, fake_dataset, model_scores, spread_weights
-from tfctr.backbones import DCNv2
+from tests.test_export import ROWS, SCHEMA, model_scores
 from tfctr.config import ConfigError
 from tfctr.data.conform import conform
 from tfctr.data.manifest import DataError
-from tfctr.serving import export
 
 COPIES = 3
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    return spread_weights(DCNv2(SCHEMA, embedding_dim=4, hidden_units=(8,), num_cross_layers=1))
-
-
-@pytest.fixture(scope="module")
-def exported(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported")
-    return export(model, fake_dataset(folder / "v"), folder / "m")
 
 
 def columns() -> dict[str, pa.Array]:

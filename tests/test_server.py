@@ -48,7 +48,7 @@ from tests.test_export import (
     serialized_examples,
     spread_weights,
 )
-from tfctr.backbones import LR, DCNv2
+from tfctr.backbones import LR
 from tfctr.cli import app
 from tfctr.schema import MISSING_INT
 from tfctr.serving import Client, Server, ServingError, export
@@ -56,11 +56,6 @@ from tfctr.serving import Client, Server, ServingError, export
 MAX_REQUEST_BYTES = 256 * 1024
 Code = grpc.StatusCode
 State = get_model_status_pb2.ModelVersionStatus
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    return spread_weights(DCNv2(SCHEMA, embedding_dim=4, hidden_units=(8,), num_cross_layers=1))
 
 
 @pytest.fixture(scope="module")
