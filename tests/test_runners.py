@@ -1,6 +1,7 @@
 """Every Beam job gives the same bytes on the runners that share it out to other machines."""
 
 import datetime
+import os
 import socket
 import subprocess
 import sys
@@ -130,7 +131,11 @@ def worker_pool() -> Iterator[str]:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     module = "apache_beam.runners.worker.worker_pool_main"
-    pool = subprocess.Popen([sys.executable, "-m", module, f"--service_port={port}"])
+    # It starts its workers as "python".
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    pool = subprocess.Popen(
+        [sys.executable, "-m", module, f"--service_port={port}"], env=os.environ | {"PATH": path}
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with socket.socket() as probe:
