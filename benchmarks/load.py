@@ -322,17 +322,16 @@ def main() -> None:
         for path in args.configs:
             if "days" in read_yaml(path):
                 rollout = load_rollout(path)
-                name, backbone = rollout.name, rollout.model.backbone
+                name, backbone = rollout.name, f"{rollout.model.backbone} of {rollout.days.name}"
                 made = models_of_rollout(rollout, work, Path(temporary) / f"{name}-log")
                 data, plain, student = made
             else:
                 config = load_run(path)
-                name, backbone = config.name, config.model.backbone
+                name, backbone = config.name, f"{config.model.backbone} of {config.data.name}"
                 data, plain, student = models_of(config, work, console)
-            backbones[name] = f"{backbone}, {len(plain.schema.inputs)} features"
-            if backbones[name] not in versions:
-                version = serving.export(plain, data, Path(temporary) / backbones[name])
-                versions[backbones[name]] = version
+            backbones[name] = backbone
+            if backbone not in versions:
+                versions[backbone] = serving.export(plain, data, Path(temporary) / backbone)
             versions[name] = serving.export(student, data, Path(temporary) / name)
         measures, memory = {}, {}
         for name, version in versions.items():
