@@ -2,12 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeAlias
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +17,7 @@ from tfctr.data import files
 from tfctr.data.conform import Conformed, conform, reason, to_double, to_int
 from tfctr.data.delimited import Rows
 from tfctr.data.manifest import DataError
-from tfctr.data.sources import Piece, Reader, Source, open_source
+from tfctr.data.sources import Piece, Source, num_bytes, open_source
 from tfctr.schema import Categorical, History, Schema
 
 ROW = "row_id"  # int64: the row's place in the log, over all files in order
@@ -31,14 +30,18 @@ UNITS = {"s": 1, "ms": 10**3, "us": 10**6}
 MAX_TIME = 4_102_444_800  # 2100-01-01 in seconds; later times are mistakes of unit
 
 
+LARGE_TABLE = 256 << 20  # bytes of its files; a larger table is not held in a worker's memory
+
+BadRow: TypeAlias = tuple[int, str, str]  # (row, reason, the row as found)
+
+
 @dataclass(frozen=True)
 class JoinedTable:
     """A table of users or items: good rows, no key twice."""
 
-    keys: pa.Array
-    features: pa.Table  # a row a key
+    features: pa.Table  # `row_id`, the key and the features
     rows: int  # read
-    bad: list[tuple[int, str, str]]  # (row, reason, the row as found)
+    bad: list[BadRow]
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,18 @@ class Cleaner:
     A history's column holds the row's own token (`event_column`). Where histories are of all
     events, rows that `label.drop` leaves out are given as well; their label is null.
 
+    Args:
+        config: the data config.
+        joins_large: False: tables of more than `LARGE_TABLE` bytes are left out, and the rows have
+            the keys to join them by. Defaults to True.
+
     Raises:
         ConfigError: a column that the config names is in none of the source's tables.
     """
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataConfig, joins_large: bool = True) -> None:
         self.config = config
+        self.joins_large = joins_large
         schema = config.feature_schema
         columns: list[Any] = []  # one a feature, behind them those that only histories read
         own: list[Any] = []
@@ -124,40 +133,64 @@ class Cleaner:
         return homes
 
     @cached_property
+    def large(self) -> tuple[str, ...]:
+        """Names of the tables that are left out."""
+        if self.joins_large:
+            return ()
+        tables = self.source.tables.items()
+        return tuple(name for name, (reader, _) in tables if num_bytes(reader) > LARGE_TABLE)
+
+    @cached_property
     def tables(self) -> dict[str, JoinedTable]:
-        """By name.
+        """By name, but for large ones.
 
         Raises:
             ConfigError: a table has no good row.
         """
-        return {name: self._load(name, reader) for name, (reader, _) in self.source.tables.items()}
+        return {name: self._load(name) for name in self.source.tables if name not in self.large}
 
-    def _load(self, name: str, reader: Reader) -> JoinedTable:
-        key, features = self._key(name), self.homes[name]
-        wanted = _unique([key.source_column] + [feature.source_column for feature in features])
+    def _load(self, name: str) -> JoinedTable:
+        reader, _ = self.source.tables[name]
         parts: list[pa.Table] = []
-        bad: list[tuple[int, str, str]] = []
+        bad: list[BadRow] = []
         first = 0
         for piece in reader.pieces():
-            rows = reader.read(piece, wanted)
-            columns, checks = typed(rows.table, [key, *features], {key.name})
-            found = set_aside(rows, columns, checks)
-            parts.append(_count_from(first, found))
-            bad += [(first + number, why, text) for number, why, text in rows.bad]
+            found, spoilt = self.read_table(name, piece, first)
+            parts.append(found)
+            bad += spoilt
             first += reader.count(piece)
-        if not sum(found.num_rows for found in parts):
-            why = f"; the first of {len(bad)} bad ones: {bad[0][1]}" if bad else ""
-            raise ConfigError(f"source.{name}: the table has no good row{why}")
-        table = pa.concat_tables(parts).combine_chunks()
+        kept, again = self.first_of_keys(name, pa.concat_tables(parts))
+        bad = sorted(bad + again)
+        refuse_empty(name, kept.num_rows, bad)
+        return JoinedTable(kept, first, bad)
+
+    def read_table(self, name: str, piece: Piece, first: int) -> tuple[pa.Table, list[BadRow]]:
+        """Of a piece of a table, whose first row is its `first`: good rows, typed, with `row_id`,
+        and bad ones."""
+        reader, _ = self.source.tables[name]
+        features = self.of_table(name)
+        rows = reader.read(piece, _unique([feature.source_column for feature in features]))
+        columns, checks = typed(rows.table, features, {self.key(name).name})
+        found = set_aside(rows, columns, checks)
+        return count_from(first, found), [(first + n, why, text) for n, why, text in rows.bad]
+
+    def first_of_keys(self, name: str, table: pa.Table) -> tuple[pa.Table, list[BadRow]]:
+        """Rows in the table's order: those whose key no earlier one has, and the others."""
+        key, table = self.key(name), table.combine_chunks()
         keys = table[key.name].combine_chunks()
         again = pc.index_in(keys, value_set=keys).to_numpy() != np.arange(len(keys))
-        for i in np.flatnonzero(again):
-            why = f"{key.source_column}: an earlier row has the same key"
-            bad.append((table[ROW][i].as_py(), why, _shown(table.drop_columns([ROW]), int(i))))
-        kept = pa.array(~again)
-        return JoinedTable(keys.filter(kept), table.filter(kept), first, sorted(bad))
+        why = f"{key.source_column}: an earlier row has the same key"
+        shown = table.drop_columns([ROW])
+        bad = [
+            (table[ROW][i].as_py(), why, _shown(shown, i)) for i in np.flatnonzero(again).tolist()
+        ]
+        return table.filter(pa.array(~again)), bad
 
-    def _key(self, name: str) -> Categorical:
+    def of_table(self, name: str) -> list[Any]:
+        """A table's key, and the features that are read from it."""
+        return [self.key(name), *self.homes[name]]
+
+    def key(self, name: str) -> Categorical:
         """The join key, typed as the feature that reads the same column, if there is one."""
         column = self.source.tables[name][1]
         for feature in self.features:
@@ -170,7 +203,7 @@ class Cleaner:
         """Typed rows with `row_id` counted within the piece, the raw rows with all that is bad,
         and counts."""
         events = self.homes["events"]
-        keys = {name: self._key(name) for name in self.source.tables}
+        keys = {name: self.key(name) for name in self.source.tables}
         needed = list({feature.name: feature for feature in [*events, *keys.values()]}.values())
         wanted = _unique(
             [self.config.label.column, self.config.time.column]
@@ -187,16 +220,32 @@ class Cleaner:
         counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
         if counts["dropped"] and not self.keeps_dropped:
             table = table.filter(table[LABEL].is_valid())
-        joined = {name: table[name] for name in table.column_names}
-        for name, key in keys.items():
-            other = self.tables[name]
-            place = pc.index_in(table[key.name].combine_chunks(), value_set=other.keys)
-            unmatched = pc.and_(place.is_null(), table[LABEL].combine_chunks().is_valid())
-            counts[f"unmatched_{name}"] = pc.sum(unmatched).as_py() or 0
-            for feature in self.homes[name]:
-                joined[feature.name] = other.features[feature.name].take(place)
-        order = [ROW, TIME, LABEL] + [feature.name for feature in self.features]
-        return pa.table({name: joined[name] for name in order}).combine_chunks(), rows, counts
+        for name, other in self.tables.items():
+            table, counts[f"unmatched_{name}"] = self.join(name, table, other.features)
+        return self.in_order(table, self.large), rows, counts
+
+    def join(self, name: str, table: pa.Table, other: pa.Table) -> tuple[pa.Table, int]:
+        """The rows with a table's columns, and how many found none of its rows.
+
+        Args:
+            name: of the table.
+            table: rows with the key of it. Dropped rows are not counted.
+            other: as `read_table` gives them; no key twice.
+        """
+        key = self.key(name).name
+        keys, others = (found[key].combine_chunks() for found in (table, other))
+        place = pc.index_in(keys, value_set=others)
+        unmatched = pc.and_(place.is_null(), table[LABEL].combine_chunks().is_valid())
+        for feature in self.homes[name]:
+            table = table.append_column(feature.name, other[feature.name].take(place))
+        return table, pc.sum(unmatched).as_py() or 0
+
+    def in_order(self, table: pa.Table, to_join: Sequence[str]) -> pa.Table:
+        """`row_id`, `time`, `label`, features; behind them other keys of tables still to join."""
+        names = [ROW, TIME, LABEL]
+        names += [f.name for f in self.features if f.name in table.column_names]
+        names += [self.key(name).name for name in to_join]
+        return table.select(_unique(names)).combine_chunks()
 
     def _label(self, raw: pa.Table) -> tuple[pa.Array, "Check"]:
         """float32, null where the row is to be dropped."""
@@ -287,7 +336,7 @@ def set_aside(rows: Rows, columns: dict[str, pa.Array], checks: list[Check]) -> 
     return table.filter(pa.array(~spoilt)) if spoilt.any() else table
 
 
-def _count_from(first: int, table: pa.Table) -> pa.Table:
+def count_from(first: int, table: pa.Table) -> pa.Table:
     """`row_id` counted from the log's first row, not the piece's."""
     place = table.column_names.index(ROW)
     return table.set_column(place, ROW, pc.add(table[ROW], first))
@@ -306,37 +355,6 @@ def _unique(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-class _CleanPiece(beam.DoFn):
-    def __init__(self, cleaner: Cleaner, folder: str) -> None:
-        self.cleaner = cleaner
-        self.folder = folder
-
-    def process(self, piece: Piece, first_rows: dict[int, int]) -> Iterator[Any]:
-        table, rows, counts = self.cleaner.clean(piece)
-        first = first_rows[piece.index]
-        table = _with_codes(_count_from(first, table), self.cleaner.features)
-        path = f"{self.folder}/staged/{piece.index:05d}.feather"
-        sink = pa.BufferOutputStream()
-        feather.write_feather(table, sink, compression="uncompressed")
-        files.write(path, sink.getvalue())
-        if rows.bad:
-            write_dead_letters(
-                f"{self.folder}/dead_letters/part-{piece.index:05d}.jsonl",
-                piece.path,
-                [(number + first, why, text) for number, why, text in rows.bad],
-            )
-        yield Staged(piece.index, path, table.num_rows, counts, tally(rows.bad))
-
-
-def _with_codes(table: pa.Table, features: tuple[Any, ...]) -> pa.Table:
-    """String tokens as codes: they are told apart once, then counted and looked up as numbers."""
-    for feature in features:
-        if isinstance(feature, Categorical) and feature.dtype == "string":
-            place = table.column_names.index(feature.name)
-            table = table.set_column(place, feature.name, table[feature.name].dictionary_encode())
-    return table
-
-
 def add_up(pieces: Iterable[Staged]) -> tuple[dict[str, int], dict[str, int]]:
     """Counts, and reasons of bad rows, of all pieces."""
     counts: Counter[str] = Counter()
@@ -347,16 +365,23 @@ def add_up(pieces: Iterable[Staged]) -> tuple[dict[str, int], dict[str, int]]:
     return dict(counts), dict(reasons)
 
 
-def set_aside_tables(cleaner: Cleaner, folder: str) -> dict[str, Any]:
-    """What is said of the joined tables: `rows`, `bad`, `bad_reasons`; their bad rows lie beside
-    those of the events."""
-    found = {}
-    for name, table in cleaner.tables.items():
-        if table.bad:
-            write_dead_letters(f"{folder}/dead_letters/{name}.jsonl", name, table.bad)
-        reasons = tally(table.bad)
-        found[name] = {"rows": table.rows, "bad": len(table.bad), "bad_reasons": reasons}
-    return found
+def set_aside_table(folder: str, name: str, rows: int, bad: list[BadRow]) -> dict[str, Any]:
+    """What is said of a joined table: `rows`, `bad`, `bad_reasons`; its bad rows lie beside those
+    of the events."""
+    if bad:
+        write_dead_letters(f"{folder}/dead_letters/{name}.jsonl", name, bad)
+    return {"rows": rows, "bad": len(bad), "bad_reasons": tally(bad)}
+
+
+def refuse_empty(name: str, rows: int, bad: list[BadRow]) -> None:
+    """Does nothing where a table has good rows.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not rows:
+        why = f"; the first of {len(bad)} bad ones: {bad[0][1]}" if bad else ""
+        raise ConfigError(f"source.{name}: the table has no good row{why}")
 
 
 def refuse_too_many_bad(name: str, logs: Mapping[str, Any], share: float, kept: str) -> None:
@@ -381,14 +406,14 @@ def refuse_too_many_bad(name: str, logs: Mapping[str, Any], share: float, kept: 
             )
 
 
-def tally(bad: list[tuple[int, str, str]]) -> dict[str, int]:
+def tally(bad: list[BadRow]) -> dict[str, int]:
     reasons: dict[str, int] = {}
     for _, why, _ in bad:
         reasons[why] = reasons.get(why, 0) + 1
     return reasons
 
 
-def write_dead_letters(path: str, source: str, bad: list[tuple[int, str, str]]) -> None:
+def write_dead_letters(path: str, source: str, bad: list[BadRow]) -> None:
     """JSON Lines: `source`, `row` (from 0, as `row_id`), `reason`, and the row as found."""
     name = source.rpartition("/")[2]
     lines = [
@@ -400,35 +425,18 @@ def write_dead_letters(path: str, source: str, bad: list[tuple[int, str, str]]) 
     files.write(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
 
 
-class Clean(beam.PTransform):
-    """Pieces -> `Staged`: cleaned, joined, on disk under `folder`, bad rows beside them."""
-
-    def __init__(self, config: DataConfig, folder: str) -> None:
-        super().__init__()
-        self.cleaner = Cleaner(config)
-        self.folder = folder
-
-    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
-        reader = self.cleaner.source.events
-        first_rows = (
-            pieces
-            | "CountRows" >> beam.Map(lambda piece: (piece.index, reader.count(piece)))
-            | "Together" >> beam.combiners.ToList()
-            | "FirstRows" >> beam.Map(_first_rows)
-        )
-        return (
-            pieces
-            | "CleanPiece"
-            >> beam.ParDo(
-                _CleanPiece(self.cleaner, self.folder), beam.pvalue.AsSingleton(first_rows)
-            )
-            | "Spread" >> beam.Reshuffle()
-        )
+def write_staged(path: str, table: pa.Table, features: tuple[Any, ...]) -> None:
+    """String tokens as codes: they are told apart once, then counted and looked up as numbers."""
+    for feature in features:
+        name = feature.name
+        is_token = isinstance(feature, Categorical) and feature.dtype == "string"
+        if is_token and name in table.column_names:
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, table[name].dictionary_encode())
+    sink = pa.BufferOutputStream()
+    feather.write_feather(table, sink, compression="uncompressed")
+    files.write(path, sink.getvalue())
 
 
-def _first_rows(counts: list[tuple[int, int]]) -> dict[int, int]:
-    first, rows = {}, 0
-    for index, count in sorted(counts):
-        first[index] = rows
-        rows += count
-    return first
+def read_staged(path: str, names: list[str] | None = None) -> pa.Table:
+    return feather.read_table(pa.BufferReader(files.read(path)), columns=names)

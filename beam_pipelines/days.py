@@ -30,15 +30,15 @@ from beam_pipelines.clean import (
     ROW,
     TIME,
     UNITS,
-    Clean,
     Cleaner,
     Staged,
     add_up,
+    read_staged,
     refuse_too_many_bad,
-    set_aside_tables,
     tally,
     write_dead_letters,
 )
+from beam_pipelines.clean_pieces import Clean
 from beam_pipelines.examples import encode, layout
 from beam_pipelines.fit import Counts, CountTokens, FitNumbers, count_values, merge_counts
 from beam_pipelines.histories import history_features, read_past
@@ -113,10 +113,9 @@ def _write(
     beam_args: list[str],
 ) -> None:
     data = config.of_days(days)
-    cleaner = Cleaner(data)
     transform = WriteDays(config, data, days, paths, log, folder)
     summary = job.run(transform, "days", config.name, folder, beam_args)
-    logs = {**set_aside_tables(cleaner, folder), "events": summary["events"]}
+    logs = {**transform.clean.set_aside_tables(), "events": summary["events"]}
     system, made = files.filesystem(folder)
     kept = f"{output}/dead_letters/{days[-1]}"
     if system.get_file_info(f"{made}/dead_letters").type == fs.FileType.Directory:
@@ -256,7 +255,7 @@ class _Place(beam.DoFn):
         self.folder = folder
 
     def process(self, piece: Staged) -> Iterator[PlacedPiece]:
-        table = feather.read_table(pa.BufferReader(files.read(piece.path)))
+        table = read_staged(piece.path)
         day = table[TIME].to_numpy() // self.unit
         names = table[self.domain.feature].combine_chunks().cast(pa.string())
         known = pa.array([self.domain.values[domain] for domain in DOMAINS])

@@ -16,14 +16,8 @@ from pyarrow import fs
 
 import tfctr
 from beam_pipelines import job
-from beam_pipelines.clean import (
-    Clean,
-    Cleaner,
-    Staged,
-    add_up,
-    refuse_too_many_bad,
-    set_aside_tables,
-)
+from beam_pipelines.clean import Staged, add_up, refuse_too_many_bad
+from beam_pipelines.clean_pieces import Clean
 from beam_pipelines.examples import layout
 from beam_pipelines.fit import FitNumbers, FitVocabularies
 from beam_pipelines.histories import AddHistories, history_features
@@ -42,10 +36,11 @@ class Prepare(beam.PTransform):
         super().__init__()
         self.config = config
         self.folder = folder
+        self.clean = Clean(config, folder)
 
     def expand(self, pipeline: Any) -> beam.PCollection:
         config, schema, folder = self.config, self.config.feature_schema, self.folder
-        clean = Clean(config, folder)
+        clean = self.clean
         _ = clean.cleaner.homes  # a config that does not fit its source fails here, not on a worker
         # `Create` spreads its elements over the workers.
         pieces = pipeline | "Pieces" >> beam.Create(clean.cleaner.source.events.pieces())
@@ -126,21 +121,20 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
     """
     with job.directory(output) as folder:
         system, made = files.filesystem(folder)
-        cleaner = Cleaner(config)
-        tables = set_aside_tables(cleaner, folder)
-        summary = job.run(Prepare(config, folder), "prepare", config.name, folder, beam_args or [])
+        transform = Prepare(config, folder)
+        summary = job.run(transform, "prepare", config.name, folder, beam_args or [])
         manifest = {
             "format": FORMAT,
             "config": config.model_dump(mode="json"),
             "config_digest": digest(config),
-            "inputs": cleaner.source.fingerprint(),
+            "inputs": transform.clean.cleaner.source.fingerprint(),
             "versions": {
                 "tfctr": tfctr.__version__,
                 "beam": beam.__version__,
                 "pyarrow": pa.__version__,
                 "python": platform.python_version(),
             },
-            "tables": tables,
+            "tables": transform.clean.set_aside_tables(),
             **summary,
         }
         kept = f"{files.filesystem(output.rstrip('/'))[1]}.dead_letters"

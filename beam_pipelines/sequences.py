@@ -21,7 +21,8 @@ from pyarrow import fs
 import tfctr
 from beam_pipelines import job
 from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
-from beam_pipelines.clean import LABEL, TIME, USER_KEY, Clean
+from beam_pipelines.clean import LABEL, TIME, USER_KEY
+from beam_pipelines.clean_pieces import Clean
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from beam_pipelines.histories import EventReader, Past, history_features, ranges
 from beam_pipelines.split import DROPPED, KNOWN, AssignSplits, SplitPiece

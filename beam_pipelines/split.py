@@ -7,9 +7,8 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from pyarrow import feather
 
-from beam_pipelines.clean import LABEL, ROW, TIME, Staged
+from beam_pipelines.clean import LABEL, ROW, TIME, Staged, read_staged
 from beam_pipelines.histogram import Histogram, quantiles
 from beam_pipelines.users import rows_by_bucket, sorted_rows
 from tfctr.config import Split
@@ -35,7 +34,7 @@ class SplitPiece(Staged):
     past_path: str = ""
 
     def columns(self, names: list[str]) -> pa.Table:
-        return feather.read_table(pa.BufferReader(files.read(self.path)), columns=names)
+        return read_staged(self.path, names)
 
     def split(self) -> np.ndarray:
         return np.frombuffer(files.read(self.split_path), np.uint8)
@@ -95,14 +94,12 @@ class AssignSplits(beam.PTransform):
 
 
 def _column(piece: Staged, name: str) -> np.ndarray:
-    table = feather.read_table(pa.BufferReader(files.read(piece.path)), columns=[name])
-    return table[name].to_numpy()
+    return read_staged(piece.path, [name])[name].to_numpy()
 
 
 def _is_example(piece: Staged) -> np.ndarray:
     """bool `[rows]`: not dropped."""
-    table = feather.read_table(pa.BufferReader(files.read(piece.path)), columns=[LABEL])
-    return table[LABEL].is_valid().to_numpy()
+    return read_staged(piece.path, [LABEL])[LABEL].is_valid().to_numpy()
 
 
 def _with_split(piece: Staged, split: np.ndarray) -> SplitPiece:
@@ -123,7 +120,7 @@ def _split_by_chance(piece: Staged, shares: list[float], seed: int) -> SplitPiec
 
 
 def _by_user_bucket(piece: Staged, user: str) -> Iterator[tuple[int, Any]]:
-    table = feather.read_table(pa.BufferReader(files.read(piece.path)), columns=[user, TIME])
+    table = read_staged(piece.path, [user, TIME])
     users, times = row_keys(table[user].combine_chunks()), table[TIME].to_numpy()
     is_example = _is_example(piece)
     for bucket, rows in rows_by_bucket(users):

@@ -23,8 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from beam_pipelines import fit, shards, split
-from beam_pipelines.clean import TIME, Clean, _CleanPiece, _first_rows
+from beam_pipelines.clean import TIME
+from beam_pipelines.clean_pieces import Clean, _CleanPiece
 from beam_pipelines.histogram import Histogram, quantiles
+from beam_pipelines.join import _first_rows
 from beam_pipelines.prepare import prepare
 from benchmarks.record import Result, record
 from tfctr.config import DataConfig, load_data

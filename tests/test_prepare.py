@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from beam_pipelines import job, shards
-from beam_pipelines.clean import Clean, _CleanPiece
+from beam_pipelines.clean_pieces import Clean, _CleanPiece
 from beam_pipelines.prepare import main, prepare
 from beam_pipelines.split import EXAMPLES, SplitPiece
 from tests.conftest import content_of

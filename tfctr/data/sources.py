@@ -212,6 +212,11 @@ class WorldReader:
         return Rows(table.select(list(wanted)).combine_chunks(), numbers)
 
 
+def num_bytes(reader: Reader) -> int:
+    """Of its files, as they are on disk; 0 of what is made, not read."""
+    return sum(files.size(path) for path in getattr(reader, "paths", ()))
+
+
 @dataclass(frozen=True)
 class Source:
     """Events, and the tables joined to them: name -> (reader, key)."""

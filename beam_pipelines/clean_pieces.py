@@ -1,0 +1,68 @@
+"""Pieces of a log, cleaned on the workers and left on disk."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from beam_pipelines.clean import (
+    Cleaner,
+    Staged,
+    count_from,
+    set_aside_table,
+    tally,
+    write_dead_letters,
+    write_staged,
+)
+from beam_pipelines.join import FirstRows, JoinTable, read_summary
+from tfctr.config import DataConfig
+from tfctr.data.sources import Piece
+
+
+class Clean(beam.PTransform):
+    """Pieces -> `Staged`: cleaned, joined, on disk under `folder`, bad rows beside them."""
+
+    def __init__(self, config: DataConfig, folder: str) -> None:
+        super().__init__()
+        self.cleaner = Cleaner(config, joins_large=False)
+        self.folder = folder
+
+    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
+        cleaner, large = self.cleaner, self.cleaner.large  # found here, never on a worker
+        first_rows = pieces | "FirstRows" >> FirstRows(cleaner.source.events)
+        staged = (
+            pieces
+            | "CleanPiece"
+            >> beam.ParDo(_CleanPiece(cleaner, self.folder), beam.pvalue.AsSingleton(first_rows))
+            | "Spread" >> beam.Reshuffle()
+        )
+        for name in large:
+            staged = staged | f"Join {name}" >> JoinTable(cleaner, name, self.folder)
+        return staged
+
+    def set_aside_tables(self) -> dict[str, Any]:
+        """What is said of the joined tables, after the run: by name, `rows`, `bad`, `bad_reasons`;
+        their bad rows lie beside those of the events."""
+        found = {name: read_summary(self.folder, name) for name in self.cleaner.large}
+        for name, table in self.cleaner.tables.items():
+            found[name] = set_aside_table(self.folder, name, table.rows, table.bad)
+        return {name: found[name] for name in self.cleaner.source.tables}
+
+
+class _CleanPiece(beam.DoFn):
+    def __init__(self, cleaner: Cleaner, folder: str) -> None:
+        self.cleaner = cleaner
+        self.folder = folder
+
+    def process(self, piece: Piece, first_rows: dict[int, int]) -> Iterator[Any]:
+        table, rows, counts = self.cleaner.clean(piece)
+        first = first_rows[piece.index]
+        path = f"{self.folder}/staged/{piece.index:05d}.feather"
+        write_staged(path, count_from(first, table), self.cleaner.features)
+        if rows.bad:
+            write_dead_letters(
+                f"{self.folder}/dead_letters/part-{piece.index:05d}.jsonl",
+                piece.path,
+                [(number + first, why, text) for number, why, text in rows.bad],
+            )
+        yield Staged(piece.index, path, table.num_rows, counts, tally(rows.bad))

@@ -1,0 +1,175 @@
+"""Tables that are too large for a worker's memory, joined to the events by their keys."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from beam_pipelines.clean import (
+    ROW,
+    BadRow,
+    Cleaner,
+    Staged,
+    read_staged,
+    refuse_empty,
+    set_aside_table,
+    write_staged,
+)
+from beam_pipelines.users import rows_by_bucket
+from tfctr.data import files
+from tfctr.data.conform import conform
+from tfctr.data.fingerprint import row_keys
+from tfctr.data.sources import Piece, Reader
+
+KEY_BUCKETS = 1024  # a table's rows are spread over so many groups, one held at a time
+TABLE = -1  # stands where a piece's index would, in what is said of the table
+
+
+class FirstRows(beam.PTransform):
+    """Pieces -> one dict: each piece's index, and the place in the log of its first row."""
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__()
+        self.reader = reader
+
+    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
+        return (
+            pieces
+            | "CountRows" >> beam.Map(lambda piece: (piece.index, self.reader.count(piece)))
+            | "Together" >> beam.combiners.ToList()
+            | "AddUp" >> beam.Map(_first_rows)
+        )
+
+
+def _first_rows(counts: list[tuple[int, int]]) -> dict[int, int]:
+    first, rows = {}, 0
+    for index, count in sorted(counts):
+        first[index] = rows
+        rows += count
+    return first
+
+
+class JoinTable(beam.PTransform):
+    """`Staged` -> `Staged` with a table's columns.
+
+    The table's rows and the keys that are asked for meet in groups of keys. A piece asks for each
+    of its keys once, so a key that most events have makes no group larger than another.
+    """
+
+    def __init__(self, cleaner: Cleaner, name: str, folder: str) -> None:
+        super().__init__()
+        self.cleaner = cleaner
+        self.name = name
+        self.folder = folder
+
+    def expand(self, staged: beam.PCollection) -> beam.PCollection:
+        cleaner, name = self.cleaner, self.name
+        reader, _ = cleaner.source.tables[name]
+        pieces = staged.pipeline | "Pieces" >> beam.Create(reader.pieces())
+        first_rows = pieces | "FirstRows" >> FirstRows(reader)
+        rows = pieces | "ReadTable" >> beam.FlatMap(
+            _rows_by_bucket, cleaner, name, beam.pvalue.AsSingleton(first_rows)
+        )
+        keys = staged | "AskForKeys" >> beam.FlatMap(_keys_by_bucket, cleaner.key(name).name)
+        found = (
+            {"rows": rows, "keys": keys}
+            | "GatherKeys" >> beam.CoGroupByKey()
+            | "FindRows" >> beam.FlatMap(_find_rows, cleaner, name)
+        )
+        indexed = staged | "Index" >> beam.Map(lambda piece: (piece.index, piece))
+        return (
+            {"piece": indexed, "found": found}
+            | "Regroup" >> beam.CoGroupByKey()
+            | "Join" >> beam.FlatMap(_join, cleaner, name, self.folder)
+        )
+
+
+def _rows_by_bucket(
+    piece: Piece, cleaner: Cleaner, name: str, first_rows: Mapping[int, int]
+) -> Iterator[tuple[int, Any]]:
+    """Good rows by group of their keys; what is bad, and how many rows were read, for `TABLE`."""
+    reader, _ = cleaner.source.tables[name]
+    table, bad = cleaner.read_table(name, piece, first_rows[piece.index])
+    yield TABLE, (reader.count(piece), bad)
+    keys = row_keys(table[cleaner.key(name).name].combine_chunks())
+    for bucket, rows in rows_by_bucket(keys, KEY_BUCKETS):
+        yield bucket, table.take(pa.array(rows))
+
+
+def _keys_by_bucket(piece: Staged, key: str) -> Iterator[tuple[int, Any]]:
+    keys = _keys(read_staged(piece.path, [key]), key).unique()
+    for bucket, rows in rows_by_bucket(row_keys(keys), KEY_BUCKETS):
+        yield bucket, (piece.index, keys.take(pa.array(rows)))
+
+
+def _keys(table: pa.Table, key: str) -> pa.Array:
+    keys = table[key].combine_chunks()
+    return keys.dictionary_decode() if pa.types.is_dictionary(keys.type) else keys
+
+
+def _find_rows(
+    gathered: tuple[int, Mapping[str, Iterable[Any]]], cleaner: Cleaner, name: str
+) -> Iterator[tuple[int, Any]]:
+    """Of a group of keys: to each piece the rows that it asked for, to `TABLE` what is bad."""
+    bucket, found = gathered
+    parts = list(found["rows"])
+    if bucket == TABLE:
+        yield from ((TABLE, part) for part in parts)
+    elif parts:
+        table, again = cleaner.first_of_keys(name, pa.concat_tables(parts).sort_by(ROW))
+        if again:
+            yield TABLE, (0, again)
+        for index, keys in found["keys"]:
+            there = pa.compute.is_in(table[cleaner.key(name).name], value_set=keys)
+            yield index, table.filter(there)
+
+
+def _join(
+    gathered: tuple[int, Mapping[str, Iterable[Any]]], cleaner: Cleaner, name: str, folder: str
+) -> Iterator[Staged]:
+    """A piece with the columns of the rows found. Of the table, a file that says what was read."""
+    index, parts = gathered
+    found = list(parts["found"])
+    if index == TABLE:
+        _write_summary(found, cleaner, name, folder)
+        return
+    (piece,) = parts["piece"]
+    key = cleaner.key(name)
+    table = read_staged(piece.path)
+    table = table.set_column(table.column_names.index(key.name), key.name, _keys(table, key.name))
+    other = pa.concat_tables([_no_rows(cleaner, name), *found])
+    table, unmatched = cleaner.join(name, table, other)
+    to_join = cleaner.large[cleaner.large.index(name) + 1 :]
+    path = f"{folder}/staged/{piece.index:05d}.{name}.feather"
+    write_staged(path, cleaner.in_order(table, to_join), cleaner.features)
+    counts = piece.counts | {f"unmatched_{name}": unmatched}
+    yield replace(piece, path=path, counts=counts)
+
+
+def _no_rows(cleaner: Cleaner, name: str) -> pa.Table:
+    """The table's columns, for a piece that found none of its rows."""
+    empty = {f.name: conform(f, pa.array([], pa.binary()))[0] for f in cleaner.of_table(name)}
+    return pa.table({ROW: pa.array([], pa.int64())} | empty)
+
+
+def _write_summary(
+    found: list[tuple[int, list[BadRow]]], cleaner: Cleaner, name: str, folder: str
+) -> None:
+    rows = sum(read for read, _ in found)
+    bad = sorted(row for _, part in found for row in part)
+    refuse_empty(name, rows - len(bad), bad)
+    summary = set_aside_table(folder, name, rows, bad)
+    files.write(_summary(folder, name), json.dumps(summary).encode())
+
+
+def _summary(folder: str, name: str) -> str:
+    return f"{folder}/staged/{name}.json"
+
+
+def read_summary(folder: str, name: str) -> dict[str, Any]:
+    """What a finished join says of its table: `rows`, `bad`, `bad_reasons`."""
+    found: dict[str, Any] = json.loads(files.read(_summary(folder, name)))
+    return found
