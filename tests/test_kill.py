@@ -4,14 +4,17 @@ import json
 import os
 import random
 import shutil
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests import (
@@ -23,6 +26,8 @@ from tests import (
     test_two_stages,
 )
 from tests.conftest import content_of
+from tests.test_export import ROWS
+from tfctr.serving import Client
 from tfctr.serving.c_session import CSession
 
 PRETRAINED = {"pretraining": test_ctrl.PRETRAINING}
@@ -120,6 +125,96 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_results(
     assert not list(killed.rglob("*.part"))
     # Each version once, or twice if it was killed between publishing and noting that.
     assert len(versions(whole)) <= len(versions(killed)) <= len(versions(whole)) + kills
+
+
+KILLED_WHILE_IT_WRITES = """
+import shutil, sys, time
+from pathlib import Path
+from tfctr.serving.model_directory import publish
+
+version, directory = map(Path, sys.argv[1:])
+
+def write(new):
+    shutil.copytree(version / "variables", new / "variables")
+    shutil.copy(version / "saved_model.pb", new)
+    print("half", flush=True)
+    time.sleep(60)
+
+publish(directory, write)
+"""
+
+
+def start_server(directory: Path, port: str) -> tuple["subprocess.Popen[str]", str]:
+    arguments = ["serve", str(directory), f"--port={port}", "--rest-port=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfctr.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if found := re.search(r"gRPC on (\S+:\d+)", line):
+            return process, found[1]
+    raise AssertionError(f"the server did not start: {process.wait()}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_server_killed_at_random_moments_serves_the_same_again(
+    exported: Path, tmp_path: Path
+) -> None:
+    """A client gets the true scores or hears that no server is there. Versions whose writing was
+    killed are never served, and the next one is."""
+    directory = tmp_path / "tiny"
+    shutil.copytree(exported, directory / exported.name)
+    process, address = start_server(directory, "0")
+    port = address.rpartition(":")[2]
+    with Client(address, "tiny") as client:
+        expected = client.predict(ROWS)
+    answers: list[np.ndarray] = []
+    refused: list[str] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            try:
+                with Client(address, "tiny") as client:
+                    answers.append(client.predict(ROWS))
+            except (ConnectionError, TimeoutError) as error:
+                refused.append(str(error))
+                time.sleep(0.05)
+
+    clients = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in clients:
+        thread.start()
+    dice = random.Random(3)
+    try:
+        for _ in range(6):
+            time.sleep(dice.uniform(0, 1.5))
+            writer = subprocess.Popen(
+                [sys.executable, "-c", KILLED_WHILE_IT_WRITES, str(exported), str(directory)],
+                stdout=subprocess.PIPE,
+            )
+            assert writer.stdout
+            assert writer.stdout.readline() == b"half\n"
+            time.sleep(dice.uniform(0, 1.5))
+            for victim in (writer, process):
+                victim.send_signal(signal.SIGKILL)
+                victim.wait()
+            process, _ = start_server(directory, port)
+        served = len(answers)
+        time.sleep(2)
+    finally:
+        done.set()
+        for thread in clients:
+            thread.join()
+        process.kill()
+    assert refused
+    assert len(answers) > served > 0
+    for scores in answers:
+        np.testing.assert_array_equal(scores, expected)
+    assert [p.name for p in directory.iterdir() if p.name.isdecimal()] == [exported.name]
 
 
 @pytest.fixture

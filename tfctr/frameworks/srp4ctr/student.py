@@ -29,6 +29,10 @@ class Srp4ctrStudent(ClickModel):
       the encoder's (`start_from`). `ceil(d / D)` fields.
     - Querying transformer: learned questions to the events; `num_queries` fields.
 
+    Both kinds are zero at first: the student begins as its backbone. The encoder's values are many
+    times larger than new embeddings; given to the backbone as they are, they keep these from being
+    learned.
+
     What is of the user alone is computed once a request, `encode_user`, and is the same for all
     candidates, `score`. A call is the two, with one candidate a row.
 
@@ -88,7 +92,7 @@ class Srp4ctrStudent(ClickModel):
             ]
             self.num_candidate_fields = -(-encoder.dim // width)
             self.of_candidate = keras.layers.Dense(
-                self.num_candidate_fields * width, name="of_candidate"
+                self.num_candidate_fields * width, kernel_initializer="zeros", name="of_candidate"
             )
         self.queries = None
         if num_queries:
@@ -100,7 +104,9 @@ class Srp4ctrStudent(ClickModel):
                 encoder.dropout,
                 name="queries",
             )
-            self.of_interests = keras.layers.Dense(width, name="of_interests")
+            self.of_interests = keras.layers.Dense(
+                width, kernel_initializer="zeros", name="of_interests"
+            )
         shared = backbone.schema.side("user", "context")
         self._shared = [f.name for f in shared]
         self._about_user = [f.name for f in shared if not isinstance(f, TokenSequence)]
