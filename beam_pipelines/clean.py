@@ -151,7 +151,7 @@ class Cleaner:
 
     def _load(self, name: str) -> JoinedTable:
         reader, _ = self.source.tables[name]
-        parts: list[pa.Table] = []
+        parts = [self.no_rows(name)]
         bad: list[BadRow] = []
         first = 0
         for piece in reader.pieces():
@@ -189,6 +189,11 @@ class Cleaner:
     def of_table(self, name: str) -> list[Any]:
         """A table's key, and the features that are read from it."""
         return [self.key(name), *self.homes[name]]
+
+    def no_rows(self, name: str) -> pa.Table:
+        """What `read_table` gives, without a row."""
+        empty = {f.name: conform(f, pa.array([], pa.binary()))[0] for f in self.of_table(name)}
+        return pa.table({ROW: pa.array([], pa.int64()), **empty})
 
     def key(self, name: str) -> Categorical:
         """The join key, typed as the feature that reads the same column, if there is one."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_pipelines.clean import (
     ROW,
@@ -20,8 +21,8 @@ from beam_pipelines.clean import (
 )
 from beam_pipelines.users import rows_by_bucket
 from tfctr.data import files
-from tfctr.data.conform import conform
 from tfctr.data.fingerprint import row_keys
+from tfctr.data.manifest import DataError
 from tfctr.data.sources import Piece, Reader
 
 KEY_BUCKETS = 1024  # a table's rows are spread over so many groups, one held at a time
@@ -56,7 +57,11 @@ class JoinTable(beam.PTransform):
     """`Staged` -> `Staged` with a table's columns.
 
     The table's rows and the keys that are asked for meet in groups of keys. A piece asks for each
-    of its keys once, so a key that most events have makes no group larger than another.
+    of its keys once, so a key that most events have makes no group larger than another. All groups
+    are counted, and so are the rows: what a runner loses on the way is no row without a match.
+
+    Raises:
+        DataError: it lost some.
     """
 
     def __init__(self, cleaner: Cleaner, name: str, folder: str) -> None:
@@ -90,10 +95,10 @@ class JoinTable(beam.PTransform):
 def _rows_by_bucket(
     piece: Piece, cleaner: Cleaner, name: str, first_rows: Mapping[int, int]
 ) -> Iterator[tuple[int, Any]]:
-    """Good rows by group of their keys; what is bad, and how many rows were read, for `TABLE`."""
-    reader, _ = cleaner.source.tables[name]
+    """Good rows by group of their keys; for `TABLE` how many rows were read, how many of them are
+    still to come, as a negative number, and what is bad."""
     table, bad = cleaner.read_table(name, piece, first_rows[piece.index])
-    yield TABLE, (reader.count(piece), bad)
+    yield TABLE, (table.num_rows + len(bad), -table.num_rows, bad)
     keys = row_keys(table[cleaner.key(name).name].combine_chunks())
     for bucket, rows in rows_by_bucket(keys, KEY_BUCKETS):
         yield bucket, table.take(pa.array(rows))
@@ -113,18 +118,19 @@ def _keys(table: pa.Table, key: str) -> pa.Array:
 def _find_rows(
     gathered: tuple[int, Mapping[str, Iterable[Any]]], cleaner: Cleaner, name: str
 ) -> Iterator[tuple[int, Any]]:
-    """Of a group of keys: to each piece the rows that it asked for, to `TABLE` what is bad."""
+    """Of a group of keys: to each piece the rows that it asked for, to `TABLE` how many came, and
+    what is bad."""
     bucket, found = gathered
     parts = list(found["rows"])
     if bucket == TABLE:
         yield from ((TABLE, part) for part in parts)
-    elif parts:
-        table, again = cleaner.first_of_keys(name, pa.concat_tables(parts).sort_by(ROW))
-        if again:
-            yield TABLE, (0, again)
-        for index, keys in found["keys"]:
-            there = pa.compute.is_in(table[cleaner.key(name).name], value_set=keys)
-            yield index, table.filter(there)
+        return
+    rows = pa.concat_tables([cleaner.no_rows(name), *parts]).sort_by(ROW)
+    table, again = cleaner.first_of_keys(name, rows)
+    yield TABLE, (0, rows.num_rows, again)
+    for index, keys in found["keys"]:
+        there = pc.is_in(table[cleaner.key(name).name], value_set=keys)
+        yield index, table.filter(there)
 
 
 def _join(
@@ -139,8 +145,15 @@ def _join(
     (piece,) = parts["piece"]
     key = cleaner.key(name)
     table = read_staged(piece.path)
-    table = table.set_column(table.column_names.index(key.name), key.name, _keys(table, key.name))
-    other = pa.concat_tables([_no_rows(cleaner, name), *found])
+    keys = _keys(table, key.name)
+    asked = sum(1 for _ in rows_by_bucket(row_keys(keys), KEY_BUCKETS))
+    if len(found) != asked:
+        raise DataError(
+            f"source.{name}: piece {index} of the events got {len(found)} of {asked} groups of "
+            "rows: the runner lost some; run it again, or on another"
+        )
+    table = table.set_column(table.column_names.index(key.name), key.name, keys)
+    other = pa.concat_tables([cleaner.no_rows(name), *found])
     table, unmatched = cleaner.join(name, table, other)
     to_join = cleaner.large[cleaner.large.index(name) + 1 :]
     path = f"{folder}/staged/{piece.index:05d}.{name}.feather"
@@ -149,17 +162,17 @@ def _join(
     yield replace(piece, path=path, counts=counts)
 
 
-def _no_rows(cleaner: Cleaner, name: str) -> pa.Table:
-    """The table's columns, for a piece that found none of its rows."""
-    empty = {f.name: conform(f, pa.array([], pa.binary()))[0] for f in cleaner.of_table(name)}
-    return pa.table({ROW: pa.array([], pa.int64())} | empty)
-
-
 def _write_summary(
-    found: list[tuple[int, list[BadRow]]], cleaner: Cleaner, name: str, folder: str
+    found: list[tuple[int, int, list[BadRow]]], cleaner: Cleaner, name: str, folder: str
 ) -> None:
-    rows = sum(read for read, _ in found)
-    bad = sorted(row for _, part in found for row in part)
+    read, came_less_sent, bad_parts = zip(*found, strict=True)
+    rows, lost = sum(read), -sum(came_less_sent)
+    if lost:
+        raise DataError(
+            f"source.{name}: {lost:,} of {rows:,} rows did not come to their group: the runner "
+            "lost them; run it again, or on another"
+        )
+    bad = sorted(row for part in bad_parts for row in part)
     refuse_empty(name, rows - len(bad), bad)
     summary = set_aside_table(folder, name, rows, bad)
     files.write(_summary(folder, name), json.dumps(summary).encode())

@@ -126,7 +126,9 @@ def main() -> None:
     for result in results:
         console.print(f"{result.what}: {result.value:,.2f} {result.unit}")
     if args.record:
-        record("A key with half of the rows", "benchmarks.skew", results, f"medians of {args.repeats}")
+        record(
+            "A key with half of the rows", "benchmarks.skew", results, f"medians of {args.repeats}"
+        )
 
 
 if __name__ == "__main__":
