@@ -314,6 +314,28 @@ def test_folded_scores_are_those_of_rows(backbone: str, arguments: Any) -> None:
         np.testing.assert_allclose(folded[:, n], model(rows), atol=1e-5)
 
 
+def test_a_student_begins_as_its_backbone() -> None:
+    """What the encoder brings is zero at first, whatever it says, and is learned at once."""
+    schema = events_schema()
+    plain = backbones.create("dcn_v2", schema.select(["user", "item", "hour"]), embedding_dim=4)
+    model = Srp4ctrStudent(schema, plain, shaken(encoder()))
+    model.build()
+    others = EVENTS | {name: EVENTS[name][::-1] for name in ("hist_item", "hist_stars")}
+
+    def moves() -> bool:
+        scores = [
+            np.array(model({name: tf.constant(values) for name, values in rows.items()}))
+            for rows in (EVENTS, others)
+        ]
+        return not np.allclose(*scores, atol=1e-7)
+
+    assert not moves()
+    model.compile(LazyAdam(0.05))
+    labels = np.array([1, 0, 1, 0], "float32")
+    model.fit(dict(EVENTS), labels, epochs=2, verbose=0)
+    assert moves()
+
+
 def test_the_candidate_looks_as_in_pre_training() -> None:
     """In the first layer, whose events have not seen the candidate, it sees what it would see as
     one of them."""
