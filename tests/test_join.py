@@ -66,13 +66,12 @@ def in_row_groups(folder, seed=0):
     )
 
 
-@pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.keys())
-def test_a_join_gives_the_same_bytes(tmp_path, large, runner):
+def test_a_join_by_several_processes_gives_the_same_bytes(tmp_path, large):
     made = in_row_groups(tmp_path)
     prepare(made, str(tmp_path / "one"))
     large()
     assert Clean(made, "").cleaner.large == ("users",)
-    prepare(made, str(tmp_path / "two"), runner)
+    prepare(made, str(tmp_path / "two"), RUNNERS["processes"])
     assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
 
 
