@@ -50,7 +50,8 @@ def main() -> None:
         config = load_run(args.config)
         data, _, student = models_of(config, args.work, console)
         directory = Path(temporary) / "served"
-        version = serving.export(student, data, directory)
+        version = serving.export(student, data, Path(temporary) / "exported" / directory.name)
+        publish(directory, lambda new: copy_version(version, new))
         rng = np.random.default_rng(1)
         good = [random_request(version, rng, n) for n in CANDIDATES for _ in range(25)]
         rng.shuffle(good)
