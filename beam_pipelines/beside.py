@@ -7,6 +7,7 @@ from typing import Any
 import apache_beam as beam
 
 from beam_pipelines.examples import Field, encode
+from beam_pipelines.job import refuse_lost
 from beam_pipelines.split import SPLITS
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest
@@ -84,6 +85,19 @@ def by_split(written: Iterable[Any]) -> dict[str, tuple[dict[str, Any], list[Any
             shards = [{"name": p.name, "rows": p.rows, "bytes": p.bytes} for p in parts]
             splits[split] = {"rows": sum(part.rows for part in parts), "shards": shards}, parts
     return splits
+
+
+def refuse_lost_shards(name: str, manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+    """Does nothing where there is a shard for each of the dataset's.
+
+    Raises:
+        DataError: there is not.
+    """
+    came, sent = (
+        sum(len(found["shards"]) for found in whole["splits"].values())
+        for whole in (summary, manifest)
+    )
+    refuse_lost(f"{name}: shards", came, sent)
 
 
 def open_manifest(folder: str) -> dict[str, Any]:

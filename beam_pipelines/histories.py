@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from beam_pipelines.clean import LABEL, TIME, event_column
 from beam_pipelines.fit import read_vocabularies
+from beam_pipelines.job import refuse_lost
 from beam_pipelines.split import SplitPiece
 from beam_pipelines.users import rows_by_bucket, sorted_rows
 from tfctr.config import DataConfig
@@ -226,6 +227,8 @@ def _write_past(joined: tuple[int, dict[str, list[Any]]], num_histories: int) ->
         tokens.append(part)
         held += len(part)
     examples = piece.is_example()
+    came = sum(len(rows) for _, rows, *_ in found["parts"])
+    refuse_lost(f"piece {piece.index}: examples with their past", came, int(examples.sum()))
     content = io.BytesIO()
     np.savez(
         content,

@@ -45,6 +45,22 @@ def directory(output: str) -> Iterator[str]:
             system.delete_dir(made)
 
 
+def refuse_lost(what: str, came: int, sent: int) -> None:
+    """Does nothing where all came that was sent from one step to another.
+
+    Beam's own runner, with several processes on a busy machine, was seen to lose elements without
+    an error.
+
+    Raises:
+        DataError: some did not.
+    """
+    if came != sent:
+        raise DataError(
+            f"{what}: {came:,} of {sent:,} came; the runner lost the others. Run it again, or "
+            "on another runner"
+        )
+
+
 def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list[str]) -> Any:
     """Runs `pipeline | job` and gives the one element, of JSON types, that comes out.
 

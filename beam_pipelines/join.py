@@ -19,10 +19,10 @@ from beam_pipelines.clean import (
     set_aside_table,
     write_staged,
 )
+from beam_pipelines.job import refuse_lost
 from beam_pipelines.users import rows_by_bucket
 from tfctr.data import files
 from tfctr.data.fingerprint import row_keys
-from tfctr.data.manifest import DataError
 from tfctr.data.sources import Piece, Reader
 
 KEY_BUCKETS = 1024  # a table's rows are spread over so many groups, one held at a time
@@ -147,11 +147,7 @@ def _join(
     table = read_staged(piece.path)
     keys = _keys(table, key.name)
     asked = sum(1 for _ in rows_by_bucket(row_keys(keys), KEY_BUCKETS))
-    if len(found) != asked:
-        raise DataError(
-            f"source.{name}: piece {index} of the events got {len(found)} of {asked} groups of "
-            "rows: the runner lost some; run it again, or on another"
-        )
+    refuse_lost(f"source.{name}: rows for piece {index} of the events", len(found), asked)
     table = table.set_column(table.column_names.index(key.name), key.name, keys)
     other = pa.concat_tables([cleaner.no_rows(name), *found])
     table, unmatched = cleaner.join(name, table, other)
@@ -166,12 +162,8 @@ def _write_summary(
     found: list[tuple[int, int, list[BadRow]]], cleaner: Cleaner, name: str, folder: str
 ) -> None:
     read, came_less_sent, bad_parts = zip(*found, strict=True)
-    rows, lost = sum(read), -sum(came_less_sent)
-    if lost:
-        raise DataError(
-            f"source.{name}: {lost:,} of {rows:,} rows did not come to their group: the runner "
-            "lost them; run it again, or on another"
-        )
+    rows = sum(read)
+    refuse_lost(f"source.{name}: its rows", rows + sum(came_less_sent), rows)
     bad = sorted(row for part in bad_parts for row in part)
     refuse_empty(name, rows - len(bad), bad)
     summary = set_aside_table(folder, name, rows, bad)

@@ -161,6 +161,8 @@ def _check(config: DataConfig, manifest: dict[str, Any], kept: str) -> None:
     logs = {**manifest["tables"], "events": events}
     refuse_too_many_bad(name, logs, config.max_bad_share, kept)
     good = counts["read"] - counts["bad"] - counts["dropped"]
+    written = sum(split["rows"] for split in manifest["splits"].values())
+    job.refuse_lost(f"{name}: good rows", written, good)
     for split in SPLITS:
         share = getattr(config.split, split, 1)
         if share and not manifest["splits"][split]["rows"]:

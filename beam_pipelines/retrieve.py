@@ -20,7 +20,7 @@ import numpy as np
 
 import tfctr
 from beam_pipelines import job
-from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
+from beam_pipelines.beside import Written, by_split, open_manifest, refuse_lost_shards, write_shard
 from beam_pipelines.clean import LABEL, ROW, TIME
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from beam_pipelines.histogram import Histogram, quantiles
@@ -298,7 +298,9 @@ def retrieved_fields(source: Source, k: int) -> list[Field]:
 def _write_shard(
     found_in: tuple[str, Iterable[str]], config: RetrievalConfig, source: Source, folder: str
 ) -> Retrieved:
-    shard, parts = found_in
+    shard, found = found_in
+    parts = list(found)
+    job.refuse_lost(f"{shard}: parts of the pool", len(parts), len(source.groups(INDEX_ROWS)))
     best = _best(parts, config.k)
     targets = source.read([shard], [ROW, TIME])
     exists = best["score"] > 0
@@ -369,6 +371,7 @@ def retrieve(
             folder,
             beam_args or [],
         )
+        refuse_lost_shards(config.name, manifest, summary)
         splits = summary["splits"].values()
         if all(split["rows_without_any"] == split["rows"] for split in splits):
             raise DataError(

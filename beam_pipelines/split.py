@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from beam_pipelines.clean import LABEL, ROW, TIME, Staged, read_staged
 from beam_pipelines.histogram import Histogram, quantiles
+from beam_pipelines.job import refuse_lost
 from beam_pipelines.users import rows_by_bucket, sorted_rows
 from tfctr.config import Split
 from tfctr.data import files
@@ -147,6 +148,8 @@ def _split_users(bucket: tuple[int, Iterable[Any]], shares: list[float]) -> Iter
 
 def _split_by_user(index: int, found: dict[str, list[Any]]) -> SplitPiece:
     (piece,) = found["piece"]
+    came = sum(len(rows) for rows, _ in found["ranked"])
+    refuse_lost(f"piece {index}: rows with their split", came, piece.rows)
     split = np.zeros(piece.rows, np.uint8)
     for rows, values in found["ranked"]:
         split[rows] = values

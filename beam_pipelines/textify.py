@@ -19,7 +19,14 @@ import numpy as np
 
 import tfctr
 from beam_pipelines import job
-from beam_pipelines.beside import EachShard, Written, by_split, open_manifest, write_shard
+from beam_pipelines.beside import (
+    EachShard,
+    Written,
+    by_split,
+    open_manifest,
+    refuse_lost_shards,
+    write_shard,
+)
 from beam_pipelines.clean import ROW
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from beam_pipelines.fit import read_vocabularies
@@ -162,6 +169,7 @@ def textify(
             folder,
             beam_args or [],
         )
+        refuse_lost_shards(config.name, manifest, summary)
         result = {
             "format": FORMAT,
             "config": config.model_dump(mode="json", exclude={"data"}),

@@ -12,7 +12,6 @@ from beam_pipelines.prepare import prepare
 from tests.conftest import content_of
 from tests.test_prepare import BY_HAND, EVENTS, ITEMS, RUNNERS, USERS, WORLD, categorical, config
 from tfctr.config import ConfigError
-from tfctr.data.manifest import DataError
 
 EVENTS_ROWS, USERS_ROWS = 4_000, 3_000
 
@@ -136,38 +135,6 @@ def test_a_key_of_most_events_is_asked_for_once_a_piece(tmp_path, large):
     assert len(asked) == len(set(asked))
     assert {key.as_py() for key in asked} == set(table["user_id"].to_pylist())
     assert table["user_id"].to_pylist().count("u7") > 300
-
-
-def lose(monkeypatch, function, is_lost):
-    """Of what a step gives, the runner loses the first that is."""
-    whole = getattr(join, function)
-
-    def lossy(*arguments):
-        lost = False
-        for found in whole(*arguments):
-            if lost or not is_lost(found):
-                yield found
-            else:
-                lost = True
-
-    monkeypatch.setattr(join, function, lossy)
-
-
-def test_rows_that_a_runner_loses_are_missed(tmp_path, large, monkeypatch):
-    large()
-    made = in_row_groups(tmp_path)
-    with monkeypatch.context() as patched:
-        lose(patched, "_rows_by_bucket", lambda found: found[0] != join.TABLE)
-        with pytest.raises(DataError, match=r"source\.users: .* rows did not come to their group"):
-            prepare(made, str(tmp_path / "data"))
-    with monkeypatch.context() as patched:
-        lose(patched, "_keys_by_bucket", lambda found: True)
-        with pytest.raises(DataError, match=r"piece 0 of the events got \d+ of \d+ groups"):
-            prepare(made, str(tmp_path / "data"))
-    with monkeypatch.context() as patched:
-        lose(patched, "_find_rows", lambda found: found[0] != join.TABLE)
-        with pytest.raises(DataError, match=r"the runner lost some"):
-            prepare(made, str(tmp_path / "data"))
 
 
 def test_a_table_of_no_rows_at_all(tmp_path):
