@@ -28,8 +28,6 @@ RESERVED = (ROW, TIME, LABEL, USER_KEY)
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6}
 MAX_TIME = 4_102_444_800  # 2100-01-01 in seconds; later times are mistakes of unit
-
-
 LARGE_TABLE = 256 << 20  # bytes of its files; a larger table is not held in a worker's memory
 
 BadRow: TypeAlias = tuple[int, str, str]  # (row, reason, the row as found)

@@ -1,9 +1,9 @@
 """Tables that are too large for a worker's memory, joined to the events by their keys."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -27,6 +27,15 @@ from tfctr.data.sources import Piece, Reader
 
 KEY_BUCKETS = 1024  # a table's rows are spread over so many groups, one held at a time
 TABLE = -1  # stands where a piece's index would, in what is said of the table
+
+
+class Passed(NamedTuple):
+    """What is said of a table where it is read, and of a group of its keys."""
+
+    pieces: int = 0  # read
+    sent: int = 0  # good rows of them
+    came: int = 0  # rows of the group
+    bad: Sequence[BadRow] = ()
 
 
 class FirstRows(beam.PTransform):
@@ -95,10 +104,9 @@ class JoinTable(beam.PTransform):
 def _rows_by_bucket(
     piece: Piece, cleaner: Cleaner, name: str, first_rows: Mapping[int, int]
 ) -> Iterator[tuple[int, Any]]:
-    """Good rows by group of their keys; for `TABLE` how many rows were read, how many of them are
-    still to come, as a negative number, and what is bad."""
+    """Good rows by group of their keys; for `TABLE` what was read."""
     table, bad = cleaner.read_table(name, piece, first_rows[piece.index])
-    yield TABLE, (table.num_rows + len(bad), -table.num_rows, bad)
+    yield TABLE, Passed(pieces=1, sent=table.num_rows, bad=bad)
     keys = row_keys(table[cleaner.key(name).name].combine_chunks())
     for bucket, rows in rows_by_bucket(keys, KEY_BUCKETS):
         yield bucket, table.take(pa.array(rows))
@@ -118,16 +126,15 @@ def _keys(table: pa.Table, key: str) -> pa.Array:
 def _find_rows(
     gathered: tuple[int, Mapping[str, Iterable[Any]]], cleaner: Cleaner, name: str
 ) -> Iterator[tuple[int, Any]]:
-    """Of a group of keys: to each piece the rows that it asked for, to `TABLE` how many came, and
-    what is bad."""
+    """Of a group of keys: to each piece the rows that it asked for, to `TABLE` what came."""
     bucket, found = gathered
     parts = list(found["rows"])
     if bucket == TABLE:
-        yield from ((TABLE, part) for part in parts)
+        yield from ((TABLE, passed) for passed in parts)
         return
     rows = pa.concat_tables([cleaner.no_rows(name), *parts]).sort_by(ROW)
     table, again = cleaner.first_of_keys(name, rows)
-    yield TABLE, (0, rows.num_rows, again)
+    yield TABLE, Passed(came=rows.num_rows, bad=again)
     for index, keys in found["keys"]:
         there = pc.is_in(table[cleaner.key(name).name], value_set=keys)
         yield index, table.filter(there)
@@ -158,13 +165,15 @@ def _join(
     yield replace(piece, path=path, counts=counts)
 
 
-def _write_summary(
-    found: list[tuple[int, int, list[BadRow]]], cleaner: Cleaner, name: str, folder: str
-) -> None:
-    read, came_less_sent, bad_parts = zip(*found, strict=True)
-    rows = sum(read)
-    refuse_lost(f"source.{name}: its rows", rows + sum(came_less_sent), rows)
-    bad = sorted(row for part in bad_parts for row in part)
+def _write_summary(passed: list[Passed], cleaner: Cleaner, name: str, folder: str) -> None:
+    reader, _ = cleaner.source.tables[name]
+    pieces, sent, came = (
+        sum(getattr(part, what) for part in passed) for what in ("pieces", "sent", "came")
+    )
+    refuse_lost(f"source.{name}: its pieces", pieces, len(reader.pieces()))
+    refuse_lost(f"source.{name}: its rows", came, sent)
+    bad = sorted(row for part in passed for row in part.bad)
+    rows = sent + sum(len(part.bad) for part in passed if part.pieces)
     refuse_empty(name, rows - len(bad), bad)
     summary = set_aside_table(folder, name, rows, bad)
     files.write(_summary(folder, name), json.dumps(summary).encode())

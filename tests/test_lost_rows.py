@@ -89,3 +89,17 @@ def test_what_a_runner_loses_is_missed(
     lossy(monkeypatch, module, step, is_lost)
     with pytest.raises(DataError, match=rf"{says}: [\d,]+ of [\d,]+ came; the runner lost"):
         run(tmp_path)
+
+
+def test_a_piece_of_a_table_that_is_lost_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = join._rows_by_bucket
+
+    def losing(piece: Any, *more: Any) -> Iterator[Any]:
+        if piece.index != 1:
+            yield from whole(piece, *more)
+
+    monkeypatch.setattr(join, "_rows_by_bucket", losing)
+    with pytest.raises(DataError, match=r"source\.users: its pieces: 7 of 8 came"):
+        of_joins(tmp_path)
