@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipelines.histogram import Histogram, from_ordered_bits, ordered_bits, quantiles
+from beam_pipelines.job import refuse_lost
 from beam_pipelines.split import DROPPED, KNOWN, SplitPiece
 from tfctr.data import files
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import TOKEN_KINDS, History, Numeric, Schema
 
-Counts: TypeAlias = pa.Table  # columns token, count
+Counts: TypeAlias = pa.Table  # columns token, count; no token: how many pieces were counted
 
 
 class CountTokens(beam.CombineFn):
@@ -67,7 +68,13 @@ class FitVocabularies(beam.PTransform):
             pieces
             | "CountTokens" >> beam.FlatMap(_count_tokens, tuple(self.owners), self.histories)
             | "MergeCounts" >> beam.CombinePerKey(CountTokens())
-            | "WriteVocabulary" >> beam.Map(_write_vocabulary, self.owners, self.folder)
+            | "WriteVocabulary"
+            >> beam.Map(
+                _write_vocabulary,
+                self.owners,
+                self.folder,
+                beam.pvalue.AsSingleton(pieces | "CountPieces" >> beam.combiners.Count.Globally()),
+            )
         )
 
 
@@ -80,7 +87,9 @@ def _count_tokens(
     events = pa.array(np.isin(codes % DROPPED, KNOWN))
     for name in names:
         column = table[name].filter(events if name in histories else examples)
-        yield name, count_values(column.combine_chunks())
+        counts = count_values(column.combine_chunks())
+        piece_itself = [pa.nulls(1, counts["token"].type), pa.array([1], counts["count"].type)]
+        yield name, pa.concat_tables([counts, pa.table(piece_itself, counts.column_names)])
 
 
 def count_values(column: pa.Array) -> Counts:
@@ -94,9 +103,12 @@ def count_values(column: pa.Array) -> Counts:
 
 
 def _write_vocabulary(
-    counted: tuple[str, Counts], owners: dict[str, Any], folder: str
+    counted: tuple[str, Counts], owners: dict[str, Any], folder: str, pieces: int
 ) -> tuple[str, dict[str, int]]:
     name, counts = counted
+    came = counts.filter(pc.is_null(counts["token"]))["count"].to_pylist()
+    refuse_lost(f"vocabulary {name}: counts of pieces", sum(came), pieces)
+    counts = counts.filter(pc.is_valid(counts["token"]))
     kept = counts.filter(pc.greater_equal(counts["count"], owners[name].min_count))
     kept = kept.sort_by([("count", "descending"), ("token", "ascending")])
     vocabulary = Vocabulary(kept["token"].combine_chunks())
@@ -141,7 +153,12 @@ class FitNumbers(beam.PTransform):
         return (
             {"moments": moments, "bins": bins}
             | "Join" >> beam.CoGroupByKey()
-            | "Summarise" >> beam.Map(_summarise, self.features)
+            | "Summarise"
+            >> beam.Map(
+                _summarise,
+                self.features,
+                beam.pvalue.AsSingleton(pieces | "CountPieces" >> beam.combiners.Count.Globally()),
+            )
         )
 
 
@@ -169,12 +186,14 @@ def _moments(name: str, index: int, values: np.ndarray) -> tuple[str, tuple[floa
 
 
 def _summarise(
-    joined: tuple[str, dict[str, list[Any]]], features: dict[str, Numeric]
+    joined: tuple[str, dict[str, list[Any]]], features: dict[str, Numeric], pieces: int
 ) -> tuple[str, dict[str, Any]]:
     name, found = joined
+    moments = sorted(moments for parts in found["moments"] for moments in parts)
+    refuse_lost(f"feature {name}: moments of pieces", len(moments), pieces)
     rows, count, mean, squares, low, high = 0, 0, 0.0, 0.0, np.inf, -np.inf
     # In the order of the pieces: sums of floats depend on it.
-    for _, part_rows, n, part_mean, part_squares, part_low, part_high in sorted(*found["moments"]):
+    for _, part_rows, n, part_mean, part_squares, part_low, part_high in moments:
         rows += part_rows
         low, high = min(low, part_low), max(high, part_high)
         if n:  # Chan et al., 1979

@@ -109,7 +109,8 @@ def steps(config: DataConfig, folder: str) -> list[float]:
             for name, found in fit._count_tokens(piece, tuple(transform.owners)):
                 counts.setdefault(name, []).append(found)
         for name, parts in counts.items():
-            fit._write_vocabulary((name, fit._merge(parts)), transform.owners, folder)
+            counts = fit.merge_counts(parts)
+            fit._write_vocabulary((name, counts), transform.owners, folder, len(parts))
 
     def write() -> None:
         encoder = shards.Encoder(schema, config.user, folder)

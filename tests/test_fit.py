@@ -173,10 +173,10 @@ def test_the_order_in_which_pieces_arrive_changes_no_bit():
     rng = np.random.default_rng(4)
     parts = [_moments("x", i, rng.lognormal(9, 3, 50).astype(np.float32))[1] for i in range(40)]
     features = {"x": NUMBERS["x"]}
-    expected = _summarise(("x", {"moments": [parts], "bins": []}), features)
+    expected = _summarise(("x", {"moments": [parts], "bins": []}), features, 40)
     for _ in range(5):
         shuffled = [parts[i] for i in rng.permutation(40)]
-        assert _summarise(("x", {"moments": [shuffled], "bins": []}), features) == expected
+        assert _summarise(("x", {"moments": [shuffled], "bins": []}), features, 40) == expected
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from beam_pipelines import clean, histories, join, retrieve, shards, split
+from beam_pipelines import clean, fit, histories, join, retrieve, shards, split
 from beam_pipelines.prepare import prepare
 from tests import test_retrieve
 from tests.test_join import in_row_groups
@@ -71,6 +71,8 @@ def of_a_key(element: Any) -> bool:
         (of_joins, join, "_keys_by_bucket", any_element, "rows for piece 0 of the events"),
         (of_joins, join, "_find_rows", of_a_key, r"rows for piece \d of the events"),
         (of_histories, histories, "_by_user_bucket", any_element, "examples with their past"),
+        (of_histories, fit, "_count_tokens", any_element, "vocabulary user_id: counts of pieces"),
+        (of_histories, fit, "_numbers", any_element, "feature age: moments of pieces"),
         (of_histories, shards, "_write_piece", any_element, "good rows"),
         (of_user_times, split, "_by_user_bucket", any_element, "rows with their split"),
         (of_searches, retrieve, "_search", any_element, "similar: shards"),
