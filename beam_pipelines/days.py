@@ -74,7 +74,8 @@ def write_days(
     Raises:
         ConfigError: the config does not fit the source.
         DataError: too many bad rows; the folder holds a log of another config; files of a day that
-            is written have changed; the first time, not all measured days are there.
+            is written have changed; the first time, not all measured days are there; another job
+            wrote the same days meanwhile.
     """
     output = output.rstrip("/")
     log = _open(config, output)
@@ -133,7 +134,15 @@ def _write(
             continue  # not there yet
         manifest = {"number": number, "day": str(day), **found, "inputs": _prints(paths.get(day))}
         write_manifest(manifest, f"{folder}/{day}/manifest.json")
-        system.move(f"{made}/{day}", f"{files.filesystem(output)[1]}/{day}")
+        target = f"{files.filesystem(output)[1]}/{day}"
+        try:
+            system.move(f"{made}/{day}", target)
+        except OSError:
+            if system.get_file_info(f"{target}/manifest.json").type == fs.FileType.File:
+                raise DataError(
+                    f"{output}: another job has written {day} meanwhile; run one at a time"
+                ) from None
+            raise
         number += 1
 
 

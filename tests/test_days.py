@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beam_pipelines import days
 from beam_pipelines.days import main, write_days
 from tfctr.config import ConfigError
 from tfctr.data.day_log import DOMAINS, DayLog
@@ -289,6 +290,21 @@ def test_a_day_before_the_first_is_refused(log: Path) -> None:
     day = D1 - datetime.timedelta(days=1)
     with pytest.raises(ConfigError, match=f"found the day {day}; the log's first is {D1}"):
         write_days(config(log), day, str(log / "days"))
+
+
+def test_two_jobs_at_once_are_one_clear_error(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = days.job.run
+
+    def run_beside_another(*arguments: Any) -> Any:
+        monkeypatch.setattr(days.job, "run", run)
+        monkeypatch.setattr(days, "_clear_leftovers", lambda _: None)
+        write_days(config(log), D2, str(log / "days"))
+        return run(*arguments)
+
+    monkeypatch.setattr(days.job, "run", run_beside_another)
+    with pytest.raises(DataError, match="another job has written 1970-01-11 meanwhile"):
+        write_days(config(log), D2, str(log / "days"))
+    assert list(DayLog.open(str(log / "days")).days) == [D1, D2]
 
 
 def test_the_job_is_a_command(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
