@@ -149,6 +149,7 @@ def test_without_prompts_nothing_of_any_backbone_is_trained(tmp_path: Path) -> N
     run.pretraining.train()
 
 
+@pytest.mark.slow
 def test_prompts_help_to_guess_what_the_ids_know(tmp_path: Path) -> None:
     """With half of the words hidden, the user's id says the age that the text does not."""
     training = PRETRAINING | {"epochs": 10, "optimizer": {"learning_rate": 0.01}}

@@ -300,6 +300,7 @@ def test_one_stage_or_two(tmp_path: Path, framework: dict[str, Any]) -> None:
         load_run(write_configs(tmp_path, {"name": "ctrl"} | framework))
 
 
+@pytest.mark.slow
 def test_a_killed_alignment_is_gone_on_with(tmp_path: Path) -> None:
     run = _run(tmp_path)
     assert run.pretraining is not None

@@ -79,6 +79,7 @@ def test_what_stands_between_values_is_a_word(tmp_path: Path) -> None:
     assert manifest["splits"]["train"]["texts"]["item"]["unknown_tokens"] == 0
 
 
+@pytest.mark.slow
 def test_without_what_it_learned(tmp_path: Path) -> None:
     run = Run(load_run(_write(tmp_path, pretrained=False)), tmp_path / "work", Console(quiet=True))
     run.prepare()

@@ -418,6 +418,7 @@ def test_the_pre_trained_encoder_is_saved_with_its_heads(tmp_path: Any) -> None:
     np.testing.assert_allclose(found(batch)["hist_item"][0], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_of_it_learns_in_lower_precision() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
