@@ -180,6 +180,12 @@ def test_pieces_follow_from_the_files_alone(tmp_path, monkeypatch):
     ]
 
 
+def test_a_file_beside_us_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.write("page.html", b"text")
+    assert (tmp_path / "page.html").read_bytes() == b"text"
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = f"{tmp_path}/folder/file"
     files.write(path, b"old")

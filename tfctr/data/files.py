@@ -81,7 +81,8 @@ def write(path: str, *content: bytes | memoryview) -> None:
         OSError: it can't be; nothing of it stays.
     """
     system, inner = filesystem(path)
-    system.create_dir(posixpath.dirname(inner), recursive=True)
+    if folder := posixpath.dirname(inner):  # none: beside us
+        system.create_dir(folder, recursive=True)
     temporary = f"{inner}.{uuid.uuid4().hex[:8]}.part"  # two tries of one piece may run at once
     try:
         with system.open_output_stream(temporary, compression=None) as file:
