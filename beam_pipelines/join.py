@@ -113,9 +113,15 @@ def _rows_by_bucket(
 
 
 def _keys_by_bucket(piece: Staged, key: str) -> Iterator[tuple[int, Any]]:
-    keys = _keys(read_staged(piece.path, [key]), key).unique()
+    for bucket, keys in _asked(_keys(read_staged(piece.path, [key]), key)):
+        yield bucket, (piece.index, keys)
+
+
+def _asked(keys: pa.Array) -> Iterator[tuple[int, pa.Array]]:
+    """What a piece asks for: each of its keys once, by group."""
+    keys = keys.unique()
     for bucket, rows in rows_by_bucket(row_keys(keys), KEY_BUCKETS):
-        yield bucket, (piece.index, keys.take(pa.array(rows)))
+        yield bucket, keys.take(pa.array(rows))
 
 
 def _keys(table: pa.Table, key: str) -> pa.Array:
@@ -153,7 +159,7 @@ def _join(
     key = cleaner.key(name)
     table = read_staged(piece.path)
     keys = _keys(table, key.name)
-    asked = sum(1 for _ in rows_by_bucket(row_keys(keys), KEY_BUCKETS))
+    asked = sum(1 for _ in _asked(keys))
     refuse_lost(f"source.{name}: rows for piece {index} of the events", len(found), asked)
     table = table.set_column(table.column_names.index(key.name), key.name, keys)
     other = pa.concat_tables([cleaner.no_rows(name), *found])

@@ -127,9 +127,10 @@ class Retrieve(beam.PTransform):
             )
         else:
             until = pipeline | "NoCut" >> beam.Create([ENDLESS])
+        pools = source.groups(INDEX_ROWS)
         pairs = [
             (part, pool, targets)
-            for part, pool in enumerate(source.groups(INDEX_ROWS))
+            for part, pool in enumerate(pools)
             for targets in source.groups(TARGET_ROWS)
         ]
         written = (
@@ -147,7 +148,7 @@ class Retrieve(beam.PTransform):
                 beam.pvalue.AsSingleton(until),
             )
             | "GatherParts" >> beam.GroupByKey()
-            | "WriteShard" >> beam.Map(_write_shard, config, source, self.folder)
+            | "WriteShard" >> beam.Map(_write_shard, config, source, self.folder, len(pools))
         )
         return (
             pipeline
@@ -296,11 +297,15 @@ def retrieved_fields(source: Source, k: int) -> list[Field]:
 
 
 def _write_shard(
-    found_in: tuple[str, Iterable[str]], config: RetrievalConfig, source: Source, folder: str
+    found_in: tuple[str, Iterable[str]],
+    config: RetrievalConfig,
+    source: Source,
+    folder: str,
+    num_pools: int,
 ) -> Retrieved:
     shard, found = found_in
     parts = list(found)
-    job.refuse_lost(f"{shard}: parts of the pool", len(parts), len(source.groups(INDEX_ROWS)))
+    job.refuse_lost(f"{shard}: parts of the pool", len(parts), num_pools)
     best = _best(parts, config.k)
     targets = source.read([shard], [ROW, TIME])
     exists = best["score"] > 0

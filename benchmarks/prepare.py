@@ -109,8 +109,8 @@ def steps(config: DataConfig, folder: str) -> list[float]:
             for name, found in fit._count_tokens(piece, tuple(transform.owners)):
                 counts.setdefault(name, []).append(found)
         for name, parts in counts.items():
-            counts = fit.merge_counts(parts)
-            fit._write_vocabulary((name, counts), transform.owners, folder, len(parts))
+            merged = fit.merge_counts(parts)
+            fit._write_vocabulary((name, merged), transform.owners, folder, len(parts))
 
     def write() -> None:
         encoder = shards.Encoder(schema, config.user, folder)

@@ -81,8 +81,7 @@ def write(path: str, *content: bytes | memoryview) -> None:
         OSError: it can't be; nothing of it stays.
     """
     system, inner = filesystem(path)
-    if folder := posixpath.dirname(inner):  # none: beside us
-        system.create_dir(folder, recursive=True)
+    system.create_dir(str(PurePosixPath(inner).parent), recursive=True)
     temporary = f"{inner}.{uuid.uuid4().hex[:8]}.part"  # two tries of one piece may run at once
     try:
         with system.open_output_stream(temporary, compression=None) as file:
