@@ -128,7 +128,9 @@ class _FindEarlier(beam.DoFn):
         found = [(*rows[:-2], self.days[rows[-2]], rows[-1]) for rows in found]
         *rows, day, place = sorted_rows([*found, self._earlier(number)])
         self._carry(number, rows, day, place)
-        yield from find_earlier(number, rows, self.length)
+        for index, past in find_earlier(number, rows, self.length):
+            if index != CARRIED:
+                yield index, past
 
     def _earlier(self, number: int) -> tuple[Any, ...]:
         """The carried events, each once, as rows that are no examples."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeAlias
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import feather
 
+from beam_pipelines.job import refuse_lost
 from tfctr.config import ConfigError, DataConfig
 from tfctr.data import files
 from tfctr.data.conform import Conformed, conform, reason, to_double, to_int
@@ -358,8 +359,13 @@ def _unique(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def add_up(pieces: Iterable[Staged]) -> tuple[dict[str, int], dict[str, int]]:
-    """Counts, and reasons of bad rows, of all pieces."""
+def add_up(pieces: Sequence[Staged], number: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Counts, and reasons of bad rows, of all pieces.
+
+    Raises:
+        DataError: there are not so many.
+    """
+    refuse_lost("pieces of the log", len(pieces), number)
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for piece in pieces:

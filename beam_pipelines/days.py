@@ -40,8 +40,17 @@ from beam_pipelines.clean import (
 )
 from beam_pipelines.clean_pieces import Clean
 from beam_pipelines.examples import encode, layout
-from beam_pipelines.fit import Counts, CountTokens, FitNumbers, count_values, merge_counts
+from beam_pipelines.fit import (
+    Counts,
+    CountTokens,
+    FitNumbers,
+    count_values,
+    merge_counts,
+    with_pieces,
+    without_pieces,
+)
 from beam_pipelines.histories import history_features, read_past
+from beam_pipelines.job import refuse_lost
 from beam_pipelines.shards import Encoder, example_fields
 from beam_pipelines.split import DROPPED, TEST, TRAIN, SplitPiece
 from tfctr.config import ConfigError, DataConfig, digest
@@ -55,6 +64,7 @@ from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Numeric
 
 SECONDS = 86_400
 EPOCH = datetime.date(1970, 1, 1)
+SENT = -1  # stands where a day's index would, in what pieces say of all their days
 ROOM = 1 << 28  # ids that a vocabulary may grow to: all days have records of one layout
 
 
@@ -189,8 +199,13 @@ class WriteDays(beam.PTransform):
 
     def expand(self, pipeline: Any) -> beam.PCollection:
         _ = self.clean.cleaner.homes  # a config that does not fit fails here, not on a worker
-        pieces = pipeline | "Pieces" >> beam.Create(self.clean.cleaner.source.events.pieces())
-        placed = pieces | "Clean" >> self.clean | "Place" >> beam.ParDo(self.place)
+        of_log = self.clean.cleaner.source.events.pieces()
+        placed = (
+            pipeline
+            | "Pieces" >> beam.Create(of_log)
+            | "Clean" >> self.clean
+            | "Place" >> beam.ParDo(self.place)
+        )
         numbers = pipeline | "NoNumbers" >> beam.Create([])
         if self.measures:
             numbers = placed | "FitNumbers" >> FitNumbers(self.schema)
@@ -218,6 +233,7 @@ class WriteDays(beam.PTransform):
             | "Summarise"
             >> beam.Map(
                 _summarise,
+                len(of_log),
                 len(self.numbers),
                 beam.pvalue.AsList(placed),
                 beam.pvalue.AsDict(vocabularies),
@@ -293,7 +309,10 @@ class _Place(beam.DoFn):
         files.write(path, np.where(dropped, split + DROPPED, split).astype(np.uint8).tobytes())
         files.write(f"{path}.place", place.tobytes())
         files.write(f"{path}.event", np.where(taken, index, -1).astype(np.int32).tobytes())
-        counts = piece.counts | {"bad": piece.counts["bad"] + len(letters)}
+        counts = piece.counts | {
+            "bad": piece.counts["bad"] + len(letters),
+            "taken": int((place >= 0).sum()),
+        }
         reasons = dict(piece.reasons)
         for why, count in tally(letters).items():
             reasons[why] = reasons.get(why, 0) + count
@@ -306,14 +325,17 @@ def _listed(names: pa.Array) -> str:
 
 def _count_by_day(piece: PlacedPiece, names: tuple[str, ...], histories: set[str]) -> Iterator[Any]:
     """`((vocabulary, index of the day), counts)`, of both domains; a history's own vocabulary is
-    also of rows that are no examples."""
+    also of rows that are no examples. For the day `SENT` how many days a piece has."""
     of_examples, of_events = piece.places() >> 1, piece.event_days()  # -1 stays below 0
     table = piece.columns(list(names))
     for name in names:
         day = of_events if name in histories else of_examples
-        for index in np.unique(day[day >= 0]):
+        days = np.unique(day[day >= 0])
+        for index in days:
             rows = table[name].filter(pa.array(day == index))
-            yield (name, int(index)), count_values(rows.combine_chunks())
+            yield (name, int(index)), with_pieces(count_values(rows.combine_chunks()), 1)
+        nothing = count_values(table[name].slice(0, 0).combine_chunks())
+        yield (name, SENT), with_pieces(nothing, len(days))
 
 
 class _Grow(beam.DoFn):
@@ -332,12 +354,15 @@ class _Grow(beam.DoFn):
 
     def nothing(self) -> list[Any]:
         """No counts, for each vocabulary."""
-        return [((name, 0), _no_counts(owner)) for name, owner in self.owners.items()]
+        return [((name, SENT), _no_counts(owner)) for name, owner in self.owners.items()]
 
     def process(
         self, counted: tuple[str, Iterable[tuple[int, Counts]]]
     ) -> Iterator[tuple[str, Any]]:
-        name, by_day = counted[0], dict(counted[1])
+        name, by_day = counted[0], {day: without_pieces(counts) for day, counts in counted[1]}
+        _, sent = by_day.pop(SENT, (None, 0))
+        came = sum(pieces for _, pieces in by_day.values())
+        refuse_lost(f"vocabulary {name}: counts of pieces' days", came, sent)
         owner = self.owners[name]
         empty = _no_counts(owner)
         tokens = empty["token"].combine_chunks()
@@ -348,7 +373,7 @@ class _Grow(beam.DoFn):
         sizes, checksums = [], []
         for index, day in enumerate(self.days):
             if index in by_day:
-                counts = merge_counts([rare, by_day[index].cast(empty.schema)])
+                counts = merge_counts([rare, by_day[index][0].cast(empty.schema)])
                 new = counts.filter(pc.invert(pc.is_in(counts["token"], value_set=tokens)))
                 enough = pc.greater_equal(new["count"], owner.min_count)
                 order = [("count", "descending"), ("token", "ascending")]
@@ -434,13 +459,16 @@ def piece_columns(schema: Any) -> list[str]:
 
 def _summarise(
     _: None,
+    pieces: int,
     days: int,
     placed: list[PlacedPiece],
     vocabularies: dict[str, Any],
     numbers: dict[str, Any],
     shards: list[Any],
 ) -> dict[str, Any]:
-    counts, reasons = add_up(placed)
+    counts, reasons = add_up(placed, pieces)
+    rows = sum(about["rows"] for _, _, about in shards)
+    refuse_lost("rows of the days", rows, counts.get("taken", 0))
     grown = sorted(vocabularies.items())
     by_day: list[dict[str, Any]] = []
     for index in range(days):

@@ -8,7 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.histogram import Histogram, from_ordered_bits, ordered_bits, quantiles
+from beam_pipelines.histogram import (
+    Histogram,
+    from_ordered_bits,
+    num_values,
+    ordered_bits,
+    quantiles,
+)
 from beam_pipelines.job import refuse_lost
 from beam_pipelines.split import DROPPED, KNOWN, SplitPiece
 from tfctr.data import files
@@ -87,9 +93,19 @@ def _count_tokens(
     events = pa.array(np.isin(codes % DROPPED, KNOWN))
     for name in names:
         column = table[name].filter(events if name in histories else examples)
-        counts = count_values(column.combine_chunks())
-        piece_itself = [pa.nulls(1, counts["token"].type), pa.array([1], counts["count"].type)]
-        yield name, pa.concat_tables([counts, pa.table(piece_itself, counts.column_names)])
+        yield name, with_pieces(count_values(column.combine_chunks()), 1)
+
+
+def with_pieces(counts: Counts, pieces: int) -> Counts:
+    """Counts that say of how many pieces they are, when they are merged as well."""
+    nothing = [pa.nulls(1, counts["token"].type), pa.array([pieces], counts["count"].type)]
+    return pa.concat_tables([counts, pa.table(nothing, counts.column_names)])
+
+
+def without_pieces(counts: Counts) -> tuple[Counts, int]:
+    """Counts of tokens, and of how many pieces they are."""
+    pieces = counts.filter(pc.is_null(counts["token"]))["count"].to_pylist()
+    return counts.filter(pc.is_valid(counts["token"])), sum(pieces)
 
 
 def count_values(column: pa.Array) -> Counts:
@@ -106,9 +122,8 @@ def _write_vocabulary(
     counted: tuple[str, Counts], owners: dict[str, Any], folder: str, pieces: int
 ) -> tuple[str, dict[str, int]]:
     name, counts = counted
-    came = counts.filter(pc.is_null(counts["token"]))["count"].to_pylist()
-    refuse_lost(f"vocabulary {name}: counts of pieces", sum(came), pieces)
-    counts = counts.filter(pc.is_valid(counts["token"]))
+    counts, came = without_pieces(counts)
+    refuse_lost(f"vocabulary {name}: counts of pieces", came, pieces)
     kept = counts.filter(pc.greater_equal(counts["count"], owners[name].min_count))
     kept = kept.sort_by([("count", "descending"), ("token", "ascending")])
     vocabulary = Vocabulary(kept["token"].combine_chunks())
@@ -208,6 +223,7 @@ def _summarise(
     summary |= {"min": float(low), "max": float(high)}
     if _needs_boundaries(features[name]):
         (bins,) = found["bins"]
+        refuse_lost(f"feature {name}: values", num_values(bins), count)
         summary["boundaries"] = _boundaries(bins, features[name].num_buckets, float(low))
     return name, summary
 

@@ -42,6 +42,10 @@ class Histogram(beam.CombineFn):
         return state
 
 
+def num_values(state: State) -> int:
+    return int(state[2].sum())
+
+
 def quantiles(state: State, shares: Sequence[float]) -> list[int]:
     """For each share the least bin edge `v` such that at least that share of values is below `v`.
 

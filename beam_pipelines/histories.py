@@ -162,7 +162,8 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def find_earlier(number: int, rows: Sequence[np.ndarray], length: int) -> Iterator[tuple[int, Any]]:
-    """All rows of some users -> for each piece: its examples, and once each event before them.
+    """All rows of some users -> for each piece: how many are its own, its examples, and once each
+    event before them.
 
     Args:
         number: of the bucket that these users are.
@@ -171,30 +172,27 @@ def find_earlier(number: int, rows: Sequence[np.ndarray], length: int) -> Iterat
     """
     piece, row, user, time, is_example, events, tokens = rows
     start, end = earlier_events(user, time, events, length)
+    pieces, came = np.unique(piece, return_counts=True)
     examples = np.flatnonzero(is_example)
-    if not len(examples):
-        return
     examples = examples[np.argsort(piece[examples], kind="stable")]
     piece, row, start, end = (column[examples] for column in (piece, row, start, end))
     # Within a piece both starts and ends rise: what a row adds lies behind the end of the last row.
-    edges = np.flatnonzero(np.r_[True, piece[1:] != piece[:-1]])
-    behind = np.r_[0, end[:-1]]
-    behind[edges] = 0
-    begin = np.maximum(start, behind)
+    behind = np.where(np.r_[True, piece[1:] != piece[:-1]], 0, np.r_[0, end[:-1]])
+    begin = np.maximum(start, behind[: len(end)])
     added = end - begin
-    held = np.cumsum(added)
+    held = np.r_[0, np.cumsum(added)]
     tokens = tokens[events][ranges(begin, added)]
-    for first, stop in pairwise([*edges, len(piece)]):
-        skipped = held[first] - added[first]
-        some = slice(first, stop)
+    edges = pairwise([*np.searchsorted(piece, pieces), len(piece)])
+    for index, rows_came, (first, stop) in zip(pieces, came, edges, strict=True):
         yield (
-            int(piece[first]),
+            int(index),
             (
                 number,
-                row[some],
-                held[some] - skipped,
-                end[some] - start[some],
-                tokens[skipped : held[stop - 1]],
+                int(rows_came),
+                row[first:stop],
+                held[first + 1 : stop + 1] - held[first],
+                end[first:stop] - start[first:stop],
+                tokens[held[first] : held[stop]],
             ),
         )
 
@@ -221,14 +219,14 @@ def _write_past(joined: tuple[int, dict[str, list[Any]]], num_histories: int) ->
     ends, lengths = np.zeros((2, piece.rows), np.int64)
     tokens = [np.zeros((0, num_histories), np.uint32)]
     held = 0
-    for _, rows, part_ends, part_lengths, part in sorted(found["parts"], key=lambda part: part[0]):
+    parts = sorted(found["parts"], key=lambda part: part[0])
+    refuse_lost(f"piece {piece.index}: rows of users", sum(part[1] for part in parts), piece.rows)
+    for _, _, rows, part_ends, part_lengths, part in parts:
         ends[rows] = held + part_ends
         lengths[rows] = part_lengths
         tokens.append(part)
         held += len(part)
     examples = piece.is_example()
-    came = sum(len(rows) for _, rows, *_ in found["parts"])
-    refuse_lost(f"piece {piece.index}: examples with their past", came, int(examples.sum()))
     content = io.BytesIO()
     np.savez(
         content,

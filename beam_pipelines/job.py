@@ -5,8 +5,10 @@ import logging
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -59,6 +61,29 @@ def refuse_lost(what: str, came: int, sent: int) -> None:
             f"{what}: {came:,} of {sent:,} came; the runner lost the others. Run it again, or "
             "on another runner"
         )
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What is said of rows where pieces are read, and where groups of them come together."""
+
+    pieces: int = 0  # read
+    sent: int = 0  # rows of them
+    came: int = 0  # rows of a group
+
+
+def refuse_lost_rows(what: str, passed: Iterable[Passed], pieces: int) -> int:
+    """The number of rows, if those of all pieces came.
+
+    Raises:
+        DataError: some did not.
+    """
+    total = Counter[str]()
+    for part in passed:
+        total.update(pieces=part.pieces, sent=part.sent, came=part.came)
+    refuse_lost(f"{what}: its pieces", total["pieces"], pieces)
+    refuse_lost(f"{what}: its rows", total["came"], total["sent"])
+    return total["sent"]
 
 
 def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list[str]) -> Any:

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -19,7 +19,7 @@ from beam_pipelines.clean import (
     set_aside_table,
     write_staged,
 )
-from beam_pipelines.job import refuse_lost
+from beam_pipelines.job import Passed, refuse_lost, refuse_lost_rows
 from beam_pipelines.users import rows_by_bucket
 from tfctr.data import files
 from tfctr.data.fingerprint import row_keys
@@ -29,12 +29,10 @@ KEY_BUCKETS = 1024  # a table's rows are spread over so many groups, one held at
 TABLE = -1  # stands where a piece's index would, in what is said of the table
 
 
-class Passed(NamedTuple):
-    """What is said of a table where it is read, and of a group of its keys."""
+@dataclass(frozen=True)
+class PassedRows(Passed):
+    """Of a table's good rows, and the bad ones."""
 
-    pieces: int = 0  # read
-    sent: int = 0  # good rows of them
-    came: int = 0  # rows of the group
     bad: Sequence[BadRow] = ()
 
 
@@ -106,7 +104,7 @@ def _rows_by_bucket(
 ) -> Iterator[tuple[int, Any]]:
     """Good rows by group of their keys; for `TABLE` what was read."""
     table, bad = cleaner.read_table(name, piece, first_rows[piece.index])
-    yield TABLE, Passed(pieces=1, sent=table.num_rows, bad=bad)
+    yield TABLE, PassedRows(pieces=1, sent=table.num_rows, bad=bad)
     keys = row_keys(table[cleaner.key(name).name].combine_chunks())
     for bucket, rows in rows_by_bucket(keys, KEY_BUCKETS):
         yield bucket, table.take(pa.array(rows))
@@ -140,7 +138,7 @@ def _find_rows(
         return
     rows = pa.concat_tables([cleaner.no_rows(name), *parts]).sort_by(ROW)
     table, again = cleaner.first_of_keys(name, rows)
-    yield TABLE, Passed(came=rows.num_rows, bad=again)
+    yield TABLE, PassedRows(came=rows.num_rows, bad=again)
     for index, keys in found["keys"]:
         there = pc.is_in(table[cleaner.key(name).name], value_set=keys)
         yield index, table.filter(there)
@@ -171,15 +169,11 @@ def _join(
     yield replace(piece, path=path, counts=counts)
 
 
-def _write_summary(passed: list[Passed], cleaner: Cleaner, name: str, folder: str) -> None:
+def _write_summary(passed: list[PassedRows], cleaner: Cleaner, name: str, folder: str) -> None:
     reader, _ = cleaner.source.tables[name]
-    pieces, sent, came = (
-        sum(getattr(part, what) for part in passed) for what in ("pieces", "sent", "came")
-    )
-    refuse_lost(f"source.{name}: its pieces", pieces, len(reader.pieces()))
-    refuse_lost(f"source.{name}: its rows", came, sent)
+    good = refuse_lost_rows(f"source.{name}", passed, len(reader.pieces()))
     bad = sorted(row for part in passed for row in part.bad)
-    rows = sent + sum(len(part.bad) for part in passed if part.pieces)
+    rows = good + sum(len(part.bad) for part in passed if part.pieces)
     refuse_empty(name, rows - len(bad), bad)
     summary = set_aside_table(folder, name, rows, bad)
     files.write(_summary(folder, name), json.dumps(summary).encode())

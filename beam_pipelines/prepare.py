@@ -43,8 +43,8 @@ class Prepare(beam.PTransform):
         clean = self.clean
         _ = clean.cleaner.homes  # a config that does not fit its source fails here, not on a worker
         # `Create` spreads its elements over the workers.
-        pieces = pipeline | "Pieces" >> beam.Create(clean.cleaner.source.events.pieces())
-        staged = pieces | "Clean" >> clean
+        pieces = clean.cleaner.source.events.pieces()
+        staged = pipeline | "Pieces" >> beam.Create(pieces) | "Clean" >> clean
         split, cuts = staged | "AssignSplits" >> AssignSplits(config.split, config.user)
         vocabularies = split | "FitVocabularies" >> FitVocabularies(schema, folder)
         numbers = split | "FitNumbers" >> FitNumbers(schema)
@@ -59,6 +59,7 @@ class Prepare(beam.PTransform):
             | "Summarise"
             >> beam.Map(
                 _summarise,
+                len(pieces),
                 beam.pvalue.AsList(staged),
                 beam.pvalue.AsSingleton(cuts),
                 beam.pvalue.AsDict(vocabularies),
@@ -70,13 +71,14 @@ class Prepare(beam.PTransform):
 
 def _summarise(
     _: None,
+    pieces: int,
     staged: list[Staged],
     cuts: dict[str, int],
     vocabularies: dict[str, Any],
     numbers: dict[str, Any],
     shards: list[Shard],
 ) -> dict[str, Any]:
-    counts, reasons = add_up(staged)
+    counts, reasons = add_up(staged, pieces)
     splits: dict[str, Any] = {}
     for split in SPLITS:
         parts = sorted((s for s in shards if s.split == split), key=lambda shard: shard.name)

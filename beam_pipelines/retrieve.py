@@ -23,7 +23,7 @@ from beam_pipelines import job
 from beam_pipelines.beside import Written, by_split, open_manifest, refuse_lost_shards, write_shard
 from beam_pipelines.clean import LABEL, ROW, TIME
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
-from beam_pipelines.histogram import Histogram, quantiles
+from beam_pipelines.histogram import Histogram, State, num_values, quantiles
 from beam_pipelines.split import KNOWN, SPLITS
 from tfctr.config import RetrievalConfig, data_digest, digest, load_retrieval
 from tfctr.data import files
@@ -79,6 +79,10 @@ class Source:
             name: values[:, 0] if values.shape[1] == 1 else values for name, values in found.items()
         }
 
+    def num_rows(self, shards: Iterable[str]) -> int:
+        rows = dict(self.shards)
+        return sum(rows[name] for name in shards)
+
     def groups(self, num_rows: int) -> list[tuple[str, ...]]:
         """Neighbouring shards that together have about so many rows."""
         found: list[tuple[str, ...]] = []
@@ -115,15 +119,16 @@ class Retrieve(beam.PTransform):
             | "KnownShards" >> beam.Create(source.known)
             | "CountTokens" >> beam.Map(_count_tokens, source, config.fields)
             | "SumCounts" >> beam.CombineGlobally(_sum_counts)
-            | "Weigh" >> beam.Map(_weigh)
+            | "Weigh" >> beam.Map(_weigh, source.num_rows(source.known))
         )
         if config.pool < 1:
+            all_shards = [name for name, _ in source.shards]
             until = (
                 pipeline
-                | "Shards" >> beam.Create([name for name, _ in source.shards])
+                | "Shards" >> beam.Create(all_shards)
                 | "Times" >> beam.Map(lambda name: source.read([name], [TIME])[TIME])
                 | "CountTimes" >> beam.CombineGlobally(Histogram())
-                | "Cut" >> beam.Map(lambda state: quantiles(state, [config.pool])[0])
+                | "Cut" >> beam.Map(_cut, config.pool, source.num_rows(all_shards))
             )
         else:
             until = pipeline | "NoCut" >> beam.Create([ENDLESS])
@@ -179,9 +184,15 @@ def _sum_counts(parts: Iterable[tuple[int, Columns]]) -> tuple[int, Columns]:
     return total, counts
 
 
-def _weigh(counted: tuple[int, Columns]) -> Columns:
+def _weigh(counted: tuple[int, Columns], num_rows: int) -> Columns:
     rows, counts = counted
+    job.refuse_lost("rows whose tokens are counted", rows, num_rows)
     return {name: idf(values, rows) for name, values in counts.items()}
+
+
+def _cut(times: State, share: float, num_rows: int) -> int:
+    job.refuse_lost("rows whose times are counted", num_values(times), num_rows)
+    return quantiles(times, [share])[0]
 
 
 def _search(

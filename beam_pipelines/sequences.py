@@ -33,6 +33,7 @@ from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.sources import open_source
 from tfctr.schema import History, Schema
 
+PASSED = -1  # stands where a group of users would, in what is said of all
 FEWEST = 2  # events in a window: of one alone nothing can be inferred
 
 
@@ -94,9 +95,10 @@ class Sequences(beam.PTransform):
     def expand(self, pipeline: Any) -> beam.PCollection:
         config, data = self.config, self.config.data
         clean = Clean(data, self.folder)
+        of_log = clean.cleaner.source.events.pieces()
         pieces, _ = (
             pipeline
-            | "Pieces" >> beam.Create(clean.cleaner.source.events.pieces())
+            | "Pieces" >> beam.Create(of_log)
             | "Clean" >> clean
             | "AssignSplits" >> AssignSplits(data.split, data.user)
         )
@@ -107,14 +109,16 @@ class Sequences(beam.PTransform):
             | "GatherUsers" >> beam.GroupByKey()
             | "WriteWindows" >> beam.FlatMap(_write_windows, config, self.schema, self.folder, end)
             | "Gather" >> beam.combiners.ToList()
-            | "Summarise" >> beam.Map(_summarise)
+            | "Summarise" >> beam.Map(_summarise, len(of_log))
         )
 
 
 def _by_user_bucket(piece: SplitPiece, reader: EventReader) -> Iterator[tuple[int, Any]]:
-    """The events at or before the time that training ends, with those that are no examples."""
+    """The events at or before the time that training ends, with those that are no examples; for
+    `PASSED` how many."""
     users, times, _, is_event, tokens = reader.read(piece)
     events = np.flatnonzero(is_event & np.isin(piece.split() % DROPPED, KNOWN))
+    yield PASSED, job.Passed(pieces=1, sent=len(events))
     for bucket, found in rows_by_bucket(users[events]):
         rows = events[found]
         yield bucket, (piece.index, rows, users[rows], times[rows], tokens[rows])
@@ -126,10 +130,15 @@ def _write_windows(
     schema: Schema,
     folder: str,
     ending: str,
-) -> Iterator[WrittenWindows]:
-    """All events of some users -> a shard of their windows. Some buckets are held out whole."""
+) -> Iterator[WrittenWindows | job.Passed]:
+    """All events of some users -> a shard of their windows, and how many came. Some buckets are
+    held out whole."""
     number, parts = bucket
+    if number == PASSED:
+        yield from parts
+        return
     _, _, user, time, tokens = sorted_rows(parts)
+    yield job.Passed(came=len(user))
     histories = history_features(schema)
     length = max(history.max_length for history in histories)
     first = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
@@ -161,7 +170,10 @@ def fields_of(schema: Schema) -> list[Field]:
     ]
 
 
-def _summarise(written: list[WrittenWindows]) -> dict[str, Any]:
+def _summarise(found: list[WrittenWindows | job.Passed], pieces: int) -> dict[str, Any]:
+    passed = [part for part in found if isinstance(part, job.Passed)]
+    job.refuse_lost_rows("events", passed, pieces)
+    written = [part for part in found if isinstance(part, WrittenWindows)]
     splits = {
         split: shards | {"positives": 0, "events": sum(part.events for part in parts)}
         for split, (shards, parts) in by_split(written).items()

@@ -63,7 +63,9 @@ def join_snapshots(
     if system.get_file_info(made).type == fs.FileType.Directory:
         system.delete_dir(made)  # of a run that was killed
     transform = JoinSnapshots(log, chosen, snapshots, number, dim, folder)
-    job.run(transform, "snapshots", output.name, folder, beam_args or [])
+    written = job.run(transform, "snapshots", output.name, folder, beam_args or [])["rows"]
+    sent = sum(log.rows(day, domain) for day in chosen for domain in DOMAINS)
+    job.refuse_lost(f"{output.name}: rows", written, sent)
     for day in chosen:
         rows = {domain: log.rows(day, domain) for domain in DOMAINS}
         manifest = {

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.clean import LABEL, ROW, TIME, Staged, read_staged
-from beam_pipelines.histogram import Histogram, quantiles
+from beam_pipelines.histogram import Histogram, State, num_values, quantiles
 from beam_pipelines.job import refuse_lost
 from beam_pipelines.users import rows_by_bucket, sorted_rows
 from tfctr.config import Split
@@ -68,11 +68,12 @@ class AssignSplits(beam.PTransform):
             names = ["valid_from", "test_from"]
             if self.config.pool:
                 shares, names = [self.config.pool, *shares], ["train_from", *names]
+            examples = staged | "Examples" >> beam.Map(_num_examples) | beam.CombineGlobally(sum)
             cuts = (
                 staged
                 | "Times" >> beam.Map(lambda piece: _column(piece, TIME)[_is_example(piece)])
                 | "CountTimes" >> beam.CombineGlobally(Histogram())
-                | "Cut" >> beam.Map(lambda state: quantiles(state, shares))
+                | "Cut" >> beam.Map(_cut, shares, beam.pvalue.AsSingleton(examples))
             )
             pieces = staged | "ByTime" >> beam.Map(_split_by_time, beam.pvalue.AsSingleton(cuts))
             named = cuts | "Name" >> beam.Map(lambda edges: dict(zip(names, edges, strict=True)))
@@ -101,6 +102,15 @@ def _column(piece: Staged, name: str) -> np.ndarray:
 def _is_example(piece: Staged) -> np.ndarray:
     """bool `[rows]`: not dropped."""
     return read_staged(piece.path, [LABEL])[LABEL].is_valid().to_numpy()
+
+
+def _num_examples(piece: Staged) -> int:
+    return piece.counts["read"] - piece.counts["bad"] - piece.counts["dropped"]
+
+
+def _cut(times: State, shares: list[float], examples: int) -> list[int]:
+    refuse_lost("times of examples", num_values(times), examples)
+    return quantiles(times, shares)
 
 
 def _with_split(piece: Staged, split: np.ndarray) -> SplitPiece:

@@ -71,10 +71,14 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def by_day(tmp_path: Path) -> Path:
+    write_by_day(tmp_path)
+    return tmp_path
+
+
+def write_by_day(folder: Path) -> None:
     """A file a day."""
     for day, rows in ROWS.items():
-        (tmp_path / f"log-{day}.csv").write_text(HEADER + lines(day, rows))
-    return tmp_path
+        (folder / f"log-{day}.csv").write_text(HEADER + lines(day, rows))
 
 
 def tokens(log: DayLog, name: str, through: int | None = None) -> list[Any]:

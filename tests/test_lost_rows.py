@@ -6,9 +6,25 @@ from typing import Any
 
 import pytest
 
-from beam_pipelines import clean, fit, histories, join, retrieve, shards, split
+from beam_pipelines import (
+    clean,
+    clean_pieces,
+    days,
+    fit,
+    histories,
+    join,
+    retrieve,
+    sequences,
+    shards,
+    snapshots,
+    split,
+)
+from beam_pipelines.days import write_days
+from beam_pipelines.histogram import Histogram, State
 from beam_pipelines.prepare import prepare
-from tests import test_retrieve
+from beam_pipelines.sequences import write_sequences
+from beam_pipelines.snapshots import join_snapshots
+from tests import test_days, test_retrieve, test_sequences
 from tests.test_join import in_row_groups
 from tests.test_prepare import WORLD, config
 from tfctr.data.manifest import DataError
@@ -45,9 +61,31 @@ def of_user_times(folder: Path) -> Any:
     return prepare(config(folder, **WORLD), str(folder / "data"))
 
 
-def of_searches(folder: Path) -> Any:
+def of_user_windows(folder: Path) -> Any:
+    test_sequences.write_logs(folder)
+    config = test_sequences.of_four_events(folder)
+    prepare(config.data, str(folder / "data"))
+    return write_sequences(config, str(folder / "data"), str(folder / "windows"))
+
+
+def of_days(folder: Path) -> Any:
+    test_days.write_by_day(folder)
+    return write_days(test_days.config(folder, "log-{day}.csv"), test_days.D4, str(folder / "days"))
+
+
+def of_snapshots(folder: Path) -> Any:
+    log = of_days(folder)
+    return join_snapshots(log, {test_days.D1: []}, folder / "snapshots", 1, 2, folder / "joined")
+
+
+def of_searches(folder: Path, **changes: Any) -> Any:
     prepare(test_retrieve.small_world(), str(folder / "data"))
-    return retrieve.retrieve(test_retrieve.config(), str(folder / "data"), str(folder / "similar"))
+    found = test_retrieve.config(**changes)
+    return retrieve.retrieve(found, str(folder / "data"), str(folder / "similar"))
+
+
+def of_searches_in_a_pool(folder: Path) -> Any:
+    return of_searches(folder, pool=0.5)
 
 
 def of_searches_in_parts(folder: Path) -> Any:
@@ -60,6 +98,14 @@ def any_element(_: Any) -> bool:
     return True
 
 
+def of_no_user(element: Any) -> bool:
+    return bool(element[0] == sequences.PASSED)
+
+
+def of_users(element: Any) -> bool:
+    return not of_no_user(element)
+
+
 def of_a_key(element: Any) -> bool:
     return bool(element[0] != join.TABLE)
 
@@ -70,10 +116,17 @@ def of_a_key(element: Any) -> bool:
         (of_joins, join, "_rows_by_bucket", of_a_key, r"source\.users: its rows"),
         (of_joins, join, "_keys_by_bucket", any_element, "rows for piece 0 of the events"),
         (of_joins, join, "_find_rows", of_a_key, r"rows for piece \d of the events"),
-        (of_histories, histories, "_by_user_bucket", any_element, "examples with their past"),
+        (of_histories, histories, "_by_user_bucket", any_element, "piece 0: rows of users"),
         (of_histories, fit, "_count_tokens", any_element, "vocabulary user_id: counts of pieces"),
         (of_histories, fit, "_numbers", any_element, "feature age: moments of pieces"),
         (of_histories, shards, "_write_piece", any_element, "good rows"),
+        (of_histories, clean_pieces._CleanPiece, "process", any_element, "pieces of the log"),
+        (of_days, clean_pieces._CleanPiece, "process", any_element, "pieces of the log"),
+        (of_days, days, "_count_by_day", any_element, "vocabulary user: counts of pieces' days"),
+        (of_days, days._WritePiece, "process", any_element, "rows of the days"),
+        (of_snapshots, snapshots._Join, "process", any_element, "joined: rows"),
+        (of_user_windows, sequences, "_by_user_bucket", of_no_user, "events: its pieces"),
+        (of_user_windows, sequences, "_by_user_bucket", of_users, "events: its rows"),
         (of_user_times, split, "_by_user_bucket", any_element, "rows with their split"),
         (of_searches, retrieve, "_search", any_element, "similar: shards"),
         (of_searches_in_parts, retrieve, "_search", any_element, "parts of the pool"),
@@ -91,6 +144,46 @@ def test_what_a_runner_loses_is_missed(
     lossy(monkeypatch, module, step, is_lost)
     with pytest.raises(DataError, match=rf"{says}: [\d,]+ of [\d,]+ came; the runner lost"):
         run(tmp_path)
+
+
+def of_boundaries(folder: Path) -> Any:
+    numbers = [{"name": "n", "kind": "numeric", "side": "context", "transform": "bucketize"}]
+    (folder / "log.csv").write_text("click,time,n\n" + "".join(f"1,{i},{i}\n" for i in range(90)))
+    source = {"format": "csv", "events": "log.csv"}
+    made = config(folder, source=source, features=numbers, split={"by": "global_time"})
+    return prepare(made, str(folder / "data"))
+
+
+@pytest.mark.parametrize(
+    ("run", "module", "says"),
+    [
+        (of_boundaries, split, "times of examples"),
+        (of_boundaries, fit, "feature n: values"),
+        (of_searches_in_a_pool, retrieve, "rows whose times are counted"),
+    ],
+)
+def test_values_that_no_quantile_knows_of(
+    run: Any, module: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Losing(Histogram):
+        def extract_output(self, state: State) -> State:
+            bits, bins, counts = state
+            return bits, bins[1:], counts[1:]
+
+    monkeypatch.setattr(module, "Histogram", Losing)
+    with pytest.raises(DataError, match=rf"{says}: [\d,]+ of [\d,]+ came; the runner lost"):
+        run(tmp_path)
+
+
+def test_tokens_of_a_shard_that_no_weight_knows_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weigh = retrieve._weigh
+    monkeypatch.setattr(
+        retrieve, "_weigh", lambda found, rows: weigh((found[0] - 7, found[1]), rows)
+    )
+    with pytest.raises(DataError, match=r"rows whose tokens are counted: [\d,]+ of [\d,]+ came"):
+        of_searches(tmp_path)
 
 
 def test_a_piece_of_a_table_that_is_lost_whole(

@@ -60,13 +60,17 @@ def _buckets(*users: str) -> list[int]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    (tmp_path / "items.csv").write_text(ITEMS)
-    for i, text in enumerate(LOGS):
-        (tmp_path / f"log-{i}.csv").write_text(text)
+    write_logs(tmp_path)
     return tmp_path
 
 
-def _sequences(folder: Path, **changes: Any) -> SequencesConfig:
+def write_logs(folder: Path) -> None:
+    (folder / "items.csv").write_text(ITEMS)
+    for i, text in enumerate(LOGS):
+        (folder / f"log-{i}.csv").write_text(text)
+
+
+def of_four_events(folder: Path, **changes: Any) -> SequencesConfig:
     """Of histories of four events; those of the user in the lower bucket are held out."""
     features = [f for f in FEATURES if f["name"] != "past_two"]
     low, high = sorted(_buckets("ann", "bob"))
@@ -83,7 +87,7 @@ def _sequences(folder: Path, **changes: Any) -> SequencesConfig:
 def test_windows_by_hand(log: Path) -> None:
     """The log of `test_histories`, of the time before 104. Ann has events at 100, 101 (dropped, but
     it happened), 102, and two at 103; bob at 100 and 102; eve one, and cid none yet."""
-    sequences = _sequences(log)
+    sequences = of_four_events(log)
     data, folder = str(log / "data"), str(log / "windows")
     prepare(sequences.data, data)
     manifest = write_sequences(sequences, data, folder)
@@ -109,7 +113,7 @@ def test_windows_by_hand(log: Path) -> None:
 def test_events_out_of_order_twice_and_without_a_time(log: Path) -> None:
     more = "bob,2,4,102\nbob,1,2,101\nbob,2,4,\n"  # again; earlier; who knows when
     (log / "log-1.csv").write_text(LOGS[1] + more)
-    sequences = _sequences(log)
+    sequences = of_four_events(log)
     data, folder = str(log / "data"), str(log / "windows")
     manifest = prepare(sequences.data, data)
     assert "time: not a time in s between 1970 and 2100" in manifest["bad_reasons"]
@@ -160,7 +164,7 @@ def test_every_event_of_the_training_rows_is_there_and_no_other(tmp_path: Path, 
 
 
 def test_what_is_wrong_is_said(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sequences = _sequences(log)
+    sequences = of_four_events(log)
     data, folder = str(log / "data"), str(log / "windows")
     with pytest.raises(DataError, match="no dataset of this version here"):
         write_sequences(sequences, data, folder)

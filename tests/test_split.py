@@ -37,7 +37,9 @@ def stage(folder, times, users=None, cuts=(), first_row=0, labels=None):
     for i, (start, stop) in enumerate(itertools.pairwise(edges)):
         path = f"{folder}/{i}.feather"
         feather.write_feather(table[start:stop], path)
-        staged.append(Staged(i, path, stop - start, {}, {}))
+        dropped = table[start:stop][LABEL].null_count
+        counts = {"read": stop - start, "bad": 0, "dropped": dropped}
+        staged.append(Staged(i, path, stop - start, counts, {}))
     return staged
 
 
