@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from beam_pipelines.raw_rows import raw_rows
 from tests.conftest import world_config
-from tfctr import metrics, pipeline
+from tfctr import metrics, pipeline, training
 from tfctr.cli import app
 from tfctr.config import RunConfig, load_run
 from tfctr.data.dataset import Dataset
@@ -98,6 +98,26 @@ def test_two_that_prepare_the_same_make_it_once(
     said = sorted("waits for another process" in out.getvalue() for out in told)
     assert said == [False, True]
     assert [p.name for p in (tmp_path / "work").iterdir()] == ["world"]
+
+
+def test_two_that_train_the_same_train_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [run_in(tmp_path) for _ in range(2)]
+    runs[0].prepare()
+    inner, made = training.train, []
+
+    def slowly(*args: Any) -> Any:
+        made.append(args)
+        time.sleep(0.5)  # the other has begun
+        return inner(*args)
+
+    monkeypatch.setattr(training, "train", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda run: run.train(), runs)
+    assert first == second
+    assert len(made) == 1
+    assert runs[0].load_model().count_params() > 0
 
 
 def test_a_run_leaves_its_artefacts_and_nothing_else(done: Path) -> None:

@@ -19,7 +19,7 @@ from tfctr.config import (
     digest,
 )
 from tfctr.data.manifest import DataError, read_manifest, write_manifest
-from tfctr.stages import is_done, train_stage
+from tfctr.stages import alone, is_done, train_stage
 
 
 class KnowledgeRun:
@@ -43,16 +43,19 @@ class KnowledgeRun:
         """The directory of the teacher's hints, written if they are not there."""
         folder = self.teacher.folder / "hints"
         key = self.teacher.train_key()
-        if (read_manifest(folder / "manifest.json") or {}).get("key") == key:
+        if is_done(folder / "manifest.json", key, folder):
             return folder
         from beam_pipelines.hints import write_hints
 
         model = self.teacher.train()
         assert self.config.teacher.similar is not None
         similar = self.teacher.work / self.config.teacher.similar.name
-        self.console.print(f"[bold]hints[/] {self.config.teacher.name} -> {folder}")
-        logging.getLogger("apache_beam").setLevel(logging.WARNING)
-        write_hints(str(model), str(self.teacher.data_folder), str(similar), str(folder), key)
+        with alone(self.teacher.folder, self.console):
+            if is_done(folder / "manifest.json", key, folder):
+                return folder  # another process has written them meanwhile
+            self.console.print(f"[bold]hints[/] {self.config.teacher.name} -> {folder}")
+            logging.getLogger("apache_beam").setLevel(logging.WARNING)
+            write_hints(str(model), str(self.teacher.data_folder), str(similar), str(folder), key)
         return folder
 
     def train(self) -> Path:

@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,46 +58,50 @@ def train_stage(
 
     folder = path.parent
     strategy = distribution.open_strategy(config.strategy)
-    keras.utils.set_random_seed(config.seed)
-    with strategy.scope(), _precision(config.precision):
-        model = make()
-        model.build()
-    writes = distribution.is_chief(strategy)
-    checkpoint_key, manifest_path = folder / "checkpoint.key", folder / "train.json"
-    if writes:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not checkpoint_key.is_file() or checkpoint_key.read_text() != key:
-            clean_up(folder)  # of another config
-        checkpoint_key.write_text(key)
-        manifest_path.unlink(missing_ok=True)
-    distribution.wait(strategy)
-    purpose = objective(model) if objective else Clicks(data, config, model.reads)
-    progressed = train(model, data, config, folder, console, purpose)
-    if writes:
-        temporary = path.with_suffix(f".part{path.suffix}")
-        save(model, str(temporary))
-        if path.is_dir():
-            shutil.rmtree(path)
-        temporary.rename(path)
-        write_manifest(
-            {
-                "key": key,
-                **about,
-                "training": config.model_dump(mode="json"),
-                "rows": {split: data.num_rows(split) for split in (config.rows, "valid")},
-                "parameters": model.count_params(),
-                "best_epoch": progressed.best_epoch + 1,
-                f"best_{purpose.chosen_by}": progressed.best_score,
-                "epochs": progressed.history,
-                "versions": versions(),
-            },
-            str(manifest_path),
-        )
-    distribution.wait(strategy)  # all have read the best weights
-    if writes:
-        clean_up(folder)
-        checkpoint_key.unlink()
-    return path
+    is_one_of_many = distribution.part(strategy).workers > 1  # all at work in this folder
+    with nullcontext() if is_one_of_many else alone(folder, console):
+        if not is_one_of_many and is_done(folder / "train.json", key, path):
+            return path  # another process has made it meanwhile
+        keras.utils.set_random_seed(config.seed)
+        with strategy.scope(), _precision(config.precision):
+            model = make()
+            model.build()
+        writes = distribution.is_chief(strategy)
+        checkpoint_key, manifest_path = folder / "checkpoint.key", folder / "train.json"
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not checkpoint_key.is_file() or checkpoint_key.read_text() != key:
+                clean_up(folder)  # of another config
+            checkpoint_key.write_text(key)
+            manifest_path.unlink(missing_ok=True)
+        distribution.wait(strategy)
+        purpose = objective(model) if objective else Clicks(data, config, model.reads)
+        progressed = train(model, data, config, folder, console, purpose)
+        if writes:
+            temporary = path.with_suffix(f".part{path.suffix}")
+            save(model, str(temporary))
+            if path.is_dir():
+                shutil.rmtree(path)
+            temporary.rename(path)
+            write_manifest(
+                {
+                    "key": key,
+                    **about,
+                    "training": config.model_dump(mode="json"),
+                    "rows": {split: data.num_rows(split) for split in (config.rows, "valid")},
+                    "parameters": model.count_params(),
+                    "best_epoch": progressed.best_epoch + 1,
+                    f"best_{purpose.chosen_by}": progressed.best_score,
+                    "epochs": progressed.history,
+                    "versions": versions(),
+                },
+                str(manifest_path),
+            )
+        distribution.wait(strategy)  # all have read the best weights
+        if writes:
+            clean_up(folder)
+            checkpoint_key.unlink()
+        return path
 
 
 @contextmanager
