@@ -51,7 +51,7 @@ from tfctr.data.sources import (
 )
 from tfctr.schema import MISSING_INT, Numeric, Schema, Tokens
 from tfctr.serving.c_session import CSession
-from tfctr.serving.model_directory import versions
+from tfctr.serving.model_directory import served_schema, signature_defs, versions
 
 SCORE = "score"
 KEY = b"tfctr.key"  # in a file's metadata: what its scores depend on
@@ -98,7 +98,7 @@ class SavedModelHandler(ModelHandler[Read, PredictionResult, CSession]):
         model: CSession,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[PredictionResult]:
-        definition = _signature(self.version)
+        definition = signature_defs(Path(self.version))[SIGNATURE]
         names = {alias: tensor.name for alias, tensor in definition.inputs.items()}
         output = definition.outputs["scores"].name
         for read in batch:
@@ -173,7 +173,7 @@ class Scores(beam.PTransform):
         super().__init__()
         self.version, self.reader, self.ids = version, reader, list(ids)
         self.output, self.inputs = output, inputs
-        self.schema = _schema(version)
+        self.schema = served_schema(Path(version))
         self.model = _checksums(Path(version))
 
     def key(self, piece: Piece) -> str:
@@ -228,21 +228,6 @@ def raw_tensor(feature: Any, values: pa.Array) -> np.ndarray:
     found = np.full((len(values), width), missing, dtype)
     found[np.arange(width) < lengths[:, np.newaxis]] = tokens
     return found
-
-
-def _schema(version: str) -> Schema:
-    path = Path(version) / "assets.extra" / "schema.json"
-    try:
-        return Schema.model_validate_json(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: not there; export the model with tfctr") from None
-
-
-def _signature(version: str) -> Any:
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved = saved_model_pb2.SavedModel.FromString((Path(version) / "saved_model.pb").read_bytes())
-    return saved.meta_graphs[0].signature_def[SIGNATURE]
 
 
 def _newest(model: str) -> Path:
@@ -317,7 +302,7 @@ def score(
         DataError: too many rows are bad.
     """
     output, version = output.rstrip("/"), _newest(model)
-    schema = _schema(str(version))
+    schema = served_schema(version)
     for feature in schema.inputs:
         if isinstance(feature, Tokens):
             raise ConfigError(

@@ -44,8 +44,8 @@ from benchmarks.serving import models_of, models_of_rollout
 from tfctr import serving
 from tfctr.config import load_run, read_yaml
 from tfctr.rollout_config import load_rollout
-from tfctr.schema import Numeric, Schema, Tokens
-from tfctr.serving.model_directory import publish
+from tfctr.schema import Numeric, Tokens
+from tfctr.serving.model_directory import publish, served_schema
 from tfctr.serving.tensors import to_proto
 
 CANDIDATES = (1, 10, 100, 1000)
@@ -56,10 +56,9 @@ HEADERS += ("server's memory, MB",)
 
 def random_request(version: Path, rng: np.random.Generator, candidates: int) -> bytes:
     """A serialized `PredictRequest` of `rank`."""
-    schema = Schema.model_validate_json((version / "assets.extra" / "schema.json").read_text())
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = version.parent.name, "rank"
-    for feature in schema.inputs:
+    for feature in served_schema(version).inputs:
         rows = (1, candidates) if feature.side == "item" else (1,)
         request.inputs[feature.name].CopyFrom(to_proto(_values(feature, version, rng, rows)))
     return bytes(request.SerializeToString())

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 from tests.test_export import (
     NUM_ROWS,
@@ -23,6 +22,7 @@ from tests.test_export import (
     serialized_examples,
 )
 from tfctr.serving.c_session import CSession, SessionError
+from tfctr.serving.model_directory import signature_defs
 
 ALONE = """
 import pickle, sys
@@ -52,21 +52,16 @@ def strings(tmp_path_factory: pytest.TempPathFactory) -> tuple[CSession, str, st
     path = tmp_path_factory.mktemp("echo")
     echo = Echo()
     tf.saved_model.save(echo, str(path), signatures={"serving_default": echo.echo})
-    definition = signature(path, "serving_default")
+    definition = signature_defs(path)["serving_default"]
     outputs = definition.outputs
     names = definition.inputs["text"].name, outputs["text"].name, outputs["length"].name
     return CSession(path), *names
 
 
-def signature(path: Path, name: str) -> Any:
-    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    return saved.meta_graphs[0].signature_def[name]
-
-
 def by_tensor(
     path: Path, name: str, inputs: dict[str, tf.Tensor], output: str
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    definition = signature(path, name)
+    definition = signature_defs(path)[name]
     arrays = {definition.inputs[name].name: value.numpy() for name, value in inputs.items()}
     return arrays, [definition.outputs[output].name]
 

@@ -4,6 +4,10 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from tfctr.config import ConfigError
+from tfctr.schema import Schema
 
 
 def versions(directory: Path) -> dict[int, Path]:
@@ -12,6 +16,27 @@ def versions(directory: Path) -> dict[int, Path]:
         return {}
     folders = [p for p in directory.iterdir() if p.name.isascii() and p.name.isdigit()]
     return {int(p.name): p for p in sorted(folders, key=lambda p: int(p.name)) if p.is_dir()}
+
+
+def served_schema(version: Path) -> Schema:
+    """The features that a version's signatures take.
+
+    Raises:
+        ConfigError: it was not exported with tfctr.
+    """
+    path = version / "assets.extra" / "schema.json"
+    try:
+        return Schema.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: not there; export the model with tfctr") from None
+
+
+def signature_defs(version: Path) -> dict[str, Any]:
+    """A version's signatures by name, as `SignatureDef`s."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    return dict(saved.meta_graphs[0].signature_def)
 
 
 def tidy(directory: Path, keep: int | None = None) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import grpc
 import numpy as np
-from tensorflow.core.protobuf import saved_model_pb2
 
 from tfctr.serving.c_session import CSession, SessionError
 from tfctr.serving.errors import ServingError, invalid
+from tfctr.serving.model_directory import signature_defs
 from tfctr.serving.tensors import dtype_name, parse_tensor
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -27,8 +27,7 @@ class ServedModel:
     def __init__(self, name: str, version: int, path: Path) -> None:
         self.name = name
         self.version = version
-        saved_model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-        self.signature_defs = dict(saved_model.meta_graphs[0].signature_def)
+        self.signature_defs = signature_defs(path)
         self._session = CSession(path)
 
     def parse_inputs(self, signature: str, protos: Mapping[str, Any]) -> dict[str, np.ndarray]:
