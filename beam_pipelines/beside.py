@@ -48,8 +48,15 @@ class EachShard(beam.PTransform):
             | "Spread" >> beam.Reshuffle()
             | "Write" >> beam.ParDo(self.write)
             | "Gather" >> beam.combiners.ToList()
-            | "Summarise" >> beam.Map(self.summarise)
+            | "Summarise" >> beam.Map(_summarise_all, self.summarise, len(self.shards))
         )
+
+
+def _summarise_all(
+    written: list[Any], summarise: Callable[[list[Any]], dict[str, Any]], shards: int
+) -> dict[str, Any]:
+    refuse_lost("shards", len(written), shards)
+    return summarise(written)
 
 
 def write_shard(
@@ -85,19 +92,6 @@ def by_split(written: Iterable[Any]) -> dict[str, tuple[dict[str, Any], list[Any
             shards = [{"name": p.name, "rows": p.rows, "bytes": p.bytes} for p in parts]
             splits[split] = {"rows": sum(part.rows for part in parts), "shards": shards}, parts
     return splits
-
-
-def refuse_lost_shards(name: str, manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-    """Does nothing where there is a shard for each of the dataset's.
-
-    Raises:
-        DataError: there is not.
-    """
-    came, sent = (
-        sum(len(found["shards"]) for found in whole["splits"].values())
-        for whole in (summary, manifest)
-    )
-    refuse_lost(f"{name}: shards", came, sent)
 
 
 def open_manifest(folder: str) -> dict[str, Any]:

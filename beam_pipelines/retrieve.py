@@ -20,7 +20,7 @@ import numpy as np
 
 import tfctr
 from beam_pipelines import job
-from beam_pipelines.beside import Written, by_split, open_manifest, refuse_lost_shards, write_shard
+from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
 from beam_pipelines.clean import LABEL, ROW, TIME
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from beam_pipelines.histogram import Histogram, State, num_values, quantiles
@@ -159,7 +159,12 @@ class Retrieve(beam.PTransform):
             pipeline
             | "Once" >> beam.Create([None])
             | "Summarise"
-            >> beam.Map(_summarise, beam.pvalue.AsList(written), beam.pvalue.AsSingleton(until))
+            >> beam.Map(
+                _summarise,
+                len(source.shards),
+                beam.pvalue.AsList(written),
+                beam.pvalue.AsSingleton(until),
+            )
         )
 
 
@@ -341,7 +346,8 @@ def _write_shard(
     )
 
 
-def _summarise(_: None, written: list[Retrieved], until: int) -> dict[str, Any]:
+def _summarise(_: None, shards: int, written: list[Retrieved], until: int) -> dict[str, Any]:
+    job.refuse_lost("shards", len(written), shards)
     splits = {
         split: shards
         | {
@@ -387,7 +393,6 @@ def retrieve(
             folder,
             beam_args or [],
         )
-        refuse_lost_shards(config.name, manifest, summary)
         splits = summary["splits"].values()
         if all(split["rows_without_any"] == split["rows"] for split in splits):
             raise DataError(

@@ -24,7 +24,6 @@ from beam_pipelines.beside import (
     Written,
     by_split,
     open_manifest,
-    refuse_lost_shards,
     write_shard,
 )
 from beam_pipelines.clean import ROW
@@ -169,7 +168,6 @@ def textify(
             folder,
             beam_args or [],
         )
-        refuse_lost_shards(config.name, manifest, summary)
         result = {
             "format": FORMAT,
             "config": config.model_dump(mode="json", exclude={"data"}),

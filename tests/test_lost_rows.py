@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 
 from beam_pipelines import (
@@ -12,6 +13,7 @@ from beam_pipelines import (
     days,
     fit,
     histories,
+    job,
     join,
     retrieve,
     sequences,
@@ -19,6 +21,7 @@ from beam_pipelines import (
     snapshots,
     split,
 )
+from beam_pipelines.beside import EachShard
 from beam_pipelines.days import write_days
 from beam_pipelines.histogram import Histogram, State
 from beam_pipelines.prepare import prepare
@@ -184,6 +187,19 @@ def test_tokens_of_a_shard_that_no_weight_knows_of(
     )
     with pytest.raises(DataError, match=r"rows whose tokens are counted: [\d,]+ of [\d,]+ came"):
         of_searches(tmp_path)
+
+
+class _NoTest(beam.DoFn):
+    def process(self, name: str) -> Iterator[str]:
+        if not name.startswith("test"):
+            yield name
+
+
+def test_a_shard_that_has_nothing_beside_it(tmp_path: Path) -> None:
+    prepare(test_retrieve.small_world(), str(tmp_path / "data"))
+    beside = EachShard(str(tmp_path / "data"), _NoTest(), dict)
+    with pytest.raises(DataError, match=r"texts: shards: \d of \d came"):
+        job.run(beside, "textify", "texts", str(tmp_path), [])
 
 
 def test_a_piece_of_a_table_that_is_lost_whole(
