@@ -1,6 +1,7 @@
 """Beam jobs that leave a directory, whole or not at all."""
 
 import argparse
+import importlib
 import logging
 import re
 import sys
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -155,6 +157,16 @@ def command(
     bad = f", {manifest['counts']['bad']:,} bad rows set aside" if "counts" in manifest else ""
     print(f"{known.output}: {rows}{bad}")
     return 0
+
+
+def main_of(spec: ModuleSpec | None) -> int:
+    """Runs `main` of the module that `python -m` runs, imported by its name.
+
+    A class of `__main__` is not found by a worker that is another process.
+    """
+    assert spec is not None
+    status: int = importlib.import_module(spec.name).main()
+    return status
 
 
 def _refuse_to_replace(system: fs.FileSystem, target: str) -> None:
