@@ -88,6 +88,9 @@ class SavedModelHandler(ModelHandler[Read, PredictionResult, CSession]):
     def __init__(self, version: str) -> None:
         super().__init__()
         self.version = version
+        definition = signature_defs(Path(version))[SIGNATURE]
+        self.inputs = {alias: tensor.name for alias, tensor in definition.inputs.items()}
+        self.output = definition.outputs["scores"].name
 
     def load_model(self) -> CSession:
         return CSession(self.version)
@@ -98,15 +101,12 @@ class SavedModelHandler(ModelHandler[Read, PredictionResult, CSession]):
         model: CSession,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[PredictionResult]:
-        definition = signature_defs(Path(self.version))[SIGNATURE]
-        names = {alias: tensor.name for alias, tensor in definition.inputs.items()}
-        output = definition.outputs["scores"].name
         for read in batch:
             scores = [np.zeros(0, np.float32)]
             for start in range(0, read.ids.num_rows, ROWS_AT_A_TIME):
                 part = slice(start, start + ROWS_AT_A_TIME)
-                given = {names[alias]: values[part] for alias, values in read.inputs.items()}
-                scores.append(model.run(given, [output])[output])
+                given = {self.inputs[alias]: values[part] for alias, values in read.inputs.items()}
+                scores.append(model.run(given, [self.output])[self.output])
             yield PredictionResult(read, np.concatenate(scores))
 
 
