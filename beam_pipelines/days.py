@@ -211,7 +211,7 @@ class WriteDays(beam.PTransform):
             numbers = placed | "FitNumbers" >> FitNumbers(self.schema)
         counts = placed | "CountTokens" >> beam.FlatMap(
             _count_by_day,
-            tuple(self.grow.owners),
+            self.grow.owners,
             {feature.name for feature in history_features(self.schema)},
         )
         vocabularies = (
@@ -323,19 +323,18 @@ def _listed(names: pa.Array) -> str:
     return ", ".join(names.to_pylist())
 
 
-def _count_by_day(piece: PlacedPiece, names: tuple[str, ...], histories: set[str]) -> Iterator[Any]:
+def _count_by_day(piece: PlacedPiece, owners: dict[str, Any], histories: set[str]) -> Iterator[Any]:
     """`((vocabulary, index of the day), counts)`, of both domains; a history's own vocabulary is
     also of rows that are no examples. For the day `SENT` how many days a piece has."""
     of_examples, of_events = piece.places() >> 1, piece.event_days()  # -1 stays below 0
-    table = piece.columns(list(names))
-    for name in names:
+    table = piece.columns(list(owners))
+    for name, owner in owners.items():
         day = of_events if name in histories else of_examples
         days = np.unique(day[day >= 0])
         for index in days:
             rows = table[name].filter(pa.array(day == index))
             yield (name, int(index)), with_pieces(count_values(rows.combine_chunks()), 1)
-        nothing = count_values(table[name].slice(0, 0).combine_chunks())
-        yield (name, SENT), with_pieces(nothing, len(days))
+        yield (name, SENT), with_pieces(_no_counts(owner), len(days))
 
 
 class _Grow(beam.DoFn):
