@@ -39,8 +39,10 @@ class RowOptimizer(keras.optimizers.Optimizer):
     (`skip_steps`).
 
     With `embedding_l2 > 0` each variable also gets, per row, the number of its last step (int32)
-    and the sum of the learning rates up to it (float32), 8 bytes a row. Which variables are tables
-    need not be said: one that no row step has ever reached has zeros there, and is left alone.
+    and the sum of the learning rates up to it (float32), 8 bytes a row. A row whose last step is 0
+    was never in a batch, and nothing is owed to it: it keeps its value, as in a training that goes
+    on from an earlier model it must, or what only that one has seen would be erased. Which
+    variables are tables need not be said: those without row steps have only such rows.
 
     Args:
         embedding_l2: float, at least 0. `λ`.
@@ -122,12 +124,10 @@ class RowOptimizer(keras.optimizers.Optimizer):
         if self.embedding_l2:
             last_step = local_copy(self._last_steps[index])
             last_rate_sum = local_copy(self._last_rate_sums[index])
-            w, *slots = self._catch_up_rows(
-                w,
-                slots,
-                tf.cast(self.iterations, tf.int32) - last_step.sparse_read(rows),
-                tf.cast(self._rate_sum, tf.float32) - last_rate_sum.sparse_read(rows),
+            skipped, rates = self._skipped(
+                last_step.sparse_read(rows), last_rate_sum.sparse_read(rows)
             )
+            w, *slots = self._catch_up_rows(w, slots, skipped, rates)
             values += self.embedding_l2 * w
             step = tf.cast(self.iterations + 1, tf.int32)
             rate_sum = tf.cast(self._rate_sum + tf.cast(rate, tf.float64), tf.float32)
@@ -137,11 +137,12 @@ class RowOptimizer(keras.optimizers.Optimizer):
             _write(table, rows, new)
 
     def catch_up(self, variables: Sequence[Any] | None = None) -> None:
-        """Applies to all rows what L2 would have done in the steps that skipped them.
+        """Applies to rows what L2 would have done in the steps that skipped them.
 
-        To be called before evaluating, saving weights to serve, and exporting. A second call
-        changes nothing, and so does a call without `embedding_l2`. It reads and writes whole
-        tables, with a few temporary copies.
+        Only to rows that some step has read; all others keep their values. To be called before
+        evaluating, saving weights to serve, and exporting. A second call changes nothing, and so
+        does a call without `embedding_l2`. It reads and writes whole tables, with a few temporary
+        copies.
 
         Args:
             variables: variables that the optimizer was built with. All of them if not given.
@@ -154,9 +155,7 @@ class RowOptimizer(keras.optimizers.Optimizer):
             index = self._get_variable_index(variable)
             last_step = self._last_steps[index]
             last_rate_sum = self._last_rate_sums[index]
-            is_table = tf.reduce_any(last_step > 0)
-            skipped = tf.where(is_table, tf.cast(self.iterations, tf.int32) - last_step, 0)
-            rates = tf.where(is_table, tf.cast(self._rate_sum, tf.float32) - last_rate_sum, 0.0)
+            skipped, rates = self._skipped(last_step, last_rate_sum)
             tables = [variable, *self.slots(index)]
             w, *slots = (tf.convert_to_tensor(table) for table in tables)
             caught_up = self._catch_up_rows(w, slots, skipped, rates)
@@ -164,6 +163,14 @@ class RowOptimizer(keras.optimizers.Optimizer):
                 table.assign(new)
             last_step.assign_add(skipped)
             last_rate_sum.assign_add(rates)
+
+    def _skipped(self, last_step: Any, last_rate_sum: Any) -> tuple[Any, Any]:
+        """How many steps have skipped each row since its last one, and the sum of their rates."""
+        last_step, last_rate_sum = map(tf.convert_to_tensor, (last_step, last_rate_sum))
+        skipped = tf.cast(self.iterations, tf.int32) - last_step
+        rates = tf.cast(self._rate_sum, tf.float32) - last_rate_sum
+        was_read = last_step > 0
+        return tf.where(was_read, skipped, 0), tf.where(was_read, rates, 0.0)
 
     def _catch_up_rows(self, w: Any, slots: list[Any], skipped: Any, rates: Any) -> tuple[Any, ...]:
         """`skip_steps` for `skipped [n]` steps whose learning rates sum to `rates [n]`."""
