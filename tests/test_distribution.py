@@ -13,6 +13,7 @@ import pytest
 
 from tfctr import backbones, distribution
 from tfctr.data.manifest import DataError, read_manifest
+from tfctr.schema import MASK_ID, TOKEN_KINDS
 
 
 def start(
@@ -50,6 +51,19 @@ def assert_alike(found: Path, expected: Path) -> None:
         np.testing.assert_allclose(weights[0].numpy(), weights[1].numpy(), atol=1e-5)
 
 
+def assert_rows_of_no_batch_are_as_they_were(folder: Path) -> None:
+    """Those of hidden values, which no data hold: L2 must not have moved them."""
+    trained: backbones.Backbone = keras.models.load_model(folder / "model.keras")
+    keras.utils.set_random_seed(1)  # as the training began
+    untrained = type(trained).from_config(trained.get_config())
+    untrained.build()
+    vocabularies = {f.vocabulary for f in trained.schema.inputs if isinstance(f, TOKEN_KINDS)}
+    rows = [trained.fields.offsets[name] + MASK_ID for name in vocabularies]
+    tables = [model.fields.table.numpy() for model in (trained, untrained)]
+    np.testing.assert_array_equal(tables[0][rows], tables[1][rows])
+    assert (tables[0] != tables[1]).any()
+
+
 @pytest.fixture(scope="module")
 def one_device(world_data: Path) -> Path:
     finish(start("one_device", world_data, "one-device"))
@@ -58,7 +72,10 @@ def one_device(world_data: Path) -> Path:
 
 def test_two_devices_learn_what_one_learns(world_data: Path, one_device: Path) -> None:
     finish(start("mirrored", world_data, "mirrored"))
-    assert_alike(world_data.parent / "mirrored", one_device)
+    mirrored = world_data.parent / "mirrored"
+    assert_alike(mirrored, one_device)
+    for folder in (mirrored, one_device):
+        assert_rows_of_no_batch_are_as_they_were(folder)
 
 
 def test_the_sum_of_the_replicas_gradients_is_clipped(world_data: Path) -> None:
