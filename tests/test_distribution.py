@@ -101,7 +101,11 @@ def test_two_processes_learn_what_one_learns(world_data: Path, one_device: Path)
     )
     folder = world_data.parent / "two-workers"
     assert_alike(folder, one_device)
-    assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "train.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "model.keras",
+        "train.json",
+        "vocabularies",
+    ]
 
 
 @pytest.mark.parametrize("found", [None, "{", '{"cluster": {}}'])

@@ -122,7 +122,8 @@ def test_two_that_train_the_same_train_it_once(
 
 def test_a_run_leaves_its_artefacts_and_nothing_else(done: Path) -> None:
     found = sorted(path.name for path in (done / "work" / "run").iterdir())
-    assert found == ["evaluate.json", "export.json", "metrics.json", "model.keras", "train.json"]
+    manifests = ["evaluate.json", "export.json", "metrics.json", "model.keras", "train.json"]
+    assert found == [*manifests, "vocabularies"]
     assert sorted(p.name for p in (done / "work").iterdir()) == ["run", "world"]
     assert [p.name for p in (done / "saved_models" / "run").iterdir()] == ["1"]
 

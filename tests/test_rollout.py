@@ -24,6 +24,7 @@ from tfctr.config import ConfigError
 from tfctr.data import World
 from tfctr.data.day_log import DayLog
 from tfctr.data.manifest import read_manifest
+from tfctr.data.snapshots import Snapshot
 from tfctr.rollout import Rollout
 from tfctr.rollout_config import load_rollout
 from tfctr.schema import MISSING_INT
@@ -413,6 +414,52 @@ def test_probes_tell_new_users_from_inactive_ones(whole: Rollout) -> None:
         segments = steps(whole)[str(day(n))]["metrics"]["segments"]
         assert segments["unseen_users"]["rows"] == (~seen).sum()
         assert segments["inactive_users"]["rows"] == (seen & ~recent).sum()
+
+
+def test_what_a_training_does_not_touch_is_not_forgotten(tmp_path: Path) -> None:
+    """Users without a row from the fifth day on, in the snapshots and in all three models."""
+    write_logs(tmp_path, range(1, 9))
+    for number in range(5, 9):
+        path = tmp_path / f"log-{day(number)}.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.filter(np.array(table["user_id"]) % 4 != 0), path)
+    made = rollout(tmp_path, end=day(8), data={"source": BY_DAY})
+    assert made.run() is None
+    states = {n: steps(made)[str(day(n))]["state"] for n in range(5, 9)}
+
+    snapshots = [Snapshot.read(made.folder / "snapshots" / str(day(n))) for n in (5, 7, 9)]
+    by_user = [
+        dict(zip(of.tokens["user"].to_pylist(), of.vectors["user"], strict=True))
+        for of in snapshots
+    ]
+    away = [user for user in by_user[0] if user % 4 == 0]
+    assert len(away) > 10
+    for user in away:
+        assert np.abs(by_user[0][user]).max() > 0.01
+        np.testing.assert_array_equal(by_user[1][user], by_user[0][user])
+        np.testing.assert_array_equal(by_user[2][user], by_user[0][user])
+    here = [user for user in by_user[0] if user % 4]
+    assert np.mean([(by_user[1][user] != by_user[0][user]).any() for user in here]) > 0.9
+
+    log = DayLog.open(made.log_folder)
+    vocabulary = log.vocabulary("user_id", states[5]["through"])
+    ids = vocabulary.ids(pa.array(away, pa.int64()))
+    others = vocabulary.ids(pa.array(here, pa.int64()))
+
+    def users(path: str, ids: np.ndarray = ids) -> np.ndarray:
+        model = keras.models.load_model(made.folder / path, compile=False)
+        return np.asarray(model.backbone.fields.rows("user_id", ids))
+
+    assert states[8]["complete"] != states[5]["complete"]
+    complete = users(states[5]["complete"])
+    np.testing.assert_array_equal(users(states[8]["complete"]), complete)
+    np.testing.assert_array_equal(users(states[8]["ads"]), complete)
+    first = users(states[5]["ads"])  # trained on ads of days on which they were there
+    assert (first != complete).any()
+    for n in (6, 7):
+        np.testing.assert_array_equal(users(states[n]["ads"]), first)
+        before, after = (users(states[m]["ads"], others) for m in (n - 1, n))
+        assert (before != after).any()
 
 
 @pytest.mark.parametrize(

@@ -635,8 +635,18 @@ class RunConfig(Strict):
     similar: RetrievalConfig | None = None  # rows that the model reads beside each row
     framework: Framework | None = None  # around the model
     model: BackboneConfig
+    starts_from: "RunConfig | Path | None" = None  # an earlier run, or the model.keras of one
     training: Training = Training()
     export: Export = Export()
+
+    @model_validator(mode="after")
+    def _start_is_open(self) -> "RunConfig":
+        if self.starts_from is not None and self.text is not None:
+            raise ValueError(
+                f"starts_from: {self.framework.name} trains what its student starts from itself; "  # type: ignore[union-attr]
+                "to train a finished one on, leave framework out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _folders_differ(self) -> "RunConfig":
@@ -660,6 +670,7 @@ class RunConfig(Strict):
             text=text,
             encoder=encoder,
             sequences=encoder and encoder.sequences,
+            starts_from=self.starts_from if isinstance(self.starts_from, RunConfig) else None,
         )
         return self
 
@@ -681,6 +692,7 @@ class RunConfig(Strict):
 
 RetrievalConfig.model_rebuild()
 KnowledgeConfig.model_rebuild()
+RunConfig.model_rebuild()
 
 
 def _check_names(name: str, **others: Any) -> None:
@@ -746,8 +758,9 @@ def load_sequence_encoder(path: str | Path) -> SequenceEncoderConfig:
 
 
 def load_run(path: str | Path) -> RunConfig:
-    """A run config. What it is made from (`data`, `similar`, the framework's `knowledge`, `text` or
-    `encoder`) may be the path of another config beside it; `data` is theirs if not given."""
+    """A run config. What it is made from (`data`, `similar`, `starts_from`, the framework's
+    `knowledge`, `text` or `encoder`) may be the path of another config beside it; `data` is theirs
+    if not given, but for `starts_from`, which has its own."""
     path = Path(path)
     return validate(path, RunConfig, read_run(path))
 
@@ -756,6 +769,14 @@ def read_run(path: Path) -> dict[str, Any]:
     """The content of a run config, with the configs that it names in their places."""
     content = with_data(path)
     similar, framework = content.get("similar"), content.get("framework")
+    if (start := content.get("starts_from")) is not None:
+        if not isinstance(start, str) or not start.endswith((".yaml", ".yml", ".keras")):
+            raise ConfigError(
+                f"{path}: starts_from: found {start!r}; allowed: the path of a run config (.yaml), "
+                "or of the model.keras of a run"
+            )
+        beside = path.parent / start
+        content["starts_from"] = beside if start.endswith(".keras") else load_run(beside)
     if isinstance(similar, str):
         content["similar"] = load_retrieval(path.parent / similar)
         content.setdefault("data", content["similar"].data)

@@ -60,6 +60,10 @@ class Run:
         manifest = prepare(self.config.data, self.data_folder, beam_args, self.console)
         if self.config.similar:
             retrieve(self.config.similar, self.work, beam_args, self.console)
+        if self.config.starts_from is not None:
+            if earlier := self.earlier_run:
+                earlier.prepare(beam_args)
+            return manifest  # what a method trains before has been trained for the earlier model
         if self.knowledge:
             self.knowledge.teacher.prepare(beam_args)
         if self.config.text:
@@ -68,6 +72,34 @@ class Run:
             sequences = self.config.sequence_encoder.sequences
             write_sequences(sequences, self.work, beam_args, self.console)
         return manifest
+
+    @property
+    def earlier_run(self) -> "Run | None":
+        """The run that this one's training goes on from, if it is one and not a file."""
+        earlier = self.config.starts_from
+        return Run(earlier, self.work, self.console) if isinstance(earlier, RunConfig) else None
+
+    def earlier_model(self) -> Any:
+        """The model that the training goes on from; none if it starts at random.
+
+        Raises:
+            ConfigError: it is this run's own.
+            DataError: it is not there, or not whole.
+        """
+        from tfctr.frameworks.earlier_model import EarlierModel
+
+        if self.config.starts_from is None:
+            return None
+        path = self.config.starts_from
+        if earlier := self.earlier_run:
+            path = earlier.train()
+        assert isinstance(path, Path)
+        if path.resolve() == (self.folder / "model.keras").resolve():
+            raise ConfigError(
+                f"{self.config.name}: starts_from: {path} is what this run writes; give it another "
+                "name"
+            )
+        return EarlierModel(path)
 
     @property
     def knowledge(self) -> KnowledgeRun | None:
@@ -109,30 +141,37 @@ class Run:
         import keras
 
         from tfctr.frameworks.create import create_model
+        from tfctr.frameworks.earlier_model import VOCABULARIES
 
+        earlier = self.earlier_model()
         data = self.open_data()
         knowledge, pretraining = self.knowledge, self.pretraining
-        known = None
-        if knowledge and knowledge.config.is_pretrained:
-            known = keras.models.load_model(knowledge.train())
-        before = pretraining.train() if pretraining else None
+        known = before = None
+        if earlier is None:
+            if knowledge and knowledge.config.is_pretrained:
+                known = keras.models.load_model(knowledge.train())
+            before = pretraining.train() if pretraining else None
         in_one_stage = isinstance(pretraining, TextPretraining) and pretraining.is_in_one_stage
 
         def make() -> Any:
             if isinstance(pretraining, TextPretraining) and in_one_stage:
                 return pretraining.aligned_meanwhile(data)
             if pretraining:
-                return pretraining.student(before, data)
-            model = create_model(self.config, data.schema)
-            model.build()
+                model = pretraining.student(before, data)
+            else:
+                model = create_model(self.config, data.schema)
+                model.build()
             if known:
                 model.knowledge.set_weights(known.get_weights())
+            if earlier:
+                earlier.hand_over(model, data, self.console)
             return model
 
         self.console.print(f"[bold]train[/] {self.config.model.backbone} -> {path}")
         about = {"model": self.config.model.model_dump(mode="json")}
 
         def save(model: Any, path: str) -> None:
+            data.copy_vocabularies(self.folder / VOCABULARIES)
             kept = model.backbone if in_one_stage else model
             kept.save(path, include_optimizer=False)
 
@@ -279,6 +318,10 @@ class Run:
             made_from += [around, self.knowledge.key()]
         if pretraining := self.pretraining:
             made_from.append(pretraining.student_key())
+        if earlier := self.earlier_run:
+            made_from.append(earlier.train_key())
+        elif self.config.starts_from is not None:
+            made_from.append(self.earlier_model().key())
         return digest(made_from)
 
     def _is_done(self, stage: str, manifest_path: Path, key: str, artefact: Path) -> bool:

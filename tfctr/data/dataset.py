@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfctr.config import data_digest
+from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest
 from tfctr.data.packed import Packed
 from tfctr.data.records import read_columns
-from tfctr.schema import Schema, Text
+from tfctr.schema import TOKEN_KINDS, Schema, Text
 
 SHUFFLE_ROWS = 1 << 16  # held and shuffled at a time where the rows are not all in memory
 BLOCK_ROWS = 1024  # read from one shard at a time
@@ -104,6 +105,12 @@ class Dataset:
     def vocabulary_file(self, name: str) -> Path:
         """The file of a vocabulary: one token a line, the first one's id `FIRST_TOKEN_ID`."""
         return self.directory / "vocabularies" / f"{name}.txt"
+
+    def copy_vocabularies(self, folder: str | Path) -> None:
+        """Keeps the vocabularies beside a model, for one that goes on from it with other data."""
+        for name in dict.fromkeys(f.vocabulary for f in self.schema if isinstance(f, TOKEN_KINDS)):
+            if (path := self.vocabulary_file(name)).is_file():
+                files.write(f"{folder}/{name}.txt", path.read_bytes())
 
     def num_rows(self, split: str) -> int:
         return self.manifest["splits"][split]["rows"]

@@ -35,6 +35,14 @@ class Vocabulary:
             ids[values.is_null().to_numpy(zero_copy_only=False)] = PAD_ID
         return ids
 
+    def places_in(self, other: "Vocabulary") -> np.ndarray:
+        """Int64 `[size]`: which id each of these ids has in another vocabulary, -1 for none.
+
+        The special ids stay as they are.
+        """
+        found = other.ids(self.tokens)
+        return np.concatenate([np.arange(FIRST_TOKEN_ID), np.where(found == OOV_ID, -1, found)])
+
     @classmethod
     def parse(cls, text: bytes, dtype: str) -> "Vocabulary":
         lines = text.decode("utf-8").split("\n")[:-1]

@@ -1,5 +1,6 @@
 """A model that starts where another ended."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -26,29 +27,39 @@ def start_from(model: Any, pretrained: Any) -> None:
             weight.assign(np.asarray(ops.convert_to_numpy(source)))
 
 
-def carry_on(model: Any, earlier: Any) -> None:
-    """Gives a model all weights of an earlier one of the same make, whose vocabularies have grown.
+def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None = None) -> None:
+    """Gives a model all weights of an earlier one of the same make, which knew other tokens.
 
-    An embedding moves with its token: the rows of a vocabulary's ids are put where those ids are
-    now. Tokens that are new keep the rows they start from.
+    An embedding moves with its token. Tokens that are new keep the rows they start from.
+
+    Args:
+        model: built.
+        earlier: of the same class and arguments; its vocabularies may differ.
+        places: by vocabulary, int `[ids]`: which id each of the earlier ids has now, -1 for none
+            (`Vocabulary.places_in`). Without it vocabularies have only grown, and ids are the same.
 
     Raises:
-        ValueError: the two are not of the same make; a vocabulary has shrunk.
+        ValueError: the two are not of the same make; without `places`, a vocabulary has shrunk.
     """
     tables = dict(zip(_tables(model), _tables(earlier), strict=False))
-    same = [w.path.rpartition("/")[2] for w in model.weights] == [
-        w.path.rpartition("/")[2] for w in earlier.weights
-    ]
-    if not same or len(_tables(model)) != len(_tables(earlier)):
+    names = [[w.path.rpartition("/")[2] for w in of.weights] for of in (model, earlier)]
+    if names[0] != names[1] or len(_tables(model)) != len(_tables(earlier)):
         raise ValueError(
             f"`earlier` should be a {type(model).__name__} with the same arguments. Received: "
             f"{type(earlier).__name__}"
         )
     here, there = ({id(layer.table): layer for layer in of} for of in (tables, tables.values()))
+    found = []
     for weight, source in zip(model.weights, earlier.weights, strict=True):
         values = np.asarray(ops.convert_to_numpy(source))
         if id(weight) in here:
-            values = _grown(here[id(weight)], there[id(source)], weight, values)
+            values = _moved(here[id(weight)], there[id(source)], weight, values, places)
+        if values.shape != tuple(weight.shape):
+            raise ValueError(
+                f"{weight.path} is {list(weight.shape)}, in the earlier model {list(values.shape)}"
+            )
+        found.append(values)
+    for weight, values in zip(model.weights, found, strict=True):  # all of it, or nothing
         weight.assign(values)
 
 
@@ -68,15 +79,30 @@ def _tables(model: Any) -> list[FieldEmbedding]:
     return [layer for layer in layers if layer.num_rows]
 
 
-def _grown(layer: FieldEmbedding, earlier: FieldEmbedding, weight: Any, rows: Any) -> np.ndarray:
+def _moved(
+    layer: FieldEmbedding,
+    earlier: FieldEmbedding,
+    weight: Any,
+    rows: np.ndarray,
+    places: Mapping[str, np.ndarray] | None,
+) -> np.ndarray:
+    """The table of `layer`, with those rows of the earlier one that it has a place for."""
     values = np.array(ops.convert_to_numpy(weight))
     if [*layer.offsets] != [*earlier.offsets]:
         raise ValueError(
             f"the earlier model has rows of {', '.join(earlier.offsets)}, this one of "
             f"{', '.join(layer.offsets)}"
         )
+    if values.shape[1] != rows.shape[1]:
+        raise ValueError(
+            f"the earlier model's rows are {rows.shape[1]} wide, not {values.shape[1]}"
+        )
     for owner, (first, size) in _blocks(layer).items():
         start, had = _blocks(earlier)[owner]
+        if places is not None and owner in places:
+            kept = np.flatnonzero(places[owner] >= 0)
+            values[first + places[owner][kept]] = rows[start + kept]
+            continue
         if had > size:
             raise ValueError(
                 f"vocabulary {owner!r} shrank from {had:,} ids to {size:,}; ids would stand for "

@@ -18,9 +18,10 @@ class LazyAdagrad(RowOptimizer, keras.optimizers.Adagrad):
     this equals Adagrad over the whole table, where a zero gradient changes nothing.
 
     `embedding_l2` adds `λw` to the gradients of tables, and only of those: a variable with dense
-    gradients never gets it (give its layer a regularizer). When a row is next read by a step, and
-    for all rows in `catch_up`, first follow the `k` steps that skipped it, element by element and
-    all at once. With the accumulator `a` taken as constant over the gap,
+    gradients never gets it (give its layer a regularizer). A row that no step has touched keeps
+    its value. When another is next read by a step, and for all rows in `catch_up`, first follow
+    the `k` steps that skipped it, element by element and all at once. With the accumulator `a`
+    taken as constant over the gap,
 
         x = η λ k / √(a + ε)
         w ← w exp(-x)

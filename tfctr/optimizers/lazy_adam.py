@@ -20,9 +20,10 @@ class LazyAdam(RowOptimizer, keras.optimizers.Adam):
 
     `embedding_l2` adds `λw` to the gradients of tables, and only of those: a variable with dense
     gradients never gets it (give its layer a regularizer). It does what L2 does under Adam over the
-    whole table, at the cost of the rows touched. When a row is next read by a step, and for all
-    rows in `catch_up`, first follow the `k` steps up to step `t` that skipped it, element by
-    element and all at once. `η` is their mean learning rate, `c(s) = √(1 - β2^s)`:
+    whole table, at the cost of the rows touched, from the first step that touches a row; one that
+    none has touched keeps its value. When a row is next read by a step, and for all rows in
+    `catch_up`, first follow the `k` steps up to step `t` that skipped it, element by element and
+    all at once. `η` is their mean learning rate, `c(s) = √(1 - β2^s)`:
 
         r = β2^(-1/2),  q = β1 r,  f = t - k + 1
         w ← w - η c(f) / (1 - β1^f) · m / (√v + ε) · (q + ... + q^k)
