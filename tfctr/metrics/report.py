@@ -18,6 +18,8 @@ from tfctr.metrics.calibration import (
 )
 from tfctr.metrics.ranking import auc, gauc, number_users
 
+TITLES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
+
 
 def evaluate(
     labels: np.ndarray,
