@@ -249,6 +249,7 @@ def test_a_search_whose_trials_all_fail_says_why(folder: Path) -> None:
             "space.training.optimizer: embedding_l2 needs lazy_adam or lazy_adagrad, found 'adam'",
         ),
         ({"training.seed": {"low": 1, "high": 3}}, "the key 'seeds' gives the seeds"),
+        ({"training.chosen_by": {"choices": ["auc", "gauc"]}}, "what the run is chosen by"),
         ({"data.split.seed": {"low": 1, "high": 3}}, "space: found key 'data.split.seed'; allowed"),
         ({}, "space: found dict; dictionary should have at least 1 item"),
         ({"model.dropout": {"lo": 1}}, "space.model.dropout: unknown key 'lo' (did you mean 'low'"),
