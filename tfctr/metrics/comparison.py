@@ -150,8 +150,8 @@ def daily_difference(
         ValueError: `differences` are not `[S, D]`; no block, no resamples.
 
     Example:
-        >>> daily_difference(np.full((2, 28), 0.1)).days
-        (0.1, 0.1)
+        >>> daily_difference(np.full((2, 28), 0.5)).days
+        (0.5, 0.5)
     """
     if np.ndim(differences) != 2 or not np.size(differences):
         raise ValueError(f"differences must be [seeds, days], found {np.shape(differences)}")
