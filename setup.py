@@ -29,6 +29,7 @@ setup(
         "rich>=13",
         "google-crc32c>=1.5",
         "scikit-learn>=1.4",
+        "scipy>=1.10",
         "safetensors>=0.4",
     ],
     extras_require={

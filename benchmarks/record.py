@@ -63,6 +63,11 @@ def record_table(
     README.write_text("\n\n".join(kept if mine in kept else [*kept, mine]) + "\n", encoding="utf-8")
 
 
+def interval_text(ends: tuple[float, float]) -> str:
+    """Of a difference, e.g. "+0.0010 to +0.0030"."""
+    return f"{ends[0]:+.4f} to {ends[1]:+.4f}"
+
+
 def _text(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.over_seeds import seeds_parser, share_cores
-from benchmarks.record import record_table
+from benchmarks.record import interval_text, record_table
 from tfctr.config import Training, WorldSource, read_yaml
 from tfctr.rollout import Rollout
 from tfctr.rollout_config import DaysConfig, RolloutConfig, load_rollout
@@ -29,8 +29,10 @@ HEADERS = (
     "AUC",
     "deviation",
     "{first} over it",
+    "of seeds",
     "GAUC",
     "{first} over it",
+    "of seeds",
     "GAUC of all days",
     "log loss",
     "AUC, inactive users",
@@ -39,9 +41,11 @@ HEADERS = (
 )
 NOTE = (
     "AUC, GAUC and log loss: means over days and seeds, of ads that no model had seen; deviations "
-    "are of seeds. In brackets: 95% intervals of resampled days and seeds. GAUC of all days: of "
-    "their rows together, for on one day few users have both a click and none. Inactive users had "
-    "no row in the two weeks before; theirs is the AUC of all their rows together."
+    "are of seeds. In brackets: 95% intervals of resampled blocks of 7 days, for these seeds; "
+    "of seeds: those of Student's t over the seeds' means. A difference stands where both leave "
+    "zero out. GAUC of all days: of their rows together, for on one day few users have both a "
+    "click and none. Inactive users had no row in the two weeks before; theirs is the AUC of all "
+    "their rows together."
 )
 
 
@@ -81,11 +85,12 @@ def row(name: str, found: list[Judged], first: list[Judged]) -> list[str]:
     def mean(measure: str) -> str:
         return f"{statistics.mean(judged.mean(measure) for judged in found):.4f}"
 
-    def over(measure: str) -> str:
+    def over(measure: str) -> list[str]:
         if found is first:
-            return ""
-        middle, low, high = mean_difference(first, found, measure)
-        return f"{middle:+.4f} ({low:+.4f} to {high:+.4f})"
+            return ["", ""]
+        difference = mean_difference(first, found, measure)
+        of_days = f"{difference.mean:+.4f} ({interval_text(difference.days)})"
+        return [of_days, interval_text(difference.seeds) if len(found) > 1 else ""]
 
     def pooled(segment: str) -> str:
         return f"{np.nanmean([judged.pooled_auc(segment) for judged in found]):.4f}"
@@ -95,9 +100,9 @@ def row(name: str, found: list[Judged], first: list[Judged]) -> list[str]:
         name,
         mean("auc"),
         f"{statistics.stdev(aucs):.4f}" if len(aucs) > 1 else "",
-        over("auc"),
+        *over("auc"),
         mean("gauc"),
-        over("gauc"),
+        *over("gauc"),
         f"{statistics.mean(judged.pooled_gauc() for judged in found):.4f}",
         mean("log_loss"),
         pooled("inactive_users"),

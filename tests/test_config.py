@@ -9,6 +9,7 @@ import yaml
 
 from tfctr.config import (
     ConfigError,
+    Training,
     digest,
     find_input,
     load_data,
@@ -142,6 +143,19 @@ def test_a_sequence_shares_only_what_has_a_vocabulary(tmp_path: Path) -> None:
     content["data"]["features"][-1] = shared | {"shares": "tags", "dtype": "int"}
     with pytest.raises(ConfigError, match="has dtype 'int' but shares 'tags' of dtype 'string'"):
         load_run(write(tmp_path, content))
+
+
+def test_gauc_chooses_only_where_there_are_users(tmp_path: Path) -> None:
+    content = changed("training.chosen_by", "gauc")
+    assert load_run(write(tmp_path, content)).training.chosen_by == "gauc"
+    del content["data"]["user"]
+    with pytest.raises(ConfigError, match=r"run.yaml: training.chosen_by: 'gauc' needs .*'user'"):
+        load_run(write(tmp_path, content))
+
+
+def test_a_training_that_is_chosen_by_auc_keeps_its_digest() -> None:
+    assert "chosen_by" not in Training().model_dump(mode="json")
+    assert digest(Training(chosen_by="log_loss")) != digest(Training())
 
 
 def test_digest_follows_content_and_not_the_folder(tmp_path: Path) -> None:

@@ -320,6 +320,52 @@ def test_user_intervals_cover_the_true_value_when_users_differ() -> None:
     assert 178 <= covered <= 199
 
 
+def test_clustered_intervals_equal_resampling_by_repeating_users() -> None:
+    labels, logits = simulate(400)
+    users = np.random.default_rng(3).integers(0, 40, 400)
+    found = {
+        name: bootstrap_interval(labels, logits, users, resamples=50, seed=2)[name]
+        for name in ("auc", "gauc", "log_loss")
+    }
+    generator = np.random.default_rng(2)
+    drawn: dict[str, list[float]] = {name: [] for name in found}
+    for _ in range(50):
+        rows, copies = [], []
+        for copy, user in enumerate(generator.integers(40, size=40)):
+            rows.append(np.flatnonzero(users == user))
+            copies.append(np.full(len(rows[-1]), copy))
+        these = np.concatenate(rows)
+        drawn["auc"].append(auc(labels[these], logits[these]))
+        drawn["gauc"].append(gauc(labels[these], logits[these], np.concatenate(copies)))
+        drawn["log_loss"].append(log_loss(labels[these], logits[these]))
+    for name, values in drawn.items():
+        np.testing.assert_allclose(found[name], np.quantile(values, [0.025, 0.975]), rtol=1e-12)
+
+
+def clustered(users: int, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of users of whom some are well predicted, and others are not at all."""
+    generator = np.random.default_rng(seed)
+    user = np.arange(users).repeat(rows)
+    labels = (generator.random(len(user)) < 0.5).astype(int)
+    strength = generator.choice([0.0, 2.0], size=users)[user]
+    taste = generator.normal(size=users)[user]
+    return labels, generator.normal(size=len(user)) + strength * labels + taste, user
+
+
+def test_intervals_of_users_cover_the_true_auc_and_those_of_rows_do_not() -> None:
+    labels, logits, _ = clustered(100_000, 5, seed=999)
+    truth = auc(labels, logits)
+    covered = {"users": 0, "rows": 0}
+    for seed in range(100):
+        labels, logits, users = clustered(80, 20, seed)
+        for name, of_whom in (("users", users), ("rows", None)):
+            low, high = bootstrap_interval(labels, logits, of_whom, seed=seed)["auc"]
+            covered[name] += low <= truth <= high
+    # Binomial(100, 0.95) is in 87..100 but for one in a thousand; percentiles run a little narrow.
+    assert covered["users"] >= 86
+    assert covered["rows"] < 85
+
+
 def test_user_intervals_weigh_users_by_impressions() -> None:
     # 20 users of 100 rows ranked right, 20 of 2 rows ranked wrong: GAUC = 2,000 / 2,040.
     sizes = np.repeat([100, 2], 20)
@@ -353,6 +399,7 @@ def test_evaluate_reports_every_metric_of_split_and_segments() -> None:
     assert results["calibration_ratio"] == pytest.approx(calibration_ratio(labels, probabilities))
     intervals = bootstrap_interval(labels, logits, users, resamples=20, seed=3)
     assert {name: tuple(ends) for name, ends in results["intervals"].items()} == intervals
+    assert results["resampled"] == "users"
 
     alone = evaluate(labels[unseen], logits[unseen], users[unseen], resamples=20, seed=3)
     assert alone.pop("segments") == {}
@@ -363,6 +410,7 @@ def test_evaluate_reports_every_metric_of_split_and_segments() -> None:
 def test_evaluate_without_users_has_no_gauc() -> None:
     results = evaluate(*simulate(100), resamples=5)
     assert "gauc" not in results
+    assert results["resampled"] == "rows"
     assert results["intervals"].keys() == {"auc", "log_loss"}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 import yaml
@@ -122,8 +123,16 @@ def test_two_that_train_the_same_train_it_once(
 
 def test_a_run_leaves_its_artefacts_and_nothing_else(done: Path) -> None:
     found = sorted(path.name for path in (done / "work" / "run").iterdir())
-    manifests = ["evaluate.json", "export.json", "metrics.json", "model.keras", "train.json"]
-    assert found == [*manifests, "vocabularies"]
+    assert found == [
+        "evaluate.json",
+        "export.json",
+        "metrics.json",
+        "model.keras",
+        "test.parquet",
+        "train.json",
+        "valid.parquet",
+        "vocabularies",
+    ]
     assert sorted(p.name for p in (done / "work").iterdir()) == ["run", "world"]
     assert [p.name for p in (done / "saved_models" / "run").iterdir()] == ["1"]
 
@@ -142,6 +151,12 @@ def test_metrics_are_those_of_the_saved_model(done: Path) -> None:
     assert test["log_loss"] == pytest.approx(metrics.log_loss(columns["label"], logits), abs=1e-6)
     assert test["segments"]["unseen_users"]["rows"] == (columns["user_id"] == 1).sum() > 0
     assert test["segments"]["unseen_items"]["rows"] == (columns["item_id"] == 1).sum() > 0
+    kept = pq.read_table(done / "work" / "run" / "test.parquet")
+    np.testing.assert_allclose(kept["logit"], logits, atol=1e-5)
+    for name in ("label", "user_key"):
+        assert kept[name].to_pylist() == columns[name].tolist()
+    assert np.array_equal(kept["unseen_users"], columns["user_id"] == 1)
+    assert set(test["segments"]) == set(kept.column_names) - {"label", "user_key", "logit"}
     trained = data.columns("train", ["item_id"])["item_id"]
     times = {item: (trained == item).sum() for item in set(trained) if item >= 3}
     rare, rows = set(), 0
@@ -184,6 +199,27 @@ def test_changed_data_are_prepared_again_and_the_model_trained_again(tmp_path: P
     run.prepare()
     assert run.train().stat().st_mtime_ns > before["run/model.keras"]
     assert Dataset.open(run.data_folder).num_rows("valid") == pytest.approx(4000, abs=20)
+
+
+def test_worse_than_the_base_rate_is_a_warning_that_names_the_split(tmp_path: Path) -> None:
+    run = run_in(tmp_path, training__epochs=1)
+    run.prepare()
+    path, told = run.train(), io.StringIO()
+    run.console = Console(file=told, width=80)
+    run.evaluate()
+    assert "warning" not in told.getvalue()
+    model = run.load_model()
+    model.head.bias.assign([3.0])  # it promises far too many clicks
+    model.save(path)
+    (run.folder / "evaluate.json").unlink()
+    metrics_path = run.evaluate()
+    entropy = json.loads(metrics_path.read_text())["valid"]["normalized_entropy"]
+    expected = f"warning: valid: normalised entropy {entropy:.4f} is above 1, worse than"
+    lines = told.getvalue().splitlines()
+    assert [line for line in lines if line.startswith(expected)]
+    assert sum("test: normalised entropy" in line and "log_loss" in line for line in lines) == 1
+    run.evaluate()  # is done, and says so again
+    assert told.getvalue().count(expected) == 2
 
 
 def test_a_run_without_test_rows_is_evaluated_on_validation_rows(tmp_path: Path) -> None:

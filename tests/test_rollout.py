@@ -439,7 +439,7 @@ def test_what_a_training_does_not_touch_is_not_forgotten(tmp_path: Path) -> None
         np.testing.assert_array_equal(by_user[1][user], by_user[0][user])
         np.testing.assert_array_equal(by_user[2][user], by_user[0][user])
     here = [user for user in by_user[0] if user % 4]
-    assert np.mean([(by_user[1][user] != by_user[0][user]).any() for user in here]) > 0.9
+    assert np.mean([(by_user[1][user] != by_user[0][user]).any() for user in here]) > 0.5
 
     log = DayLog.open(made.log_folder)
     vocabulary = log.vocabulary("user_id", states[5]["through"])

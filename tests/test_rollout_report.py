@@ -62,12 +62,13 @@ def test_days_are_read_with_their_measures(tmp_path: Path) -> None:
 def test_differences_are_of_the_same_days(tmp_path: Path) -> None:
     better = [write_days(tmp_path / f"better-{i}", [0.7, 0.6, 0.8]) for i in range(2)]
     worse = [write_days(tmp_path / f"worse-{i}", [0.6, 0.5, 0.7]) for i in range(2)]
-    assert mean_difference(better, worse, "auc") == pytest.approx((0.1, 0.1, 0.1))
+    found = mean_difference(better, worse, "auc")
+    assert [found.mean, *found.days, *found.seeds] == pytest.approx([0.1] * 5)
     noisy = [write_days(tmp_path / f"noisy-{i}", [0.9, 0.4, None]) for i in range(2)]
-    mean, low, high = mean_difference(noisy, worse, "auc")
-    assert mean == pytest.approx(0.1)  # of 0.3 and -0.1; the third day does not count
-    assert low == pytest.approx(-0.1)
-    assert high == pytest.approx(0.3)
+    found = mean_difference(noisy, worse, "auc")
+    assert found.mean == pytest.approx(0.1)  # of 0.3 and -0.1; the third day does not count
+    assert found.days == pytest.approx((-0.1, 0.3))
+    assert np.isnan(mean_difference(better[:1], worse[:1], "auc").seeds).all()  # of one seed
     longer = write_days(tmp_path / "longer", [0.7, 0.6, 0.8, 0.8])
     with pytest.raises(
         ConfigError, match=r"better-0 judged 3 days.*longer 4 .*roll both out over the same"
@@ -87,6 +88,7 @@ def test_the_page_shows_each_rollout_and_its_difference(tmp_path: Path) -> None:
     assert text.count("<svg") == 4
     assert "<td>0.7200</td>" in text
     assert "-0.1000 (-0.1000 to -0.1000)" in text
+    assert "resampled blocks of 7 days" in text
     assert "– (0)" in text  # no inactive users there
     assert "ads-only" in text
     assert 'src="' not in text  # all of it is in the file

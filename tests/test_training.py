@@ -1,5 +1,7 @@
 """Training: the best epoch's weights, and the same numbers after a kill."""
 
+import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from tfctr import backbones, metrics, stages, training
-from tfctr.config import Training
+from tfctr.config import ConfigError, Training
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 
@@ -21,8 +23,15 @@ CONFIG = {
 }
 
 
+NAMES = {"auc": "auc", "gauc": "gauc", "loss": "log_loss"}
+
+
 def fit(
-    data: Dataset, folder: Path, to_the_end: bool = False, **changes: Any
+    data: Dataset,
+    folder: Path,
+    to_the_end: bool = False,
+    console: Console | None = None,
+    **changes: Any,
 ) -> tuple[Any, training.Progressed]:
     keras.utils.set_random_seed(7)
     model = backbones.create(
@@ -32,7 +41,9 @@ def fit(
     objective = training.LastEpoch(config)
     if not to_the_end:
         objective = training.Clicks(data, config, model.reads)
-    progressed = training.train(model, data, config, folder, Console(quiet=True), objective)
+    progressed = training.train(
+        model, data, config, folder, console or Console(quiet=True), objective
+    )
     return model, progressed
 
 
@@ -56,6 +67,69 @@ def test_the_model_is_left_with_the_weights_of_the_best_epoch(
     found = metrics.auc(labels, model.predict(data.valid(1000), verbose=0))
     assert found == pytest.approx(max(aucs), abs=1e-6)
     assert found > 0.6
+
+
+@pytest.mark.parametrize(
+    ("chosen_by", "said"),
+    [
+        ("gauc", "validation GAUC {gauc:.4f}, log loss {loss:.4f}"),
+        ("log_loss", "validation log loss {loss:.4f}, AUC {auc:.4f}"),
+    ],
+)
+def test_the_best_epoch_is_that_of_the_chosen_measure(
+    data: Dataset, tmp_path: Path, chosen_by: str, said: str
+) -> None:
+    told = io.StringIO()
+    changes = {"epochs": 12, "patience": 2, "optimizer": {"learning_rate": 0.05}}
+    model, progressed = fit(
+        data, tmp_path, console=Console(file=told, width=200), chosen_by=chosen_by, **changes
+    )
+    sign = -1 if chosen_by == "log_loss" else 1
+    scores = [sign * epoch[f"valid_{chosen_by}"] for epoch in progressed.history]
+    assert progressed.best_epoch == int(np.argmax(scores))
+    assert progressed.best_score == sign * max(scores)
+    assert len(scores) == progressed.best_epoch + 3 < 12  # it learns by heart soon, and is stopped
+    columns = data.columns("valid", ["label", "user_key"])
+    logits = model.predict(data.valid(1000), verbose=0)
+    last = progressed.history[-1]
+    for epoch, line in zip(progressed.history, told.getvalue().splitlines(), strict=True):
+        named = {name: epoch[f"valid_{full}"] for name, full in NAMES.items()}
+        assert said.format(**named) in line
+    assert "(best)" in told.getvalue().splitlines()[progressed.best_epoch]
+    found = {
+        "gauc": metrics.gauc(columns["label"], logits, columns["user_key"]),
+        "log_loss": metrics.log_loss(columns["label"], logits),
+    }
+    assert found[chosen_by] == pytest.approx(progressed.best_score, abs=1e-6)
+    assert found[chosen_by] != pytest.approx(last[f"valid_{chosen_by}"], abs=1e-6)
+
+
+def test_a_plateau_is_of_the_chosen_measure(data: Dataset, tmp_path: Path) -> None:
+    optimizer = {"learning_rate": 0.1, "schedule": {"name": "plateau", "factor": 0.5}}
+    _, progressed = fit(
+        data, tmp_path, optimizer=optimizer, chosen_by="log_loss", epochs=5, patience=5
+    )
+    best, expected = math.inf, 0.1
+    for epoch in progressed.history:
+        assert epoch["learning_rate"] == pytest.approx(expected)
+        if epoch["valid_log_loss"] >= best:
+            expected *= 0.5
+        best = min(best, epoch["valid_log_loss"])
+    assert expected < 0.1
+
+
+def test_gauc_needs_a_user_with_both_labels(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Training(chosen_by="gauc")
+    rows = data.columns("valid", ["label", "user_key"])
+    each_alone = rows | {"user_key": np.arange(len(rows["label"]))}
+    monkeypatch.setattr(data, "columns", lambda split, names: each_alone)
+    with pytest.raises(DataError, match="no user has validation rows of both labels"):
+        training.Clicks(data, config, [])
+    assert training.Clicks(data, Training(), []).users is None
+    nobodys = data.manifest | {"config": data.manifest["config"] | {"user": None}}
+    monkeypatch.setattr(data, "manifest", nobodys)
+    with pytest.raises(ConfigError, match=r"training.chosen_by: 'gauc' needs the key 'user'"):
+        training.Clicks(data, config, [])
 
 
 def test_it_stops_when_patience_is_over(data: Dataset, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
 from tfctr.data.manifest import DataError
 from tfctr.pipeline import Run
-from tfctr.tuning import Searched, load_tune, tune
+from tfctr.tuning import Searched, Trial, _best, load_tune, tune
 
 SPACE: dict[str, Any] = {
     "training.optimizer.learning_rate": {"low": "1e-3", "high": 0.05, "log": True},
@@ -85,6 +85,7 @@ def test_the_table_has_a_row_a_trial_with_values_of_the_space(done: Path) -> Non
         "valid_auc",
         "valid_auc_deviation",
         "valid_log_loss",
+        "valid_gauc",
         "best_epoch",
         "seconds",
         "parameters",
@@ -248,6 +249,7 @@ def test_a_search_whose_trials_all_fail_says_why(folder: Path) -> None:
             "space.training.optimizer: embedding_l2 needs lazy_adam or lazy_adagrad, found 'adam'",
         ),
         ({"training.seed": {"low": 1, "high": 3}}, "the key 'seeds' gives the seeds"),
+        ({"training.chosen_by": {"choices": ["auc", "gauc"]}}, "what the run is chosen by"),
         ({"data.split.seed": {"low": 1, "high": 3}}, "space: found key 'data.split.seed'; allowed"),
         ({}, "space: found dict; dictionary should have at least 1 item"),
         ({"model.dropout": {"lo": 1}}, "space.model.dropout: unknown key 'lo' (did you mean 'low'"),
@@ -297,6 +299,26 @@ def test_other_mistakes_name_their_file_too(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     with pytest.raises(ConfigError, match=r"run\.yaml: training\.strategy: found 'multi_worker'; "):
         load_tune(path)
+
+
+def test_trials_are_compared_by_what_chooses_their_epochs(folder: Path) -> None:
+    path = write(folder, trials=2, seeds=[1])
+    run = yaml.safe_load((folder / "run.yaml").read_text())
+    run["training"]["chosen_by"] = "log_loss"
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    best_path = tune(path, folder / "work", QUIET)
+    best = min(rows(folder), key=lambda row: float(row["valid_log_loss"]))
+    found = f"# trial {best['trial']} of tune.yaml: validation log loss "
+    assert best_path.read_text().startswith(found + f"{float(best['valid_log_loss']):.4f}\n")
+    trials = [
+        Trial(0, {}, valid_auc=0.7, valid_gauc=0.6, valid_log_loss=0.5),
+        Trial(1, {}, failed="diverged"),
+        Trial(2, {}, valid_auc=0.6, valid_gauc=0.7, valid_log_loss=0.6),
+        Trial(3, {}, valid_auc=0.5, valid_log_loss=0.4),
+    ]
+    chosen = {measure: _best(trials, measure) for measure in ("auc", "gauc", "log_loss")}
+    assert [trial and trial.trial for trial in chosen.values()] == [0, 2, 3]
+    assert _best(trials[1:2], "auc") is None
 
 
 def test_the_searches_of_the_repository_are_valid() -> None:

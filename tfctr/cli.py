@@ -250,7 +250,7 @@ def tune(
         int | None, typer.Option(min=1, help="how many in all; what the file says if not given")
     ] = None,
 ) -> None:
-    """Searches a run's values by validation AUC; a killed search goes on with what is left."""
+    """Searches a run's values by its validation rows; a killed search goes on with what is left."""
     with _clear_errors():
         from tfctr import tuning
 

@@ -247,7 +247,7 @@ class Exponential(Strict):
 
 
 class Plateau(Strict):
-    """Down by `factor` after each epoch without a better validation AUC."""
+    """Down by `factor` after each epoch that is not the best so far (`chosen_by`)."""
 
     name: Literal["plateau"] = "plateau"
     factor: float = Field(0.1, gt=0, lt=1)
@@ -284,14 +284,19 @@ class Optimizer(_KeepsDigest):
 
 
 class Training(_KeepsDigest):
-    """Epochs end with the validation rows; the weights of the best validation AUC are kept."""
+    """Epochs end with the validation rows; the weights of the best epoch are kept.
 
-    unsaid: ClassVar[tuple[str, ...]] = ("rows", "steps_per_epoch")
+    Which is the best, the validation rows' `chosen_by` says: the greatest AUC or GAUC, or the least
+    log loss. What is trained for something else than clicks has a measure of its own.
+    """
+
+    unsaid: ClassVar[tuple[str, ...]] = ("rows", "steps_per_epoch", "chosen_by")
 
     rows: Literal["train", "pool"] = "train"  # the split whose rows are learned from
     batch_size: int = Field(4096, ge=1)  # of all replicas together
     epochs: int = Field(10, ge=1)
-    patience: int = Field(2, ge=1)  # epochs without a better validation AUC before it stops
+    patience: int = Field(2, ge=1)  # epochs without a better one before it stops
+    chosen_by: Literal["auc", "gauc", "log_loss"] = "auc"
     optimizer: Optimizer = Optimizer()
     seed: int = 1
     steps_per_epoch: int | None = Field(None, ge=1)  # an epoch is so many, of other rows each
@@ -646,6 +651,12 @@ class RunConfig(Strict):
                 f"starts_from: {self.framework.name} trains what its student starts from itself; "  # type: ignore[union-attr]
                 "to train a finished one on, leave framework out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_users_to_choose_by(self) -> "RunConfig":
+        if self.training.chosen_by == "gauc" and self.data.user is None:
+            raise ValueError("training.chosen_by: 'gauc' needs the key 'user' in data")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ one goes on where it was.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from tfctr import metrics
 from tfctr.config import (
     ConfigError,
     DataConfig,
@@ -27,6 +28,7 @@ from tfctr.config import (
     data_digest,
     digest,
 )
+from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.pretraining import EncoderRun, KnowledgeRun, SequencePretraining, TextPretraining
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
@@ -40,7 +42,8 @@ class Run:
     """One run config and the folders of its artefacts.
 
     - `data_folder`, `<work>/<data's name>`: the dataset directory, shared by runs;
-    - `folder`, `<work>/<run's name>`: `model.keras`, `metrics.json` and the stages' manifests;
+    - `folder`, `<work>/<run's name>`: `model.keras`, `metrics.json`, `<split>.parquet` with what
+      the model says of each row, and the stages' manifests;
     - `export_folder`: the versions of the SavedModel.
     """
 
@@ -180,22 +183,46 @@ class Run:
         )
 
     def evaluate(self) -> Path:
-        """The path of `metrics.json`: `{"valid": {...}, "test": {...}}`, what has rows of them."""
+        """The path of `metrics.json`: `{"valid": {...}, "test": {...}}`, what has rows of them.
+
+        Beside it lies `<split>.parquet`, what the model says of each row: `label`, `logit`,
+        `user_key` if the data has a user, and a bool column a segment. A split on which the model
+        is worse than saying the base rate is warned of, also when all is done.
+        """
         path, manifest_path = self.folder / "metrics.json", self.folder / "evaluate.json"
-        key = digest([self.train_key(), "evaluate", "rare"])
+        key = digest([self.train_key(), "evaluate", "predictions"])
         if self._is_done("evaluate", manifest_path, key, path):
+            self._warn(read_manifest(path) or {})
             return path
         self.console.print(f"[bold]evaluate[/] -> {path}")
         data, model = self.open_data(), self.load_model()
         manifest_path.unlink(missing_ok=True)
         splits = [split for split in ("valid", "test") if data.num_rows(split)]
-        found = {split: evaluate(model, data, split, self.console) for split in splits}
+        found = {}
+        for split in splits:
+            columns, segments = predict_split(model, data, split, self.console)
+            files.write_parquet(str(self.folder / f"{split}.parquet"), columns | segments)
+            found[split] = metrics.evaluate(
+                columns["label"], columns["logit"], columns.get("user_key"), segments
+            )
         write_manifest(found, str(path))
         write_manifest(
             {"key": key, "rows": {split: data.num_rows(split) for split in splits}},
             str(manifest_path),
         )
+        self._warn(found)
         return path
+
+    def _warn(self, found: Mapping[str, Any]) -> None:
+        for split, measured in found.items():
+            entropy = measured["normalized_entropy"]
+            if entropy is not None and entropy > 1:
+                self.console.print(
+                    f"[yellow]warning:[/] {split}: normalised entropy {entropy:.4f} is above 1, "
+                    "worse than saying the base rate of every row; try training.chosen_by: "
+                    "log_loss, fewer training.epochs, or more training.optimizer.embedding_l2",
+                    soft_wrap=True,
+                )
 
     def export(self) -> Path:
         """The path of the SavedModel's version.
@@ -500,26 +527,29 @@ def _pieces_done(config: DataConfig, folder: Path, console: Console) -> Iterator
             watcher.join()
 
 
-def evaluate(model: Any, data: Any, split: str, console: Console) -> dict[str, Any]:
-    """The metrics of a model on a split, overall and on rows of unseen and of rare users and items.
+def predict_split(
+    model: Any, data: Any, split: str, console: Console
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What a model says of each row of a split, and of which segments the rows are.
 
-    Rare ones are the least frequent that together have `RARE` of the training rows.
+    Rare users and items are the least frequent that together have `RARE` of the training rows.
+
+    Returns:
+        The columns `[N]` label, user_key (if the data has a user) and logit; and, bool `[N]`, the
+        segments: rows of unseen and of rare users and items.
     """
-    from tfctr import metrics
     from tfctr.training import EVALUATION_BATCH, predict
 
     config = data.manifest["config"]
     keys = {side: config[side] for side in ("user", "item") if config[side]}
-    names = ["label", *keys.values()] + (["user_key"] if config["user"] else [])
-    columns = data.columns(split, names)
+    kept = ["label"] + (["user_key"] if config["user"] else [])
+    columns = data.columns(split, [*kept, *keys.values()])
     segments = {f"unseen_{side}s": columns[name] == OOV_ID for side, name in keys.items()}
     for side, name in keys.items():
         segments[f"rare_{side}s"] = np.isin(columns[name], _rare(data, name))
     batches = getattr(data, split)(EVALUATION_BATCH, features=model.reads)
     logits = predict(model, batches, split, console)
-    return metrics.evaluate(
-        columns["label"], logits, users=columns.get("user_key"), segments=segments
-    )
+    return {name: columns[name] for name in kept} | {"logit": logits}, segments
 
 
 def _rare(data: Any, name: str) -> np.ndarray:

@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from tfctr.config import ConfigError, Training, digest
@@ -251,9 +249,7 @@ class _Step:
         )
         found = metrics.evaluate(columns["label"], logits, columns["user_key"], segments)
         judged = {key: columns[key] for key in ("label", "user_key")} | {"logit": logits} | segments
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(judged), sink)
-        files.write(str(self.folder / "judged.parquet"), sink.getvalue())
+        files.write_parquet(str(self.folder / "judged.parquet"), judged)
         write_manifest(found, str(self.folder / "metrics.json"))
         return found
 

@@ -16,6 +16,7 @@ from tfctr import metrics
 from tfctr.config import ConfigError
 from tfctr.data import files
 from tfctr.data.manifest import DataError, read_manifest
+from tfctr.metrics.comparison import WEEK
 
 SMOOTHED = 7  # days that a curve is the mean of
 RESAMPLES = 2_000
@@ -92,7 +93,7 @@ class Judged:
 
 def mean_difference(
     found: Sequence[Judged], others: Sequence[Judged], name: str, seed: int = 0
-) -> tuple[float, float, float]:
+) -> metrics.DailyDifference:
     """By how much a measure is greater than that of other rollouts, seed by seed and day by day.
 
     Args:
@@ -102,7 +103,8 @@ def mean_difference(
         seed: int. Of the resamples.
 
     Returns:
-        The mean, and the 95% percentile interval of resamples of both days and seeds.
+        The mean, and its 95% intervals for other days and for other seeds; see
+        `metrics.daily_difference`.
 
     Raises:
         ConfigError: the two did not judge the same days.
@@ -114,22 +116,8 @@ def mean_difference(
                 f"{other.name} {len(other.days)} from {other.days[0]} to {other.days[-1]}; roll "
                 "both out over the same days"
             )
-    differences = np.array(
-        [a.measures[name] - b.measures[name] for a, b in zip(found, others, strict=True)]
-    )
-    differences = differences[:, ~np.isnan(differences).all(axis=0)]
-    generator = np.random.default_rng(seed)
-    seeds, days = differences.shape
-    means = [
-        np.nanmean(
-            differences[generator.integers(seeds, size=seeds)][
-                :, generator.integers(days, size=days)
-            ]
-        )
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.nanquantile(means, [0.025, 0.975])
-    return float(np.nanmean(differences)), float(low), float(high)
+    differences = [a.measures[name] - b.measures[name] for a, b in zip(found, others, strict=True)]
+    return metrics.daily_difference(np.array(differences), resamples=RESAMPLES, seed=seed)
 
 
 def write_page(rollouts: Sequence[Judged], path: Path) -> None:
@@ -154,6 +142,7 @@ def write_page(rollouts: Sequence[Judged], path: Path) -> None:
         rows=[_row(judged, first) for judged in rollouts],
         plots={title: _plot(rollouts, name, title) for name, title in PLOTS.items()},
         smoothed=SMOOTHED,
+        block=WEEK,
     )
     files.write(str(path), page.encode())
 

@@ -4,11 +4,11 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,6 +23,7 @@ from tfctr.data import files
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.losses import LogLoss
+from tfctr.metrics.report import TITLES
 from tfctr.optimizers import LazyAdagrad, LazyAdam
 from tfctr.schema_model import SchemaModel
 
@@ -38,7 +39,7 @@ class Progressed:
     epoch: int = 0
     step: int = 0  # of the epoch
     best_epoch: int = -1
-    best_score: float = float("-inf")
+    best_score: float = float("nan")  # of the best epoch, once there is one
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -105,9 +106,10 @@ class Objective:
     As it stands, the model has a loss of its own.
     """
 
-    chosen_by: ClassVar[str]  # of the measures; the greater, the better
-    title: ClassVar[str]  # of that one, for people
-    digits: ClassVar[int] = 4  # of it that people see
+    chosen_by: str  # of the measures
+    less_is_better: bool = False  # of that one
+    title: str  # of that one, for people
+    digits: int = 4  # of it that people see
 
     def compile(self, model: Any, optimizer: Any) -> None:
         model.compile(optimizer)
@@ -115,6 +117,14 @@ class Objective:
     def measure(self, model: Any, console: Console) -> dict[str, float]:
         """Measures of the validation rows, by name."""
         raise NotImplementedError
+
+    def is_better(self, score: float, than: float) -> bool:
+        """Whether a value of the chosen measure is better than another."""
+        return score < than if self.less_is_better else score > than
+
+    def describe(self, measures: Mapping[str, float]) -> str:
+        """The measures that people see after an epoch, the chosen one first."""
+        return f"{self.title} {measures[self.chosen_by]:.{self.digits}f}"
 
     def finish(self, model: Any) -> None:
         """What is still to be done to the best weights."""
@@ -131,9 +141,9 @@ class LastEpoch(Objective):
         DataError: from `measure`, the training diverged.
     """
 
-    chosen_by: ClassVar[str] = "steps"
-    title: ClassVar[str] = "steps"
-    digits: ClassVar[int] = 0
+    chosen_by = "steps"
+    title = "steps"
+    digits = 0
 
     def __init__(self, config: Training) -> None:
         self.loss = LogLoss(config.positive_weight)
@@ -153,34 +163,60 @@ class LastEpoch(Objective):
 
 
 class Clicks(LastEpoch):
-    """Log loss; the best epoch is that of the greatest exact validation AUC.
+    """Log loss; the best epoch is that of the best validation measure, `training.chosen_by`.
+
+    All are exact and measured after every epoch: `valid_auc`, `valid_log_loss` and, where a user
+    has both a click and none, `valid_gauc`.
 
     Raises:
-        DataError: the validation rows are all of one label; from `measure`, the training diverged.
+        ConfigError: GAUC is to choose, and the data has no user.
+        DataError: the validation rows are all of one label, or those of every user are, and GAUC is
+            to choose; from `measure`, the training diverged.
     """
 
-    chosen_by: ClassVar[str] = "valid_auc"
-    title: ClassVar[str] = "validation AUC"
-    digits: ClassVar[int] = 4
+    digits = 4
 
     def __init__(self, data: Dataset, config: Training, reads: Sequence[str]) -> None:
         super().__init__(config)
+        self.chosen_by = f"valid_{config.chosen_by}"
+        self.less_is_better = config.chosen_by == "log_loss"
+        self.title = f"validation {TITLES[config.chosen_by]}"
+        has_users = data.manifest["config"]["user"] is not None
+        if config.chosen_by == "gauc" and not has_users:
+            raise ConfigError("training.chosen_by: 'gauc' needs the key 'user' in data")
         self.batches = data.valid(EVALUATION_BATCH, features=reads)
-        self.labels = data.columns("valid", ["label"])["label"]
-        if self.labels.min() == self.labels.max():
+        columns = data.columns("valid", ["label", *(["user_key"] if has_users else [])])
+        self.labels = labels = columns["label"]
+        self.users = columns.get("user_key")
+        if labels.min() == labels.max():
             raise DataError(
-                f"{data.directory}: all {len(self.labels):,} validation rows have the label "
-                f"{self.labels[0]:g}, so there is no AUC to choose an epoch by; widen split.valid"
+                f"{data.directory}: all {len(labels):,} validation rows have the label "
+                f"{labels[0]:g}, so there is no AUC to choose an epoch by; widen split.valid"
             )
+        # Whatever the scores: it is undefined where no user has both labels.
+        if self.users is not None and math.isnan(metrics.gauc(labels, labels, self.users)):
+            self.users = None
+            if config.chosen_by == "gauc":
+                raise DataError(
+                    f"{data.directory}: no user has validation rows of both labels, so there is no "
+                    "GAUC to choose an epoch by; widen split.valid, or give training.chosen_by: auc"
+                )
 
     def measure(self, model: ClickModel, console: Console) -> dict[str, float]:
         logits = predict(model, self.batches, "validation", console) + self.shift
         if not np.isfinite(logits).all():
             raise DataError(DIVERGED)
-        return {
+        measures = {
             "valid_auc": metrics.auc(self.labels, logits),
             "valid_log_loss": metrics.log_loss(self.labels, logits),
         }
+        if self.users is not None:
+            measures["valid_gauc"] = metrics.gauc(self.labels, logits, self.users)
+        return measures
+
+    def describe(self, measures: Mapping[str, float]) -> str:
+        other = "auc" if self.less_is_better else "log_loss"
+        return f"{super().describe(measures)}, {TITLES[other]} {measures[f'valid_{other}']:.4f}"
 
 
 def train(
@@ -207,8 +243,8 @@ def train(
         objective: what for, e.g. `Clicks`.
 
     Returns:
-        The history: one dict an epoch with `loss`, the objective's measures (`valid_auc` and
-        `valid_log_loss` of clicks), `learning_rate`, `seconds`.
+        The history: one dict an epoch with `loss`, the objective's measures (`valid_auc`,
+        `valid_log_loss`, `valid_gauc` of clicks), `learning_rate`, `seconds`.
 
     Raises:
         DataError: the rows do not fit the objective; the training diverged.
@@ -266,7 +302,7 @@ def train(
                 "seconds": round(time.perf_counter() - start, 3),
             }
         )
-        if score > progressed.best_score:
+        if progressed.best_epoch < 0 or objective.is_better(score, progressed.best_score):
             progressed.best_epoch, progressed.best_score = epoch, score
             if writes:
                 _write_arrays(best, dict(_arrays(model.variables)))
@@ -281,7 +317,7 @@ def train(
             _write_scalars(board, int(model.optimizer.iterations), last)
         console.print(
             f"epoch {epoch + 1}: loss {last['loss']:.4f}, "
-            f"{objective.title} {score:.{objective.digits}f}"
+            f"{objective.describe(last)}"
             f"{' (best)' if progressed.best_epoch == epoch else ''}, "
             f"{steps * config.batch_size / seconds:,.0f} examples/s"
         )

@@ -1,4 +1,4 @@
-"""A search over the values of a run config, chosen by validation AUC: `tfctr tune FILE`.
+"""A search over the values of a run config, chosen as its epochs are: `tfctr tune FILE`.
 
 Each trial trains the run's model with other values, once for each seed. Test rows are never read.
 """
@@ -37,6 +37,7 @@ from tfctr.config import (
 )
 from tfctr.data import files
 from tfctr.data.manifest import DataError, read_manifest, write_manifest
+from tfctr.metrics.report import TITLES
 from tfctr.pipeline import DEFAULT_WORK, Run
 from tfctr.schema import TOKEN_KINDS, Numeric, Schema, Strict
 
@@ -152,6 +153,8 @@ class TuneConfig(Strict):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, found {list(self.seeds)}")
         for key in self.space:
+            if key == "training.chosen_by":
+                raise ValueError(f"space.{key}: trials are compared by what the run is chosen by")
             if key == "training.seed":
                 raise ValueError(f"space.{key}: the key 'seeds' gives the seeds of a trial")
             if not re.fullmatch(r"(model|training)(\.\w+)+", key):
@@ -171,10 +174,16 @@ class Trial:
     valid_auc: float | None = None
     valid_auc_deviation: float | None = None  # over seeds; None for a single one
     valid_log_loss: float | None = None
+    valid_gauc: float | None = None  # None where it is undefined
     best_epoch: float | None = None  # from 1
     seconds: float | None = None  # of training, all seeds
     parameters: int | None = None
     failed: str = ""
+
+    def score(self, chosen_by: str) -> float | None:
+        """What `training.chosen_by` names, the greater the better; None if it failed."""
+        value = getattr(self, f"valid_{chosen_by}")
+        return -value if value is not None and chosen_by == "log_loss" else value
 
 
 def load_tune(path: str | Path) -> tuple[TuneConfig, RunConfig]:
@@ -238,6 +247,7 @@ def tune(
     path, console = Path(path), console or Console()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of model after model
     config, base = load_tune(path)
+    chosen_by = base.training.chosen_by
     run_path = path.parent / config.run
     content = read_run(run_path)
     folder = work / f"{base.name}-tune"
@@ -262,7 +272,7 @@ def tune(
     total = trials or config.trials
     while len(done) < total:
         number = len(done)
-        values = _own_values(base, config) if number == 0 else _propose(config, done)
+        values = _own_values(base, config) if number == 0 else _propose(config, done, chosen_by)
         to_go = total - number - 1
         console.print(f"trial {number}, {to_go} to go: {_shown(values)}", markup=False)
         same = next((trial for trial in done if trial.values == values), None)
@@ -271,25 +281,25 @@ def tune(
             outcome = f"the values of trial {same.trial}"
         else:
             trial = _train(number, values, runs(number, values))
-            outcome = trial.failed or f"validation AUC {trial.valid_auc:.4f}"
+            outcome = trial.failed or f"validation {_outcome(trial, chosen_by)}"
         done.append(trial)
         _write(folder, key, config, done)
-        best = _best(done)
+        best = _best(done, chosen_by)
         _remove_models(folder, best)
-        so_far = f"; best so far {best.valid_auc:.4f}, trial {best.trial}" if best else ""
+        so_far = f"; best so far {_outcome(best, chosen_by)}, trial {best.trial}" if best else ""
         console.print(f"trial {number}: {outcome}{so_far}", markup=False)
-    best = _best(done)
+    best = _best(done, chosen_by)
     if best is None:
         raise DataError(f"{folder}: all {len(done)} trials failed; the first: {done[0].failed}")
     changed = _changed(content, {} if best.trial == 0 else best.values, config.seeds[0])
     changed["name"] = f"{base.name}-best"
     changed |= _references(run_path, folder)
-    comment = f"# trial {best.trial} of {path.name}: validation AUC {best.valid_auc:.4f}\n"
+    comment = f"# trial {best.trial} of {path.name}: validation {_outcome(best, chosen_by)}\n"
     best_path = folder / "best.yaml"
     text = yaml.safe_dump(changed, sort_keys=False, default_flow_style=None)
     files.write(str(best_path), (comment + text).encode())
     _place(_trial_folder(folder, best.trial, config.seeds[0]), work / changed["name"])
-    _print(done, console)
+    _print(done, chosen_by, console)
     return best_path
 
 
@@ -306,8 +316,9 @@ def _train(number: int, values: dict[str, Any], runs: Iterator[Run]) -> Trial:
             found.append(read_manifest(run.folder / "train.json") or {})
     except (ValueError, tf.errors.ResourceExhaustedError) as error:
         return Trial(number, values, failed=_reason(error))
-    aucs = [manifest["best_valid_auc"] for manifest in found]
     best = [manifest["epochs"][manifest["best_epoch"] - 1] for manifest in found]
+    aucs = [epoch["valid_auc"] for epoch in best]
+    gaucs = [epoch["valid_gauc"] for epoch in best if "valid_gauc" in epoch]
     seconds = sum(epoch["seconds"] for manifest in found for epoch in manifest["epochs"])
     return Trial(
         number,
@@ -315,6 +326,7 @@ def _train(number: int, values: dict[str, Any], runs: Iterator[Run]) -> Trial:
         valid_auc=statistics.mean(aucs),
         valid_auc_deviation=statistics.stdev(aucs) if len(aucs) > 1 else None,
         valid_log_loss=statistics.mean(epoch["valid_log_loss"] for epoch in best),
+        valid_gauc=statistics.mean(gaucs) if gaucs else None,
         best_epoch=statistics.mean(manifest["best_epoch"] for manifest in found),
         seconds=round(seconds, 3),
         parameters=found[0]["parameters"],
@@ -402,7 +414,7 @@ def _own_values(base: RunConfig, config: TuneConfig) -> dict[str, Any]:
     return values
 
 
-def _propose(config: TuneConfig, done: list[Trial]) -> dict[str, Any]:
+def _propose(config: TuneConfig, done: list[Trial], chosen_by: str) -> dict[str, Any]:
     """The next values to try; they follow from the trials done, so a resumed search is the same.
 
     By the tree-structured Parzen estimator (Bergstra et al., 2011), at random at first.
@@ -418,12 +430,11 @@ def _propose(config: TuneConfig, done: list[Trial]) -> dict[str, Any]:
             for key, value in trial.values.items()
         }
         # A trial that failed would be left out of account; one that was pruned counts as bad.
-        state = TrialState.PRUNED if trial.valid_auc is None else TrialState.COMPLETE
+        score = trial.score(chosen_by)
+        state = TrialState.PRUNED if score is None else TrialState.COMPLETE
         try:
             study.add_trial(
-                optuna.create_trial(
-                    state=state, value=trial.valid_auc, params=params, distributions=space
-                )
+                optuna.create_trial(state=state, value=score, params=params, distributions=space)
             )
         except ValueError:
             if trial.trial != 0:  # the run's own values may lie outside the space
@@ -432,13 +443,20 @@ def _propose(config: TuneConfig, done: list[Trial]) -> dict[str, Any]:
     return {key: searched.value(asked[key]) for key, searched in config.space.items()}
 
 
-def _best(done: list[Trial]) -> Trial | None:
-    """The best mean validation AUC; of equals, the first. None where all failed."""
-    return max(
-        (trial for trial in done if trial.valid_auc is not None),
-        key=lambda trial: trial.valid_auc or 0.0,
-        default=None,
-    )
+def _best(done: list[Trial], chosen_by: str) -> Trial | None:
+    """The best mean over seeds; of equals, the first. None where all failed."""
+    return next(iter(_ranked(done, chosen_by)), None)
+
+
+def _ranked(done: list[Trial], chosen_by: str) -> list[Trial]:
+    """The trials that did not fail, the best first."""
+    scored = [(trial.score(chosen_by), trial) for trial in done]
+    found = [(score, trial) for score, trial in scored if score is not None]
+    return [trial for _, trial in sorted(found, key=lambda each: (-each[0], each[1].trial))]
+
+
+def _outcome(trial: Trial, chosen_by: str) -> str:
+    return f"{TITLES[chosen_by]} {getattr(trial, f'valid_{chosen_by}'):.4f}"
 
 
 def _read_trials(folder: Path, key: dict[str, str]) -> list[Trial]:
@@ -491,18 +509,18 @@ def _place(trained: Path, run_folder: Path) -> None:
         shutil.copy(trained / name, run_folder / name)
 
 
-def _print(done: list[Trial], console: Console) -> None:
+def _print(done: list[Trial], chosen_by: str, console: Console) -> None:
     table = Table(title="best trials; 0 is the run itself", box=box.SIMPLE_HEAD)
-    for name in ("trial", "valid AUC", "log loss", "parameters"):
+    for name in ("trial", "valid AUC", "GAUC", "log loss", "parameters"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("values")
-    distinct = {json.dumps(t.values): t for t in reversed(done) if t.valid_auc is not None}
-    ranked = sorted(distinct.values(), key=lambda trial: (-(trial.valid_auc or 0.0), trial.trial))
-    for trial in ranked[:SHOWN]:
+    distinct = {json.dumps(trial.values): trial for trial in reversed(done)}
+    for trial in _ranked(list(distinct.values()), chosen_by)[:SHOWN]:
         deviation = trial.valid_auc_deviation
         table.add_row(
             str(trial.trial),
             f"{trial.valid_auc:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"),
+            "–" if trial.valid_gauc is None else f"{trial.valid_gauc:.4f}",
             f"{trial.valid_log_loss:.4f}",
             f"{trial.parameters:,}",
             Text(_shown({key.rpartition(".")[2]: v for key, v in trial.values.items()})),

@@ -8,12 +8,15 @@ import os
 import posixpath
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 BOM = b"\xef\xbb\xbf"
@@ -94,6 +97,13 @@ def write(path: str, *content: bytes | memoryview) -> None:
         if NO_SPACE in str(error):  # Arrow does not say where
             raise OSError(errno.ENOSPC, NO_SPACE, path) from None
         raise
+
+
+def write_parquet(path: str, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes columns `[N]` by name as one Parquet file; errors as for `write`."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(dict(columns)), sink)
+    write(path, sink.getvalue())
 
 
 def read(path: str) -> bytes:

@@ -119,8 +119,8 @@ class MaskedLM(SchemaModel):
 class GuessingWords(Objective):
     """The best epoch is that of the greatest likelihood of validation rows' hidden tokens."""
 
-    chosen_by: ClassVar[str] = "valid_log_likelihood"
-    title: ClassVar[str] = "validation log likelihood of a hidden token"
+    chosen_by = "valid_log_likelihood"
+    title = "validation log likelihood of a hidden token"
     rows: ClassVar[int] = 16_384  # measured
     batch: ClassVar[int] = 512
 

@@ -1,11 +1,20 @@
-"""How far a metric could be off because these are the rows that happened to be logged."""
+"""How far a metric could be off because these are the users that happened to be logged."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tfctr.metrics.calibration import row_log_losses
-from tfctr.metrics.ranking import check_rows, rank_positives, ranked_auc, user_aucs
+from tfctr.metrics.ranking import (
+    Ranking,
+    check_rows,
+    number_users,
+    rank_positives,
+    ranked_auc,
+    user_aucs,
+)
 
 
 def bootstrap_interval(
@@ -17,59 +26,99 @@ def bootstrap_interval(
 ) -> dict[str, tuple[float, float]]:
     """95% percentile interval of each metric (Efron and Tibshirani, 1993, chapter 13).
 
-    AUC and log loss resample rows. Rows are sorted once; a resample is the count of each row, used
-    as its weight, and both metrics share it.
+    Users are resampled, each with all its rows (the cluster bootstrap; Field and Welsh, 2007): rows
+    of one user are not independent, and intervals of resampled rows are too narrow by as much. All
+    metrics share a resample. Without users, rows are resampled.
 
-    GAUC resamples users: users are what it averages over, rows of one user are not independent,
-    and drawing rows would thin a user of few impressions until it loses a class and drops out,
-    which is another metric. A user's AUC stays as it is, so a resample costs one weighted mean.
-    Users without both classes are not in GAUC and are not drawn.
+    Nothing is sorted again: AUC takes a resample as weights of rows, GAUC and log loss as weights
+    of what each user has.
 
     Args:
         labels: `[N]` of 0 and 1.
         logits: `[N]`, finite.
-        users: `[N]` of keys as for `gauc`, or None for no GAUC.
+        users: `[N]` of keys as for `gauc`, or None for rows that are independent, and no GAUC.
         resamples: int, at least 1.
         seed: int. The same seed and rows give the same intervals.
 
     Returns:
-        `{"auc": (low, high), "log_loss": ..., "gauc": ...}`, "gauc" only with users. Resamples that
-        lack a class are left out of AUC's interval; an undefined metric has `(nan, nan)`.
+        `{"auc": (low, high), "log_loss": ..., "gauc": ...}`, "gauc" only with users. Resamples in
+        which a metric is undefined are left out of its interval; if it is in all, `(nan, nan)`.
 
     Raises:
         ValueError: as for `log_loss` and `gauc`; no resamples.
+
+    Example:
+        >>> bootstrap_interval(np.array([1, 0]), np.array([2.0, 1.0]))["auc"]
+        (1.0, 1.0)
     """
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, found {resamples}")
     generator = np.random.default_rng(seed)
+    prepared = prepare(labels, logits, users)
+    drawn = [prepared.measure(draw(generator, len(prepared.rows))) for _ in range(resamples)]
+    return {name: middle([found[name] for found in drawn]) for name in drawn[0]}
+
+
+class Prepared(NamedTuple):
+    """A model's predictions, arranged so that a resample of users costs no sorting.
+
+    Attributes:
+        ranking: of the rows.
+        user: int `[N]`. Whose the rows are, in the order of `ranking.order`.
+        rows: int `[U]`. How many each user has.
+        losses: float64 `[U]`. The sum of each user's log losses.
+        aucs: float64 `[U]`, of each user; None for no GAUC.
+        weights: int `[U]`, of each user's AUC; None for no GAUC.
+    """
+
+    ranking: Ranking
+    user: np.ndarray
+    rows: np.ndarray
+    losses: np.ndarray
+    aucs: np.ndarray | None
+    weights: np.ndarray | None
+
+    def measure(self, counts: np.ndarray) -> dict[str, float]:
+        """The metrics of a resample in which each user is `counts` times, int `[U]`."""
+        found = {
+            "auc": ranked_auc(self.ranking, counts[self.user]),
+            "log_loss": float(counts @ self.losses / (counts @ self.rows)),
+        }
+        if self.aucs is not None and self.weights is not None:
+            weights = counts * self.weights
+            total = weights.sum()
+            found["gauc"] = float(weights @ self.aucs / total) if total else math.nan
+        return found
+
+
+def prepare(labels: np.ndarray, logits: np.ndarray, users: np.ndarray | None) -> Prepared:
+    """Arranges predictions; arguments and errors as for `bootstrap_interval`.
+
+    Without users, each row stands for one of its own.
+    """
     positive, scores = check_rows(labels, logits, "logits")
     ranking = rank_positives(positive, scores)
-    losses = row_log_losses(labels, logits)[ranking.order]
-    aucs, means = [], []
-    for _ in range(resamples):
-        counts = _draw(generator, len(losses))
-        aucs.append(ranked_auc(ranking, counts))
-        means.append(counts @ losses / len(losses))
-    intervals = {"auc": _middle(aucs), "log_loss": _middle(means)}
-    if users is not None:
-        values, impressions = user_aucs(labels, scores, users)
-        gaucs = []
-        for _ in range(resamples if len(values) else 0):
-            weights = _draw(generator, len(values)) * impressions
-            gaucs.append(weights @ values / weights.sum())
-        intervals["gauc"] = _middle(gaucs)
-    return intervals
+    losses = row_log_losses(labels, logits)
+    if users is None:
+        ones = np.ones(len(scores), np.int64)
+        return Prepared(ranking, ranking.order, ones, losses, None, None)
+    user = number_users(users, len(scores))
+    aucs, weights = user_aucs(labels, scores, user)
+    losses = np.bincount(user, weights=losses)
+    return Prepared(ranking, user[ranking.order], np.bincount(user), losses, aucs, weights)
 
 
-def _draw(generator: np.random.Generator, size: int) -> np.ndarray:
-    """How often each of `size` things comes up in `size` draws with replacement: int `[size]`."""
-    return np.bincount(generator.integers(size, size=size), minlength=size)
+def draw(generator: np.random.Generator, size: int, draws: int | None = None) -> np.ndarray:
+    """How often each of `size` things comes up in draws with replacement, as many by default: int
+    `[size]`."""
+    return np.bincount(generator.integers(size, size=draws or size), minlength=size)
 
 
-def _middle(values: list[float]) -> tuple[float, float]:
+def middle(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """The range of the middle 95% of the values that are defined."""
-    defined = np.array([value for value in values if not math.isnan(value)])
-    if not len(defined):
+    found = np.asarray(values, np.float64)
+    found = found[~np.isnan(found)]
+    if not len(found):
         return math.nan, math.nan
-    low, high = np.quantile(defined, [0.025, 0.975])
+    low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)

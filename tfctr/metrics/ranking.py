@@ -43,8 +43,8 @@ def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float:
     Raises:
         ValueError: as for `auc`; users of another shape, of floats, or of mixed types.
     """
-    aucs, impressions = user_aucs(labels, scores, users)
-    return float(np.average(aucs, weights=impressions)) if len(aucs) else math.nan
+    aucs, weights = user_aucs(labels, scores, users)
+    return float(np.average(aucs, weights=weights)) if weights.any() else math.nan
 
 
 class Ranking(NamedTuple):
@@ -95,10 +95,11 @@ def ranked_auc(ranking: Ranking, weights: np.ndarray) -> float:
 def user_aucs(
     labels: np.ndarray, scores: np.ndarray, users: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AUC of each user who has both classes; arguments and errors as for `gauc`.
+    """AUC of each user, with its weight in GAUC; arguments and errors as for `gauc`.
 
     Returns:
-        `aucs`, float64 `[U]`, and `impressions`, int `[U]`, in the users' sorted order.
+        `aucs`, float64 `[U]`, and `weights`, int `[U]`: the user's impressions. Both are 0 for a
+        user without both classes. The order is that of `number_users`.
     """
     positive, scores = check_rows(labels, scores, "scores")
     user = number_users(users, len(scores))
@@ -116,9 +117,8 @@ def user_aucs(
     # Mann-Whitney: the positives' ranks less what they would sum to with no negative below.
     clicks = np.bincount(user, weights=positive)
     wins = np.bincount(user, weights=ranks * positive) - clicks * (clicks + 1) / 2
-    both = (clicks > 0) & (clicks < impressions)
-    clicks, impressions = clicks[both], impressions[both]
-    return wins[both] / (clicks * (impressions - clicks)), impressions
+    pairs = clicks * (impressions - clicks)
+    return wins / np.maximum(pairs, 1), np.where(pairs > 0, impressions, 0)
 
 
 def number_users(users: np.ndarray, rows: int) -> np.ndarray:

@@ -18,6 +18,8 @@ from tfctr.metrics.calibration import (
 )
 from tfctr.metrics.ranking import auc, gauc, number_users
 
+TITLES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
+
 
 def evaluate(
     labels: np.ndarray,
@@ -32,7 +34,7 @@ def evaluate(
     Args:
         labels: `[N]` of 0 and 1.
         logits: `[N]`, finite.
-        users: `[N]` of keys as for `gauc`, or None for no GAUC.
+        users: `[N]` of keys as for `gauc`, or None for no GAUC and intervals of resampled rows.
         segments: bool `[N]` by name, e.g. `{"unseen_users": mask}`; they may overlap.
         resamples: int, at least 1. Bootstrap resamples behind the intervals.
         seed: int, of the bootstrap; a segment's numbers are those of evaluating its rows alone.
@@ -40,8 +42,9 @@ def evaluate(
     Returns:
         What `json.dump(..., allow_nan=False)` takes: "rows", "positives", "auc", "gauc" (if users
         are given), "log_loss", "normalized_entropy", "expected_calibration_error",
-        "calibration_ratio", "intervals" (`[low, high]` of "auc", "log_loss" and "gauc"), and
-        "segments": by name the same but "segments", or `{"rows": 0}`. What is undefined is None.
+        "calibration_ratio", "intervals" (`[low, high]` of "auc", "log_loss" and "gauc"),
+        "resampled" ("users" or "rows": what the intervals are of), and "segments": by name the same
+        but "segments", or `{"rows": 0}`. What is undefined is None.
 
     Raises:
         ValueError: as for the metrics; a segment that is not bool `[N]`.
@@ -82,6 +85,7 @@ def _measure(
         "expected_calibration_error": expected_calibration_error(labels, probabilities),
         "calibration_ratio": _defined(calibration_ratio(labels, probabilities)),
         "intervals": {name: [_defined(end) for end in ends] for name, ends in intervals.items()},
+        "resampled": "rows" if users is None else "users",
     }
 
 

@@ -218,8 +218,8 @@ class Aligning(Objective):
     """The best epoch is the one in which most rows of validation batches are told by their texts,
     and texts by their rows."""
 
-    chosen_by: ClassVar[str] = "valid_matched"
-    title: ClassVar[str] = "validation share matched"
+    chosen_by = "valid_matched"
+    title = "validation share matched"
     batches: ClassVar[int] = 8  # measured, of so many rows as a training batch has
 
     def __init__(self, data: Dataset, batch_size: int, reads: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ class JointAlignment(Alignment):
     """An `Alignment` that learns clicks meanwhile: its loss is `L_ccl + clicks * L_log`.
 
     Called on features it gives the backbone's logits `[B]`, so that its best epoch can be that of
-    the greatest validation AUC. The backbone alone is kept.
+    the best validation measure. The backbone alone is kept.
 
     Args:
         clicks: float. Weight of the log loss.

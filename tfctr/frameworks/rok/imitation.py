@@ -1,7 +1,7 @@
 """How a knowledge base learns what its teacher knows (ROK, arXiv:2404.18304)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -115,8 +115,8 @@ class Imitation(SchemaModel):
 class Imitating(Objective):
     """The best epoch is the one that explains most of the hints of the validation rows."""
 
-    chosen_by: ClassVar[str] = "valid_explained"
-    title: ClassVar[str] = "validation share explained"
+    chosen_by = "valid_explained"
+    title = "validation share explained"
 
     def __init__(self, data: Dataset, reads: Sequence[str]) -> None:
         self.batches = data.valid(EVALUATION_BATCH, features=reads)

@@ -207,8 +207,8 @@ def _mean_loss(likelihoods: Any, chosen: Any) -> Any:
 class GuessingParts(Objective):
     """The best epoch is that of the greatest likelihood of validation windows' hidden parts."""
 
-    chosen_by: ClassVar[str] = "valid_log_likelihood"
-    title: ClassVar[str] = "validation log likelihood of an event's hidden parts"
+    chosen_by = "valid_log_likelihood"
+    title = "validation log likelihood of an event's hidden parts"
     batch: ClassVar[int] = 512
 
     def __init__(self, data: Dataset, reads: Sequence[str]) -> None:

@@ -1,0 +1,189 @@
+"""Whether one model is better than another, or only had the luck of these rows and seeds."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tfctr.metrics.bootstrap import draw, middle, prepare
+from tfctr.metrics.ranking import number_users
+
+WEEK = 7
+RESAMPLES = 1_000
+
+
+class Difference(NamedTuple):
+    """How much greater a metric of the first model is than that of the second.
+
+    Attributes:
+        mean: over the seeds, on the rows as they are.
+        low, high: ends of the 95% percentile interval.
+        p: two-sided, of there being no difference.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_difference(
+    labels: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    users: np.ndarray | None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Compares two models on the same rows by a bootstrap over users and over training seeds.
+
+    A resample draws users with all their rows (the cluster bootstrap; Field and Welsh, 2007), the
+    same for both models, so what makes a user hard for both cancels. And it draws seeds, for each
+    model of its own: a seed that both models share starts other weights in each, so there is
+    nothing in which the two are a pair. Of `S` seeds it draws `S - 1`: the mean of so many varies
+    as the mean of `S` new trainings would, that of `S` drawn ones too little, by `(S - 1) / S` in
+    variance, which matters for a few (Rao and Wu, 1988). Of one seed there is no spread to see: the
+    interval is then of these very weights.
+
+    `p` is twice the share of resamples on the smaller side of 0, those at 0 counted on both sides,
+    and at least `2 / (resamples + 1)` (Davison and Hinkley, 1997, section 4.2).
+
+    Args:
+        labels: `[N]` of 0 and 1.
+        first: logits `[S, N]`, finite, a row a training seed of the first model.
+        second: logits `[T, N]` of the second model on the same rows.
+        users: `[N]` of keys as for `gauc`; None for rows that are independent, and no GAUC.
+        resamples: int, at least 1.
+        seed: int, of the bootstrap.
+
+    Returns:
+        A `Difference`, first less second, by "auc", "log_loss" and, with users, "gauc". Of AUC and
+        GAUC more is better, of log loss less. NaN where a metric is undefined.
+
+    Raises:
+        ValueError: as for `bootstrap_interval`; logits that are not `[S, N]`, or of no seed.
+
+    Example:
+        >>> labels, users = np.array([1, 0, 1, 0]), np.array([1, 1, 2, 2])
+        >>> better, worse = np.array([[2.0, 1.0, 2.0, 1.0]]), np.array([[2.0, 1.0, 1.0, 2.0]])
+        >>> paired_difference(labels, better, worse, users)["gauc"].mean
+        0.5
+    """
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, found {resamples}")
+    for name, logits in (("first", first), ("second", second)):
+        if np.ndim(logits) != 2 or not len(logits):
+            raise ValueError(f"{name} must be [seeds, rows], found shape {np.shape(logits)}")
+    if users is not None:
+        users = number_users(users, len(labels))  # once: ints are the fastest
+    generator = np.random.default_rng(seed)
+    models = [[prepare(labels, row, users) for row in logits] for logits in (first, second)]
+    rows = models[0][0].rows
+
+    def difference(counts: np.ndarray, seeds: Sequence[np.ndarray]) -> dict[str, float]:
+        means = []
+        for model, times in zip(models, seeds, strict=True):
+            found = [(n, one.measure(counts)) for one, n in zip(model, times, strict=True) if n]
+            names, drawn = found[0][1], sum(n for n, _ in found)
+            means.append({name: sum(n * of[name] for n, of in found) / drawn for name in names})
+        return {name: means[0][name] - means[1][name] for name in means[0]}
+
+    mean = difference(np.ones_like(rows), [np.ones(len(model), np.int64) for model in models])
+    drawn = [
+        difference(
+            draw(generator, len(rows)),
+            [draw(generator, len(model), max(len(model) - 1, 1)) for model in models],
+        )
+        for _ in range(resamples)
+    ]
+    return {
+        name: _difference(value, np.array([of[name] for of in drawn]))
+        for name, value in mean.items()
+    }
+
+
+def _difference(mean: float, drawn: np.ndarray) -> Difference:
+    drawn = drawn[~np.isnan(drawn)]
+    side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p = min(1.0, 2 * (side + 1) / (len(drawn) + 1)) if len(drawn) else math.nan
+    return Difference(float(mean), *middle(drawn), p)
+
+
+class DailyDifference(NamedTuple):
+    """How much greater a daily measure is than another.
+
+    Attributes:
+        mean: over days and seeds.
+        days: ends of the 95% interval for other days, of these seeds.
+        seeds: ends of the 95% interval for other seeds, on these days; NaN of a single seed.
+    """
+
+    mean: float
+    days: tuple[float, float]
+    seeds: tuple[float, float]
+
+
+def daily_difference(
+    differences: np.ndarray, block: int = WEEK, resamples: int = RESAMPLES, seed: int = 0
+) -> DailyDifference:
+    """What a series of daily differences says of other days and of other seeds.
+
+    Days: blocks of consecutive days are resampled from the mean of the seeds, the last day followed
+    by the first (the circular block bootstrap; Politis and Romano, 1992). Days are not independent:
+    a model that is trained on from day to day carries a good or a bad start with it. A block is a
+    week, so each holds every day of the week once, and a series of some weeks still has several
+    blocks; half the series at most. One block less is drawn than fill the series, as blocks vary
+    about the mean of the very days that they are drawn from: without that, four weeks that are
+    independent day by day would have intervals too narrow by an eighth.
+
+    Seeds: Student's t of the seeds' means. A few seeds are too few to resample.
+
+    Args:
+        differences: float `[S, D]`, a row a seed and a column a day, NaN where undefined. A day
+            that is undefined for all seeds is left out.
+        block: int, at least 1. Days.
+        resamples: int, at least 1.
+        seed: int, of the bootstrap.
+
+    Raises:
+        ValueError: `differences` are not `[S, D]`; no block, no resamples.
+
+    Example:
+        >>> daily_difference(np.full((2, 28), 0.5)).days
+        (0.5, 0.5)
+    """
+    if np.ndim(differences) != 2 or not np.size(differences):
+        raise ValueError(f"differences must be [seeds, days], found {np.shape(differences)}")
+    if block < 1 or resamples < 1:
+        raise ValueError(f"block and resamples must be at least 1, found {block} and {resamples}")
+    differences = np.asarray(differences, np.float64)
+    differences = differences[:, ~np.isnan(differences).all(axis=0)]
+    days = differences.shape[1]
+    if not days:
+        return DailyDifference(math.nan, (math.nan, math.nan), (math.nan, math.nan))
+    series = np.nanmean(differences, axis=0)
+    block = max(min(block, days // 2), 1)
+    blocks = max(round(days / block) - 1, 1)
+    starts = np.random.default_rng(seed).integers(days, size=(resamples, blocks, 1))
+    drawn = series[(starts + np.arange(block)) % days].mean(axis=(1, 2))
+    means = [float(np.nanmean(of_seed)) for of_seed in differences if not np.isnan(of_seed).all()]
+    return DailyDifference(float(series.mean()), middle(drawn), t_interval(means))
+
+
+def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The 95% interval of a mean by Student's t; NaN of fewer than two values.
+
+    Args:
+        values: `[S]`, independent, e.g. one a seed.
+
+    Example:
+        >>> low, high = t_interval([1.0, 3.0])  # 2 -+ 12.706
+    """
+    from scipy.stats import t  # here: what only trains or serves need not wait for it
+
+    count = len(values)
+    if count < 2:
+        return math.nan, math.nan
+    half = t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count)
+    return float(np.mean(values) - half), float(np.mean(values) + half)
