@@ -138,8 +138,10 @@ def test_best_yaml_is_the_best_row_and_its_run_has_its_model_already(done: Path)
     assert config.model.arguments["num_cross_layers"] == int(best["model.num_cross_layers"])
     assert config.training.batch_size == 2048
     assert config.training.seed == 1
-    kept = {path.parent.name for path in folder.glob("trial-*/model.keras")}
-    assert kept == {f"trial-000{best['trial']}-seed-{seed}" for seed in (1, 2)}
+    for name in ("model.keras", "vocabularies"):  # what another run may start from
+        kept = {path.parent.name for path in folder.glob(f"trial-*/{name}")}
+        assert kept == {f"trial-000{best['trial']}-seed-{seed}" for seed in (1, 2)}
+        assert (done / "work" / "run-best" / name).exists()
 
     result = CliRunner().invoke(
         app, ["run", str(folder / "best.yaml"), "--work", str(done / "work")]

@@ -37,6 +37,7 @@ from tfctr.config import (
 )
 from tfctr.data import files
 from tfctr.data.manifest import DataError, read_manifest, write_manifest
+from tfctr.frameworks.earlier_model import VOCABULARIES
 from tfctr.metrics.report import TITLES
 from tfctr.pipeline import DEFAULT_WORK, Run
 from tfctr.schema import TOKEN_KINDS, Numeric, Schema, Strict
@@ -495,8 +496,9 @@ def _remove_models(folder: Path, best: Trial | None) -> None:
     kept = "" if best is None else f"trial-{best.trial:04d}-"
     for path in folder.glob("trial-*/*"):
         is_best = bool(kept) and path.parent.name.startswith(kept)
-        if path.is_file() and path.name != "train.json" and not is_best:
-            path.unlink()
+        if path.name == "train.json" or is_best:
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _place(trained: Path, run_folder: Path) -> None:
@@ -505,6 +507,7 @@ def _place(trained: Path, run_folder: Path) -> None:
         return  # thrown away since; `tfctr run` trains it again
     run_folder.mkdir(exist_ok=True)
     (run_folder / "train.json").unlink(missing_ok=True)
+    shutil.copytree(trained / VOCABULARIES, run_folder / VOCABULARIES, dirs_exist_ok=True)
     for name in ("model.keras", "train.json"):  # the manifest last: it says that the model is whole
         shutil.copy(trained / name, run_folder / name)
 
