@@ -338,11 +338,12 @@ class _Reader:
         self.names = names
         self.strategy = strategy
         self.part = distribution.part(strategy)
-        self.steps = self._num_steps(self._read(0))
+        self._first = self._read(0)  # kept: to make it costs as much as some steps
+        self.steps = self._num_steps(self._first)
 
     def open(self, epoch: int, done: int) -> tuple[Any, int]:
         """The batches behind the first `done`, and how many there are."""
-        rows = self._read(epoch)
+        rows = self._read(epoch) if epoch else self._first
         steps = self._num_steps(rows) - done
         rows = rows.skip(done * self.part.replicas) if done else rows
         if self.strategy.num_replicas_in_sync > 1:
