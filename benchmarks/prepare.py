@@ -90,9 +90,9 @@ def steps(config: DataConfig, folder: str) -> list[float]:
     pieces = reader.pieces()
 
     def read_and_clean() -> Any:
-        first = _first_rows([(piece.index, reader.count(piece)) for piece in pieces])
+        first = dict(_first_rows({"pieces": [(p.index, reader.count(p)) for p in pieces]}))
         clean_piece = _CleanPiece(clean.cleaner, folder)
-        return [staged for piece in pieces for staged in clean_piece.process(piece, first)]
+        return [staged for p in pieces for staged in clean_piece.process((p, first[p.index]))]
 
     def cut() -> Any:
         histogram = Histogram()
@@ -100,10 +100,10 @@ def steps(config: DataConfig, folder: str) -> list[float]:
         for piece in staged:
             state = histogram.add_input(state, split._column(piece, TIME))
         cuts = quantiles(state, [0.8, 0.9])
-        return [split._split_by_time(piece, cuts) for piece in staged]
+        return [split._split_by_time(piece, {"cuts": [cuts]}) for piece in staged]
 
     def fit_vocabularies() -> None:
-        transform = fit.FitVocabularies(schema, folder)
+        transform = fit.FitVocabularies(schema, folder, len(pieces))
         counts: dict[str, list[Any]] = {}
         for piece in pieces_split:
             for name, found in fit._count_tokens(piece, tuple(transform.owners)):
@@ -115,7 +115,7 @@ def steps(config: DataConfig, folder: str) -> list[float]:
     def write() -> None:
         encoder = shards.Encoder(schema, config.user, folder)
         for piece in pieces_split:
-            list(shards._write_piece(piece, encoder, "none", []))
+            list(shards._write_piece(piece, encoder, "none"))
 
     times = []
     took, staged = seconds(read_and_clean)
