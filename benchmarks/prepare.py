@@ -53,7 +53,8 @@ def write_world(path: Path, rows: int, columns: int) -> None:
             writer.write_table(table.select(schema.names), row_group_size=ROW_GROUP)
 
 
-def world_config(path: Path) -> DataConfig:
+def world_config(path: Path, pattern: str = "") -> DataConfig:
+    """Of a file as `write_world` writes it, or of all that a pattern names."""
     sides = {"user_id": "user", "item_id": "item"}
     features = [
         {
@@ -67,7 +68,7 @@ def world_config(path: Path) -> DataConfig:
     ]
     content = {
         "name": "benchmark",
-        "source": {"format": "parquet", "events": str(path)},
+        "source": {"format": "parquet", "events": pattern or str(path)},
         "label": {"column": "click"},
         "time": {"column": "timestamp"},
         "user": "user_id",
