@@ -3,7 +3,8 @@
     python -m benchmarks.workers --rows 8000000 --repeats 2 --record
 
 Generated-world Parquet of 10 columns, in 4 files of many row groups, through Beam's own runner with
-so many processes, and through Dask with a local cluster of so many workers. All write the same bytes (`tests/test_runners.py`).
+so many processes, and through Dask with a local cluster of so many workers. All write the same
+bytes (`tests/test_runners.py`).
 """
 
 import argparse
