@@ -6,8 +6,8 @@ from typing import Any
 
 import apache_beam as beam
 
+from beam_pipelines.broadcast import Gather
 from beam_pipelines.examples import Field, encode
-from beam_pipelines.job import refuse_lost
 from beam_pipelines.split import SPLITS
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest
@@ -42,21 +42,18 @@ class EachShard(beam.PTransform):
         self.summarise = summarise
 
     def expand(self, pipeline: Any) -> beam.PCollection:
-        return (
+        summarise = self.summarise
+        written = (
             pipeline
             | "Shards" >> beam.Create(self.shards)
             | "Spread" >> beam.Reshuffle()
             | "Write" >> beam.ParDo(self.write)
-            | "Gather" >> beam.combiners.ToList()
-            | "Summarise" >> beam.Map(_summarise_all, self.summarise, len(self.shards))
         )
-
-
-def _summarise_all(
-    written: list[Any], summarise: Callable[[list[Any]], dict[str, Any]], shards: int
-) -> dict[str, Any]:
-    refuse_lost("shards", len(written), shards)
-    return summarise(written)
+        return (
+            {"shards": written}
+            | "Gather" >> Gather(shards=len(self.shards))
+            | "Summarise" >> beam.Map(lambda found: summarise(found["shards"]))
+        )
 
 
 def write_shard(

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import feather
 
+from beam_pipelines.broadcast import Broadcast, by_index
 from beam_pipelines.clean import ROW
+from beam_pipelines.fit import own_vocabularies
 from beam_pipelines.histories import EventReader, WritePast, find_earlier
 from beam_pipelines.users import rows_by_bucket, sorted_rows
 from tfctr.config import DataConfig
@@ -56,6 +58,7 @@ class CarryEvents(beam.PTransform):
         names: of the folders of these days.
         carried: folders of earlier days, whose carried events are read.
         folder: to write to.
+        num_pieces: int. How many pieces come.
     """
 
     def __init__(
@@ -65,8 +68,11 @@ class CarryEvents(beam.PTransform):
         names: Sequence[str],
         carried: Sequence[str],
         folder: str,
+        num_pieces: int,
     ) -> None:
         super().__init__()
+        self.num_pieces = num_pieces
+        self.num_own = len(own_vocabularies(config.feature_schema))
         self.reader = EventReader(config, folder)
         length = max(history.max_length for history in self.reader.histories)
         tokens = tuple(history.name for history in self.reader.histories)
@@ -76,8 +82,10 @@ class CarryEvents(beam.PTransform):
         pieces, vocabularies = inputs
         # Users without a row on these days are carried on as well.
         all_parts = pieces.pipeline | "Parts" >> beam.Create([(i, None) for i in range(PARTS)])
-        events = pieces | "UserEvents" >> beam.FlatMap(
-            _by_user_part, self.reader, beam.pvalue.AsDict(vocabularies)
+        events = (
+            (pieces | "Index" >> beam.Map(by_index), {"vocabularies": vocabularies})
+            | "WithVocabularies" >> Broadcast("piece", self.num_pieces, vocabularies=self.num_own)
+            | "UserEvents" >> beam.FlatMap(_by_user_part, self.reader)
         )
         found = (
             (events, all_parts)
@@ -89,8 +97,10 @@ class CarryEvents(beam.PTransform):
 
 
 def _by_user_part(
-    piece: Any, reader: EventReader, vocabularies: dict[str, Any]
+    with_vocabularies: tuple[Any, dict[str, list[Any]]], reader: EventReader
 ) -> Iterator[tuple[int, Any]]:
+    piece, found = with_vocabularies
+    vocabularies = dict(found["vocabularies"])
     users, times, is_example, is_event, tokens = reader.read(piece)
     day = piece.event_days()
     for i, history in enumerate(reader.histories):

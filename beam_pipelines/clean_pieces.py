@@ -14,7 +14,7 @@ from beam_pipelines.clean import (
     write_dead_letters,
     write_staged,
 )
-from beam_pipelines.join import FirstRows, JoinTable, read_summary
+from beam_pipelines.join import JoinTable, WithFirstRows, read_summary
 from tfctr.config import DataConfig
 from tfctr.data.sources import Piece
 
@@ -29,11 +29,10 @@ class Clean(beam.PTransform):
 
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
         cleaner, large = self.cleaner, self.cleaner.large  # found here, never on a worker
-        first_rows = pieces | "FirstRows" >> FirstRows(cleaner.source.events)
         staged = (
             pieces
-            | "CleanPiece"
-            >> beam.ParDo(_CleanPiece(cleaner, self.folder), beam.pvalue.AsSingleton(first_rows))
+            | "FirstRows" >> WithFirstRows(cleaner.source.events)
+            | "CleanPiece" >> beam.ParDo(_CleanPiece(cleaner, self.folder))
             | "Spread" >> beam.Reshuffle()
         )
         for name in large:
@@ -54,9 +53,9 @@ class _CleanPiece(beam.DoFn):
         self.cleaner = cleaner
         self.folder = folder
 
-    def process(self, piece: Piece, first_rows: dict[int, int]) -> Iterator[Any]:
+    def process(self, with_first_row: tuple[Piece, int]) -> Iterator[Any]:
+        piece, first = with_first_row
         table, rows, counts = self.cleaner.clean(piece)
-        first = first_rows[piece.index]
         path = f"{self.folder}/staged/{piece.index:05d}.feather"
         write_staged(path, count_from(first, table), self.cleaner.features)
         if rows.bad:

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from pyarrow import feather, fs
 
 from beam_pipelines import job
+from beam_pipelines.broadcast import Broadcast, Gather, by_index
 from beam_pipelines.carried_events import CarryEvents, carried_days
 from beam_pipelines.clean import (
     LABEL,
@@ -46,6 +47,7 @@ from beam_pipelines.fit import (
     FitNumbers,
     count_values,
     merge_counts,
+    own_vocabularies,
     with_pieces,
     without_pieces,
 )
@@ -195,6 +197,7 @@ class WriteDays(beam.PTransform):
                 [str(day) for day in days],
                 [f"{log.folder}/{day}" for day in carried] if log is not None else [],
                 folder,
+                len(self.clean.cleaner.source.events.pieces()),
             )
 
     def expand(self, pipeline: Any) -> beam.PCollection:
@@ -208,7 +211,7 @@ class WriteDays(beam.PTransform):
         )
         numbers = pipeline | "NoNumbers" >> beam.Create([])
         if self.measures:
-            numbers = placed | "FitNumbers" >> FitNumbers(self.schema)
+            numbers = placed | "FitNumbers" >> FitNumbers(self.schema, len(of_log))
         counts = placed | "CountTokens" >> beam.FlatMap(
             _count_by_day,
             self.grow.owners,
@@ -226,20 +229,17 @@ class WriteDays(beam.PTransform):
         pieces = placed
         if self.carry is not None:
             pieces = (placed, vocabularies) | "CarryEvents" >> self.carry
-        shards = pieces | "WritePiece" >> beam.ParDo(self.write, beam.pvalue.AsDict(vocabularies))
+        shards = (
+            (pieces | "Index" >> beam.Map(by_index), {"vocabularies": vocabularies})
+            | "WithVocabularies"
+            >> Broadcast("piece", len(of_log), vocabularies=len(self.grow.owners))
+            | "WritePiece" >> beam.ParDo(self.write)
+        )
+        found = {"placed": placed, "vocabularies": vocabularies, "numbers": numbers}
         return (
-            pipeline
-            | "Once" >> beam.Create([None])
-            | "Summarise"
-            >> beam.Map(
-                _summarise,
-                len(of_log),
-                len(self.numbers),
-                beam.pvalue.AsList(placed),
-                beam.pvalue.AsDict(vocabularies),
-                beam.pvalue.AsDict(numbers),
-                beam.pvalue.AsList(shards),
-            )
+            {**found, "shards": shards}
+            | "Gather" >> Gather(vocabularies=len(self.grow.owners))
+            | "Summarise" >> beam.Map(_summarise, len(of_log), len(self.numbers))
         )
 
 
@@ -345,8 +345,7 @@ class _Grow(beam.DoFn):
     """
 
     def __init__(self, schema: Any, days: list[str], log: DayLog | None, folder: str) -> None:
-        owners = (f for f in schema if isinstance(f, TOKEN_KINDS) and f.vocabulary == f.name)
-        self.owners = {feature.name: feature for feature in owners}
+        self.owners = own_vocabularies(schema)
         self.days = days
         self.log = log
         self.folder = folder
@@ -420,7 +419,9 @@ class _WritePiece(beam.DoFn):
         self.is_packed = config.data.compression == "gzip"
         self.folder = folder
 
-    def process(self, piece: PlacedPiece, vocabularies: dict[str, Any]) -> Iterator[Any]:
+    def process(self, with_vocabularies: tuple[PlacedPiece, dict[str, list[Any]]]) -> Iterator[Any]:
+        piece, found = with_vocabularies
+        vocabularies = dict(found["vocabularies"])
         places = piece.places()
         table = piece.columns(piece_columns(self.encoder.schema))
         histories = history_features(self.encoder.schema)
@@ -456,19 +457,12 @@ def piece_columns(schema: Any) -> list[str]:
     return [ROW, TIME, LABEL, *(f.name for f in schema if f not in histories)]
 
 
-def _summarise(
-    _: None,
-    pieces: int,
-    days: int,
-    placed: list[PlacedPiece],
-    vocabularies: dict[str, Any],
-    numbers: dict[str, Any],
-    shards: list[Any],
-) -> dict[str, Any]:
-    counts, reasons = add_up(placed, pieces)
+def _summarise(found: dict[str, list[Any]], pieces: int, days: int) -> dict[str, Any]:
+    shards = found["shards"]
+    counts, reasons = add_up(found["placed"], pieces)
     rows = sum(about["rows"] for _, _, about in shards)
     refuse_lost("rows of the days", rows, counts.get("taken", 0))
-    grown = sorted(vocabularies.items())
+    grown = sorted(found["vocabularies"])
     by_day: list[dict[str, Any]] = []
     for index in range(days):
         domains = {
@@ -490,7 +484,7 @@ def _summarise(
         "bad": counts.get("bad", 0),  # there are none of empty files
         "bad_reasons": reasons,
     }
-    return {"events": events, "numbers": numbers, "days": by_day}
+    return {"events": events, "numbers": dict(found["numbers"]), "days": by_day}
 
 
 def _open(config: DaysConfig, output: str) -> DayLog | None:

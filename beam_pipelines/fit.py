@@ -61,13 +61,19 @@ class FitVocabularies(beam.PTransform):
     most frequent first, equal counts by token, so ids are the same on every run. `tokens` counts
     the distinct ones, rare ones included. Tokens are those of training rows; of a history's own
     vocabulary, also those of dropped rows of that time.
+
+    Args:
+        schema: of the features.
+        folder: to write to.
+        num_pieces: int. How many pieces come.
     """
 
-    def __init__(self, schema: Schema, folder: str) -> None:
+    def __init__(self, schema: Schema, folder: str, num_pieces: int) -> None:
         super().__init__()
-        self.owners = {f.name: f for f in schema if getattr(f, "vocabulary", None) == f.name}
+        self.owners = own_vocabularies(schema)
         self.histories = tuple(n for n, f in self.owners.items() if isinstance(f, History))
         self.folder = folder
+        self.num_pieces = num_pieces
 
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
         return (
@@ -75,13 +81,13 @@ class FitVocabularies(beam.PTransform):
             | "CountTokens" >> beam.FlatMap(_count_tokens, tuple(self.owners), self.histories)
             | "MergeCounts" >> beam.CombinePerKey(CountTokens())
             | "WriteVocabulary"
-            >> beam.Map(
-                _write_vocabulary,
-                self.owners,
-                self.folder,
-                beam.pvalue.AsSingleton(pieces | "CountPieces" >> beam.combiners.Count.Globally()),
-            )
+            >> beam.Map(_write_vocabulary, self.owners, self.folder, self.num_pieces)
         )
+
+
+def own_vocabularies(schema: Iterable[Any]) -> dict[str, Any]:
+    """The features that a vocabulary is made of, by their name and its."""
+    return {f.name: f for f in schema if getattr(f, "vocabulary", None) == f.name}
 
 
 def _count_tokens(
@@ -145,11 +151,16 @@ class FitNumbers(beam.PTransform):
 
     Of training rows, as the float32 that their Examples hold; `missing` is a share. Where all are
     missing, there is nothing else.
+
+    Args:
+        schema: of the features.
+        num_pieces: int. How many pieces come.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, num_pieces: int) -> None:
         super().__init__()
         self.features = {f.name: f for f in schema if isinstance(f, Numeric)}
+        self.num_pieces = num_pieces
 
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
         if not self.features:
@@ -168,12 +179,7 @@ class FitNumbers(beam.PTransform):
         return (
             {"moments": moments, "bins": bins}
             | "Join" >> beam.CoGroupByKey()
-            | "Summarise"
-            >> beam.Map(
-                _summarise,
-                self.features,
-                beam.pvalue.AsSingleton(pieces | "CountPieces" >> beam.combiners.Count.Globally()),
-            )
+            | "Summarise" >> beam.Map(_summarise, self.features, self.num_pieces)
         )
 
 

@@ -11,8 +11,9 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from beam_pipelines.broadcast import Broadcast, by_index
 from beam_pipelines.clean import LABEL, TIME, event_column
-from beam_pipelines.fit import read_vocabularies
+from beam_pipelines.fit import own_vocabularies, read_vocabularies
 from beam_pipelines.job import refuse_lost
 from beam_pipelines.split import SplitPiece
 from beam_pipelines.users import rows_by_bucket, sorted_rows
@@ -64,19 +65,27 @@ class AddHistories(beam.PTransform):
     An event is a row of the log, or with `history_events: clicks` one whose label is 1. Those of a
     user are in order of time, and of place in the log where times are equal; to an example belong
     those of lesser time. Tokens are looked up where they are read: what travels is ids.
+
+    Args:
+        config: the data config.
+        folder: to write to; the vocabularies' files are there when all vocabularies have come.
+        num_pieces: int. How many pieces come.
     """
 
-    def __init__(self, config: DataConfig, folder: str) -> None:
+    def __init__(self, config: DataConfig, folder: str, num_pieces: int) -> None:
         super().__init__()
         self.reader = EventReader(config, folder)
+        self.num_pieces = num_pieces
+        self.num_own = len(own_vocabularies(config.feature_schema))
 
     def expand(self, inputs: Any) -> beam.PCollection:
         pieces, vocabularies = inputs
         histories = self.reader.histories
         parts = (
-            pieces
-            | "UserEvents"
-            >> beam.FlatMap(_by_user_bucket, self.reader, beam.pvalue.AsList(vocabularies))
+            (pieces | "Index" >> beam.Map(by_index), {"vocabularies": vocabularies})
+            | "Wait" >> Broadcast("piece", self.num_pieces, vocabularies=self.num_own)
+            | "Pieces" >> beam.Keys()
+            | "UserEvents" >> beam.FlatMap(_by_user_bucket, self.reader)
             | "GatherUsers" >> beam.GroupByKey()
             | "FindEarlier" >> beam.FlatMap(_find_of_bucket, max(f.max_length for f in histories))
         )
@@ -121,9 +130,7 @@ def is_event(config: DataConfig, table: pa.Table) -> np.ndarray:
     return np.ones(table.num_rows, dtype=bool)
 
 
-def _by_user_bucket(
-    piece: SplitPiece, reader: EventReader, _vocabularies: list[Any]
-) -> Iterator[tuple[int, Any]]:
+def _by_user_bucket(piece: SplitPiece, reader: EventReader) -> Iterator[tuple[int, Any]]:
     columns = reader.read(piece)
     for bucket, rows in rows_by_bucket(columns[0]):
         yield bucket, (piece.index, rows, *(column[rows] for column in columns))
@@ -207,7 +214,7 @@ class WritePast(beam.PTransform):
     def expand(self, inputs: Any) -> beam.PCollection:
         pieces, parts = inputs
         return (
-            {"piece": pieces | "Index" >> beam.Map(lambda p: (p.index, p)), "parts": parts}
+            {"piece": pieces | "Index" >> beam.Map(by_index), "parts": parts}
             | "Regroup" >> beam.CoGroupByKey()
             | "Write" >> beam.Map(_write_past, self.num_histories)
         )

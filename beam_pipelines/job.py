@@ -18,6 +18,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from pyarrow import fs
 
+from beam_pipelines.dask_partitions import set_partitions
 from beam_pipelines.flush_timer import turn_off_flush_timer
 from tfctr.config import ConfigError
 from tfctr.data import files
@@ -108,6 +109,7 @@ def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list
     if not any(arg.startswith("--job_name") for arg in args):
         args.append(f"--job_name=tfctr-{what}-{name.lower()}")
     turn_off_flush_timer(args)
+    set_partitions(args)
     options = PipelineOptions(args)
     options.view_as(SetupOptions).save_main_session = False
     # A worker's error is raised below; Beam would log its traceback as well.

@@ -9,6 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_pipelines.broadcast import Gather, by_index
 from beam_pipelines.clean import (
     ROW,
     BadRow,
@@ -36,28 +37,39 @@ class PassedRows(Passed):
     bad: Sequence[BadRow] = ()
 
 
-class FirstRows(beam.PTransform):
-    """Pieces -> one dict: each piece's index, and the place in the log of its first row."""
+class WithFirstRows(beam.PTransform):
+    """Pieces -> `(piece, the place in the log of its first row)`, for all pieces of a reader."""
 
     def __init__(self, reader: Reader) -> None:
         super().__init__()
         self.reader = reader
 
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
+        count = self.reader.count
+        first_rows = (
+            {"pieces": pieces | "CountRows" >> beam.Map(lambda piece: (piece.index, count(piece)))}
+            | "Gather" >> Gather(pieces=len(self.reader.pieces()))
+            | "AddUp" >> beam.FlatMap(_first_rows)
+        )
         return (
-            pieces
-            | "CountRows" >> beam.Map(lambda piece: (piece.index, self.reader.count(piece)))
-            | "Together" >> beam.combiners.ToList()
-            | "AddUp" >> beam.Map(_first_rows)
+            {"piece": pieces | "Index" >> beam.Map(by_index), "first_row": first_rows}
+            | "Meet" >> beam.CoGroupByKey()
+            | "Pair" >> beam.MapTuple(_pair)
         )
 
 
-def _first_rows(counts: list[tuple[int, int]]) -> dict[int, int]:
-    first, rows = {}, 0
-    for index, count in sorted(counts):
-        first[index] = rows
-        rows += count
-    return first
+def _first_rows(found: dict[str, list[tuple[int, int]]]) -> Iterator[tuple[int, int]]:
+    first = 0
+    for index, rows in sorted(found["pieces"]):
+        yield index, first
+        first += rows
+
+
+def _pair(index: int, found: Mapping[str, Iterable[Any]]) -> tuple[Piece, int]:
+    pieces, first_rows = list(found["piece"]), list(found["first_row"])
+    refuse_lost(f"piece {index}", len(pieces), 1)
+    refuse_lost(f"piece {index}: first row", len(first_rows), 1)
+    return pieces[0], first_rows[0]
 
 
 class JoinTable(beam.PTransform):
@@ -80,10 +92,11 @@ class JoinTable(beam.PTransform):
     def expand(self, staged: beam.PCollection) -> beam.PCollection:
         cleaner, name = self.cleaner, self.name
         reader, _ = cleaner.source.tables[name]
-        pieces = staged.pipeline | "Pieces" >> beam.Create(reader.pieces())
-        first_rows = pieces | "FirstRows" >> FirstRows(reader)
-        rows = pieces | "ReadTable" >> beam.FlatMap(
-            _rows_by_bucket, cleaner, name, beam.pvalue.AsSingleton(first_rows)
+        rows = (
+            staged.pipeline
+            | "Pieces" >> beam.Create(reader.pieces())
+            | "FirstRows" >> WithFirstRows(reader)
+            | "ReadTable" >> beam.FlatMap(_rows_by_bucket, cleaner, name)
         )
         keys = staged | "AskForKeys" >> beam.FlatMap(_keys_by_bucket, cleaner.key(name).name)
         found = (
@@ -91,7 +104,7 @@ class JoinTable(beam.PTransform):
             | "GatherKeys" >> beam.CoGroupByKey()
             | "FindRows" >> beam.FlatMap(_find_rows, cleaner, name)
         )
-        indexed = staged | "Index" >> beam.Map(lambda piece: (piece.index, piece))
+        indexed = staged | "Index" >> beam.Map(by_index)
         return (
             {"piece": indexed, "found": found}
             | "Regroup" >> beam.CoGroupByKey()
@@ -100,10 +113,10 @@ class JoinTable(beam.PTransform):
 
 
 def _rows_by_bucket(
-    piece: Piece, cleaner: Cleaner, name: str, first_rows: Mapping[int, int]
+    with_first_row: tuple[Piece, int], cleaner: Cleaner, name: str
 ) -> Iterator[tuple[int, Any]]:
     """Good rows by group of their keys; for `TABLE` what was read."""
-    table, bad = cleaner.read_table(name, piece, first_rows[piece.index])
+    table, bad = cleaner.read_table(name, *with_first_row)
     yield TABLE, PassedRows(pieces=1, sent=table.num_rows, bad=bad)
     keys = row_keys(table[cleaner.key(name).name].combine_chunks())
     for bucket, rows in rows_by_bucket(keys, KEY_BUCKETS):

@@ -16,12 +16,13 @@ from pyarrow import fs
 
 import tfctr
 from beam_pipelines import job
-from beam_pipelines.clean import Staged, add_up, refuse_too_many_bad
+from beam_pipelines.broadcast import Gather
+from beam_pipelines.clean import add_up, refuse_too_many_bad
 from beam_pipelines.clean_pieces import Clean
 from beam_pipelines.examples import layout
-from beam_pipelines.fit import FitNumbers, FitVocabularies
+from beam_pipelines.fit import FitNumbers, FitVocabularies, own_vocabularies
 from beam_pipelines.histories import AddHistories, history_features
-from beam_pipelines.shards import Shard, WriteShards, example_fields
+from beam_pipelines.shards import WriteShards, example_fields
 from beam_pipelines.split import EXAMPLES, SPLITS, AssignSplits
 from tfctr.config import DataConfig, digest, load_data
 from tfctr.data import files
@@ -45,50 +46,37 @@ class Prepare(beam.PTransform):
         # `Create` spreads its elements over the workers.
         pieces = clean.cleaner.source.events.pieces()
         staged = pipeline | "Pieces" >> beam.Create(pieces) | "Clean" >> clean
-        split, cuts = staged | "AssignSplits" >> AssignSplits(config.split, config.user)
-        vocabularies = split | "FitVocabularies" >> FitVocabularies(schema, folder)
-        numbers = split | "FitNumbers" >> FitNumbers(schema)
+        number = len(pieces)
+        split, cuts = staged | "AssignSplits" >> AssignSplits(config.split, config.user, number)
+        vocabularies = split | "FitVocabularies" >> FitVocabularies(schema, folder, number)
+        numbers = split | "FitNumbers" >> FitNumbers(schema, number)
         if history_features(schema):
-            split = (split, vocabularies) | "AddHistories" >> AddHistories(config, folder)
+            split = (split, vocabularies) | "AddHistories" >> AddHistories(config, folder, number)
         shards = (split, vocabularies) | "WriteShards" >> WriteShards(
-            schema, config.user, folder, config.compression
+            schema, config.user, folder, config.compression, number
         )
+        found = {"staged": staged, "cuts": cuts, "vocabularies": vocabularies, "numbers": numbers}
+        own = len(own_vocabularies(schema)) if pieces else 0
         return (
-            pipeline
-            | "Once" >> beam.Create([None])
-            | "Summarise"
-            >> beam.Map(
-                _summarise,
-                len(pieces),
-                beam.pvalue.AsList(staged),
-                beam.pvalue.AsSingleton(cuts),
-                beam.pvalue.AsDict(vocabularies),
-                beam.pvalue.AsDict(numbers),
-                beam.pvalue.AsList(shards),
-            )
+            {**found, "shards": shards}
+            | "Gather" >> Gather(cuts=1, vocabularies=own)
+            | "Summarise" >> beam.Map(_summarise, number)
         )
 
 
-def _summarise(
-    _: None,
-    pieces: int,
-    staged: list[Staged],
-    cuts: dict[str, int],
-    vocabularies: dict[str, Any],
-    numbers: dict[str, Any],
-    shards: list[Shard],
-) -> dict[str, Any]:
-    counts, reasons = add_up(staged, pieces)
+def _summarise(found: dict[str, list[Any]], pieces: int) -> dict[str, Any]:
+    counts, reasons = add_up(found["staged"], pieces)
+    (cuts,) = found["cuts"]
     splits: dict[str, Any] = {}
     for split in SPLITS:
-        parts = sorted((s for s in shards if s.split == split), key=lambda shard: shard.name)
+        parts = sorted((s for s in found["shards"] if s.split == split), key=lambda s: s.name)
         if split not in EXAMPLES and not parts:
             continue
         features: dict[str, dict[str, int]] = {}
         for part in parts:
-            for name, found in part.counts.items():
+            for name, counted in part.counts.items():
                 total = features.setdefault(name, {})
-                for what, count in found.items():
+                for what, count in counted.items():
                     total[what] = total.get(what, 0) + count
         splits[split] = {
             "rows": sum(part.rows for part in parts),
@@ -100,8 +88,8 @@ def _summarise(
         "counts": {name: counts[name] for name in sorted(counts)},
         "bad_reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         "cuts": cuts,
-        "vocabularies": {name: vocabularies[name] for name in sorted(vocabularies)},
-        "numbers": {name: numbers[name] for name in sorted(numbers)},
+        "vocabularies": dict(sorted(found["vocabularies"])),
+        "numbers": dict(sorted(found["numbers"])),
         "splits": splits,
     }
 

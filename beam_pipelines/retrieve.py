@@ -21,6 +21,7 @@ import numpy as np
 import tfctr
 from beam_pipelines import job
 from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
+from beam_pipelines.broadcast import Broadcast, Gather
 from beam_pipelines.clean import LABEL, ROW, TIME
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
 from beam_pipelines.histogram import Histogram, State, num_values, quantiles
@@ -118,16 +119,20 @@ class Retrieve(beam.PTransform):
             pipeline
             | "KnownShards" >> beam.Create(source.known)
             | "CountTokens" >> beam.Map(_count_tokens, source, config.fields)
-            | "SumCounts" >> beam.CombineGlobally(_sum_counts)
+            | "OneKey" >> beam.Map(lambda counts: (0, counts))
+            | "SumCounts" >> beam.CombinePerKey(_sum_counts)
+            | "Sum" >> beam.Values()
             | "Weigh" >> beam.Map(_weigh, source.num_rows(source.known))
+            | "WriteWeights" >> beam.Map(_write_weights, self.folder)
         )
         if config.pool < 1:
             all_shards = [name for name, _ in source.shards]
             until = (
                 pipeline
                 | "Shards" >> beam.Create(all_shards)
-                | "Times" >> beam.Map(lambda name: source.read([name], [TIME])[TIME])
-                | "CountTimes" >> beam.CombineGlobally(Histogram())
+                | "Times" >> beam.Map(lambda name: (0, source.read([name], [TIME])[TIME]))
+                | "CountTimes" >> beam.CombinePerKey(Histogram())
+                | "AllTimes" >> beam.Values()
                 | "Cut" >> beam.Map(_cut, config.pool, source.num_rows(all_shards))
             )
         else:
@@ -139,32 +144,19 @@ class Retrieve(beam.PTransform):
             for targets in source.groups(TARGET_ROWS)
         ]
         written = (
-            pipeline
-            | "Pairs" >> beam.Create(pairs)
-            | "Spread" >> beam.Reshuffle()
-            | "Search"
-            >> beam.FlatMap(
-                _search,
-                config,
-                source,
-                self.encoder,
-                self.folder,
-                beam.pvalue.AsSingleton(weights),
-                beam.pvalue.AsSingleton(until),
+            (
+                pipeline | "Pairs" >> beam.Create(list(enumerate(pairs))),
+                {"weights": weights, "until": until},
             )
+            | "WithWeights" >> Broadcast("search", len(pairs), weights=1, until=1)
+            | "Search" >> beam.FlatMap(_search, config, source, self.encoder, self.folder)
             | "GatherParts" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard, config, source, self.folder, len(pools))
         )
         return (
-            pipeline
-            | "Once" >> beam.Create([None])
-            | "Summarise"
-            >> beam.Map(
-                _summarise,
-                len(source.shards),
-                beam.pvalue.AsList(written),
-                beam.pvalue.AsSingleton(until),
-            )
+            {"written": written, "until": until}
+            | "Gather" >> Gather(until=1)
+            | "Summarise" >> beam.Map(_summarise, len(source.shards))
         )
 
 
@@ -195,22 +187,31 @@ def _weigh(counted: tuple[int, Columns], num_rows: int) -> Columns:
     return {name: idf(values, rows) for name, values in counts.items()}
 
 
+def _write_weights(weights: Columns, folder: str) -> str:
+    """The path of their file: there is one for each id of a vocabulary."""
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **weights)
+    path = f"{folder}/found/weights.npz"
+    files.write(path, content.getbuffer())
+    return path
+
+
 def _cut(times: State, share: float, num_rows: int) -> int:
     job.refuse_lost("rows whose times are counted", num_values(times), num_rows)
     return quantiles(times, [share])[0]
 
 
 def _search(
-    pair: tuple[int, tuple[str, ...], tuple[str, ...]],
+    pair: tuple[tuple[int, tuple[str, ...], tuple[str, ...]], dict[str, list[Any]]],
     config: RetrievalConfig,
     source: Source,
     encoder: str,
     folder: str,
-    weights: Columns,
-    until: int,
 ) -> Iterator[tuple[str, str]]:
     """For each shard of targets the file of what one part of the pool holds for it."""
-    part, pool_shards, target_shards = pair
+    (part, pool_shards, target_shards), given = pair
+    (path,), (until,) = given["weights"], given["until"]
+    weights = dict(np.load(io.BytesIO(files.read(path))))
     names = [ROW, TIME, LABEL, *(f.name for f in source.features)]
     pool = source.read(pool_shards, names)
     _refuse_duplicates(pool[ROW], pool_shards)
@@ -346,7 +347,8 @@ def _write_shard(
     )
 
 
-def _summarise(_: None, shards: int, written: list[Retrieved], until: int) -> dict[str, Any]:
+def _summarise(found: dict[str, list[Any]], shards: int) -> dict[str, Any]:
+    written, (until,) = found["written"], found["until"]
     job.refuse_lost("shards", len(written), shards)
     splits = {
         split: shards

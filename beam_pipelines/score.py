@@ -29,6 +29,7 @@ from pyarrow import fs
 
 import tfctr
 from beam_pipelines import job
+from beam_pipelines.broadcast import Gather
 from beam_pipelines.clean import (
     ROW,
     refuse_too_many_bad,
@@ -198,15 +199,18 @@ class Scores(beam.PTransform):
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         handler = SavedModelHandler(self.version)  # an element is many rows already
-        return (
+        scored = (
             pipeline
             | "Pieces" >> beam.Create(self.reader.pieces())
             | "Spread" >> beam.Reshuffle()
             | "ReadPiece" >> beam.ParDo(_ReadPiece(self))
             | "Score" >> RunInference(handler.with_no_batching())
             | "Write" >> beam.ParDo(_WriteScores(self))
-            | "Together" >> beam.combiners.ToList()
-            | "Summarise" >> beam.Map(lambda numbers: {"scored": sorted(numbers)})
+        )
+        return (
+            {"scored": scored}
+            | "Gather" >> Gather()
+            | "Summarise" >> beam.Map(lambda found: {"scored": sorted(found["scored"])})
         )
 
 

@@ -21,6 +21,7 @@ from pyarrow import fs
 import tfctr
 from beam_pipelines import job
 from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
+from beam_pipelines.broadcast import Gather
 from beam_pipelines.clean import LABEL, TIME, USER_KEY
 from beam_pipelines.clean_pieces import Clean
 from beam_pipelines.examples import INT64_WIDTH, Field, layout
@@ -100,16 +101,19 @@ class Sequences(beam.PTransform):
             pipeline
             | "Pieces" >> beam.Create(of_log)
             | "Clean" >> clean
-            | "AssignSplits" >> AssignSplits(data.split, data.user)
+            | "AssignSplits" >> AssignSplits(data.split, data.user, len(of_log))
         )
         end = ".tfrecord.gz" if data.compression == "gzip" else ".tfrecord"
-        return (
+        found = (
             pieces
             | "UserEvents" >> beam.FlatMap(_by_user_bucket, EventReader(data, self.data))
             | "GatherUsers" >> beam.GroupByKey()
             | "WriteWindows" >> beam.FlatMap(_write_windows, config, self.schema, self.folder, end)
-            | "Gather" >> beam.combiners.ToList()
-            | "Summarise" >> beam.Map(_summarise, len(of_log))
+        )
+        return (
+            {"found": found}
+            | "Gather" >> Gather()
+            | "Summarise" >> beam.Map(lambda found: _summarise(found["found"], len(of_log)))
         )
 
 

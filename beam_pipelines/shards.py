@@ -9,9 +9,10 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from beam_pipelines.broadcast import Broadcast, by_index
 from beam_pipelines.clean import LABEL, ROW, TIME, USER_KEY
 from beam_pipelines.examples import INT64_WIDTH, Field, encode
-from beam_pipelines.fit import read_vocabularies
+from beam_pipelines.fit import own_vocabularies, read_vocabularies
 from beam_pipelines.histories import history_features, read_past
 from beam_pipelines.split import DROPPED, SPLITS, SplitPiece
 from tfctr.data import files
@@ -98,21 +99,26 @@ class WriteShards(beam.PTransform):
     `vocabularies` is what `FitVocabularies` gave: the shards wait for it, and read its files.
     """
 
-    def __init__(self, schema: Schema, user: str | None, folder: str, compression: str) -> None:
+    def __init__(
+        self, schema: Schema, user: str | None, folder: str, compression: str, num_pieces: int
+    ) -> None:
         super().__init__()
         self.encoder = Encoder(schema, user, folder)
         self.compression = compression
+        self.num_pieces = num_pieces
+        self.num_own = len(own_vocabularies(schema))
 
     def expand(self, inputs: Any) -> beam.PCollection:
         pieces, vocabularies = inputs
-        return pieces | "WritePiece" >> beam.FlatMap(
-            _write_piece, self.encoder, self.compression, beam.pvalue.AsList(vocabularies)
+        return (
+            (pieces | "Index" >> beam.Map(by_index), {"vocabularies": vocabularies})
+            | "Wait" >> Broadcast("piece", self.num_pieces, vocabularies=self.num_own)
+            | "Pieces" >> beam.Keys()
+            | "WritePiece" >> beam.FlatMap(_write_piece, self.encoder, self.compression)
         )
 
 
-def _write_piece(
-    piece: SplitPiece, encoder: Encoder, compression: str, _vocabularies: list[Any]
-) -> Iterator[Shard]:
+def _write_piece(piece: SplitPiece, encoder: Encoder, compression: str) -> Iterator[Shard]:
     histories = history_features(encoder.schema)
     names = [f.name for f in encoder.schema if f not in histories]
     table, codes = piece.columns([ROW, TIME, LABEL, *names]), piece.split()

@@ -15,6 +15,7 @@ from pyarrow import fs
 
 from beam_pipelines import job
 from beam_pipelines.beside import write_shard
+from beam_pipelines.broadcast import Gather
 from beam_pipelines.examples import Field, layout
 from tfctr.data import files
 from tfctr.data.day_log import DOMAINS, DayLog
@@ -103,13 +104,16 @@ class JoinSnapshots(beam.PTransform):
         self.join = _Join(log, snapshots, number, dim, folder)
 
     def expand(self, pipeline: Any) -> beam.PCollection:
-        return (
+        rows = (
             pipeline
             | "Shards" >> beam.Create(self.shards)
             | "Spread" >> beam.Reshuffle()
             | "Join" >> beam.ParDo(self.join)
-            | "Rows" >> beam.CombineGlobally(sum)
-            | "Summarise" >> beam.Map(lambda rows: {"rows": rows})
+        )
+        return (
+            {"rows": rows}
+            | "Gather" >> Gather()
+            | "Summarise" >> beam.Map(lambda found: {"rows": sum(found["rows"])})
         )
 
 

@@ -8,8 +8,9 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from beam_pipelines.broadcast import Broadcast, Gather, by_index
 from beam_pipelines.clean import LABEL, ROW, TIME, Staged, read_staged
-from beam_pipelines.histogram import Histogram, State, num_values, quantiles
+from beam_pipelines.histogram import Histogram, num_values, quantiles
 from beam_pipelines.job import refuse_lost
 from beam_pipelines.users import rows_by_bucket, sorted_rows
 from tfctr.config import Split
@@ -55,12 +56,18 @@ class AssignSplits(beam.PTransform):
 
     A second output, `cuts`, is one dict: `valid_from` and `test_from` for global_time, and
     `train_from` behind a pool.
+
+    Args:
+        split: by what, and the shares.
+        user: the column of users, for user_time.
+        num_pieces: int. How many pieces come.
     """
 
-    def __init__(self, split: Split, user: str | None) -> None:
+    def __init__(self, split: Split, user: str | None, num_pieces: int) -> None:
         super().__init__()
         self.config = split
         self.user = user
+        self.num_pieces = num_pieces
 
     def expand(self, staged: beam.PCollection) -> Any:
         shares = [1 - self.config.valid - self.config.test, 1 - self.config.test]
@@ -68,14 +75,23 @@ class AssignSplits(beam.PTransform):
             names = ["valid_from", "test_from"]
             if self.config.pool:
                 shares, names = [self.config.pool, *shares], ["train_from", *names]
-            examples = staged | "Examples" >> beam.Map(_num_examples) | beam.CombineGlobally(sum)
-            cuts = (
+            times = (
                 staged
-                | "Times" >> beam.Map(lambda piece: _column(piece, TIME)[_is_example(piece)])
-                | "CountTimes" >> beam.CombineGlobally(Histogram())
-                | "Cut" >> beam.Map(_cut, shares, beam.pvalue.AsSingleton(examples))
+                | "Times" >> beam.Map(lambda piece: (0, _column(piece, TIME)[_is_example(piece)]))
+                | "CountTimes" >> beam.CombinePerKey(Histogram())
+                | "AllTimes" >> beam.Values()
             )
-            pieces = staged | "ByTime" >> beam.Map(_split_by_time, beam.pvalue.AsSingleton(cuts))
+            examples = staged | "Examples" >> beam.Map(_num_examples)
+            cuts = (
+                {"times": times, "pieces": examples}
+                | "Gather" >> Gather(pieces=self.num_pieces)
+                | "Cut" >> beam.Map(_cut, shares)
+            )
+            pieces = (
+                (staged | "Index" >> beam.Map(by_index), {"cuts": cuts})
+                | "WithCuts" >> Broadcast("piece", self.num_pieces, cuts=1)
+                | "ByTime" >> beam.MapTuple(_split_by_time)
+            )
             named = cuts | "Name" >> beam.Map(lambda edges: dict(zip(names, edges, strict=True)))
             return pieces, named
         if self.config.by == "random":
@@ -88,7 +104,7 @@ class AssignSplits(beam.PTransform):
                 | "RankTimes" >> beam.FlatMap(_split_users, shares)
             )
             pieces = (
-                {"piece": staged | "Index" >> beam.Map(lambda p: (p.index, p)), "ranked": ranked}
+                {"piece": staged | "Index" >> beam.Map(by_index), "ranked": ranked}
                 | "Regroup" >> beam.CoGroupByKey()
                 | "ByUserTime" >> beam.MapTuple(_split_by_user)
             )
@@ -108,8 +124,9 @@ def _num_examples(piece: Staged) -> int:
     return piece.counts["read"] - piece.counts["bad"] - piece.counts["dropped"]
 
 
-def _cut(times: State, shares: list[float], examples: int) -> list[int]:
-    refuse_lost("times of examples", num_values(times), examples)
+def _cut(found: dict[str, list[Any]], shares: list[float]) -> list[int]:
+    (times,) = found["times"] or [Histogram().create_accumulator()]
+    refuse_lost("times of examples", num_values(times), sum(found["pieces"]))
     return quantiles(times, shares)
 
 
@@ -120,7 +137,8 @@ def _with_split(piece: Staged, split: np.ndarray) -> SplitPiece:
     return SplitPiece(**vars(piece), split_path=path)
 
 
-def _split_by_time(piece: Staged, cuts: list[int]) -> SplitPiece:
+def _split_by_time(piece: Staged, found: dict[str, list[list[int]]]) -> SplitPiece:
+    (cuts,) = found["cuts"]
     order = np.array([TRAIN, VALID, TEST] if len(cuts) == 2 else [POOL, TRAIN, VALID, TEST])
     return _with_split(piece, order[np.searchsorted(cuts, _column(piece, TIME), side="right")])
 

@@ -53,7 +53,8 @@ def write_world(path: Path, rows: int, columns: int) -> None:
             writer.write_table(table.select(schema.names), row_group_size=ROW_GROUP)
 
 
-def world_config(path: Path) -> DataConfig:
+def world_config(path: Path, pattern: str = "") -> DataConfig:
+    """Of a file as `write_world` writes it, or of all that a pattern names."""
     sides = {"user_id": "user", "item_id": "item"}
     features = [
         {
@@ -67,7 +68,7 @@ def world_config(path: Path) -> DataConfig:
     ]
     content = {
         "name": "benchmark",
-        "source": {"format": "parquet", "events": str(path)},
+        "source": {"format": "parquet", "events": pattern or str(path)},
         "label": {"column": "click"},
         "time": {"column": "timestamp"},
         "user": "user_id",
@@ -90,9 +91,9 @@ def steps(config: DataConfig, folder: str) -> list[float]:
     pieces = reader.pieces()
 
     def read_and_clean() -> Any:
-        first = _first_rows([(piece.index, reader.count(piece)) for piece in pieces])
+        first = dict(_first_rows({"pieces": [(p.index, reader.count(p)) for p in pieces]}))
         clean_piece = _CleanPiece(clean.cleaner, folder)
-        return [staged for piece in pieces for staged in clean_piece.process(piece, first)]
+        return [staged for p in pieces for staged in clean_piece.process((p, first[p.index]))]
 
     def cut() -> Any:
         histogram = Histogram()
@@ -100,10 +101,10 @@ def steps(config: DataConfig, folder: str) -> list[float]:
         for piece in staged:
             state = histogram.add_input(state, split._column(piece, TIME))
         cuts = quantiles(state, [0.8, 0.9])
-        return [split._split_by_time(piece, cuts) for piece in staged]
+        return [split._split_by_time(piece, {"cuts": [cuts]}) for piece in staged]
 
     def fit_vocabularies() -> None:
-        transform = fit.FitVocabularies(schema, folder)
+        transform = fit.FitVocabularies(schema, folder, len(pieces))
         counts: dict[str, list[Any]] = {}
         for piece in pieces_split:
             for name, found in fit._count_tokens(piece, tuple(transform.owners)):
@@ -115,7 +116,7 @@ def steps(config: DataConfig, folder: str) -> list[float]:
     def write() -> None:
         encoder = shards.Encoder(schema, config.user, folder)
         for piece in pieces_split:
-            list(shards._write_piece(piece, encoder, "none", []))
+            list(shards._write_piece(piece, encoder, "none"))
 
     times = []
     took, staged = seconds(read_and_clean)

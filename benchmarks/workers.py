@@ -1,9 +1,10 @@
 """How `prepare` gains from more workers, by rows a second of the clock, on a machine of its own.
 
-    python -m benchmarks.workers --rows 1000000 --repeats 3 --record
+    python -m benchmarks.workers --rows 8000000 --repeats 2 --record
 
-Generated-world Parquet of 10 columns through Beam's own runner with so many processes, and through
-Dask with a local cluster of so many workers. All write the same bytes (`tests/test_runners.py`).
+Generated-world Parquet of 10 columns, in 4 files of many row groups, through Beam's own runner with
+so many processes, and through Dask with a local cluster of so many workers. All write the same
+bytes (`tests/test_runners.py`).
 """
 
 import argparse
@@ -17,13 +18,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 import distributed
+import numpy as np
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from beam_pipelines.prepare import prepare
-from benchmarks.prepare import world_config, write_world
+from benchmarks.prepare import ROW_GROUP, world_config, write_world
 from benchmarks.record import Result, record
 
 Way: TypeAlias = Callable[[int], AbstractContextManager[list[str]]]
+FILES = 4
 DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
 
 
@@ -48,10 +52,22 @@ def in_this_process(_: int) -> Iterator[list[str]]:
     yield []
 
 
+def write_files(folder: Path, rows: int) -> None:
+    """A log as users have it: several files, each of several row groups."""
+    whole = folder / "rows.parquet"
+    write_world(whole, rows, 10)
+    with pq.ParquetFile(whole) as log:
+        for i, groups in enumerate(np.array_split(np.arange(log.num_row_groups), FILES)):
+            with pq.ParquetWriter(folder / f"log-{i}.parquet", log.schema_arrow) as file:
+                for group in groups:
+                    file.write_table(log.read_row_group(int(group)), row_group_size=ROW_GROUP)
+    whole.unlink()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=8_000_000)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
     cores = os.cpu_count() or 1
@@ -64,9 +80,8 @@ def main() -> None:
     console = Console()
     results = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        path = Path(folder) / "rows.parquet"
-        write_world(path, args.rows, 10)
-        config = world_config(path)
+        write_files(Path(folder), args.rows)
+        config = world_config(Path(folder) / "log-0.parquet", f"{folder}/log-*.parquet")
         options = [stack.enter_context(way(n)) for _, way, n in ways]
         taken: list[list[float]] = [[] for _ in ways]
         for repeat in range(-1, args.repeats):  # the first one is warm-up

@@ -60,7 +60,7 @@ SPLIT = [TRAIN] * 5 + [1, 2, 2]
 @pytest.mark.parametrize("cuts", [(), (1, 4), (1, 2, 3, 3, 4, 5, 6, 7)])
 def test_vocabularies_hold_training_tokens_by_count_then_by_token(tmp_path, cuts):
     pieces = pieces_of(tmp_path, COLUMNS, SPLIT, cuts)
-    found = fit(tmp_path, pieces, FitVocabularies(VOCABULARIES, str(tmp_path)))
+    found = fit(tmp_path, pieces, FitVocabularies(VOCABULARIES, str(tmp_path), len(pieces)))
     folder = tmp_path / "vocabularies"
     assert sorted(path.name for path in folder.iterdir()) == ["city.txt", "item.txt", "tags.txt"]
     assert (folder / "city.txt").read_text() == "Lima\nBern\nOslo\n"
@@ -78,7 +78,7 @@ def test_no_token_often_enough_gives_an_empty_vocabulary(tmp_path):
     found = fit(
         tmp_path,
         pieces_of(tmp_path, {"city": COLUMNS["city"]}, SPLIT),
-        FitVocabularies(schema, str(tmp_path)),
+        FitVocabularies(schema, str(tmp_path), 1),
     )
     assert found == {"city": {"tokens": 3, "vocabulary_size": 3}}
     assert (tmp_path / "vocabularies" / "city.txt").read_bytes() == b""
@@ -150,7 +150,8 @@ def test_statistics_of_training_rows_are_those_of_numpy(tmp_path, cuts):
     }
     columns["x"][::7] = np.nan
     split = rng.integers(0, 3, n)
-    found = fit(tmp_path, pieces_of(tmp_path, columns, split, cuts), FitNumbers(NUMBERS))
+    pieces = pieces_of(tmp_path, columns, split, cuts)
+    found = fit(tmp_path, pieces, FitNumbers(NUMBERS, len(pieces)))
     train = {name: values[split == TRAIN].astype(np.float32) for name, values in columns.items()}
     for name in "xyz":
         present = train[name][~np.isnan(train[name])].astype(np.float64)
@@ -190,5 +191,6 @@ def test_the_order_in_which_pieces_arrive_changes_no_bit():
 def test_boundaries_where_values_repeat(tmp_path, values, boundaries):
     schema = Schema(features=[NUMBERS["y"]])
     columns = {"y": np.array(values, np.float64)}
-    found = fit(tmp_path, pieces_of(tmp_path, columns, [TRAIN] * len(values)), FitNumbers(schema))
+    pieces = pieces_of(tmp_path, columns, [TRAIN] * len(values))
+    found = fit(tmp_path, pieces, FitNumbers(schema, 1))
     assert np.float32(found["y"]["boundaries"]).tolist() == np.float32(boundaries).tolist()

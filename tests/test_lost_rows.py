@@ -32,6 +32,8 @@ from tests.test_join import in_row_groups
 from tests.test_prepare import WORLD, config
 from tfctr.data.manifest import DataError
 
+NUMBERS = [{"name": "n", "kind": "numeric", "side": "context", "transform": "bucketize"}]
+
 
 def lossy(
     monkeypatch: pytest.MonkeyPatch, module: Any, step: str, is_lost: Callable[[Any], bool]
@@ -58,6 +60,13 @@ def of_joins(folder: Path) -> Any:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(clean, "LARGE_TABLE", -1)
         return of_histories(folder)
+
+
+def of_times(folder: Path) -> Any:
+    (folder / "log.csv").write_text("click,time,n\n" + "".join(f"1,{i},{i}\n" for i in range(90)))
+    source = {"format": "csv", "events": "log.csv"}
+    made = config(folder, source=source, features=NUMBERS, split={"by": "global_time"})
+    return prepare(made, str(folder / "data"))
 
 
 def of_user_times(folder: Path) -> Any:
@@ -117,14 +126,16 @@ def of_a_key(element: Any) -> bool:
     ("run", "module", "step", "is_lost", "says"),
     [
         (of_joins, join, "_rows_by_bucket", of_a_key, r"source\.users: its rows"),
+        (of_histories, join, "_first_rows", any_element, r"piece \d: first row"),
         (of_joins, join, "_keys_by_bucket", any_element, "rows for piece 0 of the events"),
         (of_joins, join, "_find_rows", of_a_key, r"rows for piece \d of the events"),
         (of_histories, histories, "_by_user_bucket", any_element, "piece 0: rows of users"),
         (of_histories, fit, "_count_tokens", any_element, "vocabulary user_id: counts of pieces"),
         (of_histories, fit, "_numbers", any_element, "feature age: moments of pieces"),
         (of_histories, shards, "_write_piece", any_element, "good rows"),
-        (of_histories, clean_pieces._CleanPiece, "process", any_element, "pieces of the log"),
-        (of_days, clean_pieces._CleanPiece, "process", any_element, "pieces of the log"),
+        (of_histories, clean_pieces._CleanPiece, "process", any_element, "pieces?( 0)?"),
+        (of_times, clean_pieces._CleanPiece, "process", any_element, "test: pieces"),
+        (of_days, clean_pieces._CleanPiece, "process", any_element, "moments of pieces"),
         (of_days, days, "_count_by_day", any_element, "vocabulary user: counts of pieces' days"),
         (of_days, days._WritePiece, "process", any_element, "rows of the days"),
         (of_snapshots, snapshots._Join, "process", any_element, "joined: rows"),
@@ -149,19 +160,11 @@ def test_what_a_runner_loses_is_missed(
         run(tmp_path)
 
 
-def of_boundaries(folder: Path) -> Any:
-    numbers = [{"name": "n", "kind": "numeric", "side": "context", "transform": "bucketize"}]
-    (folder / "log.csv").write_text("click,time,n\n" + "".join(f"1,{i},{i}\n" for i in range(90)))
-    source = {"format": "csv", "events": "log.csv"}
-    made = config(folder, source=source, features=numbers, split={"by": "global_time"})
-    return prepare(made, str(folder / "data"))
-
-
 @pytest.mark.parametrize(
     ("run", "module", "says"),
     [
-        (of_boundaries, split, "times of examples"),
-        (of_boundaries, fit, "feature n: values"),
+        (of_times, split, "times of examples"),
+        (of_times, fit, "feature n: values"),
         (of_searches_in_a_pool, retrieve, "rows whose times are counted"),
     ],
 )
@@ -202,14 +205,19 @@ def test_a_shard_that_has_nothing_beside_it(tmp_path: Path) -> None:
         job.run(beside, "textify", "texts", str(tmp_path), [])
 
 
+def test_a_piece_that_only_the_summary_misses() -> None:
+    with pytest.raises(DataError, match="pieces of the log: 1 of 2 came"):
+        clean.add_up([clean.Staged(0, "", 0, {}, {})], 2)
+
+
 def test_a_piece_of_a_table_that_is_lost_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = join._rows_by_bucket
 
-    def losing(piece: Any, *more: Any) -> Iterator[Any]:
-        if piece.index != 1:
-            yield from whole(piece, *more)
+    def losing(with_first_row: Any, *more: Any) -> Iterator[Any]:
+        if with_first_row[0].index != 1:
+            yield from whole(with_first_row, *more)
 
     monkeypatch.setattr(join, "_rows_by_bucket", losing)
     with pytest.raises(DataError, match=r"source\.users: its pieces: 7 of 8 came"):

@@ -619,7 +619,7 @@ def test_a_piece_that_is_tried_again_changes_nothing(tmp_path):
     clean = Clean(made, str(tmp_path / "out"))
     (piece, *_) = clean.cleaner.source.events.pieces()
     clean_piece = _CleanPiece(clean.cleaner, clean.folder)
-    (staged,) = clean_piece.process(piece, {0: 0})
+    (staged,) = clean_piece.process((piece, 0))
     split_path = f"{tmp_path}/out/staged/0.split"
     Path(split_path).write_bytes(bytes(staged.rows))
     (tmp_path / "out" / "vocabularies").mkdir()
@@ -627,10 +627,10 @@ def test_a_piece_that_is_tried_again_changes_nothing(tmp_path):
     (tmp_path / "out" / "vocabularies" / "b.txt").write_text("1\n")
     encoder = shards.Encoder(made.feature_schema, None, clean.folder)
     split = SplitPiece(**vars(staged), split_path=split_path)
-    first = list(shards._write_piece(split, encoder, "none", []))
+    first = list(shards._write_piece(split, encoder, "none"))
     before = content_of(tmp_path)
-    assert list(clean_piece.process(piece, {0: 0})) == [staged]
-    assert list(shards._write_piece(split, encoder, "none", [])) == first
+    assert list(clean_piece.process((piece, 0))) == [staged]
+    assert list(shards._write_piece(split, encoder, "none")) == first
     assert content_of(tmp_path) == before
 
 

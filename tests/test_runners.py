@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from apache_beam.runners.dask.dask_runner import DaskRunner
+from apache_beam.runners.dask.overrides import dask_overrides
 
+from beam_pipelines.dask_partitions import set_partitions
 from beam_pipelines.days import write_days
 from beam_pipelines.hints import write_hints
 from beam_pipelines.prepare import prepare
@@ -30,6 +34,7 @@ from tests.encoders import bert_tensors, write_bert
 from tfctr.backbones import LR
 from tfctr.backbones.rim import RIM
 from tfctr.config import RetrievalConfig, SequencesConfig, TextConfig
+from tfctr.data import World
 from tfctr.data.dataset import Dataset
 from tfctr.data.snapshots import Snapshot
 from tfctr.rollout_config import DaysConfig
@@ -37,27 +42,50 @@ from tfctr.serving import export
 
 DAY = datetime.date(2024, 1, 1)
 DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
+PIECES = 9
 DOMAIN = {"name": "domain", "kind": "categorical", "side": "context"}
 HISTORY = {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": 5}
 
 
-def data_config(**changes: Any) -> Any:
-    source = {"format": "world", "users": 100, "items": 60, "events": 5_000, "seed": 3}
+def write_log(folder: Path) -> None:
+    """A log of 9 pieces in 3 files, and the tables joined to it: what a single piece hides."""
+    world = World(num_users=100, num_items=60, num_events=2_400, seed=3)
+    for i in range(3):
+        events = world.events(800 * i, 800 * (i + 1))
+        pq.write_table(events, folder / f"log-{i}.parquet", row_group_size=300)
+    pq.write_table(world.users(), folder / "users.parquet", row_group_size=40)
+    pq.write_table(world.items(), folder / "items.parquet")
+
+
+def data_config(folder: Path | str, **changes: Any) -> Any:
+    source = {
+        "format": "parquet",
+        "events": "log-*.parquet",
+        "users": {"path": "users.parquet", "key": "user_id"},
+        "items": {"path": "items.parquet", "key": "item_id"},
+    }
     features = [*WORLD_FEATURES, DOMAIN, HISTORY]
-    return world_config(source=source, features=features, split={"by": "user_time"}, **changes)
+    made = {"source": source, "features": features, "split": {"by": "user_time"}}
+    return world_config(directory=str(folder), **made | changes)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An encoder's folder, a SavedModel with rows for it, and an untrained teacher."""
+    """The log's folder, an encoder's, and a SavedModel with rows for it."""
     folder = tmp_path_factory.mktemp("models")
+    write_log(folder)
     encoder = write_bert(folder / "encoder", bert_tensors())
     data = test_export.fake_dataset(folder / "v")
     version = export(LR(test_export.SCHEMA), data, folder / "m")
     columns = {f.source_column: test_export.ROWS[f.name] for f in test_export.SCHEMA.inputs}
     rows = pa.concat_tables([pa.table(columns)] * 20)
     pq.write_table(rows, folder / "rows.parquet", row_group_size=30)
-    return {"encoder": str(encoder), "version": str(version), "rows": str(folder / "rows.parquet")}
+    return {
+        "log": str(folder),
+        "encoder": str(encoder),
+        "version": str(version),
+        "rows": str(folder / "rows.parquet"),
+    }
 
 
 def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[str, bytes]:
@@ -66,12 +94,16 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
     def at(name: str) -> str:
         return str(folder / name)
 
-    config = data_config()
+    config = data_config(models["log"])
     prepare(config, at("data"), beam_args)
+    by_time = data_config(models["log"], split={"by": "global_time"}, features=WORLD_FEATURES)
+    prepare(by_time, at("by_time"), beam_args)
     write_sequences(
         SequencesConfig(name="windows", data=config, stride=3), at("data"), at("windows"), beam_args
     )
-    similar = RetrievalConfig(name="similar", data=config, fields=("item_id", "age_group"), k=3)
+    similar = RetrievalConfig(
+        name="similar", data=config, fields=("item_id", "age_group"), k=3, pool=0.9
+    )
     retrieve(similar, at("data"), at("similar"), beam_args)
     texts = TextConfig.model_validate(
         {
@@ -93,7 +125,7 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
     days = DaysConfig.model_validate(
         {
             "name": "days",
-            "data": data_config(),
+            "data": config,
             "domain": {"feature": "domain", "organic": "organic", "ads": "ads"},
             "first": DAY,
             "measured_days": 2,
@@ -113,9 +145,20 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
 
 @pytest.fixture(scope="module")
 def expected(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    found = run_all(tmp_path_factory.mktemp("here"), models, [])
-    assert {Path(name).parts[0] for name in found} >= {"data", "windows", "similar", "texts"}
-    assert {Path(name).parts[0] for name in found} >= {"hints", "days", "joined", "scores"}
+    side_inputs = []
+    built = beam.pvalue.AsSideInput.__init__
+
+    def noted(self: Any, collection: Any) -> None:
+        side_inputs.append(collection)
+        built(self, collection)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(beam.pvalue.AsSideInput, "__init__", noted)
+        found = run_all(tmp_path_factory.mktemp("here"), models, [])
+    assert side_inputs == []  # Dask would compute them again and again, and wrongly
+    assert len({name for name in found if name.startswith("data/train/")}) == PIECES
+    jobs = {"data", "by_time", "windows", "similar", "texts", "hints", "days", "joined", "scores"}
+    assert {Path(name).parts[0] for name in found} >= jobs
     return found
 
 
@@ -173,6 +216,28 @@ def cluster() -> Iterator[Any]:
 def test_dask(cluster: Any, models: dict[str, str], expected: Any, tmp_path: Path) -> None:
     args = [DASK, f"--dask_client_address={cluster.scheduler_address}"]
     assert_same(run_all(tmp_path, models, args), expected)
+
+
+def joined_partitions(cluster: Any, **options: int) -> tuple[int, int]:
+    """Partitions on Dask of 9 elements as they are made, and after joins."""
+    set_partitions([DASK])
+    pipeline = beam.Pipeline("FnApiRunner")
+    made = pipeline | beam.Create([(i, i) for i in range(9)])
+    found = made
+    for i in range(3):
+        found = {"one": made, "more": found} | f"Join {i}" >> beam.CoGroupByKey()
+    pipeline.replace_all(dask_overrides())
+    visitor = DaskRunner.to_dask_bag_visitor(options)
+    with cluster.get_client():
+        pipeline.visit(visitor)
+    numbers = [bag.npartitions for bag in visitor.bags.values()]
+    return numbers[0], numbers[-1]
+
+
+def test_dask_has_as_many_partitions_as_its_workers_need(cluster: Any) -> None:
+    assert joined_partitions(cluster) == (3, 4)  # 3 elements each; two for each thread
+    assert joined_partitions(cluster, npartitions=2) == (2, 2)
+    assert joined_partitions(cluster, partition_size=1) == (9, 4)
 
 
 @pytest.mark.slow

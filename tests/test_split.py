@@ -45,8 +45,9 @@ def stage(folder, times, users=None, cuts=(), first_row=0, labels=None):
 
 def assign(staged, split, expected_cuts=None):
     """The split of each row, in order: 0 training, 1 validation, 2 test."""
+    transform = AssignSplits(Split(**split), "user", len(staged))
     with beam.Pipeline("FnApiRunner") as pipeline:
-        _, cuts = pipeline | beam.Create(staged) | AssignSplits(Split(**split), "user")
+        _, cuts = pipeline | beam.Create(staged) | transform
         if expected_cuts is not None:
             assert_that(cuts, equal_to([expected_cuts]))
     found = [

@@ -1,0 +1,37 @@
+"""As many partitions on Dask as keep its workers busy, at every step of a job.
+
+Beam's runner (2.77) takes the first 128 elements, which are all pieces of most logs, as one
+partition, which is one worker's. Each join then has as many as its inputs together, nearly all of
+them empty, and a shuffle of them about that many tasks times as many.
+"""
+
+from typing import Any
+
+PER_THREAD = 2  # so that a worker that is done early takes over from others
+
+
+def set_partitions(beam_args: list[str]) -> None:
+    """Does nothing where the runner is not Dask's. `--dask_npartitions` and
+    `--dask_partition_size` stay in force."""
+    if not any(arg.startswith("--runner") and "dask" in arg.lower() for arg in beam_args):
+        return
+    from apache_beam.runners.dask import overrides, transform_evaluator
+    from distributed import default_client
+
+    def number(options: dict[str, Any]) -> int:
+        threads = sum(default_client().nthreads().values())
+        return options.get("npartitions") or max(1, PER_THREAD * threads)
+
+    class Create(transform_evaluator.Create):
+        def apply(self, input_bag: Any, side_inputs: Any = None) -> Any:
+            if "partition_size" not in self.bag_kwargs:
+                self.bag_kwargs = {"npartitions": number(self.bag_kwargs)}
+            return super().apply(input_bag, side_inputs)
+
+    class GroupByKey(transform_evaluator.GroupByKey):
+        def apply(self, input_bag: Any, side_inputs: Any = None) -> Any:
+            partitions = min(input_bag.npartitions, number(self.bag_kwargs))
+            return super().apply(input_bag.repartition(npartitions=partitions), side_inputs)
+
+    transform_evaluator.TRANSLATIONS[overrides._Create] = Create
+    transform_evaluator.TRANSLATIONS[overrides._GroupByKeyOnly] = GroupByKey
