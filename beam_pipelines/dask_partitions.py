@@ -7,16 +7,15 @@ them empty, and a shuffle of them about that many tasks times as many.
 
 from typing import Any
 
+from apache_beam.runners.dask import overrides, transform_evaluator
+from distributed import default_client
+
 PER_THREAD = 2  # so that a worker that is done early takes over from others
 
 
-def set_partitions(beam_args: list[str]) -> None:
-    """Does nothing where the runner is not Dask's. `--dask_npartitions` and
+def install() -> None:
+    """From here on, pipelines that are run on Dask have so many. `--dask_npartitions` and
     `--dask_partition_size` stay in force."""
-    if not any(arg.startswith("--runner") and "dask" in arg.lower() for arg in beam_args):
-        return
-    from apache_beam.runners.dask import overrides, transform_evaluator
-    from distributed import default_client
 
     def number(options: dict[str, Any]) -> int:
         threads = sum(default_client().nthreads().values())

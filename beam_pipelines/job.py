@@ -15,10 +15,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 from pyarrow import fs
 
-from beam_pipelines.dask_partitions import set_partitions
 from beam_pipelines.flush_timer import turn_off_flush_timer
 from tfctr.config import ConfigError
 from tfctr.data import files
@@ -52,18 +51,20 @@ def directory(output: str) -> Iterator[str]:
 
 
 def refuse_lost(what: str, came: int, sent: int) -> None:
-    """Does nothing where all came that was sent from one step to another.
+    """Does nothing where all came, and came once, that was sent from one step to another.
 
-    Beam's own runner was seen to lose elements without an error. The cause is known and turned off
-    (`flush_timer`); a count is cheap, and runners are many.
+    Beam's own runner was seen to lose elements without an error, and Dask's to repeat them. The
+    causes are known and turned off (`flush_timer`, `dask_bundles`); a count is cheap, and runners
+    are many.
 
     Raises:
-        DataError: some did not.
+        DataError: some did not come, or came more than once.
     """
     if came != sent:
+        fault = "lost the others" if came < sent else "repeated some"
         raise DataError(
-            f"{what}: {came:,} of {sent:,} came; the runner lost the others. Run it again, or "
-            "on another runner"
+            f"{what}: {came:,} of {sent:,} came; the runner {fault}. Run it again, or on another "
+            "runner"
         )
 
 
@@ -109,9 +110,13 @@ def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list
     if not any(arg.startswith("--job_name") for arg in args):
         args.append(f"--job_name=tfctr-{what}-{name.lower()}")
     turn_off_flush_timer(args)
-    set_partitions(args)
     options = PipelineOptions(args)
     options.view_as(SetupOptions).save_main_session = False
+    if "dask" in (options.view_as(StandardOptions).runner or "").lower():
+        from beam_pipelines import dask_bundles, dask_partitions  # Dask is an extra
+
+        dask_bundles.install()
+        dask_partitions.install()
     # A worker's error is raised below; Beam would log its traceback as well.
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     path = f"{folder}/summary.json"

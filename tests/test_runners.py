@@ -19,7 +19,7 @@ import pytest
 from apache_beam.runners.dask.dask_runner import DaskRunner
 from apache_beam.runners.dask.overrides import dask_overrides
 
-from beam_pipelines.dask_partitions import set_partitions
+from beam_pipelines import dask_partitions
 from beam_pipelines.days import write_days
 from beam_pipelines.hints import write_hints
 from beam_pipelines.prepare import prepare
@@ -220,7 +220,7 @@ def test_dask(cluster: Any, models: dict[str, str], expected: Any, tmp_path: Pat
 
 def joined_partitions(cluster: Any, **options: int) -> tuple[int, int]:
     """Partitions on Dask of 9 elements as they are made, and after joins."""
-    set_partitions([DASK])
+    dask_partitions.install()
     pipeline = beam.Pipeline("FnApiRunner")
     made = pipeline | beam.Create([(i, i) for i in range(9)])
     found = made

@@ -1,0 +1,46 @@
+"""Beam's Dask runner, kept from giving elements more than once.
+
+The report for its maintainers is in docs/upstream/beam-dask-runner.md.
+"""
+
+import copy
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.runners.dask import transform_evaluator
+
+from tfctr.config import ConfigError
+
+# Taken before `install` replaces it, on a worker that is a thread of this process too.
+_apply = transform_evaluator.apply_dofn_to_bundle
+PARAMETERS = ["items", "do_fn_invoker_args", "do_fn_invoker_kwargs", "tagged_receivers"]
+
+
+def install() -> None:
+    """From here on, pipelines that are run on Dask collect each bundle's outputs apart.
+
+    Raises:
+        ConfigError: this Beam's runner is another one.
+    """
+    if list(inspect.signature(_apply).parameters) != PARAMETERS:
+        raise ConfigError(
+            f"apache-beam {beam.__version__} has another {transform_evaluator.__name__}, so its "
+            "Dask runner can't be kept from repeating elements; install 2.77"
+        )
+    transform_evaluator.apply_dofn_to_bundle = apply_to_bundle
+
+
+def apply_to_bundle(
+    items: Iterable[Any], invoker_args: list[Any], invoker_kwargs: dict[str, Any], receivers: Any
+) -> list[Any]:
+    """A `DoFn`'s outputs for one bundle, by Beam's function with receivers of its own.
+
+    Beam makes the receivers once a step. Bundles that a worker gets together share them, and what
+    one puts there, the next one gives again.
+    """
+    signature, outputs = invoker_args
+    outputs, receivers = copy.deepcopy((outputs, receivers))
+    found: list[Any] = _apply(items, [signature, outputs], invoker_kwargs, receivers)
+    return found
