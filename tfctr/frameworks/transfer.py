@@ -46,7 +46,7 @@ def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None =
     if names[0] != names[1] or len(_tables(model)) != len(_tables(earlier)):
         raise ValueError(
             f"`earlier` should be a {type(model).__name__} with the same arguments. Received: "
-            f"{type(earlier).__name__}"
+            f"{type(earlier).__name__} with {len(names[1])} weights; this model has {len(names[0])}"
         )
     here, there = ({id(layer.table): layer for layer in of} for of in (tables, tables.values()))
     found = []
