@@ -42,8 +42,9 @@ class Run:
     """One run config and the folders of its artefacts.
 
     - `data_folder`, `<work>/<data's name>`: the dataset directory, shared by runs;
-    - `folder`, `<work>/<run's name>`: `model.keras`, `metrics.json`, `<split>.parquet` with what
-      the model says of each row, and the stages' manifests;
+    - `folder`, `<work>/<run's name>`: `model.keras` and the `vocabularies` that it knows,
+      `metrics.json`, `<split>.parquet` with what the model says of each row, and the stages'
+      manifests;
     - `export_folder`: the versions of the SavedModel.
     """
 
