@@ -246,7 +246,7 @@ def test_the_fingerprint_changes_with_the_content_of_a_file(tmp_path):
 
 
 def test_a_large_file_is_known_by_its_time_of_change(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "CHECKED", 10)
+    monkeypatch.setattr(files, "CHECKED", 10)
     path = tmp_path / "log.csv"
     path.write_text("user_id,click,time\n")
     source = config(tmp_path, {"format": "csv", "events": "log.csv"})

@@ -14,6 +14,7 @@ from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from pyarrow import fs
 
 BOM = b"\xef\xbb\xbf"
 NO_SPACE = os.strerror(errno.ENOSPC)  # in whatever exception a full disk ends
+CHECKED = 64 << 20  # bytes; larger files are known by their time of change
 END = 1 << 62  # of a file whose unpacked size is not known
 
 
@@ -58,6 +60,18 @@ def size(path: str) -> int:
         return int(system.get_file_info(inner).size)
     with system.open_input_file(inner) as file, zipfile.ZipFile(file) as opened:
         return opened.getinfo(member).file_size
+
+
+def fingerprint(path: str) -> list[Any]:
+    """What would change if the file did: its name, size and checksum, or, of a large one, its time
+    of change. A copy of a small one is the same."""
+    system, inner = filesystem(path)
+    info = system.get_file_info(inner)
+    last = info.mtime_ns
+    if info.size <= CHECKED:
+        with system.open_input_stream(inner, compression=None) as file:
+            last = google_crc32c.value(file.read())
+    return [info.base_name, info.size, last]
 
 
 @contextmanager

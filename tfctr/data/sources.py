@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +17,6 @@ from tfctr.data.delimited import Delimited, Rows
 from tfctr.data.world import World
 
 MIN_PIECE, MAX_PIECE = 2 << 20, 256 << 20  # bytes
-CHECKED = 64 << 20  # bytes; larger files are known by their time of change
 
 
 @dataclass(frozen=True)
@@ -229,16 +227,8 @@ class Source:
         one, its time of change."""
         readers = [self.events] + [reader for reader, _ in self.tables.values()]
         paths = [path for reader in readers for path in getattr(reader, "paths", ())]
-        prints = []
-        for path in dict.fromkeys(files.split_member(path)[0] for path in paths):
-            system, inner = files.filesystem(path)
-            info = system.get_file_info(inner)
-            last = info.mtime_ns
-            if info.size <= CHECKED:  # a copy of it is the same data
-                with system.open_input_stream(inner, compression=None) as file:
-                    last = google_crc32c.value(file.read())
-            prints.append([info.base_name, info.size, last])
-        return prints
+        of_files = dict.fromkeys(files.split_member(path)[0] for path in paths)
+        return [files.fingerprint(path) for path in of_files]
 
 
 def open_source(config: DataConfig) -> Source:
