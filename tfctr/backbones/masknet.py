@@ -63,8 +63,8 @@ class MaskNet(Backbone):
         self.reduction_ratio = reduction_ratio
         self.hidden_units = tuple(hidden_units)
         self.dropout = dropout
-        # Keras' default epsilon, 1e-3, would drown vectors that start at a stddev of 0.01.
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
+        # Keras' default epsilon, 1e-3, would drown vectors that start at a stddev of 1e-4.
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-12, name="norm")
         self.blocks = [
             MaskBlock(block_units, reduction_ratio, name=f"block_{i}") for i in range(num_blocks)
         ]

@@ -26,13 +26,14 @@ class FieldEmbedding(keras.layers.Layer):
     Args:
         schema: a fitted `tfctr.schema.Schema` (`Dataset.schema`).
         dim: int. `D`.
-        stddev: float. Of the normal distribution that rows start from. Defaults to 0.01.
+        stddev: float. Of the normal distribution that rows start from. Defaults to 1e-4: a row that
+            training never reads is then nothing beside those that it does.
 
     Raises:
         ValueError: a feature of the schema was never fitted.
     """
 
-    def __init__(self, schema: Schema, dim: int, stddev: float = 0.01, **kwargs: Any) -> None:
+    def __init__(self, schema: Schema, dim: int, stddev: float = 1e-4, **kwargs: Any) -> None:
         # Numbers are standardised before they may lose bits to a lower precision.
         super().__init__(autocast=False, **kwargs)
         self.schema = schema

@@ -29,7 +29,8 @@ class MaskBlock(keras.layers.Layer):
         self.aggregate = keras.layers.Dense(aggregated, activation="relu", name="aggregate")
         self.project = keras.layers.Dense(width, name="project")
         self.dense = keras.layers.Dense(self.units, use_bias=False, name="dense")
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
+        # What it normalises is as small as the rows at their start.
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-12, name="norm")
         self.aggregate.build(x_shape)
         self.project.build((x_shape[0], aggregated))
         self.dense.build(hidden_shape)
