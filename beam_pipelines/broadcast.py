@@ -50,6 +50,25 @@ class Broadcast(beam.PTransform):
 ELEMENT = ""  # no values have this name
 
 
+class ToPieces(beam.PTransform):
+    """`(pieces, {name: values})` -> `(piece, {name: list of all its values})`: a `Broadcast`.
+
+    Args:
+        number: int. How many pieces there are.
+        sizes: as of `Broadcast`.
+    """
+
+    def __init__(self, number: int, **sizes: int) -> None:
+        super().__init__()
+        self.number = number
+        self.sizes = sizes
+
+    def expand(self, inputs: Any) -> beam.PCollection:
+        pieces, values = inputs
+        indexed = pieces | "Index" >> beam.Map(by_index)
+        return (indexed, values) | "Broadcast" >> Broadcast("piece", self.number, **self.sizes)
+
+
 def by_index(piece: Any) -> tuple[int, Any]:
     """A piece as a join takes it."""
     return piece.index, piece

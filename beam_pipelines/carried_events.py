@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import feather
 
-from beam_pipelines.broadcast import Broadcast, by_index
+from beam_pipelines.broadcast import ToPieces
 from beam_pipelines.clean import ROW
 from beam_pipelines.fit import own_vocabularies
 from beam_pipelines.histories import EventReader, WritePast, find_earlier
@@ -83,8 +83,8 @@ class CarryEvents(beam.PTransform):
         # Users without a row on these days are carried on as well.
         all_parts = pieces.pipeline | "Parts" >> beam.Create([(i, None) for i in range(PARTS)])
         events = (
-            (pieces | "Index" >> beam.Map(by_index), {"vocabularies": vocabularies})
-            | "WithVocabularies" >> Broadcast("piece", self.num_pieces, vocabularies=self.num_own)
+            (pieces, {"vocabularies": vocabularies})
+            | "WithVocabularies" >> ToPieces(self.num_pieces, vocabularies=self.num_own)
             | "UserEvents" >> beam.FlatMap(_by_user_part, self.reader)
         )
         found = (

@@ -20,29 +20,41 @@ from tfctr.data.sources import Piece
 
 
 class Clean(beam.PTransform):
-    """Pieces -> `Staged`: cleaned, joined, on disk under `folder`, bad rows beside them."""
+    """A log -> `Staged`: cleaned, joined, on disk under `folder`, bad rows beside them.
+
+    Attributes:
+        pieces: those of the log's events.
+
+    Raises:
+        ConfigError: the config does not fit its source.
+    """
 
     def __init__(self, config: DataConfig, folder: str) -> None:
         super().__init__()
         self.cleaner = Cleaner(config, joins_large=False)
         self.folder = folder
+        # Found here, never on a worker.
+        _ = self.cleaner.homes
+        self.large = self.cleaner.large
+        self.pieces = self.cleaner.source.events.pieces()
 
-    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
-        cleaner, large = self.cleaner, self.cleaner.large  # found here, never on a worker
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        cleaner = self.cleaner
         staged = (
-            pieces
-            | "FirstRows" >> WithFirstRows(cleaner.source.events)
+            pipeline
+            | "Pieces" >> beam.Create(self.pieces)  # which spreads them over the workers
+            | "FirstRows" >> WithFirstRows(cleaner.source.events, len(self.pieces))
             | "CleanPiece" >> beam.ParDo(_CleanPiece(cleaner, self.folder))
             | "Spread" >> beam.Reshuffle()
         )
-        for name in large:
+        for name in self.large:
             staged = staged | f"Join {name}" >> JoinTable(cleaner, name, self.folder)
         return staged
 
     def set_aside_tables(self) -> dict[str, Any]:
         """What is said of the joined tables, after the run: by name, `rows`, `bad`, `bad_reasons`;
         their bad rows lie beside those of the events."""
-        found = {name: read_summary(self.folder, name) for name in self.cleaner.large}
+        found = {name: read_summary(self.folder, name) for name in self.large}
         for name, table in self.cleaner.tables.items():
             found[name] = set_aside_table(self.folder, name, table.rows, table.bad)
         return {name: found[name] for name in self.cleaner.source.tables}

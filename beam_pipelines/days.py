@@ -24,14 +24,13 @@ import pyarrow.compute as pc
 from pyarrow import feather, fs
 
 from beam_pipelines import job
-from beam_pipelines.broadcast import Broadcast, Gather, by_index
+from beam_pipelines.broadcast import Gather, ToPieces
 from beam_pipelines.carried_events import CarryEvents, carried_days
 from beam_pipelines.clean import (
     LABEL,
     ROW,
     TIME,
     UNITS,
-    Cleaner,
     Staged,
     add_up,
     read_staged,
@@ -59,7 +58,7 @@ from tfctr.config import ConfigError, DataConfig, digest
 from tfctr.data import files
 from tfctr.data.day_log import DOMAINS, LOG, DayLog
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
-from tfctr.data.sources import matching
+from tfctr.data.sources import Piece, matching
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.rollout_config import DAY, DaysConfig, load_days
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Numeric
@@ -185,7 +184,7 @@ class WriteDays(beam.PTransform):
         self.measures = log is None
         self.numbers = [(day - EPOCH).days for day in days]
         self.folder = folder
-        self.place = _Place(config, self.numbers, paths, self.clean.cleaner, folder)
+        self.place = _Place(config, self.numbers, paths, self.clean.pieces, folder)
         self.grow = _Grow(self.schema, [str(day) for day in days], log, folder)
         self.write = _WritePiece(config, self.schema, self.numbers, folder)
         self.carry = None
@@ -197,21 +196,15 @@ class WriteDays(beam.PTransform):
                 [str(day) for day in days],
                 [f"{log.folder}/{day}" for day in carried] if log is not None else [],
                 folder,
-                len(self.clean.cleaner.source.events.pieces()),
+                len(self.clean.pieces),
             )
 
     def expand(self, pipeline: Any) -> beam.PCollection:
-        _ = self.clean.cleaner.homes  # a config that does not fit fails here, not on a worker
-        of_log = self.clean.cleaner.source.events.pieces()
-        placed = (
-            pipeline
-            | "Pieces" >> beam.Create(of_log)
-            | "Clean" >> self.clean
-            | "Place" >> beam.ParDo(self.place)
-        )
+        number = len(self.clean.pieces)
+        placed = pipeline | "Clean" >> self.clean | "Place" >> beam.ParDo(self.place)
         numbers = pipeline | "NoNumbers" >> beam.Create([])
         if self.measures:
-            numbers = placed | "FitNumbers" >> FitNumbers(self.schema, len(of_log))
+            numbers = placed | "FitNumbers" >> FitNumbers(self.schema, number)
         counts = placed | "CountTokens" >> beam.FlatMap(
             _count_by_day,
             self.grow.owners,
@@ -230,16 +223,15 @@ class WriteDays(beam.PTransform):
         if self.carry is not None:
             pieces = (placed, vocabularies) | "CarryEvents" >> self.carry
         shards = (
-            (pieces | "Index" >> beam.Map(by_index), {"vocabularies": vocabularies})
-            | "WithVocabularies"
-            >> Broadcast("piece", len(of_log), vocabularies=len(self.grow.owners))
+            (pieces, {"vocabularies": vocabularies})
+            | "WithVocabularies" >> ToPieces(number, vocabularies=len(self.grow.owners))
             | "WritePiece" >> beam.ParDo(self.write)
         )
         found = {"placed": placed, "vocabularies": vocabularies, "numbers": numbers}
         return (
             {**found, "shards": shards}
             | "Gather" >> Gather(vocabularies=len(self.grow.owners))
-            | "Summarise" >> beam.Map(_summarise, len(of_log), len(self.numbers))
+            | "Summarise" >> beam.Map(_summarise, number, len(self.numbers))
         )
 
 
@@ -267,7 +259,7 @@ class _Place(beam.DoFn):
         config: DaysConfig,
         days: list[int],
         paths: Mapping[datetime.date, list[str]],
-        cleaner: Cleaner,
+        pieces: Sequence[Piece],
         folder: str,
     ) -> None:
         self.domain = config.domain
@@ -275,8 +267,7 @@ class _Place(beam.DoFn):
         self.days = np.array(days)
         self.measured_until = (config.first - EPOCH).days + config.measured_days
         by_path = {path: (day - EPOCH).days for day, found in paths.items() for path in found}
-        pieces = cleaner.source.events.pieces() if by_path else []
-        self.day_of_piece = {piece.index: by_path[piece.path] for piece in pieces}
+        self.day_of_piece = {piece.index: by_path[piece.path] for piece in pieces if by_path}
         self.folder = folder
 
     def process(self, piece: Staged) -> Iterator[PlacedPiece]:

@@ -11,7 +11,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.broadcast import Broadcast, by_index
+from beam_pipelines.broadcast import ToPieces, by_index
 from beam_pipelines.clean import LABEL, TIME, event_column
 from beam_pipelines.fit import own_vocabularies, read_vocabularies
 from beam_pipelines.job import refuse_lost
@@ -82,8 +82,8 @@ class AddHistories(beam.PTransform):
         pieces, vocabularies = inputs
         histories = self.reader.histories
         parts = (
-            (pieces | "Index" >> beam.Map(by_index), {"vocabularies": vocabularies})
-            | "Wait" >> Broadcast("piece", self.num_pieces, vocabularies=self.num_own)
+            (pieces, {"vocabularies": vocabularies})
+            | "Wait" >> ToPieces(self.num_pieces, vocabularies=self.num_own)
             | "Pieces" >> beam.Keys()
             | "UserEvents" >> beam.FlatMap(_by_user_bucket, self.reader)
             | "GatherUsers" >> beam.GroupByKey()

@@ -38,17 +38,18 @@ class PassedRows(Passed):
 
 
 class WithFirstRows(beam.PTransform):
-    """Pieces -> `(piece, the place in the log of its first row)`, for all pieces of a reader."""
+    """Pieces -> `(piece, the place in the log of its first row)`, for the `number` of a reader."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, number: int) -> None:
         super().__init__()
         self.reader = reader
+        self.number = number
 
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
         count = self.reader.count
         first_rows = (
             {"pieces": pieces | "CountRows" >> beam.Map(lambda piece: (piece.index, count(piece)))}
-            | "Gather" >> Gather(pieces=len(self.reader.pieces()))
+            | "Gather" >> Gather(pieces=self.number)
             | "AddUp" >> beam.FlatMap(_first_rows)
         )
         return (
@@ -92,10 +93,11 @@ class JoinTable(beam.PTransform):
     def expand(self, staged: beam.PCollection) -> beam.PCollection:
         cleaner, name = self.cleaner, self.name
         reader, _ = cleaner.source.tables[name]
+        pieces = reader.pieces()
         rows = (
             staged.pipeline
-            | "Pieces" >> beam.Create(reader.pieces())
-            | "FirstRows" >> WithFirstRows(reader)
+            | "Pieces" >> beam.Create(pieces)
+            | "FirstRows" >> WithFirstRows(reader, len(pieces))
             | "ReadTable" >> beam.FlatMap(_rows_by_bucket, cleaner, name)
         )
         keys = staged | "AskForKeys" >> beam.FlatMap(_keys_by_bucket, cleaner.key(name).name)
@@ -108,7 +110,7 @@ class JoinTable(beam.PTransform):
         return (
             {"piece": indexed, "found": found}
             | "Regroup" >> beam.CoGroupByKey()
-            | "Join" >> beam.FlatMap(_join, cleaner, name, self.folder)
+            | "Join" >> beam.FlatMap(_join, cleaner, name, self.folder, len(pieces))
         )
 
 
@@ -158,13 +160,18 @@ def _find_rows(
 
 
 def _join(
-    gathered: tuple[int, Mapping[str, Iterable[Any]]], cleaner: Cleaner, name: str, folder: str
+    gathered: tuple[int, Mapping[str, Iterable[Any]]],
+    cleaner: Cleaner,
+    name: str,
+    folder: str,
+    num_pieces: int,
 ) -> Iterator[Staged]:
-    """A piece with the columns of the rows found. Of the table, a file that says what was read."""
+    """A piece with the columns of the rows found. Of the table, whose `num_pieces` were read, a
+    file that says so."""
     index, parts = gathered
     found = list(parts["found"])
     if index == TABLE:
-        _write_summary(found, cleaner, name, folder)
+        _write_summary(found, num_pieces, name, folder)
         return
     (piece,) = parts["piece"]
     key = cleaner.key(name)
@@ -182,9 +189,8 @@ def _join(
     yield replace(piece, path=path, counts=counts)
 
 
-def _write_summary(passed: list[PassedRows], cleaner: Cleaner, name: str, folder: str) -> None:
-    reader, _ = cleaner.source.tables[name]
-    good = refuse_lost_rows(f"source.{name}", passed, len(reader.pieces()))
+def _write_summary(passed: list[PassedRows], num_pieces: int, name: str, folder: str) -> None:
+    good = refuse_lost_rows(f"source.{name}", passed, num_pieces)
     bad = sorted(row for part in passed for row in part.bad)
     rows = good + sum(len(part.bad) for part in passed if part.pieces)
     refuse_empty(name, rows - len(bad), bad)

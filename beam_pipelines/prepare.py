@@ -41,12 +41,8 @@ class Prepare(beam.PTransform):
 
     def expand(self, pipeline: Any) -> beam.PCollection:
         config, schema, folder = self.config, self.config.feature_schema, self.folder
-        clean = self.clean
-        _ = clean.cleaner.homes  # a config that does not fit its source fails here, not on a worker
-        # `Create` spreads its elements over the workers.
-        pieces = clean.cleaner.source.events.pieces()
-        staged = pipeline | "Pieces" >> beam.Create(pieces) | "Clean" >> clean
-        number = len(pieces)
+        number = len(self.clean.pieces)
+        staged = pipeline | "Clean" >> self.clean
         split, cuts = staged | "AssignSplits" >> AssignSplits(config.split, config.user, number)
         vocabularies = split | "FitVocabularies" >> FitVocabularies(schema, folder, number)
         numbers = split | "FitNumbers" >> FitNumbers(schema, number)
@@ -56,7 +52,7 @@ class Prepare(beam.PTransform):
             schema, config.user, folder, config.compression, number
         )
         found = {"staged": staged, "cuts": cuts, "vocabularies": vocabularies, "numbers": numbers}
-        own = len(own_vocabularies(schema)) if pieces else 0
+        own = len(own_vocabularies(schema)) if number else 0
         return (
             {**found, "shards": shards}
             | "Gather" >> Gather(cuts=1, vocabularies=own)

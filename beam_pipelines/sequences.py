@@ -96,12 +96,11 @@ class Sequences(beam.PTransform):
     def expand(self, pipeline: Any) -> beam.PCollection:
         config, data = self.config, self.config.data
         clean = Clean(data, self.folder)
-        of_log = clean.cleaner.source.events.pieces()
+        number = len(clean.pieces)
         pieces, _ = (
             pipeline
-            | "Pieces" >> beam.Create(of_log)
             | "Clean" >> clean
-            | "AssignSplits" >> AssignSplits(data.split, data.user, len(of_log))
+            | "AssignSplits" >> AssignSplits(data.split, data.user, number)
         )
         end = ".tfrecord.gz" if data.compression == "gzip" else ".tfrecord"
         found = (
@@ -113,7 +112,7 @@ class Sequences(beam.PTransform):
         return (
             {"found": found}
             | "Gather" >> Gather()
-            | "Summarise" >> beam.Map(lambda found: _summarise(found["found"], len(of_log)))
+            | "Summarise" >> beam.Map(lambda found: _summarise(found["found"], number))
         )
 
 

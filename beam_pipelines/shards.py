@@ -9,7 +9,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.broadcast import Broadcast, by_index
+from beam_pipelines.broadcast import ToPieces
 from beam_pipelines.clean import LABEL, ROW, TIME, USER_KEY
 from beam_pipelines.examples import INT64_WIDTH, Field, encode
 from beam_pipelines.fit import own_vocabularies, read_vocabularies
@@ -111,8 +111,8 @@ class WriteShards(beam.PTransform):
     def expand(self, inputs: Any) -> beam.PCollection:
         pieces, vocabularies = inputs
         return (
-            (pieces | "Index" >> beam.Map(by_index), {"vocabularies": vocabularies})
-            | "Wait" >> Broadcast("piece", self.num_pieces, vocabularies=self.num_own)
+            (pieces, {"vocabularies": vocabularies})
+            | "Wait" >> ToPieces(self.num_pieces, vocabularies=self.num_own)
             | "Pieces" >> beam.Keys()
             | "WritePiece" >> beam.FlatMap(_write_piece, self.encoder, self.compression)
         )

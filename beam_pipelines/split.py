@@ -8,7 +8,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.broadcast import Broadcast, Gather, by_index
+from beam_pipelines.broadcast import Gather, ToPieces, by_index
 from beam_pipelines.clean import LABEL, ROW, TIME, Staged, read_staged
 from beam_pipelines.histogram import Histogram, num_values, quantiles
 from beam_pipelines.job import refuse_lost
@@ -88,8 +88,8 @@ class AssignSplits(beam.PTransform):
                 | "Cut" >> beam.Map(_cut, shares)
             )
             pieces = (
-                (staged | "Index" >> beam.Map(by_index), {"cuts": cuts})
-                | "WithCuts" >> Broadcast("piece", self.num_pieces, cuts=1)
+                (staged, {"cuts": cuts})
+                | "WithCuts" >> ToPieces(self.num_pieces, cuts=1)
                 | "ByTime" >> beam.MapTuple(_split_by_time)
             )
             named = cuts | "Name" >> beam.Map(lambda edges: dict(zip(names, edges, strict=True)))

@@ -88,7 +88,7 @@ def steps(config: DataConfig, folder: str) -> list[float]:
     """CPU seconds of every step but Beam, the pieces one after another."""
     clean = Clean(config, folder)
     reader, schema = clean.cleaner.source.events, config.feature_schema
-    pieces = reader.pieces()
+    pieces = clean.pieces
 
     def read_and_clean() -> Any:
         first = dict(_first_rows({"pieces": [(p.index, reader.count(p)) for p in pieces]}))

@@ -617,7 +617,7 @@ def test_a_piece_that_is_tried_again_changes_nothing(tmp_path):
     write_parts(tmp_path)
     made = config(tmp_path, **CSV_WITH_PIECES)
     clean = Clean(made, str(tmp_path / "out"))
-    (piece, *_) = clean.cleaner.source.events.pieces()
+    (piece, *_) = clean.pieces
     clean_piece = _CleanPiece(clean.cleaner, clean.folder)
     (staged,) = clean_piece.process((piece, 0))
     split_path = f"{tmp_path}/out/staged/0.split"
