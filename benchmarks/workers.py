@@ -4,11 +4,13 @@
 
 Generated-world Parquet of 10 columns, in 4 files of many row groups, through Beam's own runner with
 so many processes, and through Dask with a local cluster of so many workers. All write the same
-bytes (`tests/test_runners.py`).
+bytes (`tests/test_runners.py`). A part of these rows is prepared as well: what a further row costs
+is the difference, and what remains is what a run costs without rows.
 """
 
 import argparse
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -28,6 +30,7 @@ from benchmarks.record import Result, record
 
 Way: TypeAlias = Callable[[int], AbstractContextManager[list[str]]]
 FILES = 4
+PART = 8  # of the rows, a part
 DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
 
 
@@ -78,25 +81,37 @@ def main() -> None:
     ways += [("processes", processes, n) for n in counts]
     ways += [("Dask workers", dask, n) for n in counts]
     console = Console()
-    results = []
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        write_files(Path(folder), args.rows)
-        config = world_config(Path(folder) / "log-0.parquet", f"{folder}/log-*.parquet")
+    sizes = (args.rows // PART, args.rows)
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        configs = []
+        for size in sizes:
+            folder = Path(temporary) / str(size)
+            folder.mkdir()
+            write_files(folder, size)
+            configs.append(world_config(folder / "log-0.parquet", f"{folder}/log-*.parquet"))
         options = [stack.enter_context(way(n)) for _, way, n in ways]
-        taken: list[list[float]] = [[] for _ in ways]
+        taken: list[list[list[float]]] = [[[] for _ in ways] for _ in sizes]
         for repeat in range(-1, args.repeats):  # the first one is warm-up
-            for times, beam_args in zip(taken, options, strict=True):
-                start = time.perf_counter()
-                prepare(config, f"{folder}/out", beam_args)
-                if repeat >= 0:
-                    times.append(time.perf_counter() - start)
-    first: dict[str, float] = {}
-    for (name, _, n), times in zip(ways, taken, strict=True):
-        rate = args.rows / statistics.median(times)
+            for config, of_ways in zip(configs, taken, strict=True):
+                for times, beam_args in zip(of_ways, options, strict=True):
+                    start = time.perf_counter()
+                    prepare(config, f"{temporary}/out", beam_args)
+                    if repeat >= 0:
+                        times.append(time.perf_counter() - start)
+                    shutil.rmtree(f"{temporary}/out")
+    results = []
+    first: dict[str, tuple[float, float]] = {}
+    for (name, _, n), few, all_rows in zip(ways, *taken, strict=True):
+        seconds, seconds_of_few = statistics.median(all_rows), statistics.median(few)
+        of_row = (seconds - seconds_of_few) / (sizes[1] - sizes[0])
         what = name if name == "this process" else f"{n} {name}"
-        results.append(Result(what, rate, "rows/s"))
-        if first.setdefault(name, rate) != rate:
-            results.append(Result(f"{what} over 1", rate / first[name], "ratio"))
+        results.append(Result(what, args.rows / seconds, "rows/s"))
+        results.append(Result(f"{what}: without rows", seconds - args.rows * of_row, "s"))
+        if name in first:
+            of_one, row_of_one = first[name]
+            results.append(Result(f"{what} over 1", of_one / seconds, "ratio"))
+            results.append(Result(f"{what} over 1: a further row", row_of_one / of_row, "ratio"))
+        first.setdefault(name, (seconds, of_row))
     for result in results:
         console.print(f"{result.what}: {result.value:,.2f} {result.unit}")
     if args.record:

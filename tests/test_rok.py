@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from beam_pipelines import hints as hints_module
 from beam_pipelines.hints import write_hints
+from tests import later_run
 from tests.conftest import world_config
 from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
@@ -221,3 +222,21 @@ def test_who_reads_similar_rows_has_to_have_them(
     teacher = Run(load_run(tmp_path / "rim.yaml"), run.work, Console(quiet=True))
     with pytest.raises(ConfigError, match=says):
         teacher.train()
+
+
+def test_a_student_goes_on_with_its_knowledge_base(run: Run, tmp_path: Path) -> None:
+    start = {"name": "later", "starts_from": f"{run.work.parent}/rok.yaml"}
+    path = write_configs(
+        tmp_path,
+        data={"name": "later-data", "source": later_run.LOG},
+        similar={"name": "later-similar"},
+        rim={"name": "later-rim"},
+        knowledge={"name": "later-knowledge"},
+        rok=start | {"training": later_run.TRAINING},
+    )
+    later = Run(load_run(path), run.work, Console(quiet=True))
+    later.prepare()
+    later.train()
+    later_run.assert_carried_on(later, "knowledge", "item_id")
+    made = {folder.name for folder in run.work.iterdir()}
+    assert not made & {"later-rim", "later-knowledge"}  # nothing is trained before

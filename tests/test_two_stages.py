@@ -11,6 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from beam_pipelines.raw_rows import raw_rows
+from tests import later_run
 from tests.conftest import WORLD_FEATURES, world_config
 from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
@@ -239,3 +240,19 @@ def test_sequences_by_command(run: Run, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "events in" in result.output
     assert (tmp_path / "windows" / "manifest.json").is_file()
+
+
+def test_a_student_goes_on_with_its_encoder(run: Run, tmp_path: Path) -> None:
+    start = {"name": "later", "starts_from": f"{run.work.parent}/run.yaml"}
+    path = write_configs(tmp_path, {}, **start, training=later_run.TRAINING)
+    for file, change in {
+        "data": {"name": "later-data", "source": later_run.LOG},
+        "encoder": {"name": "later-encoder"},
+    }.items():
+        content = yaml.safe_load((tmp_path / f"{file}.yaml").read_text()) | change
+        (tmp_path / f"{file}.yaml").write_text(yaml.safe_dump(content))
+    later = Run(load_run(path), run.work, Console(quiet=True))
+    later.prepare()
+    later.train()
+    later_run.assert_carried_on(later, "encoder", "past_item")
+    assert not (run.work / "later-encoder").exists()  # nothing is trained before

@@ -11,7 +11,7 @@ from tfctr.config import ConfigError, digest
 from tfctr.data import files
 from tfctr.data.manifest import DataError
 from tfctr.data.vocabulary import Vocabulary
-from tfctr.frameworks.transfer import carry_on
+from tfctr.frameworks.transfer import carry_on, tables
 from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS
 
 VOCABULARIES = "vocabularies"  # the folder beside a run's model.keras
@@ -49,21 +49,22 @@ class EarlierModel:
         import keras
 
         places: dict[str, np.ndarray] = {}
-        known = []
-        for feature in model.schema:
-            if not isinstance(feature, TOKEN_KINDS) or feature.vocabulary in places:
+        known: dict[str, str] = {}  # by vocabulary
+        # A layer of its own schema may call a vocabulary by the feature that it reads of it.
+        for owner in dict.fromkeys(owner for of in tables(model) for owner in of.offsets):
+            feature = data.schema[owner]
+            if not isinstance(feature, TOKEN_KINDS):
                 continue
             name = feature.vocabulary
-            earlier = self._vocabulary(name, feature.dtype)
             now = Vocabulary.open(data.vocabulary_file(name), feature.dtype)
-            places[name] = earlier.places_in(now)
-            kept = int((places[name] >= 0).sum()) - FIRST_TOKEN_ID
-            known.append(f"{name} {kept:,} of {now.size - FIRST_TOKEN_ID:,}")
+            places[owner] = self._vocabulary(name, feature.dtype).places_in(now)
+            kept = int((places[owner] >= 0).sum()) - FIRST_TOKEN_ID
+            known[name] = f"{name} {kept:,} of {now.size - FIRST_TOKEN_ID:,}"
         try:
             carry_on(model, keras.models.load_model(self.path, compile=False), places)
         except ValueError as error:
             raise ConfigError(f"starts_from: {self.path}: {error}") from None
-        console.print(f"starts from {self.path}; tokens that it knew: {', '.join(known)}")
+        console.print(f"starts from {self.path}; tokens that it knew: {', '.join(known.values())}")
 
     def _vocabulary(self, name: str, dtype: str) -> Vocabulary:
         path = self.vocabularies / f"{name}.txt"

@@ -35,20 +35,21 @@ def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None =
     Args:
         model: built.
         earlier: of the same class and arguments; its vocabularies may differ.
-        places: by vocabulary, int `[ids]`: which id each of the earlier ids has now, -1 for none
-            (`Vocabulary.places_in`). Without it vocabularies have only grown, and ids are the same.
+        places: by what owns rows in the `tables`, int `[ids]`: which id each of the earlier ids has
+            now, -1 for none (`Vocabulary.places_in`). Without it vocabularies have only grown, and
+            ids are the same.
 
     Raises:
         ValueError: the two are not of the same make; without `places`, a vocabulary has shrunk.
     """
-    tables = dict(zip(_tables(model), _tables(earlier), strict=False))
+    own, others = tables(model), tables(earlier)
     names = [[w.path.rpartition("/")[2] for w in of.weights] for of in (model, earlier)]
-    if names[0] != names[1] or len(_tables(model)) != len(_tables(earlier)):
+    if names[0] != names[1] or len(own) != len(others):
         raise ValueError(
             f"`earlier` should be a {type(model).__name__} with the same arguments. Received: "
             f"{type(earlier).__name__} with {len(names[1])} weights; this model has {len(names[0])}"
         )
-    here, there = ({id(layer.table): layer for layer in of} for of in (tables, tables.values()))
+    here, there = ({id(layer.table): layer for layer in of} for of in (own, others))
     found = []
     for weight, source in zip(model.weights, earlier.weights, strict=True):
         values = np.asarray(ops.convert_to_numpy(source))
@@ -74,7 +75,8 @@ def reset_statistics(model: Any) -> None:
             layer.moving_variance.assign(np.ones(layer.moving_variance.shape))
 
 
-def _tables(model: Any) -> list[FieldEmbedding]:
+def tables(model: Any) -> list[FieldEmbedding]:
+    """The layers of a model that have a table."""
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, FieldEmbedding)]
     return [layer for layer in layers if layer.num_rows]
 
