@@ -46,6 +46,7 @@ from tfctr.config import load_run, read_yaml
 from tfctr.rollout_config import load_rollout
 from tfctr.schema import Numeric, Tokens
 from tfctr.serving.model_directory import publish, served_schema
+from tfctr.serving.raw_features import read_tokens
 from tfctr.serving.tensors import to_proto
 
 CANDIDATES = (1, 10, 100, 1000)
@@ -84,9 +85,9 @@ def _tokens(assets: Path, name: str, dtype: str) -> np.ndarray:
     """A vocabulary, the most frequent token first."""
     path = assets / f"{name}.txt"
     if path not in _read:
-        lines = path.read_bytes().splitlines()
-        of = np.array(list(map(int, lines)), np.int64) if dtype == "int" else None
-        _read[path] = np.array(lines, object) if of is None else of
+        tokens = read_tokens(path)
+        of = np.array(list(map(int, tokens)), np.int64) if dtype == "int" else None
+        _read[path] = np.array(tokens, object) if of is None else of
     return _read[path]
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from beam_pipelines.raw_rows import raw_rows
+from tests.batching import BASIC, assert_merged_is_each
 from tests.test_ctrl import PRETRAINING, write_configs
 from tfctr.config import load_run
 from tfctr.frameworks.clickprompt import ClickPromptStudent, PromptedMaskedLM, PromptGenerator
@@ -213,7 +214,8 @@ def test_the_language_model_is_served_what_it_was_evaluated_on(tmp_path: Path) -
     run = _run(tmp_path, training, serves_language_model=True, pretraining=None)
     run.train()
     model, data = run.load_model(), run.open_data()
-    folder = run.export().parent
+    version = run.export()
+    folder = version.parent
     rows = raw_rows(run.config.data, data, "test", 40).to_pylist()
     tokens = data.columns("test", ["row_tokens"])["row_tokens"][:40]
     names = [feature.name for feature in model.schema.inputs]
@@ -230,6 +232,7 @@ def test_the_language_model_is_served_what_it_was_evaluated_on(tmp_path: Path) -
         asked = {name: columns[name] for name in items} | {"row_tokens": tokens.tolist()}
         ranked = client.rank(user, asked)
         assert ranked[0] == pytest.approx(float(expected[0]), rel=1e-4)
+    assert_merged_is_each(version, BASIC)
 
 
 def test_students_with_and_without_the_language_model_share_what_is_trained_before(

@@ -11,6 +11,7 @@ import tensorflow as tf
 import yaml
 from rich.console import Console
 
+from tests.batching import BASIC, assert_merged_is_each
 from tests.conftest import world_config
 from tests.encoders import bert_tensors, write_bert
 from tfctr.config import ConfigError, load_run
@@ -262,6 +263,7 @@ def test_the_student_starts_where_the_alignment_ended(tmp_path: Path) -> None:
     metrics = run.evaluate()
     assert metrics.is_file()
     version = run.export()
+    assert_merged_is_each(version, BASIC)
     graph = tf.saved_model.load(str(version))
     plain = Run(
         run.config.model_copy(update={"framework": None, "name": "plain"}), run.work, run.console

@@ -24,6 +24,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 import tfctr.optimizers
+from tests.batching import BASIC, assert_merged_is_each
 from tests.test_backbones import SMALL
 from tfctr import backbones
 from tfctr.backbones import DIN, LR, RIM, DCNv2, DeepFM
@@ -31,6 +32,7 @@ from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import MISSING_INT, PAD_ID, Schema
 from tfctr.serving import export, write_config
 from tfctr.serving.model_directory import publish, tidy, versions
+from tfctr.serving.raw_features import read_tokens
 from tfctr.serving.tf_serving_config import Hosted, label_versions, read_models
 from tfctr.serving.warmup import example, read_warmup
 
@@ -172,6 +174,7 @@ def model_scores(model: Any, rows: dict[str, list[Any]]) -> np.ndarray:
 def raw_tensors(rows: dict[str, list[Any]], schema: Schema = SCHEMA) -> dict[str, tf.Tensor]:
     """Tensors of a request, missing values as the signatures want them."""
     tensors = {}
+    rows = that_fit(rows)
     for feature in schema.inputs:
         values = rows[feature.name]
         if feature.kind == "numeric":
@@ -180,17 +183,33 @@ def raw_tensors(rows: dict[str, list[Any]], schema: Schema = SCHEMA) -> dict[str
             continue
         missing: Any = "" if feature.dtype == "string" else MISSING_INT
         if feature.is_list:
-            width = max(len(items or []) for items in values)
-            if feature.dtype == "int":
-                width = feature.max_length
-            values = [[missing if v is None else v for v in items or []] for items in values]
-            values = [items + [missing] * (width - len(items)) for items in values]
+            values = [[missing if v is None else v for v in items] for items in values]
+            values = [items + [missing] * (feature.max_length - len(items)) for items in values]
         else:
             values = [missing if v is None else v for v in values]
         tensors[feature.name] = tf.constant(
             values, tf.string if feature.dtype == "string" else tf.int64
         )
     return tensors
+
+
+def that_fit(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Rows as a client may send them: no list longer than `max_length`; there may be gaps."""
+    return {
+        name: [_that_fits(SCHEMA[name], items or []) for items in values]
+        if SCHEMA[name].is_list
+        else values
+        for name, values in rows.items()
+    }
+
+
+def _that_fits(feature: Any, items: list[Any]) -> list[Any]:
+    if len(items) <= feature.max_length:
+        return items
+    there = [item for item in items if item is not None]
+    if feature.kind == "sequence":
+        return there[-feature.max_length :]
+    return there[: feature.max_length]
 
 
 def serialized_examples(rows: dict[str, list[Any]]) -> list[bytes]:
@@ -265,30 +284,58 @@ def test_examples_classify_and_regress_agree_with_the_model(model: Any, served: 
     assert classified["classes"].numpy().tolist() == [[b"0", b"1"]] * NUM_ROWS
 
 
-def test_missing_values_anywhere_in_a_list_are_left_out_before_it_is_cut(served: Any) -> None:
+def test_missing_values_anywhere_in_a_list_are_left_out(served: Any) -> None:
     rows = raw_tensors(ROWS)
     signature = served.signatures["serving_default"]
     gaps = rows | {
-        "history": tf.constant([["", "i3", "", "i1", "i2", "", "i3"]] * NUM_ROWS),
-        "tags": tf.constant([[MISSING_INT, 5]] * NUM_ROWS, tf.int64),
+        "history": tf.constant([["", "i3", ""], ["i1", "", "i2"], ["", "", "i1"]]),
+        "tags": tf.constant([[MISSING_INT, 5]] * 3, tf.int64),
     }
     whole = rows | {
-        "history": tf.constant([["i1", "i2", "i3"]] * NUM_ROWS),
-        "tags": tf.constant([[5, MISSING_INT]] * NUM_ROWS, tf.int64),
+        "history": tf.constant([["i3", "", ""], ["i1", "i2", ""], ["i1", "", ""]]),
+        "tags": tf.constant([[5, MISSING_INT]] * 3, tf.int64),
     }
+    gaps, whole = ({name: values[:3] for name, values in of.items()} for of in (gaps, whole))
     np.testing.assert_array_equal(signature(**gaps)["scores"], signature(**whole)["scores"])
 
 
-def test_an_empty_batch_and_lists_of_no_width_are_scored(served: Any) -> None:
-    signature = served.signatures["serving_default"]
+def test_lists_of_another_length_are_refused(served: Any) -> None:
+    """A server pads those that it merges with a value of their own."""
+    for width in (0, 2, 4):
+        rows = raw_tensors(ROWS) | {"history": tf.fill([NUM_ROWS, width], "i1")}
+        with pytest.raises((TypeError, tf.errors.InvalidArgumentError)):
+            served.signatures["serving_default"](**rows)
+
+
+def test_an_empty_batch_is_scored(served: Any) -> None:
     none = {name: values[:0] for name, values in raw_tensors(ROWS).items()}
-    assert signature(**none)["scores"].shape == (0,)
-    narrow = raw_tensors(ROWS) | {"history": tf.zeros([NUM_ROWS, 0], tf.string)}
-    missing = raw_tensors(ROWS | {"history": [None] * NUM_ROWS})
-    np.testing.assert_array_equal(
-        signature(**narrow)["scores"],
-        signature(**missing | {"history": tf.constant([[""]] * NUM_ROWS)})["scores"],
-    )
+    assert served.signatures["serving_default"](**none)["scores"].shape == (0,)
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf, 3e38, -3e38, 1e19])
+def test_numbers_that_no_row_had_give_a_score(model: Any, served: Any, number: float) -> None:
+    signature, scores = served.signatures["serving_default"], {}
+    for name in ("price", "age", "hour"):
+        for value in (number, np.nan):
+            rows = raw_tensors(ROWS) | {name: tf.fill([NUM_ROWS], tf.constant(value, tf.float32))}
+            scores[value] = signature(**rows)["scores"].numpy()
+            assert np.isfinite(scores[value]).all()
+        if np.isinf(number):  # is no number
+            np.testing.assert_array_equal(scores[number], scores[np.nan])
+
+
+def test_a_token_may_hold_what_parts_columns(tmp_path: Path) -> None:
+    tokens = TOKENS | {"item": ["a\tb", "a", "\x01", "b\t4"]}
+    schema = SCHEMA.select(["item", "user"])
+    model = spread_weights(LR(schema))
+    path = export(model, fake_dataset(tmp_path / "v", tokens), tmp_path / "m")
+    assert read_tokens(path / "assets" / "item.txt") == [b"a\tb", b"a", b"\x01", b"b\t4"]
+    served = tf.saved_model.load(str(path)).signatures["serving_default"]
+    items = [*tokens["item"], "", "?", "b"]
+    found = served(item=tf.constant(items), user=tf.fill([7], tf.constant(7, tf.int64)))["scores"]
+    ids = np.array([3, 4, 5, 6, 0, 1, 1])
+    logits = model({"item": ids, "user": np.full(7, 3)}, training=False)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.asarray(logits))), atol=1e-6)
 
 
 def rank_inputs(schema: Schema, users: int, candidates: int) -> tuple[dict[str, Any], Any]:
@@ -361,24 +408,8 @@ def test_every_backbone_exports_all_signatures(name: str, tmp_path: Path) -> Non
     assert set(served.signatures) == {"serving_default", "examples", "classify", "regress", "rank"}
 
 
-def test_a_merged_request_padded_as_the_batcher_does_keeps_the_scores_of_its_candidates(
-    served: Any,
-) -> None:
-    short, _ = rank_inputs(SCHEMA, 1, 2)
-    alone = served.signatures["rank"](**short)["scores"]
-    padded = {}
-    for name, values in short.items():
-        widths = [(0, 0)] * values.ndim
-        if SCHEMA[name].side == "item":
-            widths[1] = (0, 3)
-        if values.dtype == tf.string and SCHEMA[name].is_list:
-            widths[-1] = (0, 2)
-        fill = b"" if values.dtype == tf.string else 0
-        array = np.pad(values.numpy(), widths, constant_values=fill)
-        padded[name] = tf.constant(np.concatenate([array, array]), values.dtype)
-    scores = served.signatures["rank"](**padded)["scores"]
-    assert scores.shape == (2, 5)
-    np.testing.assert_allclose(scores[:1, :2], alone, atol=1e-6)
+def test_merged_requests_have_the_scores_of_each(exported: Path) -> None:
+    assert_merged_is_each(exported, BASIC)
 
 
 def test_rank_refuses_items_that_differ_in_candidates(served: Any) -> None:
@@ -428,7 +459,7 @@ def test_saved_model_cli_lists_the_signatures(exported: Path) -> None:
     for name in ("serving_default", "examples", "classify", "regress", "rank"):
         assert f"signature_def['{name}']" in shown
     assert (
-        "inputs['history'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1, -1)" in shown
+        "inputs['history'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1, 3)" in shown
     )
     assert "inputs['seen'] tensor_info:\n        dtype: DT_INT64\n        shape: (-1, 2)" in shown
     assert "title" not in shown

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from beam_pipelines import hints as hints_module
 from beam_pipelines.hints import write_hints
 from tests import later_run
+from tests.batching import BASIC, assert_merged_is_each
 from tests.conftest import world_config
 from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
@@ -159,6 +160,7 @@ def test_the_student_is_served_without_pool_index_or_search(run: Run) -> None:
     added = sum(layer.count_params() for layer in (student.to_field, student.of_knowledge))
     parts = student.backbone.count_params() + student.knowledge.count_params()
     assert numbers == parts + added
+    assert_merged_is_each(version, BASIC)
 
 
 def test_the_commands_do_all_of_it(tmp_path: Path) -> None:

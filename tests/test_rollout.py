@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.batching import BASIC, assert_merged_is_each
 from tests.conftest import WORLD_FEATURES
 from tfctr import rollout as rollout_module
 from tfctr.cli import MISSING_DAY, app
@@ -227,6 +228,7 @@ def test_the_served_version_has_the_scores_that_are_judged(whole: Rollout) -> No
     server = Server({"ads": whole.export_folder}, grpc_port=0, rest_port=0)
     with server, Client(f"127.0.0.1:{server.grpc_port}", "ads") as client:
         columns = {name: [row[name] for row in rows] for name in names}
+        columns["tags"] = [tags[: data.schema["tags"].max_length] for tags in columns["tags"]]
         latest = client.predict(columns)
         ranked = client.rank(
             {f.name: rows[0][f.name] for f in data.schema.side("user", "context")},
@@ -239,13 +241,14 @@ def test_the_served_version_has_the_scores_that_are_judged(whole: Rollout) -> No
     kinds = served.structured_input_signature[1]
     scores = served(
         **{
-            name: tf.ragged.constant(values).to_tensor()
+            name: tf.ragged.constant(values).to_tensor("", (None, kinds[name].shape[1]))
             if name == "tags"
             else tf.constant(values, kinds[name].dtype)
             for name, values in columns.items()
         }
     )["scores"]
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+    assert_merged_is_each(version, BASIC)
 
 
 def test_a_model_that_reads_histories_is_served_as_it_is_judged(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ from tests.test_export import (
     raw_tensors,
     serialized_examples,
     spread_weights,
+    that_fit,
 )
 from tfctr.backbones import LR
 from tfctr.cli import app
@@ -394,7 +395,9 @@ def test_the_last_value_fills_a_tensor_as_the_protocol_says(stub: Any, client: C
     request.inputs["user"].CopyFrom(tf.make_tensor_proto(7, tf.int64, [NUM_ROWS]))
     assert len(request.inputs["user"].int64_val) == 1
     filled = tf.make_ndarray(stub.Predict(request).outputs["scores"])
-    np.testing.assert_allclose(filled, client.predict(ROWS | {"user": [7] * NUM_ROWS}), atol=1e-6)
+    np.testing.assert_allclose(
+        filled, client.predict(that_fit(ROWS) | {"user": [7] * NUM_ROWS}), atol=1e-6
+    )
 
 
 def test_bytes_that_are_not_utf8_are_an_unknown_token(stub: Any) -> None:
@@ -821,7 +824,7 @@ def test_a_server_without_a_version_or_a_free_port_does_not_start(
 
 
 def test_the_client_takes_plain_lists_and_fills_what_is_missing(client: Client, model: Any) -> None:
-    scores = client.predict(ROWS)
+    scores = client.predict(that_fit(ROWS))
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, model_scores(model, ROWS), atol=1e-6)
     only = {name: [None] * 2 for name in ROWS} | {"user": [7, None], "history": [["i1"], None]}

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from beam_pipelines.raw_rows import raw_rows
 from tests import later_run
+from tests.batching import BASIC, assert_merged_is_each
 from tests.conftest import WORLD_FEATURES, world_config
 from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
@@ -116,6 +117,14 @@ def test_ranked_and_kept_users_have_the_scores_of_rows(run: Run) -> None:
         assert nobody["event_exists"].tolist() == [[0.0] * LENGTH]
         assert np.isfinite(client.score(nobody, candidates)).all()
         assert client.score(nobody, {"item_id": []}).shape == (0,)
+
+
+def test_merged_requests_have_the_answers_of_each(run: Run) -> None:
+    folder = run.export_folder
+    assert_merged_is_each(folder / "1", BASIC | {"encode_user", "score"})
+    index = folder.with_name("student-candidates") / "1"
+    files = {"past_item": "item_id", "past_category": "category"}
+    assert_merged_is_each(index, {"serving_default"}, files)
 
 
 def test_a_user_kept_from_another_version_is_refused(run: Run) -> None:

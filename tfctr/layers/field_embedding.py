@@ -10,6 +10,10 @@ from keras import ops
 from tfctr.optimizers.rows import local_copy
 from tfctr.schema import PAD_ID, TOKEN_KINDS, Schema
 
+# Numbers that a request may hold and no training row did: their products must stay finite.
+LARGEST_STANDARDIZED = 1e3
+LARGEST = 1e9
+
 
 @keras.saving.register_keras_serializable("tfctr")
 class FieldEmbedding(keras.layers.Layer):
@@ -17,8 +21,9 @@ class FieldEmbedding(keras.layers.Layer):
 
     - categorical: the row of its id; the row of `PAD_ID` is learned and stands for "missing".
     - multi_valued and sequence: the mean over the values, `PAD_ID` left out; zero if none.
-    - numeric: `(x - mean) / std` times a learned vector, or the row of its bucket. Missing (NaN)
-      is the mean, or a bucket of its own.
+    - numeric: `(x - mean) / std` times a learned vector, or the row of its bucket. What is not
+      finite is missing: the mean, or a bucket of its own. Standardised values are clipped to
+      `LARGEST_STANDARDIZED` deviations, with `transform: none` to `LARGEST`.
 
     The rows of all vocabularies lie in one table `[V, D]`, a feature's ids behind its offset, so
     that a batch is one gather, and one sparse gradient for `tfctr.optimizers.LazyAdam`.
@@ -114,7 +119,7 @@ class FieldEmbedding(keras.layers.Layer):
         bucket = ops.searchsorted(
             ops.convert_to_tensor(feature.boundaries, dtype=values.dtype), values, side="right"
         )
-        bucket = ops.where(ops.isnan(values), 0, bucket + 1)
+        bucket = ops.where(ops.isfinite(values), bucket + 1, 0)
         return ops.expand_dims(ops.cast(bucket, "int64"), 1) + self.offsets[feature.name]
 
     def _gather(self, rows: Any) -> Any:
@@ -125,11 +130,12 @@ class FieldEmbedding(keras.layers.Layer):
 
     def _scaled(self, feature: Any, values: Any) -> Any:
         values = ops.cast(values, "float32")
+        is_there, largest = ops.isfinite(values), LARGEST
         if feature.transform == "standardize":
             if feature.mean is None or feature.std is None:
                 raise ValueError(f"feature {feature.name!r} has no mean yet: prepare the data")
-            values = (values - feature.mean) / (feature.std or 1.0)
-        values = ops.where(ops.isnan(values), ops.zeros_like(values), values)
+            values, largest = (values - feature.mean) / (feature.std or 1.0), LARGEST_STANDARDIZED
+        values = ops.where(is_there, ops.clip(values, -largest, largest), ops.zeros_like(values))
         direction = self.directions[self.scaled.index(feature.name)]
         return ops.cast(ops.reshape(values, (-1, 1, 1)) * direction, self.compute_dtype)
 

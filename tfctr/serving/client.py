@@ -69,10 +69,11 @@ class Client:
         """Scores float32 `[B]` of `B` rows.
 
         Args:
-            features: raw values by feature name: `[B]`, for lists `[B]` lists of any length.
+            features: raw values by feature name: `[B]`, for lists `[B]` lists, each of `max_length`
+                values at most: the last of a sequence, the first of a set.
 
         Raises:
-            ValueError: an unknown feature, or columns that differ in length.
+            ValueError: an unknown feature, columns that differ in length, too long a list.
             TypeError: a value of the wrong type.
             ConnectionError: no server answers at the address.
             TimeoutError: the server did not answer in time.
@@ -268,9 +269,7 @@ def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
     rows = [_list(name, row) for row in values]
     longest = max(map(len, rows), default=0)
     width = spec.tensor_shape.dim[1].size
-    if width == -1:
-        width = longest
-    elif longest > width:
+    if longest > width:
         raise ValueError(
             f"feature {name!r} takes {width} values a row, found {longest}: keep the last of a "
             "sequence, the first of a set"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import tensorflow as tf
@@ -33,12 +34,12 @@ def raw_dtype(feature: Any) -> tf.DType:
 def raw_spec(feature: Any, candidates: bool = False) -> tf.TensorSpec:
     """`[B]`, lists `[B, M]`; with `candidates` `[B, N]` and `[B, N, M]`.
 
-    `M` is open for strings and `max_length` for ints: TF Serving's batcher pads the requests that
-    it merges with `""`, which means missing, or with 0, which may be a token.
+    `M` is `max_length`, what is missing filled up by the client: TF Serving's batcher pads lists of
+    unequal length with the first value of the tensor, which is a token.
     """
     shape: list[int | None] = [None, None] if candidates else [None]
     if feature.is_list:
-        shape.append(None if feature.dtype == "string" else feature.max_length)
+        shape.append(feature.max_length)
     return tf.TensorSpec(shape, raw_dtype(feature), name=feature.name)
 
 
@@ -57,6 +58,7 @@ class RawFeatures(tf.Module):
         super().__init__()
         self.schema = schema
         self.tables: dict[str, Any] = {}
+        self._folder = TemporaryDirectory()  # of the files that a SavedModel takes with it
         opened: dict[tuple[Path, str], Any] = {}
         for feature in schema.inputs:
             if isinstance(feature, TOKEN_KINDS):
@@ -64,7 +66,7 @@ class RawFeatures(tf.Module):
                 _check(feature, path)
                 key = (path, feature.dtype)
                 if key not in opened:
-                    opened[key] = _table(path, raw_dtype(feature))
+                    opened[key] = _table(path, raw_dtype(feature), Path(self._folder.name))
                 self.tables[feature.name] = opened[key]
 
     def look_up(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -77,18 +79,15 @@ class RawFeatures(tf.Module):
         if isinstance(feature, Tokens):
             missing = tf.constant(MISSING_INT, tf.int64)
             return tf.where(values == missing, tf.constant(feature.pad_id, tf.int64), values)
-        table = self.tables[feature.name]
-        if table is None:  # no token was frequent enough
-            ids = tf.fill(tf.shape(values), tf.constant(OOV_ID, tf.int64))
-        else:
-            ids = table.lookup(values) + FIRST_TOKEN_ID
-        missing = tf.constant(MISSING[values.dtype], values.dtype)
-        ids = tf.where(values == missing, tf.constant(PAD_ID, tf.int64), ids)
+        ids = self.tables[feature.name].lookup(values)
         if not feature.is_list:
             return ids
-        if isinstance(feature, History):
-            return _latest(ids, feature.max_length)
-        return _cut(ids, feature.max_length, last=isinstance(feature, Sequence))
+        fits = values.shape[1] == feature.max_length
+        if isinstance(feature, History):  # a `PAD_ID` in between is an event without a value
+            return ids if fits else _latest(ids, feature.max_length)
+        if not isinstance(feature, Sequence):  # of a set, a `PAD_ID` may stand anywhere
+            return ids if fits else _cut(ids, feature.max_length, last=False)
+        return _to_the_left(ids) if fits else _cut(ids, feature.max_length, last=True)
 
     def parse(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         """Raw values from serialized `tf.train.Example`s `[B]`; what they leave out is missing."""
@@ -112,18 +111,50 @@ def _check(feature: Any, path: Path) -> None:
         )
 
 
-def _table(path: Path, dtype: tf.DType) -> Any:
-    """A table from token to its line, `OOV_ID` once `FIRST_TOKEN_ID` is added; None if empty."""
-    if not path.stat().st_size:
-        return None  # TensorFlow refuses an empty file
-    index = tf.lookup.TextFileIndex
-    column: dict[str, Any] = {"key_index": index.WHOLE_LINE}
-    if dtype == tf.int64:  # only a column is parsed as a number; no token holds a tab
-        column = {"key_index": 0, "delimiter": "\t"}
-    lines = tf.lookup.TextFileInitializer(
-        str(path), key_dtype=dtype, value_dtype=tf.int64, value_index=index.LINE_NUMBER, **column
+def _table(path: Path, dtype: tf.DType, folder: Path) -> Any:
+    """A table from token to id, `PAD_ID` for the missing value, `OOV_ID` for all that it lacks.
+
+    Its file, in `folder`, has a token and its id a line, so that a look-up is all there is to do.
+    """
+    tokens = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.stat().st_size else []
+    delimiter = _not_in(path)
+    missing = MISSING[dtype] if dtype == tf.string else str(MISSING[dtype]).encode()
+    lines = [missing + delimiter + str(PAD_ID).encode()]
+    lines += [t + delimiter + str(i).encode() for i, t in enumerate(tokens, FIRST_TOKEN_ID)]
+    written = folder / path.name
+    written.write_bytes(b"\n".join(lines) + b"\n")
+    initializer = tf.lookup.TextFileInitializer(
+        str(written), dtype, 0, tf.int64, 1, delimiter=delimiter.decode()
     )
-    return tf.lookup.StaticHashTable(lines, OOV_ID - FIRST_TOKEN_ID)
+    return tf.lookup.StaticHashTable(initializer, OOV_ID)
+
+
+def read_tokens(path: Path) -> list[bytes]:
+    """The tokens of a vocabulary in a SavedModel's assets, in the order of their ids."""
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")[1:]  # the first is the missing value
+    return [line[: -1 - len(str(i))] for i, line in enumerate(lines, FIRST_TOKEN_ID)]
+
+
+def _not_in(path: Path) -> bytes:
+    """A character that no token holds."""
+    found = set(path.read_bytes())
+    for code in (9, *range(1, 9), *range(14, 32)):
+        if code not in found:
+            return bytes([code])
+    raise ValueError(
+        f"{path}: its tokens hold all control characters, so none can part a token from its id; "
+        "clean the column in the source and prepare the data again"
+    )
+
+
+def _to_the_left(ids: tf.Tensor) -> tf.Tensor:
+    """`[B, M]` without the `PAD_ID`s between others: they stand behind them."""
+    is_there = ids != PAD_ID
+    place = tf.cumsum(tf.cast(is_there, tf.int64), axis=1) - 1
+    rows = tf.broadcast_to(tf.range(tf.shape(ids, tf.int64)[0])[:, tf.newaxis], tf.shape(ids))
+    # What is not there adds 0 to a place of its row.
+    places = tf.stack([rows, tf.maximum(place, 0)], axis=2)
+    return tf.scatter_nd(places, ids, tf.shape(ids, tf.int64))
 
 
 def _cut(ids: tf.Tensor, length: int, last: bool) -> tf.Tensor:
