@@ -10,9 +10,8 @@ import tensorflow_recommenders as tfrs
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.srp4ctr import FgBert
 from tfctr.schema import FIRST_TOKEN_ID
-from tfctr.serving.model_directory import publish
 from tfctr.serving.raw_features import RawFeatures, raw_spec
-from tfctr.serving.warmup import write_warmup
+from tfctr.serving.version import write_version
 
 
 def export_candidates(
@@ -45,6 +44,7 @@ def export_candidates(
     Raises:
         ValueError: the encoder does not read `part` as what an event is about; there are too few
             items.
+        DataError: as of `export`.
         ImportError: scann is not installed.
     """
     encoder = model.encoder
@@ -88,13 +88,4 @@ def export_candidates(
     signatures = {
         "serving_default": tf.function(serving_default).get_concrete_function(**specs),
     }
-    directory = Path(directory)
-
-    def write(version: Path) -> None:
-        tf.saved_model.save(served, str(version), signatures=signatures)
-        extra = version / "assets.extra"
-        extra.mkdir()
-        (extra / "schema.json").write_text(schema.model_dump_json(indent=2) + "\n")
-        write_warmup(extra, directory.name, schema, files, signatures)
-
-    return publish(directory, write)
+    return write_version(Path(directory), served, signatures, schema, files)

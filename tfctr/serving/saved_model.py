@@ -10,9 +10,8 @@ import tensorflow as tf
 
 from tfctr.click_model import ClickModel
 from tfctr.schema import TOKEN_KINDS
-from tfctr.serving.model_directory import publish
 from tfctr.serving.raw_features import RawFeatures, raw_spec
-from tfctr.serving.warmup import write_warmup
+from tfctr.serving.version import write_version
 
 CLASSES = ("0", "1")  # labels of `classify`, in the order of its scores
 MODEL_KEY = "model_key"  # int64 `[B]`, beside what is kept of a user
@@ -35,6 +34,7 @@ def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
 
     Raises:
         ValueError: the dataset's vocabularies are not those of the model; it reads similar rows.
+        DataError: what was written does not load, or has other scores; nothing is left of it.
     """
     if model.reads_similar_rows:
         raise ValueError(
@@ -53,16 +53,9 @@ def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
     served = tf.Module()
     served.raw = raw
     served.weights = [weight.value for weight in model.weights]  # not the optimizer's slots
-    functions = signatures(model, raw)
-
-    def write(version: Path) -> None:
-        tf.saved_model.save(served, str(version), signatures=functions)
-        extra = version / "assets.extra"
-        extra.mkdir()
-        (extra / "schema.json").write_text(model.served_schema.model_dump_json(indent=2) + "\n")
-        write_warmup(extra, directory.name, model.served_schema, vocabularies, functions)
-
-    return publish(directory, write)
+    return write_version(
+        directory, served, signatures(model, raw), model.served_schema, vocabularies
+    )
 
 
 def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:

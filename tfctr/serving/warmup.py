@@ -67,6 +67,16 @@ def read_warmup(version: Path) -> Iterator[Any]:
             yield prediction_log_pb2.PredictionLog.FromString(record)
 
 
+def inputs_of(log: Any) -> tuple[str, dict[str, np.ndarray]]:
+    """The signature that a warm-up request asks, and the arrays that its graph is given."""
+    request = getattr(log, log.WhichOneof("log_type")).request
+    name = request.model_spec.signature_name
+    if log.HasField("predict_log"):
+        return name, {key: tf.make_ndarray(tensor) for key, tensor in request.inputs.items()}
+    examples = [one.SerializeToString() for one in request.input.example_list.examples]
+    return name, {"inputs": np.array(examples, object)}
+
+
 def _first_tokens(path: Path) -> list[bytes]:
     with path.open("rb") as lines:
         return [line.removesuffix(b"\n") for line in islice(lines, max(BATCH_SIZES))]
