@@ -124,10 +124,12 @@ def test_fit_learns_with_nothing_but_an_optimizer(name: str) -> None:
 def test_a_keras_file_keeps_weights_config_and_optimizer(name: str, tmp_path: Path) -> None:
     labels = np.array([1.0, 0.0, 1.0], np.float32)
     model = make(name)
-    model.compile(optimizer=LazyAdam(0.01, embedding_l2=1e-3))
+    # Tracing would take longer than these steps.
+    model.compile(optimizer=LazyAdam(0.01, embedding_l2=1e-3), run_eagerly=True)
     model.fit(INPUTS, labels, epochs=3, verbose=0)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
+    again.run_eagerly = True
     assert type(again) is type(model)
     assert again.get_config() == model.get_config()
     np.testing.assert_array_equal(again(INPUTS), model(INPUTS))

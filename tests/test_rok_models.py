@@ -197,7 +197,7 @@ def test_only_the_student_learns_where_the_knowledge_base_is_frozen() -> None:
         knowledge = spread_weights(knowledge_base())
         before = [np.array(w) for w in knowledge.weights]
         model = RokStudent(backbones.create("lr", SCHEMA), knowledge, tuned=tuned)
-        model.compile(LazyAdam(0.1))
+        model.compile(LazyAdam(0.1), run_eagerly=True)
         model.fit(rows, clicks, epochs=3, verbose=0)
         changed = [(np.array(w) != b).any() for w, b in zip(knowledge.weights, before, strict=True)]
         assert all(changed) if tuned else not any(changed)
@@ -208,7 +208,7 @@ def test_a_file_keeps_what_is_trained_and_how(tmp_path: Path) -> None:
     for tuned in (False, True):
         model = student("deepfm", ["instance", "feature"])
         model = RokStudent(model.backbone, model.knowledge, tuned=tuned)
-        model.compile(LazyAdam(0.01))
+        model.compile(LazyAdam(0.01), run_eagerly=True)
         model.fit(rows, clicks, verbose=0)
         model.save(tmp_path / "model.keras")
         again = keras.models.load_model(tmp_path / "model.keras")

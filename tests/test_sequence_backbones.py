@@ -356,7 +356,7 @@ def bfloat16() -> Iterator[None]:
 def test_lower_precision_trains_and_scores(name: str) -> None:
     model = make(name)
     assert model.embed(EVENTS).dtype == "bfloat16"
-    model.compile(optimizer=LazyAdam(0.01))
+    model.compile(optimizer=LazyAdam(0.01), run_eagerly=True)
     history = model.fit(EVENTS, np.array([1.0, 0.0, 1.0, 0.0]), verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     assert np.isfinite(model.predict(EVENTS, verbose=0)).all()

@@ -330,7 +330,7 @@ def test_a_student_begins_as_its_backbone() -> None:
         return not np.allclose(*scores, atol=1e-7)
 
     assert not moves()
-    model.compile(LazyAdam(0.05))
+    model.compile(LazyAdam(0.05), run_eagerly=True)  # two steps: tracing would be slower
     labels = np.array([1, 0, 1, 0], "float32")
     model.fit(dict(EVENTS), labels, epochs=2, verbose=0)
     assert moves()
@@ -378,7 +378,7 @@ def test_what_is_frozen_is_not_trained(frozen: Any) -> None:
     np.testing.assert_array_equal(model.blocks[1].inner.kernel, trained.blocks[1].inner.kernel)
     table, places = np.array(model.encoder.tokens.table), np.array(model.encoder.places)
     kernel = np.array(model.encoder.of_key[0].kernel)
-    model.compile(LazyAdam(0.05))
+    model.compile(LazyAdam(0.05), run_eagerly=True)  # two steps: tracing would be slower
     labels = np.array([1, 0, 1, 0], "float32")
     model.fit({name: values for name, values in EVENTS.items()}, labels, epochs=2, verbose=0)
     moved = [
