@@ -399,6 +399,26 @@ def predict(
                 typer.echo(json.dumps({"score": float(score)}))
 
 
+@app.command()
+def smoke(
+    model: Annotated[Path, typer.Argument(help="model folder, holding numbered versions")],
+    server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
+    label: Annotated[
+        str | None, typer.Option(help="of the version that is asked; the newest if not given")
+    ] = None,
+) -> None:
+    """Asks a running server the warm-up requests of the version that answers, and compares the
+    answers with those of the version's own graph. The exit status is 1 where they differ."""
+    from tfctr.serving.smoke import smoke as ask
+
+    with _clear_errors():
+        found = ask(model, server, label)
+        _say(
+            f"{model.resolve().name}: version {found.version} at {server} answers as its graph "
+            f"does: {found.requests} requests, largest difference {found.difference:.1g}"
+        )
+
+
 @app.command("download")
 def download_archive(
     name: Annotated[str, typer.Argument(help=", ".join(ARCHIVES))],
