@@ -2,8 +2,11 @@
 
 import runpy
 import shlex
+import subprocess
 import sys
 import types
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.test_labels import small_version
 from tests.test_rollout import BY_DAY, day, write_configs, write_logs
 from tfctr.cli import MISSING_DAY, app
+from tfctr.serving import Server
 from tfctr.serving.tf_serving_config import MONITORING, ServingConfig
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
@@ -78,10 +83,75 @@ def test_tf_serving_is_started_with_the_files_that_label_writes(tmp_path: Path) 
         for arguments in (found["compose"]["command"], found["kubernetes"]["args"])
     ]
     assert flags[0] == flags[1]
-    assert {flags[0][name] for name in ServingConfig._fields} == written
+    named = {flag: value for flag, value in flags[0].items() if value.startswith("/models/")}
+    assert set(named.values()) == written
+    assert (
+        named.keys() == {"model_config_file", "monitoring_config_file"} < {*ServingConfig._fields}
+    )
+    # A version that does not load holds up the others for five minutes without these.
+    assert (flags[0]["max_num_load_retries"], flags[0]["num_load_threads"]) == ("0", "2")
+    assert not any("batching" in flag for flag in flags[0])
     assert ":/models:ro" in found["compose"]["volumes"][0]
     mounts = found["kubernetes"]["volumeMounts"]
     assert mounts == [{"name": "models", "mountPath": "/models", "readOnly": True}]
+
+
+def test_the_health_check_of_compose(served: Server) -> None:
+    """Run as it is, but for the port and the model's name."""
+    check = _containers()["compose"]["healthcheck"]["test"]
+    assert check[0] == "CMD"
+
+    def status(model: str, port: int) -> int:
+        text = check[-1].replace("${MODEL:-demo-dcnv2}", model).replace("8501", str(port))
+        return subprocess.run([*check[1:-1], text], timeout=30, capture_output=True).returncode
+
+    assert status("m", served.rest_port) == 0
+    assert status("other", served.rest_port) != 0
+    assert status("m", 1) != 0
+
+
+def test_the_probes_of_kubernetes(served: Server) -> None:
+    container = _containers()["kubernetes"]
+    path = container["readinessProbe"]["httpGet"]["path"].replace("demo-dcnv2", "m")
+    with urllib.request.urlopen(f"http://127.0.0.1:{served.rest_port}{path}", timeout=30) as found:
+        assert found.status == 200
+    assert {p["name"] for p in container["ports"]} == {"grpc", "rest"}
+
+
+def test_the_smoke_job(served: Server, tmp_path: Path) -> None:
+    job = yaml.safe_load((DEPLOY / "kubernetes" / "smoke.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    places = {
+        "/models/demo-dcnv2": str(tmp_path / "m"),
+        "tf-serving:8500": f"127.0.0.1:{served.grpc_port}",
+    }
+    command = [places.get(word, word) for word in container["command"]]
+    found = CliRunner().invoke(app, command[1:])
+    assert found.exit_code == 0, found.output
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Server]:
+    small_version(tmp_path, 1, ["a", "b", "c", "d"])
+    with Server({"m": tmp_path / "m"}, grpc_port=0, rest_port=0) as server:
+        yield server
+
+
+def test_prometheus_is_told_of_the_alerts() -> None:
+    prometheus = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["prometheus"]
+    for file in prometheus["rule_files"]:
+        assert f"./{file}:/etc/prometheus/{file}:ro" in compose["volumes"]
+    (group,) = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
+    rules = {rule["alert"]: rule["expr"] for rule in group["rules"]}
+    assert [*rules] == ["ServerGone", "Errors", "Slow", "VersionDidNotLoad", "WarmUpFailed"]
+    assert f'job="{prometheus["scrape_configs"][0]["job_name"]}"' in rules["ServerGone"]
+    for expression in rules.values():
+        assert expression.count("(") == expression.count(")")
+        assert "\n" not in expression
+    for rule in group["rules"]:
+        assert {*rule} <= {"alert", "expr", "for", "annotations"}
+        assert rule["annotations"]["summary"]
 
 
 def test_prometheus_asks_where_the_config_says() -> None:

@@ -31,9 +31,9 @@ from tfctr.backbones import DIN, LR, RIM, DCNv2, DeepFM
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import MISSING_INT, PAD_ID, Schema
 from tfctr.serving import export, write_config
-from tfctr.serving.model_directory import publish, tidy, versions
+from tfctr.serving.model_directory import note_config, publish, tidy, versions
 from tfctr.serving.raw_features import read_tokens
-from tfctr.serving.tf_serving_config import Hosted, label_versions, read_models
+from tfctr.serving.tf_serving_config import Hosted, read_models, write_model
 from tfctr.serving.warmup import example, read_warmup
 
 TOKENS: dict[str, list[Any]] = {
@@ -506,6 +506,29 @@ def test_the_latest_versions_are_kept(tmp_path: Path) -> None:
     assert [*versions(tmp_path)] == [10, 11]
 
 
+def test_a_version_that_a_config_names_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tmp_path / "models" / "m"
+    for number in range(1, 7):
+        (model / str(number)).mkdir(parents=True)
+    beside, elsewhere = model.parent / "models.config", tmp_path / "live" / "models.config"
+    write_model(beside, "m", Hosted("/models/m", {"stable": 1}, (1, 2)))
+    write_model(beside, "other", Hosted("/models/other", {"stable": 3}, (3,)))
+    write_model(elsewhere, "renamed", Hosted("gs://bucket/m", {"stable": 4}, (4,)))
+    for config in (beside, elsewhere, elsewhere):
+        note_config(model, config)
+    tidy(model, keep=1)
+    assert [*versions(model)] == [1, 2, 4, 6]
+    elsewhere.unlink()
+    tidy(model, keep=1)
+    assert [*versions(model)] == [1, 2, 6]
+    beside.write_text("model_config_list { nonsense")
+    tidy(model, keep=1)  # nobody knows what is served
+    assert [*versions(model)] == [1, 2, 6]
+    assert "no version is deleted" in caplog.text
+
+
 def test_vocabularies_of_another_dataset_are_refused(model: Any, tmp_path: Path) -> None:
     data = fake_dataset(tmp_path, TOKENS | {"device": ["phone"]})
     with pytest.raises(ValueError, match=r"device.txt: found 1 tokens, but feature 'device'.*2"):
@@ -579,31 +602,25 @@ def test_config_files_parse_as_tf_serving_reads_them(tmp_path: Path) -> None:
         write_config({"tiny": "saved_models/tiny"}, tmp_path)
 
 
-def test_labels_say_which_versions_are_served(tmp_path: Path) -> None:
+def test_one_model_of_the_config_is_changed_and_the_rest_stays(tmp_path: Path) -> None:
     path = write_config({"tiny": "/models/tiny", "other": "/models/other"}, tmp_path)[0]
-    label_versions(tmp_path, "tiny", "/models/tiny", {"stable": 3, "canary": 4})
+    path.write_text(
+        path.read_text().replace('"/models/other"', '"/models/other" logging_config {}')
+    )
+    two = Hosted("/models/tiny", {"stable": 3, "canary": 4}, (2, 3, 4))
+    write_model(path, "tiny", two)
     config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
     tiny, other = config.model_config_list.config
-    assert list(tiny.model_version_policy.specific.versions) == [3, 4]
+    assert list(tiny.model_version_policy.specific.versions) == [2, 3, 4]
     assert dict(tiny.version_labels) == {"stable": 3, "canary": 4}
     assert not other.HasField("model_version_policy")
-    assert read_models(path) == {
-        "tiny": Hosted("/models/tiny", {"stable": 3, "canary": 4}),
-        "other": Hosted("/models/other"),
-    }
-    label_versions(tmp_path, "tiny", "/models/tiny", {"stable": 3, "canary": 3})
-    config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
-    assert list(config.model_config_list.config[0].model_version_policy.specific.versions) == [3]
-    label_versions(tmp_path, "tiny", "/models/tiny", {})
-    assert read_models(path)["tiny"] == Hosted("/models/tiny")
+    assert other.HasField("logging_config")  # not ours, and kept
+    assert read_models(path) == {"tiny": two, "other": Hosted("/models/other")}
+    write_model(path, "tiny", Hosted("gs://bucket/tiny"))
+    assert read_models(path)["tiny"] == Hosted("gs://bucket/tiny")
+    write_model(path, "tiny", None)
+    assert [*read_models(path)] == ["other"]
     assert read_models(tmp_path / "none.config") == {}
-    begun = label_versions(tmp_path / "new", "tiny", "/models/tiny", {"stable": 1})
-    assert begun == tmp_path / "new" / "models.config"
-    assert sorted(p.name for p in begun.parent.iterdir()) == [
-        "batching.config",
-        "models.config",
-        "monitoring.config",
-    ]
     path.write_text("model_config_list { nonsense")
     with pytest.raises(ValueError, match=r"models\.config: not a ModelServerConfig"):
         read_models(path)

@@ -34,7 +34,6 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
     regression_pb2,
 )
-from typer.testing import CliRunner
 
 from tests.test_export import (
     NUM_ROWS,
@@ -50,7 +49,6 @@ from tests.test_export import (
     that_fit,
 )
 from tfctr.backbones import LR
-from tfctr.cli import app
 from tfctr.schema import MISSING_INT
 from tfctr.serving import Client, Server, ServingError, export
 
@@ -710,68 +708,6 @@ def test_a_new_version_takes_over_without_a_failed_request(tmp_path: Path) -> No
         shutil.rmtree(tmp_path / "m" / "2")  # back to the one before
         wait_until(lambda: versions_of(server, "m") == {"1": "AVAILABLE", "2": "END"})
         np.testing.assert_array_equal(client.predict({"item": tokens}), old)
-
-
-def test_a_canary_is_tried_gone_on_with_and_taken_back(tmp_path: Path) -> None:
-    tokens = ["a", "b", "c", "d"]
-    for seed in (1, 2):
-        small_version(tmp_path, seed, tokens)
-
-    def label(*labels: str) -> None:
-        done = CliRunner().invoke(app, ["label", str(tmp_path / "m"), *labels])
-        assert done.exit_code == 0, done.output
-
-    label("stable=1", "canary=2")
-    config = tmp_path / "models.config"
-    with Server(config, grpc_port=0, rest_port=0, poll_seconds=0.05) as server:
-        assert server.models == ("m",)
-        address = f"127.0.0.1:{server.grpc_port}"
-        stable, canary = (Client(address, "m", label=name) for name in ("stable", "canary"))
-        with stable, canary, Client(address, "m") as newest, Client(address, "m", version=1) as old:
-            first, second = stable.predict({"item": tokens}), canary.predict({"item": tokens})
-            assert not np.allclose(first, second)
-            np.testing.assert_array_equal(newest.predict({"item": tokens}), second)
-            np.testing.assert_array_equal(old.predict({"item": tokens}), first)
-            with (
-                Client(address, "m", label="beta") as wrong,
-                pytest.raises(
-                    ServingError,
-                    match="INVALID_ARGUMENT: Unrecognized servable version label: beta",
-                ),
-            ):
-                wrong.predict({"item": tokens})
-            label("stable=2")
-            wait_until(lambda: versions_of(server, "m") == {"1": "END", "2": "AVAILABLE"})
-            np.testing.assert_array_equal(stable.predict({"item": tokens}), second)
-            label("stable=1")
-            wait_until(lambda: versions_of(server, "m") == {"1": "AVAILABLE", "2": "END"})
-            np.testing.assert_array_equal(stable.predict({"item": tokens}), first)
-            small_version(tmp_path, 3, tokens)  # without a label nobody serves it
-            config.write_text("model_config_list { nonsense")
-            time.sleep(0.3)
-            np.testing.assert_array_equal(stable.predict({"item": tokens}), first)
-            config.unlink()
-            label()
-            wait_until(lambda: versions_of(server, "m").get("3") == "AVAILABLE")
-    with pytest.raises(ValueError, match="give a version or a label; found 1 and 'stable'"):
-        Client(address, "m", version=1, label="stable")
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (["stable"], "found 'stable'; a label and a version are needed, such as stable=3"),
-        (["stable=7"], "found 'stable=7'.* versions in .*m: 1"),
-        (["=1"], "found '=1'"),
-    ],
-)
-def test_labels_that_cannot_be(tmp_path: Path, labels: list[str], message: str) -> None:
-    (tmp_path / "m" / "1").mkdir(parents=True)
-    found = CliRunner().invoke(app, ["label", str(tmp_path / "m"), *labels])
-    assert found.exit_code == 1
-    assert re.search(message, " ".join(found.output.split()))
-    found = CliRunner().invoke(app, ["label", str(tmp_path / "none"), "stable=1"])
-    assert "no versions here" in found.output
 
 
 def test_a_broken_version_is_reported_and_never_served(tmp_path: Path) -> None:

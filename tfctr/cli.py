@@ -274,14 +274,23 @@ def label_versions(
     served_from: Annotated[
         str, typer.Option(help="where the server sees the folder of models")
     ] = "/models",
+    server: Annotated[
+        str, typer.Option(help="gRPC address of the server; all that the name stands for are asked")
+    ] = "127.0.0.1:8500",
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="no server runs: it is to start with these labels")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="seconds to wait for versions to load, and for labels")
+    ] = 300,
 ) -> None:
     """Says in models.config which versions TF Serving serves, and under which labels.
 
     A canary: stable=3 canary=4. To go on with it: stable=4. To go back: stable=3. Without labels,
-    the newest version is served. The first time, batching.config and monitoring.config are
-    written as well."""
-    from tfctr.serving.model_directory import versions
-    from tfctr.serving.tf_serving_config import label_versions as write_labels
+    the newest version is served. Labels move when the server has loaded their versions; the
+    versions before stay loaded until labels move again. Where there is no models.config yet it is
+    begun, with monitoring.config, and nothing is waited for."""
+    from tfctr.serving.model_directory import note_config, versions
 
     with _clear_errors():
         there = versions(model)
@@ -290,12 +299,29 @@ def label_versions(
         found = dict(_label(text, model, there) for text in labels or ())
         folder, name = model.resolve().parent, model.resolve().name
         directory = f"{served_from.rstrip('/')}/{name}"
+        from tfctr.serving.labels import move_labels, write_labels
+        from tfctr.serving.tf_serving_config import MODELS, MONITORING_FILE, write_monitoring
+
+        path = (config or folder) / MODELS
         try:
-            path = write_labels(config or folder, name, directory, found)
-        except ValueError as error:
+            note_config(model, path)
+            if not (path.parent / MONITORING_FILE).is_file():
+                write_monitoring(path.parent)
+            if no_wait or not found or not path.is_file():
+                written = write_labels(path, name, directory, found)
+            else:
+                written = move_labels(path, name, directory, found, server, timeout, _say)
+        except (ValueError, PermissionError) as error:
             raise ConfigError(str(error)) from None
         said = ", ".join(f"{label}: {version}" for label, version in found.items())
-        console.print(f"{name}: {said or 'the newest version'} ({path})", soft_wrap=True)
+        beside = sorted({*written.versions} - {*found.values()})
+        if beside:
+            said += f"; loaded too: {', '.join(map(str, beside))}"
+        _say(f"{name}: {said or 'the newest version'} ({path})")
+
+
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _label(text: str, model: Path, there: Mapping[int, Path]) -> tuple[str, int]:
@@ -371,6 +397,26 @@ def predict(
                 raise DataError(f"{rows}: {error}") from None
             for score in scores:
                 typer.echo(json.dumps({"score": float(score)}))
+
+
+@app.command()
+def smoke(
+    model: Annotated[Path, typer.Argument(help="model folder, holding numbered versions")],
+    server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
+    label: Annotated[
+        str | None, typer.Option(help="of the version that is asked; the newest if not given")
+    ] = None,
+) -> None:
+    """Asks a running server the warm-up requests of the version that answers, and compares the
+    answers with those of the version's own graph. The exit status is 1 where they differ."""
+    from tfctr.serving.smoke import smoke as ask
+
+    with _clear_errors():
+        found = ask(model, server, label)
+        _say(
+            f"{model.resolve().name}: version {found.version} at {server} answers as its graph "
+            f"does: {found.requests} requests, largest difference {found.difference:.1g}"
+        )
 
 
 @app.command("download")

@@ -11,9 +11,10 @@ _HOMES = {
     "Server": "tfctr.serving.server",
     "ServingError": "tfctr.serving.errors",
     "export": "tfctr.serving.saved_model",
+    "write_batching": "tfctr.serving.tf_serving_config",
     "write_config": "tfctr.serving.tf_serving_config",
 }
-__all__ = ["Client", "Server", "ServingError", "export", "write_config"]
+__all__ = ["Client", "Server", "ServingError", "export", "write_batching", "write_config"]
 
 
 def __getattr__(name: str) -> Any:

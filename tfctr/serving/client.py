@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
+    get_model_status_pb2,
     model_pb2,
+    model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
@@ -63,6 +65,7 @@ class Client:
             ],
         )
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._signatures: Mapping[str, Any] | None = None
 
     def predict(self, features: Mapping[str, Any]) -> np.ndarray:
@@ -174,6 +177,39 @@ class Client:
         items = found["candidates"][0].tolist()
         return [i.decode() if isinstance(i, bytes) else i for i in items], found["scores"][0]
 
+    def ask(self, request: Any) -> Any:
+        """The `PredictResponse` to a `PredictRequest`, sent as it is.
+
+        Raises:
+            ConnectionError, TimeoutError, ServingError: as `predict`.
+        """
+        return self._call(self._stub.Predict, request)
+
+    def answering(self) -> int:
+        """The number of the version that answers, e.g. the one that the label stands for.
+
+        Raises:
+            As `ask`.
+        """
+        return int(self._metadata().model_spec.version.value)
+
+    def status(self) -> dict[int, Any]:
+        """`ModelVersionStatus` of each version that the server has seen, by number; none if it does
+        not know the model.
+
+        Raises:
+            As `ask`.
+        """
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = self._spec.name
+        try:
+            response = self._call(self._models.GetModelStatus, request)
+        except ServingError as error:
+            if error.code == grpc.StatusCode.NOT_FOUND:
+                return {}
+            raise
+        return {status.version: status for status in response.model_version_status}
+
     def close(self) -> None:
         self._channel.close()
 
@@ -185,10 +221,7 @@ class Client:
 
     def _inputs(self, signature: str) -> Mapping[str, Any]:
         if self._signatures is None:
-            request = get_model_metadata_pb2.GetModelMetadataRequest(
-                model_spec=self._spec, metadata_field=["signature_def"]
-            )
-            response = self._call(self._stub.GetModelMetadata, request)
+            response = self._metadata()
             signatures = get_model_metadata_pb2.SignatureDefMap()
             response.metadata["signature_def"].Unpack(signatures)
             self._signatures = signatures.signature_def
@@ -200,6 +233,12 @@ class Client:
             )
         inputs: Mapping[str, Any] = self._signatures[signature].inputs
         return inputs
+
+    def _metadata(self) -> Any:
+        request = get_model_metadata_pb2.GetModelMetadataRequest(
+            model_spec=self._spec, metadata_field=["signature_def"]
+        )
+        return self._call(self._stub.GetModelMetadata, request)
 
     def _scores(self, signature: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         return self._outputs(signature, inputs)["scores"]

@@ -1,13 +1,18 @@
 """A model's directory: a folder a version, named by its number, as TF Serving reads it."""
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tfctr.config import ConfigError
+from tfctr.data import files
 from tfctr.schema import Schema
+
+NOTES = "models_config"  # a file that lists each models.config elsewhere; servers pass it over
+logger = logging.getLogger(__name__)
 
 
 def versions(directory: Path) -> dict[int, Path]:
@@ -41,12 +46,48 @@ def signature_defs(version: Path) -> dict[str, Any]:
 
 def tidy(directory: Path, keep: int | None = None) -> None:
     """Deletes what killed exports left behind, and all but the latest `keep` versions, if that is
-    given."""
-    old = [] if keep is None else [*versions(directory).values()][:-keep]
-    for version in old:  # gone at once, not file by file
-        version.rename(directory / f".tmp-{version.name}")
+    given. What a `models.config` names is kept: a server unloads what is deleted."""
+    if keep is not None:
+        for version in [*versions(directory).items()][:-keep]:
+            _delete_unless_named(directory, *version)
     for unfinished in directory.glob(".tmp-*"):
         shutil.rmtree(unfinished)
+
+
+def _delete_unless_named(directory: Path, number: int, version: Path) -> None:
+    try:
+        named = _named(directory)
+    except ValueError as error:  # who knows what is served: rather too many versions than too few
+        logger.warning("%s: no version is deleted: %s", directory, error)
+        return
+    if number not in named:
+        version.rename(directory / f".tmp-{version.name}")  # gone at once, not file by file
+
+
+def _named(directory: Path) -> set[int]:
+    """The versions that some `models.config` names: the one beside the directory, and those that
+    `note_config` was told of."""
+    from tfctr.serving.tf_serving_config import MODELS, read_models
+
+    directory = directory.resolve()
+    notes = directory / NOTES
+    elsewhere = notes.read_text().splitlines() if notes.is_file() else []
+    found: set[int] = set()
+    for path in (directory.parent / MODELS, *map(Path, elsewhere)):
+        for hosted in read_models(path).values():
+            if PurePosixPath(hosted.directory).name == directory.name:
+                found |= {*hosted.labels.values(), *hosted.versions}
+    return found
+
+
+def note_config(directory: Path, path: Path) -> None:
+    """Notes in a model's directory which `models.config` names its versions, for `tidy`, if it is
+    not the one beside the directory."""
+    directory, path = directory.resolve(), path.resolve()
+    notes = directory / NOTES
+    known = notes.read_text().splitlines() if notes.is_file() else []
+    if path.parent != directory.parent and str(path) not in known:
+        files.write(str(notes), "".join(f"{line}\n" for line in [*known, str(path)]).encode())
 
 
 def publish(directory: Path, write: Callable[[Path], None]) -> Path:

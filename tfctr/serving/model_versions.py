@@ -1,7 +1,7 @@
-"""Which versions of a model are served: the newest that loads, or those that have a label."""
+"""Which versions of a model are served: the newest that loads, or those that are named."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +25,40 @@ class ModelVersions:
     that hold the old one are finished by it. A version that does not load is reported and left
     alone until its files change.
 
-    With labels, the labelled versions are served instead. A label moves when the version that it is
-    to stand for is loaded; until then it stays where it was.
+    Where versions are named they are served instead. Labels stand for them at once, whether they
+    are loaded or not; who moves one asks `refuse` before.
 
     Args:
         name: the model's name.
         directory: holds a folder for each version.
         labels: versions by label.
+        named: versions that are served; none: the newest is.
     """
 
-    def __init__(self, name: str, directory: Path, labels: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        labels: Mapping[str, int] | None = None,
+        named: Collection[int] = (),
+    ) -> None:
         self.name = name
         self.directory = directory
         self.labels = dict(labels or {})
-        self._labelled: dict[str, int] = {}  # as they are answered to
+        self.named = frozenset(named)
         self._served: dict[int, ServedModel] = {}
         self._status: dict[int, Any] = {}  # version -> ModelVersionStatus
         self._broken: dict[int, int] = {}  # version -> when its files last changed
+
+    def refuse(self, labels: Mapping[str, int]) -> None:
+        """Raises ValueError, with the real server's words, if these labels can't be the next: one
+        that there is would move to a version that is not loaded."""
+        for label, version in labels.items():
+            if self.labels.get(label, version) != version and version not in self._served:
+                raise ValueError(
+                    f"Request to assign label to version {version} of model {self.name}, which is "
+                    "not currently available for inference"
+                )
 
     def get(self, version: int | None, label: str = "") -> ServedModel:
         """The version that is asked for: by number, by label, or the newest.
@@ -51,9 +68,9 @@ class ModelVersions:
         """
         served = self._served  # replaced as a whole, never changed
         if label:
-            if label not in self._labelled:
+            version = self.labels.get(label)
+            if version is None:
                 raise invalid(f"Unrecognized servable version label: {label}")
-            version = self._labelled[label]
         found = served.get(max(served, default=0) if version is None else version)
         if found is None:
             raise no_servable(self.name, version)
@@ -75,25 +92,24 @@ class ModelVersions:
         return [seen[version]]
 
     def poll(self) -> None:
-        """Looks at the directory, and serves its newest version that loads, or the labelled ones.
+        """Looks at the directory, and serves its newest version that loads, or those named.
 
-        If the served version was deleted, the newest of the others takes its place.
+        What was deleted is unloaded; the newest of the others takes its place. What is no longer
+        asked for goes when something that is has been loaded, so that there are always answers.
         """
-        there = versions(self.directory)
-        if not self.labels:
-            self._labelled = {}
-            for version, path in reversed(there.items()):
-                if self._load(version, path):
-                    self._retire({version})
-                    return
+        if not self.directory.is_dir():  # not mounted just now: the real server goes on as well
             return
-        for version in sorted({*self.labels.values()} & there.keys()):
-            self._load(version, there[version])
-        moved = {label: v for label, v in self.labels.items() if v in self._served}
-        waiting = {label: v for label, v in self._labelled.items() if label in self.labels}
-        self._labelled = waiting | moved
-        if self._labelled:
-            self._retire({*self._labelled.values()})
+        there = versions(self.directory)
+        wanted = self.named & there.keys() if self.named else there.keys()
+        self._broken = {v: when for v, when in self._broken.items() if v in wanted}
+        loaded = set()
+        for version in sorted(wanted, reverse=True):
+            if self._load(version, there[version]):
+                loaded.add(version)
+                if not self.named:
+                    break
+        if loaded or not wanted:
+            self._retire(loaded)
 
     def _load(self, version: int, path: Path) -> bool:
         """Whether the version is served, loaded now or before."""

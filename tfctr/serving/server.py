@@ -161,15 +161,18 @@ class Server:
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
         hosted = read_models(path)
+        for name, model in hosted.items():  # all of it or nothing, as the real server does
+            if name in self._models:
+                self._models[name].refuse(model.labels)
         for name, model in hosted.items():
             directory = Path(model.directory)
             if not directory.is_dir():
                 directory = path.parent / directory.name
             known = self._models.get(name)
             if known is None or known.directory != directory:
-                self._models[name] = ModelVersions(name, directory, model.labels)
+                self._models[name] = ModelVersions(name, directory, model.labels, model.versions)
             else:
-                known.labels = dict(model.labels)
+                known.labels, known.named = dict(model.labels), frozenset(model.versions)
         for name in self._models.keys() - hosted.keys():
             del self._models[name]
 

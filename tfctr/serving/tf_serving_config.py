@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
@@ -41,12 +41,13 @@ class Hosted:
 
     Args:
         directory: as the server sees it.
-        labels: versions by label; these are served, and no others. Where there are none, the
-            newest version is.
+        labels: versions by label.
+        versions: that are served, with a label or without; none: the newest is.
     """
 
     directory: str
     labels: Mapping[str, int] = field(default_factory=dict)
+    versions: tuple[int, ...] = ()
 
 
 def write_config(
@@ -72,87 +73,124 @@ def write_config(
         ValueError: a directory is not absolute.
     """
     paths = _paths(Path(out))
-    write_models(paths.model_config_file, {n: Hosted(str(d)) for n, d in directories.items()})
-    # The messages of the other two are not part of tensorflow-serving-api.
-    paths.batching_parameters_file.write_text(
-        BATCHING.format(
-            max_batch_size=max_batch_size,
-            timeout_micros=timeout_micros,
-            threads=threads,
-            max_enqueued=max_enqueued,
-        )
-    )
-    paths.monitoring_config_file.write_text(MONITORING)
+    config = model_server_config_pb2.ModelServerConfig()
+    for name, directory in directories.items():
+        _add(config, name, Hosted(str(directory)))
+    _write(paths.model_config_file, config)
+    write_batching(out, max_batch_size, timeout_micros, threads, max_enqueued)
+    write_monitoring(out)
     return paths
+
+
+def write_batching(
+    out: str | Path,
+    max_batch_size: int = 1024,
+    timeout_micros: int = 1000,
+    threads: int = 4,
+    max_enqueued: int = 100,
+) -> Path:
+    """Writes `batching.config` into `out`, for a server that merges requests.
+
+    Args:
+        as of `write_config`.
+    """
+    path = _paths(Path(out)).batching_parameters_file
+    # This message and that of `monitoring.config` are not part of tensorflow-serving-api.
+    content = BATCHING.format(
+        max_batch_size=max_batch_size,
+        timeout_micros=timeout_micros,
+        threads=threads,
+        max_enqueued=max_enqueued,
+    )
+    files.write(str(path), content.encode())
+    return path
+
+
+def write_monitoring(out: str | Path) -> Path:
+    """Writes `monitoring.config` into `out`."""
+    path = _paths(Path(out)).monitoring_config_file
+    files.write(str(path), MONITORING.encode())
+    return path
+
+
+def write_model(path: Path, name: str, hosted: Hosted | None) -> None:
+    """Says in `models.config` how one model is served, or that it is not.
+
+    The file is replaced as a whole, since a server may be looking; what it says of other models
+    stays as it is.
+
+    Args:
+        path: of `models.config`, which is begun if it is not there.
+        name: of the model.
+        hosted: None: the model leaves the file.
+
+    Raises:
+        ValueError: as of `read_models`; the directory is not absolute.
+    """
+    config = _read(path)
+    models = config.model_config_list.config
+    others = [model for model in models if model.name != name]
+    if hosted is None:
+        del models[:]
+        models.extend(others)
+    elif len(others) == len(models):
+        _add(config, name, hosted)
+    else:
+        _fill(next(model for model in models if model.name == name), hosted)
+    _write(path, config)
+
+
+def read_models(path: Path) -> dict[str, Hosted]:
+    """The models of a `models.config` by name; none if there is no such file.
+
+    Raises:
+        ValueError: the file is not what TF Serving reads.
+    """
+    return {
+        model.name: Hosted(
+            model.base_path,
+            dict(model.version_labels),
+            tuple(sorted(model.model_version_policy.specific.versions)),
+        )
+        for model in _read(path).model_config_list.config
+    }
 
 
 def _paths(folder: Path) -> ServingConfig:
     return ServingConfig(folder / MODELS, folder / BATCHING_FILE, folder / MONITORING_FILE)
 
 
-def write_models(path: Path, models: Mapping[str, Hosted]) -> None:
-    """Writes `models.config`, as a whole: a server may be looking.
-
-    Raises:
-        ValueError: a directory is not absolute.
-    """
+def _read(path: Path) -> Any:
     config = model_server_config_pb2.ModelServerConfig()
-    for name, hosted in models.items():
-        if not Path(hosted.directory).is_absolute():
-            raise ValueError(
-                f"model {name!r}: found directory {hosted.directory!r}; TF Serving takes absolute "
-                "paths only"
-            )
-        model = config.model_config_list.config.add(
-            name=name, base_path=hosted.directory, model_platform="tensorflow"
-        )
-        for version in sorted(set(hosted.labels.values())):
-            model.model_version_policy.specific.versions.append(version)
-        for label, version in sorted(hosted.labels.items()):
-            model.version_labels[label] = version
-    content = text_format.MessageToString(config, as_utf8=True)
-    files.write(str(path), content.encode())
-
-
-def read_models(path: Path) -> dict[str, Hosted]:
-    """What `write_models` wrote; none if there is no such file.
-
-    Raises:
-        ValueError: the file is not what TF Serving reads.
-    """
     if not path.is_file():
-        return {}
+        return config
     try:
-        config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
+        return text_format.Parse(path.read_text(), config)
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a ModelServerConfig: {error}") from None
-    return {
-        model.name: Hosted(model.base_path, dict(model.version_labels))
-        for model in config.model_config_list.config
-    }
 
 
-def label_versions(folder: Path, name: str, directory: str, labels: Mapping[str, int]) -> Path:
-    """Says in `models.config` which versions of a model are served, and under which labels.
+def _write(path: Path, config: Any) -> None:
+    files.write(str(path), text_format.MessageToString(config, as_utf8=True).encode())
 
-    Args:
-        folder: of the config files; those that are not there are begun. Other models in
-            `models.config` stay as they are.
-        name: of the model.
-        directory: of the model, as the server sees it.
-        labels: versions by label; none at all: the newest version is served.
 
-    Returns:
-        The path of `models.config`.
+def _add(config: Any, name: str, hosted: Hosted) -> None:
+    _fill(
+        config.model_config_list.config.add(name=name, model_platform="tensorflow"),
+        hosted,
+    )
 
-    Raises:
-        ValueError: as of `read_models` and `write_models`.
-    """
-    paths = _paths(folder)
-    if not all(path.is_file() for path in paths[1:]):
-        known = read_models(paths.model_config_file)
-        write_config({}, folder)
-        write_models(paths.model_config_file, known)
-    models = read_models(paths.model_config_file) | {name: Hosted(directory, labels)}
-    write_models(paths.model_config_file, models)
-    return paths.model_config_file
+
+def _fill(model: Any, hosted: Hosted) -> None:
+    if not Path(hosted.directory).is_absolute() and "://" not in hosted.directory:
+        raise ValueError(
+            f"model {model.name!r}: found directory {hosted.directory!r}; TF Serving takes "
+            "absolute paths only, or addresses such as gs://bucket/models"
+        )
+    model.base_path = hosted.directory
+    model.ClearField("model_version_policy")
+    if hosted.versions:
+        model.model_version_policy.specific.versions.extend(sorted(set(hosted.versions)))
+    model.ClearField("version_labels")
+    for label, version in sorted(hosted.labels.items()):
+        model.version_labels[label] = version
