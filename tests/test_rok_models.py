@@ -168,7 +168,10 @@ def test_student_against_numpy(use: list[str]) -> None:
     np.testing.assert_allclose(model(inputs), logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["lr", "din", "finalmlp", "dcn_v2"])
+@pytest.mark.parametrize(
+    "name",
+    ["din", "dcn_v2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lr", "finalmlp"))],
+)
 def test_any_backbone_ranks_as_it_scores(name: str, tmp_path: Path) -> None:
     schema = EVENTS_OF_ONE if name == "din" else SCHEMA
     model = student(name, ["instance", "feature"], schema)

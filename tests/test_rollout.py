@@ -287,6 +287,7 @@ def test_a_model_that_reads_histories_is_served_as_it_is_judged(tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_a_running_server_takes_each_days_version(tmp_path: Path) -> None:
     made = rollout(
         tmp_path,

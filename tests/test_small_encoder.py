@@ -37,6 +37,7 @@ def _write(folder: Path, **framework: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_whole_way(tmp_path: Path) -> None:
     run = Run(load_run(_write(tmp_path)), tmp_path / "work", Console(quiet=True))
     run.prepare()

@@ -139,7 +139,10 @@ def test_it_stops_when_patience_is_over(data: Dataset, tmp_path: Path) -> None:
     assert len(progressed.history) == progressed.best_epoch + 2 < 30
 
 
-@pytest.mark.parametrize(("killed_at", "in_memory"), [(11, True), (32, True), (70, False)])
+@pytest.mark.parametrize(
+    ("killed_at", "in_memory"),
+    [(11, True), pytest.param(32, True, marks=pytest.mark.slow), (70, False)],
+)
 def test_a_killed_training_ends_with_the_same_numbers(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, in_memory: bool
 ) -> None:

@@ -155,6 +155,7 @@ def test_best_yaml_is_the_best_row_and_its_run_has_its_model_already(done: Path)
     assert (done / "saved_models" / "run-best" / "1").is_dir()
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_with_the_same_table(
     done: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
