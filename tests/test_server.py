@@ -52,7 +52,8 @@ from tests.test_export import (
 from tfctr.backbones import LR
 from tfctr.cli import app
 from tfctr.schema import MISSING_INT
-from tfctr.serving import Client, Server, ServingError, export
+from tfctr.serving import Client, Server, ServingError, answers, export
+from tfctr.serving.served_model import ServedModel
 
 MAX_REQUEST_BYTES = 256 * 1024
 Code = grpc.StatusCode
@@ -269,7 +270,10 @@ def test_missing_and_extra_inputs_are_named(stub: Any) -> None:
     tensors["colour"] = tensors.pop("item")
     code, text = refused(lambda: stub.Predict(predict_request(tensors)))
     assert code == Code.INVALID_ARGUMENT
-    assert text.startswith("input tensor alias not found in signature: colour.")
+    assert text.startswith(
+        "Signature input alias: item(feed name: serving_default_item:0) not found in request and "
+        "no default value provided. Inputs expected to be in the request {age,colour,"
+    )
 
 
 def test_wrong_dtypes_shapes_and_row_counts(stub: Any) -> None:
@@ -282,7 +286,7 @@ def test_wrong_dtypes_shapes_and_row_counts(stub: Any) -> None:
     )
     for name, values, wanted in (
         ("user", tf.zeros([NUM_ROWS, 1], tf.int64), "found shape [5, 1], expected [-1]"),
-        ("price", tf.zeros([]), "found shape [], expected [-1]"),
+        ("price", tf.zeros([1, 1]), "found shape [1, 1], expected [-1]"),
         ("seen", tf.zeros([NUM_ROWS, 3], tf.int64), "found shape [5, 3], expected [-1, 2]"),
         ("user", tf.zeros([4], tf.int64), "differ in their number of rows"),
     ):
@@ -322,15 +326,22 @@ def test_classify_and_regress_want_signatures_made_for_them(stub: Any) -> None:
     for signature, code, text in (
         ("nothing", Code.INVALID_ARGUMENT, "No signature was found with the name: nothing"),
         ("", Code.INVALID_ARGUMENT, "Expected one input Tensor."),
-        ("examples", Code.FAILED_PRECONDITION, "No classification inputs found in SignatureDef"),
-        ("regress", Code.FAILED_PRECONDITION, "Expected classification signature outputs"),
+        ("examples", Code.INVALID_ARGUMENT, "No classification inputs found in SignatureDef"),
+        ("regress", Code.INVALID_ARGUMENT, "Expected classification signature outputs"),
     ):
         request = with_examples(classification_pb2.ClassificationRequest(), signature, serialized)
         found = refused(lambda r=request: stub.Classify(r))
         assert found[0] == code
         assert found[1].startswith(text)
-    request = with_examples(regression_pb2.RegressionRequest(), "classify", serialized)
-    assert refused(lambda: stub.Regress(request))[0] == Code.FAILED_PRECONDITION
+    for signature, text in (
+        ("classify", "Expected one output Tensor."),
+        ("rank", "Expected one input Tensor."),
+        ("examples", "No regression inputs found in SignatureDef"),
+    ):
+        request = with_examples(regression_pb2.RegressionRequest(), signature, serialized)
+        code, found = refused(lambda r=request: stub.Regress(r))
+        assert code == Code.INVALID_ARGUMENT
+        assert found.startswith(text)
     request = with_examples(regression_pb2.RegressionRequest(), "regress", [])
     assert refused(lambda: stub.Regress(request)) == (Code.INVALID_ARGUMENT, "Input is empty.")
 
@@ -363,8 +374,10 @@ def broken_tensors() -> dict[str, tensor_pb2.TensorProto]:
             proto.tensor_shape.dim.add(size=size)
         return proto
 
-    unknown = tensor(int64_val=[1])
-    unknown.tensor_shape.unknown_rank = True
+    twice = tensor(NUM_ROWS, int64_val=[1])
+    more = tensor_pb2.TensorProto()
+    more.tensor_shape.dim.add(size=2**40)
+    appended = twice.SerializeToString() + more.SerializeToString()
     return {
         "content too short": tensor(NUM_ROWS, tensor_content=b"\0" * 39),
         "content too long": tensor(NUM_ROWS, tensor_content=b"\0" * 48),
@@ -373,11 +386,8 @@ def broken_tensors() -> dict[str, tensor_pb2.TensorProto]:
         "enormous": tensor(2**40, int64_val=[1]),
         "overflowing": tensor(2**32, 2**32, 2**32, int64_val=[1]),
         "zero and enormous": tensor(0, 2**62, 2**62, int64_val=[]),
-        "too many values": tensor(2, int64_val=[1, 2, 3]),
-        "no values": tensor(NUM_ROWS),
-        "values of another type": tensor(NUM_ROWS, float_val=[1.0] * NUM_ROWS),
-        "unknown rank": unknown,
         "many dimensions": tensor(*[1] * 300, int64_val=[1]),
+        "a shape in two parts": tensor_pb2.TensorProto.FromString(appended),
     }
 
 
@@ -385,9 +395,86 @@ def broken_tensors() -> dict[str, tensor_pb2.TensorProto]:
 def test_tensors_that_cannot_be_read(stub: Any, case: str) -> None:
     request = predict_request()
     request.inputs["user"].CopyFrom(broken_tensors()[case])
+    assert refused(lambda: stub.Predict(request)) == (
+        Code.INVALID_ARGUMENT,
+        "tensor parsing error: user",
+    )
+
+
+def test_strings_that_cannot_be_read_or_would_be_filled_without_end(stub: Any) -> None:
+    for sizes, fields in (
+        ([NUM_ROWS], {"tensor_content": bytes([1, 1, 1, 1, 2]) + b"abcde"}),  # too short
+        ([NUM_ROWS], {"tensor_content": bytes([1, 1, 1, 1, 1]) + b"abcdef"}),  # too long
+        ([NUM_ROWS], {"tensor_content": b"\xff" * 4}),
+        ([2**17], {"tensor_content": bytes(100)}),
+        ([2**17], {"string_val": [b"a"] * 100}),
+        ([2**16], {"string_val": [b"a" * 100_000]}),  # 6 GB
+    ):
+        request = predict_request()
+        proto = request.inputs["item"]
+        proto.Clear()
+        proto.MergeFrom(tensor_pb2.TensorProto(dtype=tf.string.as_datatype_enum, **fields))
+        for size in sizes:
+            proto.tensor_shape.dim.add(size=size)
+        assert refused(lambda r=request: stub.Predict(r)) == (
+            Code.INVALID_ARGUMENT,
+            "tensor parsing error: item",
+        )
+
+
+def test_tensors_are_read_as_tensorflow_reads_them(stub: Any, client: Client) -> None:
+    plain = that_fit(ROWS)
+
+    def scores(name: str, change: Callable[[tensor_pb2.TensorProto], None]) -> np.ndarray:
+        request = predict_request()
+        change(request.inputs[name])
+        return tf.make_ndarray(stub.Predict(request).outputs["scores"])
+
+    def as_content(proto: tensor_pb2.TensorProto) -> None:  # TensorFlow's: lengths, then bytes
+        values = list(proto.string_val)
+        proto.ClearField("string_val")
+        proto.tensor_content = bytes(map(len, values)) + b"".join(values)
+
+    def as_values(*values: int) -> Callable[[tensor_pb2.TensorProto], None]:
+        def change(proto: tensor_pb2.TensorProto) -> None:
+            proto.ClearField("tensor_content")
+            proto.int64_val.extend(values)
+
+        return change
+
+    expected = client.predict(plain)
+    for name in ("item", "history"):
+        np.testing.assert_array_equal(scores(name, as_content), expected)
+    no_rank = scores("item", lambda p: setattr(p.tensor_shape, "unknown_rank", True))
+    np.testing.assert_array_equal(no_rank, expected)
+    users = client.predict(plain | {"user": [7, -3, 7, 0, 7]})
+    np.testing.assert_array_equal(scores("user", as_values(7, -3, 7, 0, 7, -3, -3)), users)
+    zeros = client.predict(plain | {"user": [0] * NUM_ROWS})
+    np.testing.assert_array_equal(scores("user", as_values()), zeros)
+
+
+def test_a_tensor_without_a_shape_is_a_scalar(tmp_path: Path) -> None:
+    class Twice(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def twice(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": x + x}
+
+    module = Twice()
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": module.twice})
+    model = ServedModel("m", 1, tmp_path / "1")
+    request = predict_pb2.PredictRequest()
+    request.inputs["x"].CopyFrom(tensor_pb2.TensorProto(dtype=1, float_val=[3.0, 4.0]))
+    answer = tf.make_ndarray(answers.predict(model, request).outputs["y"])
+    assert (answer.shape, answer.item()) == ((), 6.0)
+
+
+def test_what_a_scalar_is_good_for_the_graph_says(stub: Any) -> None:
+    request = predict_request()
+    user = tensor_pb2.TensorProto(dtype=tf.int64.as_datatype_enum, int64_val=[7] * NUM_ROWS)
+    request.inputs["user"].CopyFrom(user)
     code, text = refused(lambda: stub.Predict(request))
     assert code == Code.INVALID_ARGUMENT
-    assert "user" in text
+    assert "0 dimensions" in text
 
 
 def test_the_last_value_fills_a_tensor_as_the_protocol_says(stub: Any, client: Client) -> None:
@@ -607,7 +694,7 @@ def test_rest_mistakes(server: Server) -> None:
         ({"inputs": columns | {"colour": ["a"] * 5}}, "does not have named input: colour"),
         ({"inputs": {"item": ["a"]}}, "Missing named input: "),
         ({"inputs": 3, "signature_name": "examples"}, "not of expected type: string"),
-        ({"inputs": "x", "signature_name": "examples"}, "found shape []"),
+        ({"inputs": "x", "signature_name": "examples"}, "Could not parse example input"),
     ):
         assert text in rest(server, "POST", path, body, expect=400)["error"]
     assert (
