@@ -677,21 +677,50 @@ def test_rest_mistakes(server: Server) -> None:
         ({"instances": []}, "No values"),
         ({"instances": {"item": 1}}, "list/array"),
         ({"instances": ["i1"]}, "list of objects"),
-        ({"instances": [rows[0], 3]}, "Failed to process element: 1"),
-        ({"instances": [rows[0], rows[1] | {"x": 1}]}, "keys must be equal to"),
+        ({"instances": [rows[0], 3]}, "Expecting object but got list at item 1"),
+        ({"instances": [rows[0], rows[1] | {"x": 1}]}, "does not have named input: x"),
+        ({"instances": [rows[0], {"item": "a"}]}, "must only have keys: age,device"),
+        ({"instances": [rows[0], rows[1] | {"tags": [1]}]}, "Expecting tensor size: 2 but got: 1"),
+        (
+            {"instances": [rows[0] | {"user": "a"}]},
+            "Failed to process element: 0 key: user of 'instances' list. Error: INVALID_ARGUMENT: "
+            'JSON Value: "a" Type: String is not of expected type: int64',
+        ),
         ({"inputs": "i1"}, "expecting an object"),
         ({"inputs": columns, "signature_name": 3}, "must be a string"),
         ({"inputs": columns, "signature_name": "x"}, '"x" not found in signature def'),
-        ({"inputs": columns | {"user": [1.5] * 5}}, "not of expected type: int64"),
-        ({"inputs": columns | {"user": [True] * 5}}, "not of expected type: int64"),
-        ({"inputs": columns | {"user": [2**70] * 5}}, "does not fit int64"),
+        (
+            {"inputs": columns | {"user": [1.5] * 5}},
+            "JSON Value: 1.5 Type: Number is not of expected type: int64",
+        ),
+        (
+            {"inputs": columns | {"user": [True] * 5}},
+            "JSON Value: true Type: True is not of expected type: int64",
+        ),
+        (
+            {"inputs": columns | {"user": [2**70] * 5}},
+            "Type: Number is not of expected type: int64",
+        ),
         ({"inputs": columns | {"price": ["x"] * 5}}, "not of expected type: float"),
-        ({"inputs": columns | {"item": [{"b64": "*"}] * 5}}, "base64"),
+        ({"inputs": columns | {"price": [2**24] * 5}}, "16777216 to float without loss"),
+        ({"inputs": columns | {"price": [1e39] * 5}}, "1e+39 to float without loss"),
+        ({"inputs": columns | {"item": [{"b64": "*"}] * 5}}, "Unable to base64 decode"),
+        ({"inputs": columns | {"item": [{"b": "*"}] * 5}}, "correctly for base64 data"),
         ({"inputs": columns | {"item": [None] * 5}}, "not of expected type: string"),
-        ({"inputs": columns | {"history": [["a"], ["a", "b"], [], [], []]}}, "expecting a list"),
+        (
+            {"inputs": columns | {"history": [["a"], ["a", "b"], [], [], []]}},
+            "Encountered list at unexpected size: 2 at level: 1 expected size: 1",
+        ),
+        (
+            {"inputs": columns | {"item": ["a", ["b"], "c", "d", "e"]}},
+            "at unexpected level: 1 expected < 1",
+        ),
+        (
+            {"inputs": columns | {"history": [["a"], "b", "c", "d", "e"]}},
+            "at incorrect level: 2 in",
+        ),
         ({"inputs": columns | {"item": [[[[[[[[[["a"]]]]]]]]]]}}, "nested"),
         ({"inputs": columns | {"item": ["a"]}}, "number of rows"),
-        ({"inputs": columns | {"colour": ["a"] * 5}}, "does not have named input: colour"),
         ({"inputs": {"item": ["a"]}}, "Missing named input: "),
         ({"inputs": 3, "signature_name": "examples"}, "not of expected type: string"),
         ({"inputs": "x", "signature_name": "examples"}, "Could not parse example input"),
@@ -707,9 +736,83 @@ def test_rest_mistakes(server: Server) -> None:
     rest(server, "GET", "/v1/models/other", expect=404)
     rest(server, "GET", "/v1/models/other/metadata", expect=404)
     rest(server, "GET", f"/v1/models/tiny/versions/{10**18 * 9 + 10**18}", expect=400)
-    for method, wrong in (("GET", path), ("POST", "/v1/models/tiny"), ("GET", "/"), ("GET", "/x")):
-        body = {} if method == "POST" else None
-        assert "Malformed request" in rest(server, method, wrong, body, expect=400)["error"]
+
+
+def test_rest_paths(server: Server, directory: Path) -> None:
+    for method, path in (
+        ("GET", "/v1/models/tiny:predict"),
+        ("POST", "/v1/models/tiny"),
+        ("POST", "/v1/models/tiny:rank"),
+        ("GET", "/"),
+        ("GET", "/x"),
+        ("GET", "/v1/models/ti%2Fny"),
+    ):
+        url = f"http://127.0.0.1:{server.rest_port}{path}"
+        body = b"{}" if method == "POST" else None
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(urllib.request.Request(url, body, method=method), timeout=20)
+        assert (caught.value.code, caught.value.headers["Content-Type"]) == (
+            404,
+            "text/html;charset=utf-8",
+        )
+    for path in ("/v1/models/%74iny", "/v1/models/tiny?verbose=1", "/v1/models/tiny/versions/%31"):
+        assert rest(server, "GET", path) == rest(server, "GET", "/v1/models/tiny")
+    with Server({"a model": directory}, grpc_port=0, rest_port=0) as other:
+        body = {"inputs": json_columns()}
+        answer = rest(other, "POST", "/v1/models/a%20model:predict", body)
+        assert answer == rest(server, "POST", "/v1/models/tiny:predict", body)
+
+
+def test_rest_ignores_columns_that_the_signature_does_not_take(server: Server) -> None:
+    path, columns = "/v1/models/tiny:predict", json_columns()
+    expected = rest(server, "POST", path, {"inputs": columns})
+    more = columns | {"colour": [{"a": None}]}
+    assert rest(server, "POST", path, {"inputs": more}) == expected
+
+
+def test_rest_classify_and_regress(server: Server, client: Client) -> None:
+    rows = [
+        {"user": 7, "item": "i1", "price": 1.5, "history": ["i1", "i2"]},
+        {"user": [-3], "item": [{"b64": base64.b64encode(b"i2").decode()}], "history": []},
+    ]
+    expected = client.predict(
+        {
+            "user": [7, -3],
+            "item": ["i1", "i2"],
+            "price": [1.5, None],
+            "history": [["i1", "i2"], []],
+            "device": ["tv", "tv"],
+        }
+    )
+    body = {"context": {"device": "tv"}, "examples": rows}
+    found = rest(server, "POST", "/v1/models/tiny:regress", body | {"signature_name": "regress"})
+    np.testing.assert_allclose(found["results"], expected, atol=1e-6)
+    path = "/v1/models/tiny/versions/1:classify"
+    found = rest(server, "POST", path, body | {"signature_name": "classify"})
+    assert [[label for label, _ in row] for row in found["results"]] == [["0", "1"]] * 2
+    np.testing.assert_allclose([row[1][1] for row in found["results"]], expected, atol=1e-6)
+
+
+def test_rest_mistakes_in_examples(server: Server) -> None:
+    for body, text in (
+        ({}, "key 'examples' is expected and was not found"),
+        ({"examples": {}}, "Expecting 'examples' value to be an list/array"),
+        ({"examples": []}, "'examples' value is an empty array"),
+        ({"examples": [3]}, "Example must be JSON object but got JSON Number"),
+        ({"examples": [{}], "context": []}, "Example must be JSON object but got JSON Array"),
+        (
+            {"examples": [{"item": None}]},
+            "Feature: item has element with unexpected JSON type: Null",
+        ),
+        ({"examples": [{"item": [[]]}]}, "unexpected JSON type: Array"),
+        ({"examples": [{"item": ["a", 1]}]}, "feature: item expecting type: bytes"),
+        ({"examples": [{"user": 2**63}]}, "Feature: user has uint64 element"),
+        ({"examples": [{"user": 1.5}]}, "Key: user"),
+        ({"examples": [{}], "signature_name": "classify"}, "Expected one output Tensor."),
+    ):
+        asked = {"signature_name": "regress"} | body
+        path = "/v1/models/tiny:regress"
+        assert text in rest(server, "POST", path, asked, expect=400)["error"]
 
 
 def test_rest_refuses_what_is_too_large_or_of_unknown_length(server: Server) -> None:
