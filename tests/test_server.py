@@ -5,8 +5,11 @@ import json
 import random
 import re
 import shutil
+import signal
 import socket
 import string
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -1008,6 +1011,77 @@ def test_a_server_without_a_version_or_a_free_port_does_not_start(
         Server({"m": directory}, grpc_port=server.grpc_port, rest_port=0).start()
     with pytest.raises(OSError, match=f"rest_port: 127.0.0.1:{server.rest_port}"):
         Server({"m": directory}, grpc_port=0, rest_port=server.rest_port).start()
+
+
+SLOW = """
+import sys
+from tfctr.cli import app
+from tfctr.serving.served_model import ServedModel
+run = ServedModel.run
+def wait_then_run(self, *args):
+    print("running", flush=True)
+    sys.stdin.readline()
+    return run(self, *args)
+import tfctr.serving
+start = tfctr.serving.Server.start
+def start_then_slow(self):
+    start(self)
+    ServedModel.run = wait_then_run  # now that the warm-up requests are answered
+    return self
+tfctr.serving.Server.start = start_then_slow
+app(["serve", sys.argv[1], "--port=0", "--rest-port=0"])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("over", ["grpc", "rest"])
+def test_a_stopped_server_finishes_what_is_in_flight(
+    directory: Path, model: Any, number: int, over: str
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin
+    assert process.stdout
+    try:
+        ports = re.findall(r":(\d+)", process.stdout.readline())
+        grpc_port, rest_port = map(int, ports)
+
+        def ask() -> np.ndarray:
+            if over == "rest":
+                url = f"http://127.0.0.1:{rest_port}/v1/models/tiny:predict"
+                body = json.dumps({"inputs": json_columns()}).encode()
+                with urllib.request.urlopen(url, body, timeout=60) as response:
+                    return np.array(json.load(response)["outputs"])
+            with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+                stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+                answer = stub.Predict(predict_request(), timeout=60)
+                return tf.make_ndarray(answer.outputs["scores"])
+
+        def refuses(port: int) -> bool:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=20).close()
+            except ConnectionError:
+                return True
+            return False
+
+        with futures.ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(ask)
+            assert process.stdout.readline() == "running\n"
+            process.send_signal(number)
+            wait_until(lambda: refuses(grpc_port) and refuses(rest_port))
+            assert not answer.done()
+            process.send_signal(number)  # again: it goes on all the same
+            process.stdin.write("\n")
+            process.stdin.flush()
+            np.testing.assert_allclose(answer.result(), model_scores(model, ROWS), atol=1e-6)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 # The client.

@@ -14,8 +14,10 @@ import json
 import logging
 import math
 import re
+import threading
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -73,6 +75,31 @@ class RestServer(ThreadingHTTPServer):
         super().__init__(address, _Handler)
         self.models = models
         self.max_request_bytes = max_request_bytes
+        self._changed = threading.Condition()
+        self._answering = 0
+        self._draining = False
+
+    def drain(self, seconds: float) -> None:
+        """Takes no new requests, and waits for those in flight, `seconds` at most."""
+        self.shutdown()
+        self.socket.close()  # else who connects now would wait for an answer
+        with self._changed:
+            self._draining = True
+            self._changed.wait_for(lambda: not self._answering, seconds)
+        self.server_close()
+
+    @contextmanager
+    def in_flight(self) -> Iterator[bool]:
+        """While a request is read and answered; whether it may be."""
+        with self._changed:
+            taken = not self._draining
+            self._answering += taken
+        try:
+            yield taken
+        finally:
+            with self._changed:
+                self._answering -= taken
+                self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.debug("%s went away", client_address, exc_info=True)
@@ -84,9 +111,20 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60  # seconds that a connection may say nothing
 
     def do_GET(self) -> None:
-        self._answer("GET", b"")
+        self._take(lambda: self._answer("GET", b""))
 
     def do_POST(self) -> None:
+        self._take(self._post)
+
+    def _take(self, answer: Callable[[], None]) -> None:
+        with self.server.in_flight() as taken:
+            if taken:
+                answer()
+            else:  # on a connection that was open before
+                self.close_connection = True
+                self._send(503, {"error": "the server is stopping"})
+
+    def _post(self) -> None:
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             self.close_connection = True

@@ -104,12 +104,15 @@ class Server:
             thread.start()
         return self
 
-    def stop(self, grace_seconds: float = 5.0) -> None:
-        """Refuses new requests and finishes those in flight, for `grace_seconds` at most."""
+    def stop(self, grace_seconds: float = 20.0) -> None:
+        """Refuses new requests and finishes those in flight, for `grace_seconds` at most.
+
+        The default is less than the 30 seconds after which Kubernetes kills a container.
+        """
         self._stopping.set()
-        self._grpc.stop(grace_seconds).wait()
-        self._rest.shutdown()
-        self._rest.server_close()
+        stopped = self._grpc.stop(grace_seconds)
+        self._rest.drain(grace_seconds)
+        stopped.wait()
         for thread in self._threads:
             thread.join()
 
