@@ -361,19 +361,21 @@ def serve(
             server.start()
         except (ValueError, OSError) as error:  # no version that loads; a port that is taken
             raise DataError(str(error)) from None
-    first = next(iter(server.models))
-    console.print(
-        f"{', '.join(server.models)}: gRPC on {host}:{server.grpc_port}, "
-        f"REST on http://{host}:{server.rest_port}/v1/models/{first}",
-        soft_wrap=True,
-    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how supervisors stop a process
     try:
+        first = next(iter(server.models))
+        console.print(
+            f"{', '.join(server.models)}: gRPC on {host}:{server.grpc_port}, "
+            f"REST on http://{host}:{server.rest_port}/v1/models/{first}",
+            soft_wrap=True,
+        )
         server.wait()
     except KeyboardInterrupt:
-        console.print("stopped")
-    finally:
-        server.stop()
+        for number in (signal.SIGTERM, signal.SIGINT):  # said again, it is not quicker
+            signal.signal(number, signal.SIG_IGN)
+        console.print("finishing the requests in flight")
+    server.stop()
+    console.print("stopped")
 
 
 @app.command()

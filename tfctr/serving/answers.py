@@ -17,6 +17,7 @@ from tensorflow_serving.apis import (
 )
 
 from tfctr.serving.errors import ServingError, invalid, no_servable, not_found
+from tfctr.serving.raw_requests import RawPredictRequest
 from tfctr.serving.served_model import DEFAULT_SIGNATURE, ServedModel
 from tfctr.serving.tensors import to_proto
 
@@ -41,14 +42,22 @@ def find(models: Mapping[str, "ModelVersions"], request: Any) -> ServedModel:
 
 
 def predict(model: ServedModel, request: Any) -> Any:
-    """`PredictRequest` to `PredictResponse`."""
+    """`PredictRequest` to `PredictResponse`.
+
+    Args:
+        model: the version.
+        request: a `RawPredictRequest`, as the server reads it; or a `PredictRequest`.
+    """
+    if isinstance(request, predict_pb2.PredictRequest):
+        request = RawPredictRequest.FromString(request.SerializeToString())
     signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
     if signature not in model.signature_defs:
         raise ServingError(
             grpc.StatusCode.FAILED_PRECONDITION,
             f'Serving signature key "{signature}" not found.',
         )
-    inputs = model.parse_inputs(signature, request.inputs)
+    inputs = dict(request.inputs)
+    model.check_inputs(signature, inputs)
     outputs = model.run(signature, inputs, list(request.output_filter))
     response = predict_pb2.PredictResponse()
     _fill_spec(response.model_spec, model, signature)
@@ -59,14 +68,17 @@ def predict(model: ServedModel, request: Any) -> Any:
 
 def classify(model: ServedModel, request: Any) -> Any:
     """`ClassificationRequest` to `ClassificationResponse`."""
-    signature, outputs = _run_examples(model, request, "classification")
-    definition = model.signature_defs[signature]
+    signature, definition = _for_examples(model, request)
+    if len(definition.outputs) not in (1, 2):
+        found = len(definition.outputs)
+        raise invalid(f"Expected one or two output Tensors, found {found}")
+    _check_inputs(definition, "classification")
     if not {"classes", "scores"} <= set(definition.outputs):
-        raise ServingError(
-            grpc.StatusCode.FAILED_PRECONDITION,
+        raise invalid(
             'Expected classification signature outputs to contain at least one of "classes" or '
-            f'"scores". Signature was: {definition}',
+            f'"scores". Signature was: {definition}'
         )
+    outputs = _run_examples(model, request, signature)
     response = classification_pb2.ClassificationResponse()
     _fill_spec(response.model_spec, model, signature)
     for labels, scores in zip(outputs["classes"], outputs["scores"], strict=True):
@@ -78,12 +90,13 @@ def classify(model: ServedModel, request: Any) -> Any:
 
 def regress(model: ServedModel, request: Any) -> Any:
     """`RegressionRequest` to `RegressionResponse`."""
-    signature, outputs = _run_examples(model, request, "regression")
-    if "outputs" not in outputs:
-        raise ServingError(
-            grpc.StatusCode.FAILED_PRECONDITION,
-            f"No regression outputs found in SignatureDef: {model.signature_defs[signature]}",
-        )
+    signature, definition = _for_examples(model, request)
+    if len(definition.outputs) != 1:
+        raise invalid("Expected one output Tensor.")
+    _check_inputs(definition, "regression")
+    if "outputs" not in definition.outputs:
+        raise invalid(f"No regression outputs found in SignatureDef: {definition}")
+    outputs = _run_examples(model, request, signature)
     response = regression_pb2.RegressionResponse()
     _fill_spec(response.model_spec, model, signature)
     for value in outputs["outputs"]:
@@ -120,23 +133,28 @@ def model_status(models: Mapping[str, "ModelVersions"], request: Any) -> Any:
     return get_model_status_pb2.GetModelStatusResponse(model_version_status=model.status(version))
 
 
-def _run_examples(model: ServedModel, request: Any, task: str) -> tuple[str, dict[str, np.ndarray]]:
-    """Runs a signature on the serialized Examples of a request; its name and outputs."""
+def _for_examples(model: ServedModel, request: Any) -> tuple[str, Any]:
+    """The name and the `SignatureDef` of what a request with Examples asks for."""
     signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
     if signature not in model.signature_defs:
         raise invalid(f"No signature was found with the name: {signature}")
     definition = model.signature_defs[signature]
     if len(definition.inputs) != 1:
         raise invalid("Expected one input Tensor.")
+    return signature, definition
+
+
+def _check_inputs(definition: Any, task: str) -> None:
     if "inputs" not in definition.inputs:
-        raise ServingError(
-            grpc.StatusCode.FAILED_PRECONDITION,
-            f"No {task} inputs found in SignatureDef: {definition}",
-        )
+        raise invalid(f"No {task} inputs found in SignatureDef: {definition}")
+
+
+def _run_examples(model: ServedModel, request: Any, signature: str) -> dict[str, np.ndarray]:
+    """The outputs of a signature for the serialized Examples of a request."""
     examples = _serialized(request.input)
     if not examples:
         raise invalid("Input is empty.")
-    return signature, model.run(signature, {"inputs": np.array(examples, dtype=object)})
+    return model.run(signature, {"inputs": np.array(examples, dtype=object)})
 
 
 def _serialized(message: Any) -> list[bytes]:

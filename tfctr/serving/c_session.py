@@ -11,6 +11,7 @@ import importlib.util
 import weakref
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ _DTYPES = {np.dtype(np.float32): 1, np.dtype(np.int32): 3, np.dtype(np.int64): 9
 _NUMPY: dict[int, Any] = {number: dtype for dtype, number in _DTYPES.items()} | {
     10: np.dtype(np.bool_)
 }
+_IN_CALLER = b"\x28" + b"\xff" * 9 + b"\x01"  # ConfigProto: inter_op_parallelism_threads: -1
 _VIEW = 3  # of the kinds of `TF_TString`, the one that points to bytes of someone else
 _TSTRING_BYTES = 24
+_NO_ELEMENTS = (ctypes.c_int64 * 1)(0)
 
 
 class SessionError(RuntimeError):
@@ -36,8 +39,28 @@ class SessionError(RuntimeError):
         self.code = code
 
 
+class UnreadableTensorError(SessionError):
+    """A serialized `TensorProto` that TensorFlow does not read.
+
+    Attributes:
+        name: of the tensor of the graph that it was for.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(3, message)
+        self.name = name
+
+
 class _Output(ctypes.Structure):
     _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_char_p),
+        ("length", ctypes.c_size_t),
+        ("deallocator", ctypes.c_void_p),
+    ]
 
 
 class CSession:
@@ -45,17 +68,21 @@ class CSession:
 
     Args:
         path: the version's folder.
+        in_caller: whether the thread that calls `run` runs all its operations. For small requests
+            that takes less than to hand each operation to another thread.
 
     Raises:
         SessionError: it does not load.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, in_caller: bool = False) -> None:
         lib = _library()
         self._graph = ctypes.c_void_p(lib.TF_NewGraph())
         options = ctypes.c_void_p(lib.TF_NewSessionOptions())
         tags = (ctypes.c_char_p * 1)(b"serve")
         with _Status() as status:
+            if in_caller:
+                lib.TF_SetConfig(options, _IN_CALLER, len(_IN_CALLER), status.pointer)
             session = lib.TF_LoadSessionFromSavedModel(
                 options, None, str(path).encode(), tags, 1, self._graph, None, status.pointer
             )
@@ -68,13 +95,13 @@ class CSession:
         weakref.finalize(self, _delete, self._session, self._graph)
 
     def run(
-        self, inputs: Mapping[str, np.ndarray], outputs: Collection[str]
+        self, inputs: Mapping[str, np.ndarray | bytes], outputs: Collection[str]
     ) -> dict[str, np.ndarray]:
         """Tensors of the graph, given others.
 
         Args:
             inputs: arrays by the tensors' names, e.g. "serving_default_user_id:0": float32, int32,
-                int64, or object for strings of bytes.
+                int64, or object for strings of bytes; or serialized `TensorProto`s.
             outputs: names of tensors.
 
         Returns:
@@ -82,13 +109,23 @@ class CSession:
 
         Raises:
             SessionError: a tensor that there is not, or what the graph finds wrong.
+            UnreadableTensorError: a `TensorProto` that TensorFlow does not read.
         """
         lib = _library()
         alive: list[Any] = []  # the bytes that strings of the inputs point to
-        tensors = [_tensor(array, alive) for array in inputs.values()]
+        tensors: list[int] = []
         found = (ctypes.c_void_p * len(outputs))()
         try:
             with _Status() as status:
+                for name, value in inputs.items():
+                    if not isinstance(value, bytes):
+                        tensors.append(_tensor(value, alive))
+                        continue
+                    tensors.append(lib.TF_AllocateTensor(1, _NO_ELEMENTS, 1, 0))
+                    buffer = _Buffer(value, len(value), None)
+                    lib.TF_TensorFromProto(ctypes.byref(buffer), tensors[-1], status.pointer)
+                    if lib.TF_GetCode(status.pointer):
+                        raise UnreadableTensorError(name, f"tensor parsing error: {name}")
                 lib.TF_SessionRun(
                     self._session,
                     None,
@@ -108,7 +145,7 @@ class CSession:
         finally:
             for pointer in (*found, *tensors):
                 if pointer:
-                    lib.TF_DeleteTensor(ctypes.c_void_p(pointer))
+                    lib.TF_DeleteTensor(pointer)
 
     def _outputs(self, names: Collection[str]) -> Any:
         return (_Output * len(names))(*(self._output(name) for name in names))
@@ -206,7 +243,9 @@ def _library() -> Any:
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("TensorFlow is not installed: its libraries are needed")
     path = Path(spec.submodule_search_locations[0]) / "libtensorflow_cc.so.2"
-    lib = ctypes.CDLL(str(path))  # not RTLD_GLOBAL: its symbols would take those of others' place
+    # Not RTLD_GLOBAL: its symbols would take those of others' place.
+    freeing, holding = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
+    lib = SimpleNamespace()
     pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
     for name, result, arguments in (
         ("TF_NewGraph", pointer, []),
@@ -230,6 +269,8 @@ def _library() -> Any:
             None,
             [*[pointer] * 4, integer, *[pointer] * 2, integer, pointer, integer, *[pointer] * 2],
         ),
+        ("TF_SetConfig", None, [pointer, ctypes.c_char_p, size, pointer]),
+        ("TF_TensorFromProto", None, [pointer, pointer, pointer]),
         ("TF_AllocateTensor", pointer, [integer, pointer, integer, size]),
         ("TF_DeleteTensor", None, [pointer]),
         ("TF_TensorData", pointer, [pointer]),
@@ -240,6 +281,10 @@ def _library() -> Any:
         ("TF_StringGetDataPointer", pointer, [pointer]),
         ("TF_StringGetSize", size, [pointer]),
     ):
-        function = getattr(lib, name)
+        # Other threads may go on while these work. The rest take microseconds: there it costs more
+        # to hand the interpreter over and wait for it than the call does.
+        works = name in ("TF_LoadSessionFromSavedModel", "TF_SessionRun", "TF_DeleteSession")
+        function = getattr(freeing if works else holding, name)
         function.restype, function.argtypes = result, arguments
+        setattr(lib, name, function)
     return lib

@@ -2,6 +2,8 @@
 
 POST /v1/models/NAME[/versions/V]:predict    {"signature_name": ..., "instances": [...]}
                                           or {"signature_name": ..., "inputs": {...}}
+POST /v1/models/NAME[/versions/V]:classify   {"signature_name": ..., "examples": [{...}],
+POST /v1/models/NAME[/versions/V]:regress     "context": {...}}, the context if there is one
 GET  /v1/models/NAME[/versions/V]            states of the versions
 GET  /v1/models/NAME[/versions/V]/metadata   signatures
 """
@@ -10,8 +12,12 @@ import base64
 import binascii
 import json
 import logging
+import math
 import re
-from collections.abc import Mapping
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,9 +26,11 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_pb2,
+    regression_pb2,
 )
 
 from tfctr.serving import answers
@@ -33,8 +41,14 @@ from tfctr.serving.tensors import dtype_name
 
 logger = logging.getLogger(__name__)
 
-_PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d{1,19}))?(:predict|/metadata)?")
+_PATH = re.compile(
+    r"/v1/models/([^/:]+)(?:/versions/(\d+))?(?:(:predict|:classify|:regress)|(/metadata))?",
+    re.IGNORECASE,
+)
 _MAX_DEPTH = 8  # dimensions of a tensor
+_MAX_FLOAT = float(np.finfo(np.float32).max)
+_MAX_SHOWN = 200  # characters of what is wrong
+_WHOLE = {tf.float32: (1 - 2**24, 2**24 - 1), tf.int64: (-(2**63), 2**63 - 1)}  # what may be sent
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -61,6 +75,31 @@ class RestServer(ThreadingHTTPServer):
         super().__init__(address, _Handler)
         self.models = models
         self.max_request_bytes = max_request_bytes
+        self._changed = threading.Condition()
+        self._answering = 0
+        self._draining = False
+
+    def drain(self, seconds: float) -> None:
+        """Takes no new requests, and waits for those in flight, `seconds` at most."""
+        self.shutdown()
+        self.socket.close()  # else who connects now would wait for an answer
+        with self._changed:
+            self._draining = True
+            self._changed.wait_for(lambda: not self._answering, seconds)
+        self.server_close()
+
+    @contextmanager
+    def in_flight(self) -> Iterator[bool]:
+        """While a request is read and answered; whether it may be."""
+        with self._changed:
+            taken = not self._draining
+            self._answering += taken
+        try:
+            yield taken
+        finally:
+            with self._changed:
+                self._answering -= taken
+                self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.debug("%s went away", client_address, exc_info=True)
@@ -72,9 +111,20 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60  # seconds that a connection may say nothing
 
     def do_GET(self) -> None:
-        self._answer("GET", b"")
+        self._take(lambda: self._answer("GET", b""))
 
     def do_POST(self) -> None:
+        self._take(self._post)
+
+    def _take(self, answer: Callable[[], None]) -> None:
+        with self.server.in_flight() as taken:
+            if taken:
+                answer()
+            else:  # on a connection that was open before
+                self.close_connection = True
+                self._send(503, {"error": "the server is stopping"})
+
+    def _post(self) -> None:
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             self.close_connection = True
@@ -94,8 +144,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(413, {"error": f"the request has {length} bytes, at most {limit} are taken"})
 
     def _answer(self, method: str, body: bytes) -> None:
+        path = urllib.parse.unquote(self.path.partition("?")[0])
+        match = _PATH.fullmatch(path)
+        if match is None or bool(match[3]) != (method == "POST"):
+            self.send_error(404)  # HTML, as the real server's
+            return
         try:
-            status, answer = 200, self._dispatch(method, body)
+            status, answer = 200, self._dispatch(match, body)
         except ServingError as error:
             status, answer = _HTTP_STATUS.get(error.code, 500), {"error": error.message}
         except Exception as error:
@@ -103,25 +158,23 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = 500, {"error": f"{type(error).__name__}: {error}"}
         self._send(status, answer)
 
-    def _dispatch(self, method: str, body: bytes) -> dict[str, Any]:
-        match = _PATH.fullmatch(self.path)
-        if match is None or (match[3] == ":predict") != (method == "POST"):
-            raise invalid(f"Malformed request: {method} {self.path}")
-        spec = model_pb2.ModelSpec(name=match[1])
-        if match[2]:
-            if int(match[2]) > 2**63 - 1:
-                raise invalid(f"Failed to convert version: {match[2]} to numeric.")
-            spec.version.value = int(match[2])
-        if match[3] == ":predict":
+    def _dispatch(self, match: re.Match[str], body: bytes) -> dict[str, Any]:
+        name, version, verb, metadata = match.groups()
+        spec = model_pb2.ModelSpec(name=name)
+        if version:
+            if len(version) > 19 or int(version) > 2**63 - 1:
+                raise invalid(f"Failed to convert version: {version} to numeric.")
+            spec.version.value = int(version)
+        models = self.server.models
+        if verb:
             asked = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec)
-            return predict_json(answers.find(self.server.models, asked), body)
-        if match[3] == "/metadata":
-            return _metadata(self.server.models, spec)
-        return _as_json(
-            answers.model_status(
-                self.server.models, get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-            )
-        )
+            answering = {":predict": predict_json, ":classify": classify_json}
+            answering[":regress"] = regress_json
+            return answering[verb.lower()](answers.find(models, asked), body)
+        if metadata:
+            return _metadata(models, spec)
+        asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
+        return _as_json(answers.model_status(models, asked))
 
     def _send(self, status: int, answer: dict[str, Any]) -> None:
         body = json.dumps(answer).encode()
@@ -143,39 +196,20 @@ def predict_json(model: ServedModel, body: bytes) -> dict[str, Any]:
     Raises:
         ServingError: INVALID_ARGUMENT; the text says what in the JSON is wrong.
     """
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise invalid(f"JSON Parse error: {error}") from error
-    if not isinstance(request, dict):
-        raise invalid("JSON Value: Is not object")
-    signature = request.get("signature_name", "")
-    if not isinstance(signature, str):
-        raise invalid("'signature_name' key must be a string value.")
+    request, signature = _read(body)
     signature = signature or DEFAULT_SIGNATURE
     if signature not in model.signature_defs:
         raise invalid(f'Serving signature name: "{signature}" not found in signature def')
     if "instances" in request and "inputs" in request:
         raise invalid("expecting only one of 'inputs' or 'instances' keys to exist")
     definition = model.signature_defs[signature]
+    dtypes = {n: tf.as_dtype(info.dtype) for n, info in sorted(definition.inputs.items())}
     if "instances" in request:
-        columns = _columns(request["instances"], sorted(definition.inputs))
+        inputs = _of_rows(request["instances"], dtypes)
     elif "inputs" in request:
-        columns = request["inputs"]
-        if not isinstance(columns, dict) or _is_base64(columns):
-            if len(definition.inputs) > 1:
-                raise invalid("inputs is a plain value/list, but expecting an object")
-            columns = {next(iter(definition.inputs)): columns}
+        inputs = _of_columns(request["inputs"], dtypes)
     else:
         raise invalid("Missing 'inputs' or 'instances' key")
-    for name in definition.inputs:
-        if name not in columns:
-            raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    inputs = {}
-    for name, value in columns.items():
-        if name not in definition.inputs:
-            raise invalid(f"JSON object: does not have named input: {name}")
-        inputs[name] = _tensor(name, value, tf.as_dtype(definition.inputs[name].dtype))
     outputs = {name: _plain(name, array) for name, array in model.run(signature, inputs).items()}
     only = next(iter(outputs.values())) if len(outputs) == 1 else None
     if "inputs" in request:
@@ -186,72 +220,242 @@ def predict_json(model: ServedModel, body: bytes) -> dict[str, Any]:
     return {"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]}
 
 
-def _columns(instances: Any, names: list[str]) -> dict[str, list[Any]]:
-    """Rows to columns."""
+def classify_json(model: ServedModel, body: bytes) -> dict[str, Any]:
+    """The answer to the body of a `:classify`: pairs of a label and a score for each Example.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT; the text says what in the JSON is wrong.
+    """
+    request = _with_examples(classification_pb2.ClassificationRequest(), body)
+    rows = answers.classify(model, request).result.classifications
+    return {"results": [[[found.label, found.score] for found in row.classes] for row in rows]}
+
+
+def regress_json(model: ServedModel, body: bytes) -> dict[str, Any]:
+    """The answer to the body of a `:regress`: a value for each Example.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT; the text says what in the JSON is wrong.
+    """
+    request = _with_examples(regression_pb2.RegressionRequest(), body)
+    return {"results": [row.value for row in answers.regress(model, request).result.regressions]}
+
+
+def _read(body: bytes) -> tuple[dict[str, Any], str]:
+    """The object of a body, and the signature that it names; "" if none."""
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"JSON Parse error: {error}") from error
+    if not isinstance(request, dict):
+        raise invalid(f"JSON Value: {_shown(request)} Is not object")
+    signature = request.get("signature_name", "")
+    if not isinstance(signature, str):
+        raise invalid("'signature_name' key must be a string value.")
+    return request, signature
+
+
+def _with_examples(request: Any, body: bytes) -> Any:
+    """The request, filled from the Examples of a body, and their context if it has one."""
+    found, request.model_spec.signature_name = _read(body)
+    if "examples" not in found:
+        raise invalid("When method is classify, key 'examples' is expected and was not found")
+    examples = found["examples"]
+    if not isinstance(examples, list):
+        raise invalid("Expecting 'examples' value to be an list/array")
+    if not examples:
+        raise invalid("'examples' value is an empty array")
+    into = request.input.example_list
+    if "context" in found:
+        into = request.input.example_list_with_context
+        _fill_example(into.context, found["context"])
+    for example in examples:
+        _fill_example(into.examples.add(), example)
+    return request
+
+
+def _fill_example(example: Any, values: Any) -> None:
+    if not isinstance(values, dict):
+        raise invalid(f"Example must be JSON object but got JSON {_type(values)}")
+    for name, found in values.items():
+        feature = example.features.feature[name]
+        for value in found if isinstance(found, list) else [found]:
+            kind, number = _feature_value(name, value)
+            if feature.WhichOneof("kind") not in (None, kind):
+                there = str(feature.WhichOneof("kind")).removesuffix("_list")
+                raise invalid(f"Unexpected element type in feature: {name} expecting type: {there}")
+            getattr(feature, kind).value.append(number)
+
+
+def _feature_value(name: str, value: Any) -> tuple[str, bytes | int | float]:
+    """The kind of list that a value of a feature goes into, and what goes there."""
+    if isinstance(value, str):
+        return "bytes_list", value.encode("utf-8", "surrogatepass")
+    if _is_base64(value):
+        return "bytes_list", _decoded(value)
+    if isinstance(value, float):
+        return "float_list", value
+    if not isinstance(value, int):
+        raise invalid(f"Feature: {name} has element with unexpected JSON type: {_type(value)}")
+    if not -(2**63) <= value < 2**63:
+        raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+    return "int64_list", int(value)
+
+
+def _of_columns(columns: Any, dtypes: Mapping[str, tf.DType]) -> dict[str, np.ndarray]:
+    """The arrays of "inputs"; what the signature does not take is left."""
+    if not isinstance(columns, dict) or _is_base64(columns):
+        if len(dtypes) > 1:
+            raise invalid(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors "
+                "required as per tensorinfo_map"
+            )
+        columns = {next(iter(dtypes)): columns}
+    for name in dtypes:
+        if name not in columns:
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
+    return {name: _tensor(columns[name], dtype) for name, dtype in dtypes.items()}
+
+
+def _of_rows(instances: Any, dtypes: Mapping[str, tf.DType]) -> dict[str, np.ndarray]:
+    """The arrays of "instances", an item a row."""
     if not isinstance(instances, list):
-        raise invalid("Expecting 'instances' to be an list/array")
+        raise invalid("Excepting 'instances' to be an list/array")
     if not instances:
         raise invalid("No values in 'instances' array")
-    if not isinstance(instances[0], dict) or _is_base64(instances[0]):
-        if len(names) > 1:
-            raise invalid(
-                "instances is a plain list, but expecting list of objects as multiple input "
-                "tensors required as per tensorinfo_map"
-            )
-        return {names[0]: instances}
+    named = _is_object(instances[0])
+    if not named and len(dtypes) > 1:
+        raise invalid(
+            "instances is a plain list, but expecting list of objects as multiple input tensors "
+            "required as per tensorinfo_map"
+        )
+    found: dict[str, list[np.ndarray]] = {name: [] for name in dtypes}
     for number, row in enumerate(instances):
-        if not isinstance(row, dict) or sorted(row) != names:
+        if _is_object(row) != named:
             raise invalid(
-                f"Failed to process element: {number} of 'instances' list. JSON object: keys must "
-                f"be equal to: {','.join(names)}"
+                f"Expecting object but got list at item {number} of input list"
+                if named
+                else f"Expecting value/list but got object at item {number} of input list"
             )
-    return {name: [row[name] for row in instances] for name in names}
+        for name, value in row.items() if named else ((next(iter(dtypes)), row),):
+            where = f"element: {number} key: {name}" if named else f"element: {number}"
+            try:
+                if name not in dtypes:
+                    raise invalid(f"JSON object: does not have named input: {name}")
+                array = _tensor(value, dtypes[name])
+                first = found[name][0] if found[name] else array
+                if array.shape != first.shape:
+                    raise invalid(
+                        f"Expecting tensor size: {first.size} but got: {array.size}"
+                        if array.size != first.size
+                        else f"Expecting shape {_shape(first)} but got: {_shape(array)}"
+                    )
+            except ServingError as error:
+                raise invalid(
+                    f"Failed to process {where} of 'instances' list. Error: {error}"
+                ) from error
+            found[name].append(array)
+        if named and len(row) != len(dtypes):
+            raise invalid(
+                f"Failed to process element: {number} of 'instances' list. JSON object: "
+                f"{_shown(row)} must only have keys: {','.join(dtypes)}"
+            )
+    return {name: np.stack(arrays) for name, arrays in found.items()}
 
 
-def _tensor(name: str, value: Any, dtype: tf.DType) -> np.ndarray:
+def _tensor(value: Any, dtype: tf.DType) -> np.ndarray:
     """The array of nested lists, all of one size at each level."""
     shape = []
     inner = value
     while isinstance(inner, list):
         shape.append(len(inner))
         if len(shape) > _MAX_DEPTH:
-            raise invalid(f"input {name!r}: lists are nested more than {_MAX_DEPTH} deep")
+            raise invalid(f"lists are nested more than {_MAX_DEPTH} deep")
         inner = inner[0] if inner else None
     leaves: list[Any] = []
-    _collect(name, value, shape, dtype, leaves)
-    numpy_dtype = object if dtype == tf.string else dtype.as_numpy_dtype
-    try:
-        return np.array(leaves, dtype=numpy_dtype).reshape(shape)
-    except OverflowError as error:
-        raise invalid(f"input {name!r}: a number does not fit {dtype.name}") from error
+    _collect(value, shape, 0, dtype, leaves)
+    array = np.empty(len(leaves), object if dtype == tf.string else dtype.as_numpy_dtype)
+    array[:] = leaves
+    return array.reshape(shape)
 
 
-def _collect(name: str, value: Any, shape: list[int], dtype: tf.DType, leaves: list[Any]) -> None:
-    if shape:
-        if not isinstance(value, list) or len(value) != shape[0]:
-            found = f"a list of {len(value)}" if isinstance(value, list) else "a value"
-            raise invalid(f"input {name!r}: expecting a list of {shape[0]} but got {found}")
-        for item in value:
-            _collect(name, item, shape[1:], dtype, leaves)
+def _collect(value: Any, shape: list[int], level: int, dtype: tf.DType, leaves: list[Any]) -> None:
+    if not isinstance(value, list):
+        if level != len(shape):
+            raise invalid(
+                f"JSON Value: {_shown(value)} found at incorrect level: {level + 1} in the JSON "
+                f"DOM. Expected at level: {len(shape)}"
+            )
+        leaves.append(_leaf(value, dtype))
         return
-    if dtype == tf.string and isinstance(value, str):
-        leaves.append(value.encode("utf-8", "surrogatepass"))
-    elif dtype == tf.string and _is_base64(value):
-        try:
-            leaves.append(base64.b64decode(value["b64"], validate=True))
-        except (binascii.Error, ValueError) as error:
-            raise invalid(f"input {name!r}: Unable to base64 decode") from error
-    elif (
-        isinstance(value, int if dtype == tf.int64 else int | float)
-        and not isinstance(value, bool)
-        and dtype != tf.string
-    ):
-        leaves.append(value)
-    else:
+    if level >= len(shape):
+        raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+    if len(value) != shape[level]:
         raise invalid(
-            f"JSON Value: {json.dumps(value)[:200]} of input {name!r} is not of expected type: "
-            f"{dtype_name(dtype.as_datatype_enum)}"
+            f"Encountered list at unexpected size: {len(value)} at level: {level} "
+            f"expected size: {shape[level]}"
         )
+    for item in value:
+        _collect(item, shape, level + 1, dtype, leaves)
+
+
+def _leaf(value: Any, dtype: tf.DType) -> bytes | int | float:
+    if dtype == tf.string:
+        if isinstance(value, str):
+            return value.encode("utf-8", "surrogatepass")
+        if _is_base64(value):
+            return _decoded(value)
+        if isinstance(value, dict):
+            raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
+    elif isinstance(value, float) and dtype == tf.float32:
+        if math.isfinite(value) and abs(value) > _MAX_FLOAT:
+            raise _lossy(value, dtype)
+        return value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        if _WHOLE[dtype][0] <= value <= _WHOLE[dtype][1]:
+            return value
+        if dtype == tf.float32:
+            raise _lossy(value, dtype)
+    raise invalid(
+        f"JSON Value: {_shown(value)} Type: {_type(value)} is not of expected type: "
+        f"{dtype_name(dtype.as_datatype_enum)}"
+    )
+
+
+def _lossy(value: float, dtype: tf.DType) -> ServingError:
+    name = dtype_name(dtype.as_datatype_enum)
+    return invalid(
+        f"Cannot convert JSON value: {_shown(value)} to {name} without loss of precision."
+    )
+
+
+def _decoded(value: dict[str, str]) -> bytes:
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid("Unable to base64 decode") from error
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:_MAX_SHOWN]
+
+
+def _shape(array: np.ndarray) -> str:
+    return f"[{','.join(map(str, array.shape))}]"
+
+
+def _type(value: Any) -> str:
+    """A JSON value's type, as the real server calls it."""
+    if value is None:
+        return "Null"
+    if isinstance(value, bool):
+        return str(value)
+    kinds = ((dict, "Object"), (list, "Array"), (str, "String"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "Number")
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and not _is_base64(value)
 
 
 def _is_base64(value: Any) -> bool:

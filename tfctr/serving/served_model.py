@@ -1,16 +1,19 @@
 """One version of a model in memory: checks what it is asked, then runs it."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.framework.types_pb2 import DT_INVALID, DataType
 
-from tfctr.serving.c_session import CSession, SessionError
+from tfctr.serving.c_session import CSession, SessionError, UnreadableTensorError
 from tfctr.serving.errors import ServingError, invalid
 from tfctr.serving.model_directory import signature_defs
-from tfctr.serving.tensors import dtype_name, parse_tensor
+from tfctr.serving.tensors import dtype_and_shape, dtype_name, unreadable
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -28,16 +31,24 @@ class ServedModel:
         self.name = name
         self.version = version
         self.signature_defs = signature_defs(path)
-        self._session = CSession(path)
+        self._signatures = {
+            name: _Signature(
+                {alias: _Input.of(info) for alias, info in sorted(definition.inputs.items())},
+                {alias: info.name for alias, info in definition.outputs.items()},
+            )
+            for name, definition in self.signature_defs.items()
+        }
+        self._session = CSession(path, in_caller=True)
 
-    def parse_inputs(self, signature: str, protos: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The arrays of a request's tensors.
+    def check_inputs(self, signature: str, protos: Mapping[str, bytes]) -> None:
+        """Whether `run` may be asked with these serialized `TensorProto`s.
 
         Raises:
             ServingError: what the real server answers to missing, extra, ill-typed and
-                unreadable tensors.
+                unreadable tensors; a shape that the signature does not take.
+            google.protobuf.message.DecodeError: a tensor is no `TensorProto`.
         """
-        specs = self.signature_defs[signature].inputs
+        specs = self._signatures[signature].inputs
         if len(protos) != len(specs):
             sent, wanted = sorted(protos), sorted(specs)
             raise invalid(
@@ -46,61 +57,101 @@ class ServedModel:
                 f"Sent extra: {{{','.join(sorted(set(sent) - set(wanted)))}}}. "
                 f"Missing but required: {{{','.join(sorted(set(wanted) - set(sent)))}}}."
             )
-        for alias in protos:
-            if alias not in specs:
+        found = {}
+        for alias, spec in specs.items():
+            if alias not in protos:
                 raise invalid(
-                    f"input tensor alias not found in signature: {alias}. Inputs expected to be "
-                    f"in the set {{{','.join(sorted(specs))}}}."
+                    f"Signature input alias: {alias}(feed name: {spec.name}) not found in request "
+                    "and no default value provided. Inputs expected to be in the request "
+                    f"{{{','.join(sorted(protos))}}}, or default input alias set: "
                 )
-        for position, alias in enumerate(sorted(specs)):
-            if protos[alias].dtype != specs[alias].dtype:
+            found[alias] = dtype_and_shape(alias, protos[alias])
+        for position, (alias, (dtype, _)) in enumerate(found.items()):
+            if dtype != specs[alias].dtype:
+                if dtype not in DataType.values() or dtype == DT_INVALID:
+                    raise unreadable(alias)
                 raise invalid(
                     f"Expects arg[{position}] to be {dtype_name(specs[alias].dtype)} but "
-                    f"{dtype_name(protos[alias].dtype)} is provided"
+                    f"{dtype_name(dtype)} is provided"
                 )
-        return {alias: parse_tensor(alias, proto) for alias, proto in protos.items()}
+        _check_shapes(specs, {alias: shape for alias, (_, shape) in found.items()})
 
     def run(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Collection[str] = ()
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray] | Mapping[str, bytes],
+        outputs: Collection[str] = (),
     ) -> dict[str, np.ndarray]:
         """The outputs of a signature by name; those in `outputs` only, if any are given.
 
+        Args:
+            signature: its name.
+            inputs: arrays; or serialized `TensorProto`s that `check_inputs` has seen.
+            outputs: names.
+
         Raises:
             ServingError: INVALID_ARGUMENT for an unknown output, a shape that the signature does
-                not take and what the graph finds wrong.
+                not take, a tensor that can't be read and what the graph finds wrong.
+            google.protobuf.message.DecodeError: a tensor is no `TensorProto`.
         """
-        definition = self.signature_defs[signature]
+        specs, named = self._signatures[signature].inputs, self._signatures[signature].outputs
         for alias in outputs:
-            if alias not in definition.outputs:
+            if alias not in named:
                 raise invalid(
                     f"output tensor alias not found in signature: {alias} Outputs expected to be "
-                    f"in the set {{{','.join(sorted(definition.outputs))}}}."
+                    f"in the set {{{','.join(sorted(named))}}}."
                 )
         if len(set(outputs)) != len(outputs):
             raise invalid(f"duplicate output tensor alias: {sorted(outputs)}")
-        _check_shapes(definition.inputs, inputs)
-        tensors = {definition.inputs[alias].name: array for alias, array in inputs.items()}
-        names = {alias: definition.outputs[alias].name for alias in outputs or definition.outputs}
+        arrays = {a: value.shape for a, value in inputs.items() if isinstance(value, np.ndarray)}
+        _check_shapes(specs, arrays)
+        tensors = {specs[alias].name: value for alias, value in inputs.items()}
+        names = {alias: named[alias] for alias in outputs or named}
         try:
             results = self._session.run(tensors, names.values())
+        except UnreadableTensorError as error:
+            alias = next(alias for alias, spec in specs.items() if spec.name == error.name)
+            TensorProto.FromString(inputs[alias])  # else the request can't be read
+            raise unreadable(alias) from error
         except SessionError as error:
             code = next(c for c in grpc.StatusCode if c.value[0] == error.code)
             raise ServingError(code, _message(str(error))) from error
         return {alias: results[name] for alias, name in names.items()}
 
 
-def _check_shapes(specs: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Input:
+    name: str
+    dtype: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, info: Any) -> "_Input":
+        return cls(info.name, info.dtype, tuple(dim.size for dim in info.tensor_shape.dim))
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What a request needs of a `SignatureDef`, whose maps are slow to look into."""
+
+    inputs: dict[str, _Input]  # in the order of their names
+    outputs: dict[str, str]  # names of tensors
+
+
+def _check_shapes(specs: Mapping[str, _Input], shapes: Mapping[str, tuple[int, ...]]) -> None:
     rows: dict[int, str] = {}
-    for alias, array in inputs.items():
-        wanted = [dim.size for dim in specs[alias].tensor_shape.dim]
-        if len(wanted) != array.ndim or any(
-            size not in (-1, found) for size, found in zip(wanted, array.shape, strict=True)
+    for alias, shape in shapes.items():
+        if not shape:
+            continue  # sent without a shape: what it is good for, the graph says
+        wanted = specs[alias].shape
+        if len(wanted) != len(shape) or any(
+            size not in (-1, found) for size, found in zip(wanted, shape, strict=True)
         ):
             raise invalid(
-                f"input {alias!r}: found shape {list(array.shape)}, expected {wanted} "
+                f"input {alias!r}: found shape {list(shape)}, expected {list(wanted)} "
                 "(-1: any size)"
             )
-        rows.setdefault(array.shape[0], alias)
+        rows.setdefault(shape[0], alias)
     if len(rows) > 1:
         found = ", ".join(f"{size} in {alias!r}" for size, alias in rows.items())
         raise invalid(f"inputs differ in their number of rows: {found}")

@@ -16,13 +16,13 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
-    predict_pb2,
     regression_pb2,
 )
 
 from tfctr.serving import answers
 from tfctr.serving.errors import ServingError
 from tfctr.serving.model_versions import ModelVersions
+from tfctr.serving.raw_requests import RawPredictRequest
 from tfctr.serving.rest import RestServer
 from tfctr.serving.tf_serving_config import read_models
 
@@ -104,12 +104,15 @@ class Server:
             thread.start()
         return self
 
-    def stop(self, grace_seconds: float = 5.0) -> None:
-        """Refuses new requests and finishes those in flight, for `grace_seconds` at most."""
+    def stop(self, grace_seconds: float = 20.0) -> None:
+        """Refuses new requests and finishes those in flight, for `grace_seconds` at most.
+
+        The default is less than the 30 seconds after which Kubernetes kills a container.
+        """
         self._stopping.set()
-        self._grpc.stop(grace_seconds).wait()
-        self._rest.shutdown()
-        self._rest.server_close()
+        stopped = self._grpc.stop(grace_seconds)
+        self._rest.drain(grace_seconds)
+        stopped.wait()
         for thread in self._threads:
             thread.join()
 
@@ -224,7 +227,7 @@ def _unimplemented(_: object, request: Any) -> Any:
 
 SERVICES: dict[str, dict[str, tuple[Any, Callable[[Any, Any], Any]]]] = {
     "tensorflow.serving.PredictionService": {
-        "Predict": (predict_pb2.PredictRequest, _of_version(answers.predict)),
+        "Predict": (RawPredictRequest, _of_version(answers.predict)),
         "Classify": (classification_pb2.ClassificationRequest, _of_version(answers.classify)),
         "Regress": (regression_pb2.RegressionRequest, _of_version(answers.regress)),
         "GetModelMetadata": (

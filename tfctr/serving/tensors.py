@@ -1,4 +1,4 @@
-"""`TensorProto`s of requests to arrays, and arrays to those of answers."""
+"""`TensorProto`s of requests before TensorFlow reads them, and arrays to those of answers."""
 
 import math
 
@@ -7,10 +7,15 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
 from tfctr.serving.errors import ServingError, invalid
+from tfctr.serving.raw_requests import RawTensor, sizes
 
 MAX_FILLED = 65_536
 """The largest size of a tensor that holds fewer values than its shape has elements."""
+MAX_FILLED_BYTES = 1024 * 1024
+"""What the copies of the string may take that such a tensor is filled up with."""
 
+_MAX_DIMENSIONS = 254  # of TensorFlow
+_STRING = tf.string.as_datatype_enum
 _VALUES = {
     tf.string: "string_val",
     tf.int64: "int64_val",
@@ -20,40 +25,47 @@ _VALUES = {
 
 def dtype_name(dtype: int) -> str:
     """Of a protobuf number, as TensorFlow's C++ writes it, e.g. "int64", "float"."""
-    try:
-        name = str(tf.as_dtype(dtype).name)
-        return {"float32": "float", "float64": "double"}.get(name, name)
-    except TypeError:
-        return f"unknown ({dtype})"
+    name = str(tf.as_dtype(dtype).name)
+    return {"float32": "float", "float64": "double"}.get(name, name)
 
 
-def parse_tensor(alias: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
-    """The array of a request's tensor; what it takes in memory is bounded by what was sent.
+def dtype_and_shape(alias: str, serialized: bytes) -> tuple[int, tuple[int, ...]]:
+    """Of a serialized `TensorProto`; what it takes in memory is bounded by what was sent.
+
+    One without a shape, or of unknown rank, is a scalar: so the real server reads it.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, `tensor parsing error: ALIAS` and the reason.
+        ServingError: INVALID_ARGUMENT, `tensor parsing error: ALIAS`.
+        google.protobuf.message.DecodeError: it is none.
     """
-    shape = [dim.size for dim in proto.tensor_shape.dim]
-    if proto.tensor_shape.unknown_rank or len(shape) > 8 or any(size < 0 for size in shape):
-        raise _broken(alias, f"shape {shape if len(shape) <= 8 else 'of too many dimensions'}")
-    dtype = tf.as_dtype(proto.dtype)
+    tensor = RawTensor.FromString(serialized)
+    shape = sizes(b"".join(tensor.tensor_shape))
+    if shape and (min(shape) < 0 or len(shape) > _MAX_DIMENSIONS):
+        raise unreadable(alias)
     wanted = math.prod(shape)
-    if wanted == 0 and max(shape) > MAX_FILLED:  # nothing was sent, but rows would be made
-        raise _broken(alias, f"shape {shape}")
-    if proto.tensor_content:
-        if dtype == tf.string:
-            raise _broken(alias, "strings go into string_val, not tensor_content")
-        found, rest = divmod(len(proto.tensor_content), dtype.size)
-        if rest or found != wanted:
-            raise _broken(alias, f"{len(proto.tensor_content)} bytes for shape {shape}")
-        return np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype).reshape(shape)
-    values = getattr(proto, _VALUES[dtype])
-    if len(values) > wanted or (len(values) < wanted and (not values or wanted > MAX_FILLED)):
-        raise _broken(alias, f"{len(values)} values for shape {shape}")
-    array = np.array(values, dtype=object if dtype == tf.string else dtype.as_numpy_dtype)
-    if len(values) < wanted:
-        array = np.pad(array, (0, wanted - len(values)), mode="edge")
-    return array.reshape(shape)
+    if wanted > MAX_FILLED or tensor.dtype == _STRING:
+        _check_filling(alias, wanted, tensor, len(serialized))
+    elif wanted == 0 and max(shape) > MAX_FILLED:  # nothing was sent, but rows would be made
+        raise unreadable(alias)
+    return tensor.dtype, shape
+
+
+def _check_filling(alias: str, wanted: int, tensor: RawTensor, size: int) -> None:
+    found = size  # of numbers; each takes a byte at least
+    if tensor.tensor_content:
+        found = len(tensor.tensor_content)
+    elif tensor.dtype == _STRING:
+        found = len(tensor.string_val)
+        filling = len(tensor.string_val[-1]) if found else 0
+        if (wanted - found) * filling > MAX_FILLED_BYTES:
+            raise unreadable(alias)
+    if wanted > max(found, MAX_FILLED):
+        raise unreadable(alias)
+
+
+def unreadable(alias: str) -> ServingError:
+    """What the real server says to a tensor that TensorFlow does not read."""
+    return invalid(f"tensor parsing error: {alias}")
 
 
 def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
@@ -65,7 +77,3 @@ def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
         proto.tensor_shape.dim.add(size=size)
     getattr(proto, _VALUES[dtype]).extend(array.ravel().tolist())
     return proto
-
-
-def _broken(alias: str, reason: str) -> ServingError:
-    return invalid(f"tensor parsing error: {alias} ({reason})")
