@@ -1,17 +1,17 @@
 """Does a server answer as the files of the version say that it should?"""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from tfctr.data.manifest import DataError
-from tfctr.serving import answers
 from tfctr.serving.client import Client
 from tfctr.serving.model_directory import versions
 from tfctr.serving.served_model import ServedModel
-from tfctr.serving.tensors import parse_tensor
-from tfctr.serving.warmup import read_warmup
+from tfctr.serving.warmup import inputs_of, read_warmup
 
 TOLERANCE = 1e-4  # another machine's instructions add up in another order
 
@@ -53,33 +53,37 @@ def smoke(model: Path, server: str, label: str | None = None) -> Found:
                 f"{', '.join(map(str, versions(model))) or 'none'}"
             )
         logs = [log for log in read_warmup(folder) if log.HasField("predict_log")]
-        requests = [log.predict_log.request for log in logs]
-        if not requests:
+        if not logs:
             raise DataError(f"{folder}: no warm-up requests; export the model with tfctr")
         own, largest = ServedModel(name, version, folder), 0.0
-        for request in requests:
+        for log in logs:
+            request = log.predict_log.request
             request.model_spec.name = name
             request.model_spec.version.value = version
-            expected, answer = answers.predict(own, request), client.ask(request)
-            where = f"{name}, version {version}, {request.model_spec.signature_name}"
-            largest = max(largest, _difference(where, expected, answer))
-    return Found(version, len(requests), largest)
+            signature, inputs = inputs_of(log)
+            outputs = client.ask(request).outputs
+            answer = {output: tf.make_ndarray(tensor) for output, tensor in outputs.items()}
+            where = f"{name}, version {version}, {signature}"
+            largest = max(largest, _difference(where, own.run(signature, inputs), answer))
+    return Found(version, len(logs), largest)
 
 
-def _difference(where: str, expected: Any, answer: Any) -> float:
+def _difference(
+    where: str, expected: Mapping[str, np.ndarray], answer: Mapping[str, np.ndarray]
+) -> float:
     """The largest of any output.
 
     Raises:
         DataError: there is more of one than rounding makes.
     """
-    if expected.outputs.keys() != answer.outputs.keys():
+    if expected.keys() != answer.keys():
         raise DataError(
-            f"{where}: found outputs {', '.join(sorted(answer.outputs))}; the graph gives "
-            f"{', '.join(sorted(expected.outputs))}"
+            f"{where}: found outputs {', '.join(sorted(answer))}; the graph gives "
+            f"{', '.join(sorted(expected))}"
         )
     largest = 0.0
-    for output, proto in expected.outputs.items():
-        wanted, found = parse_tensor(output, proto), parse_tensor(output, answer.outputs[output])
+    for output, wanted in expected.items():
+        found = answer[output]
         if wanted.shape != found.shape:
             raise DataError(
                 f"{where}: found {output} of shape {list(found.shape)}; the graph gives "
