@@ -167,6 +167,7 @@ def test_prompts_help_to_guess_what_the_ids_know(tmp_path: Path) -> None:
     assert found["layers"] > found["none"] + 0.05
 
 
+@pytest.mark.slow
 def test_the_student_without_the_language_model_is_the_backbone(tmp_path: Path) -> None:
     run = _run(tmp_path)
     run.train()

@@ -278,6 +278,7 @@ def test_the_student_starts_where_the_alignment_ended(tmp_path: Path) -> None:
         assert kinds[0] == kinds[1]  # the same graph
 
 
+@pytest.mark.slow
 def test_alignment_and_clicks_in_one_stage(tmp_path: Path) -> None:
     run = _run(tmp_path, **ONE_STAGE)
     model = keras.models.load_model(run.train())

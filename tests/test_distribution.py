@@ -78,6 +78,7 @@ def test_two_devices_learn_what_one_learns(world_data: Path, one_device: Path) -
         assert_rows_of_no_batch_are_as_they_were(folder)
 
 
+@pytest.mark.slow
 def test_the_sum_of_the_replicas_gradients_is_clipped(world_data: Path) -> None:
     names = ("one_device", "mirrored")
     finish(*(start(name, world_data, f"clipped-{name}", clipnorm=0.05) for name in names))

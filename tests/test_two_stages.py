@@ -1,5 +1,6 @@
 """SRP4CTR from a log to two served models: what may come next, and how likely it is clicked."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def write_configs(folder: Path, framework: dict[str, Any], **changes: Any) -> Pa
             "name": "encoder",
             "sequences": "sequences.yaml",
             "dim": 8,
+            "num_layers": 1,
             "training": TRAINING,
         },
         "run": {
@@ -75,6 +77,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return made
 
 
+@pytest.fixture(scope="module")
+def address(run: Run) -> Iterator[str]:
+    """Of a server of both models: to load and warm them up takes a while."""
+    index = run.export_folder.with_name("student-candidates")
+    models = {"student": run.export_folder, "next": index}
+    with Server(models, grpc_port=0, rest_port=0) as server:
+        yield f"127.0.0.1:{server.grpc_port}"
+
+
 def _rows(run: Run, limit: int = 40) -> list[dict[str, Any]]:
     data = Dataset.open(run.data_folder)
     return raw_rows(run.config.data, data, "test", limit).to_pylist()
@@ -94,16 +105,13 @@ def test_the_student_starts_where_the_encoder_was_left(run: Run) -> None:
     np.testing.assert_array_equal(student.blocks[0].inner.kernel, left.blocks[0].inner.kernel)
 
 
-def test_ranked_and_kept_users_have_the_scores_of_rows(run: Run) -> None:
+def test_ranked_and_kept_users_have_the_scores_of_rows(run: Run, address: str) -> None:
     rows = _rows(run)
     once, items = _of(run, "user", "context"), _of(run, "item")
     candidates = {name: [row[name] for row in rows] for name in items}
     data = Dataset.open(run.data_folder)
     logits = run.load_model().predict(data.test(8192), verbose=0)[: len(rows)]
-    with (
-        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
-        Client(f"127.0.0.1:{server.grpc_port}", "student") as client,
-    ):
+    with Client(address, "student") as client:
         scores = client.predict({n: [row[n] for row in rows] for n in (*once, *items)})
         np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
         for row, length in zip(rows[::8], (0, 1, 3, LENGTH, LENGTH), strict=True):
@@ -127,13 +135,10 @@ def test_merged_requests_have_the_answers_of_each(run: Run) -> None:
     assert_merged_is_each(index, {"serving_default"}, files)
 
 
-def test_a_user_kept_from_another_version_is_refused(run: Run) -> None:
+def test_a_user_kept_from_another_version_is_refused(run: Run, address: str) -> None:
     model = run.load_model()
     key = model_key(model)
-    with (
-        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
-        Client(f"127.0.0.1:{server.grpc_port}", "student") as client,
-    ):
+    with Client(address, "student") as client:
         kept = client.encode_user({"user_id": 3})
         assert kept["model_key"].tolist() == [key]
         model.head.bias.assign_add([0.5])
@@ -143,7 +148,7 @@ def test_a_user_kept_from_another_version_is_refused(run: Run) -> None:
             client.score(kept, {"item_id": [1, 2]})
 
 
-def test_the_index_gives_the_best_items_that_the_user_has_not_had(run: Run) -> None:
+def test_the_index_gives_the_best_items_that_the_user_has_not_had(run: Run, address: str) -> None:
     assert run.pretraining is not None
     model = keras.models.load_model(run.pretraining.train(), compile=False)
     data = Dataset.open(run.data_folder)
@@ -151,11 +156,7 @@ def test_the_index_gives_the_best_items_that_the_user_has_not_had(run: Run) -> N
     vectors = np.array(model.vectors("past_item"))
     columns = data.columns("test", list(model.reads))
     queries = np.array(model.queries(columns, "past_item"))
-    folder = run.export_folder.with_name("student-candidates")
-    with (
-        Server({"next": folder}, grpc_port=0, rest_port=0) as server,
-        Client(f"127.0.0.1:{server.grpc_port}", "next") as client,
-    ):
+    with Client(address, "next") as client:
         for i, row in list(enumerate(_rows(run)))[::7]:
             had = {token - FIRST_TOKEN_ID for token in columns["past_item"][i]}
             logits = vectors @ queries[i]
