@@ -86,6 +86,8 @@ def export_candidates(
     served.raw, served.index = raw, index
     served.weights = [weight.value for weight in model.weights]
     signatures = {
-        "serving_default": tf.function(serving_default).get_concrete_function(**specs),
+        "serving_default": tf.function(serving_default, autograph=False).get_concrete_function(
+            **specs
+        ),
     }
     return write_version(Path(directory), served, signatures, schema, files)

@@ -109,7 +109,8 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
             return of_candidates({k: tf.identity(v) for k, v in user.items()}, given)
 
     def concrete(function: Callable[..., Any], specs: Mapping[str, tf.TensorSpec]) -> Any:
-        return tf.function(function).get_concrete_function(**specs)
+        # No Python of ours depends on a tensor's value, and to look for it takes half the time.
+        return tf.function(function, autograph=False).get_concrete_function(**specs)
 
     def serialized(name: str) -> dict[str, tf.TensorSpec]:
         return {name: tf.TensorSpec([None], tf.string, name=name)}
