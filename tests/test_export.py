@@ -134,7 +134,8 @@ def spread_weights(model: Any, seed: int = 0) -> Any:
     model.build()
     generator = np.random.default_rng(seed)
     for weight in model.weights:
-        weight.assign(generator.normal(scale=0.4, size=weight.shape))
+        values = generator.normal(scale=0.4, size=weight.shape)
+        weight.assign(np.abs(values) if weight.name == "moving_variance" else values)
     return model
 
 
