@@ -352,9 +352,10 @@ def test_metadata_fields_are_checked(stub: Any) -> None:
     request.model_spec.name = "tiny"
     assert refused(lambda: stub.GetModelMetadata(request))[0] == Code.INVALID_ARGUMENT
     request.metadata_field.append("weights")
+    request.model_spec.name = "other"  # is looked for later
     assert refused(lambda: stub.GetModelMetadata(request)) == (
         Code.INVALID_ARGUMENT,
-        "Metadata field weights is not supported",
+        "Metadata field %s is not supportedweights",
     )
 
 
@@ -740,23 +741,34 @@ def test_rest_mistakes(server: Server) -> None:
 
 
 def test_rest_paths(server: Server, directory: Path) -> None:
-    for method, path in (
-        ("GET", "/v1/models/tiny:predict"),
-        ("POST", "/v1/models/tiny"),
-        ("POST", "/v1/models/tiny:rank"),
-        ("GET", "/"),
-        ("GET", "/x"),
-        ("GET", "/v1/models/ti%2Fny"),
+    for method, path, text in (
+        ("GET", "/v1/models/tiny:predict", ""),
+        ("GET", "/v1/models/tiny/", ""),
+        ("GET", "/v1/models/tiny/versions/%31", ""),
+        ("GET", "/v1/models/tiny/versions/1/labels/stable", ""),
+        ("GET", "/v1/foo", ""),
+        ("POST", "/v1/models/tiny", ""),
+        ("POST", "/v1/models/tiny/metadata", ""),
+        ("POST", "/v1/models/tiny:rank", ""),
+        ("POST", "/v1/models/tiny:PREDICT", ""),
+        ("POST", "/v1/models/tiny:predict?verbose=1", ""),
+        ("POST", "/v1/models/tiny/label/stable:predict", ""),
+        ("GET", "/v1/models", "Missing model name in request."),
+        ("GET", "/v1/models/labels/stable/metadata", "Missing model name in request."),
     ):
-        url = f"http://127.0.0.1:{server.rest_port}{path}"
-        body = b"{}" if method == "POST" else None
+        found = rest(server, method, path, b"{}" if method == "POST" else None, expect=400)
+        assert found["error"] == (text or f"Malformed request: {method} {path}")
+    for path in ("/", "/x", "/v1"):
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(urllib.request.Request(url, body, method=method), timeout=20)
+            urllib.request.urlopen(f"http://127.0.0.1:{server.rest_port}{path}", timeout=20)
         assert (caught.value.code, caught.value.headers["Content-Type"]) == (
             404,
             "text/html;charset=utf-8",
         )
-    for path in ("/v1/models/%74iny", "/v1/models/tiny?verbose=1", "/v1/models/tiny/versions/%31"):
+    for path, name in (("ti%2Fny", "ti/ny"), ("tiny?verbose=1", "tiny?verbose=1")):
+        found = rest(server, "GET", f"/v1/models/{path}", expect=404)
+        assert found["error"] == f"Could not find any versions of model {name}"
+    for path in ("/v1/models/%74iny", "/V1/Models/tiny", "/v1/models/tiny/versions/1"):
         assert rest(server, "GET", path) == rest(server, "GET", "/v1/models/tiny")
     with Server({"a model": directory}, grpc_port=0, rest_port=0) as other:
         body = {"inputs": json_columns()}

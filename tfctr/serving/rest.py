@@ -1,11 +1,13 @@
 """The REST form of TF Serving's API: JSON over HTTP.
 
-POST /v1/models/NAME[/versions/V]:predict    {"signature_name": ..., "instances": [...]}
-                                          or {"signature_name": ..., "inputs": {...}}
-POST /v1/models/NAME[/versions/V]:classify   {"signature_name": ..., "examples": [{...}],
-POST /v1/models/NAME[/versions/V]:regress     "context": {...}}, the context if there is one
-GET  /v1/models/NAME[/versions/V]            states of the versions
-GET  /v1/models/NAME[/versions/V]/metadata   signatures
+POST /v1/models/NAME:predict    {"signature_name": ..., "instances": [...]}
+                             or {"signature_name": ..., "inputs": {...}}
+POST /v1/models/NAME:classify   {"signature_name": ..., "examples": [{...}], "context": {...}},
+POST /v1/models/NAME:regress    the context if there is one
+GET  /v1/models/NAME            states of the versions
+GET  /v1/models/NAME/metadata   signatures
+
+NAME may be followed by /versions/V or /labels/LABEL.
 """
 
 import base64
@@ -41,13 +43,15 @@ from tfctr.serving.tensors import dtype_name
 
 logger = logging.getLogger(__name__)
 
-_PATH = re.compile(
-    r"/v1/models/([^/:]+)(?:/versions/(\d+))?(?:(:predict|:classify|:regress)|(/metadata))?",
-    re.IGNORECASE,
-)
+_VERSION = r"(?i:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_PATHS = {  # of what is sent, with the query: the real server takes that for a part of the path
+    "POST": rf"(?i:/v1/models)/(?P<name>[^/:]+){_VERSION}:(?P<verb>predict|classify|regress)",
+    "GET": rf"(?i:/v1/models)(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?",
+}
 _MAX_DEPTH = 8  # dimensions of a tensor
 _MAX_FLOAT = float(np.finfo(np.float32).max)
 _MAX_SHOWN = 200  # characters of what is wrong
+_RESULTS = "results"  # so says the real server's json_tensor.cc; its documentation says "result"
 _WHOLE = {tf.float32: (1 - 2**24, 2**24 - 1), tf.int64: (-(2**63), 2**63 - 1)}  # what may be sent
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -144,13 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(413, {"error": f"the request has {length} bytes, at most {limit} are taken"})
 
     def _answer(self, method: str, body: bytes) -> None:
-        path = urllib.parse.unquote(self.path.partition("?")[0])
-        match = _PATH.fullmatch(path)
-        if match is None or bool(match[3]) != (method == "POST"):
+        if not self.path.lower().startswith("/v1/"):
             self.send_error(404)  # HTML, as the real server's
             return
         try:
-            status, answer = 200, self._dispatch(match, body)
+            status, answer = 200, self._dispatch(method, body)
         except ServingError as error:
             status, answer = _HTTP_STATUS.get(error.code, 500), {"error": error.message}
         except Exception as error:
@@ -158,20 +160,17 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = 500, {"error": f"{type(error).__name__}: {error}"}
         self._send(status, answer)
 
-    def _dispatch(self, match: re.Match[str], body: bytes) -> dict[str, Any]:
-        name, version, verb, metadata = match.groups()
-        spec = model_pb2.ModelSpec(name=name)
-        if version:
-            if len(version) > 19 or int(version) > 2**63 - 1:
-                raise invalid(f"Failed to convert version: {version} to numeric.")
-            spec.version.value = int(version)
-        models = self.server.models
-        if verb:
+    def _dispatch(self, method: str, body: bytes) -> dict[str, Any]:
+        match = re.fullmatch(_PATHS[method], self.path, re.ASCII)
+        if match is None:
+            raise invalid(f"Malformed request: {method} {self.path}")
+        spec, models = _spec(match), self.server.models
+        if method == "POST":
             asked = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec)
-            answering = {":predict": predict_json, ":classify": classify_json}
-            answering[":regress"] = regress_json
-            return answering[verb.lower()](answers.find(models, asked), body)
-        if metadata:
+            answering = {"predict": predict_json, "classify": classify_json}
+            answering["regress"] = regress_json
+            return answering[match["verb"]](answers.find(models, asked), body)
+        if match["metadata"]:
             return _metadata(models, spec)
         asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
         return _as_json(answers.model_status(models, asked))
@@ -188,6 +187,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug(format, *args)
+
+
+def _spec(match: re.Match[str]) -> Any:
+    """The `ModelSpec` that a path names."""
+    if match["name"] is None:
+        raise invalid("Missing model name in request.")
+    spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match["name"]))
+    if version := match["version"]:
+        if len(version) > 19 or int(version) > 2**63 - 1:
+            raise invalid(f"Failed to convert version: {version} to numeric.")
+        spec.version.value = int(version)
+    if match["label"]:
+        spec.version_label = urllib.parse.unquote(match["label"])
+    return spec
 
 
 def predict_json(model: ServedModel, body: bytes) -> dict[str, Any]:
@@ -228,7 +241,7 @@ def classify_json(model: ServedModel, body: bytes) -> dict[str, Any]:
     """
     request = _with_examples(classification_pb2.ClassificationRequest(), body)
     rows = answers.classify(model, request).result.classifications
-    return {"results": [[[found.label, found.score] for found in row.classes] for row in rows]}
+    return {_RESULTS: [[[found.label, found.score] for found in row.classes] for row in rows]}
 
 
 def regress_json(model: ServedModel, body: bytes) -> dict[str, Any]:
@@ -238,7 +251,7 @@ def regress_json(model: ServedModel, body: bytes) -> dict[str, Any]:
         ServingError: INVALID_ARGUMENT; the text says what in the JSON is wrong.
     """
     request = _with_examples(regression_pb2.RegressionRequest(), body)
-    return {"results": [row.value for row in answers.regress(model, request).result.regressions]}
+    return {_RESULTS: [row.value for row in answers.regress(model, request).result.regressions]}
 
 
 def _read(body: bytes) -> tuple[dict[str, Any], str]:
@@ -477,7 +490,7 @@ def _metadata(models: Mapping[str, ModelVersions], spec: Any) -> dict[str, Any]:
     request = get_model_metadata_pb2.GetModelMetadataRequest(
         model_spec=spec, metadata_field=["signature_def"]
     )
-    response = answers.model_metadata(answers.find(models, request), request)
+    response = answers.model_metadata(models, request)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(signatures)
     return {
