@@ -1,6 +1,7 @@
 """The local server answers as TF Serving does, whatever it is sent; the client reads it."""
 
 import base64
+import http.client
 import json
 import random
 import re
@@ -981,6 +982,13 @@ app(["serve", sys.argv[1], "--port=0", "--rest-port=0"])
 """
 
 
+def post(connection: http.client.HTTPConnection, body: bytes = b"") -> http.client.HTTPResponse:
+    """The answer to a request with the rows, or with this body."""
+    text = body or json.dumps({"inputs": json_columns()}).encode()
+    connection.request("POST", "/v1/models/tiny:predict", text)
+    return connection.getresponse()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("over", ["grpc", "rest"])
 def test_a_stopped_server_finishes_what_is_in_flight(
@@ -1000,10 +1008,9 @@ def test_a_stopped_server_finishes_what_is_in_flight(
 
         def ask() -> np.ndarray:
             if over == "rest":
-                url = f"http://127.0.0.1:{rest_port}/v1/models/tiny:predict"
-                body = json.dumps({"inputs": json_columns()}).encode()
-                with urllib.request.urlopen(url, body, timeout=60) as response:
-                    return np.array(json.load(response)["outputs"])
+                answer = post(http.client.HTTPConnection("127.0.0.1", rest_port, timeout=60))
+                assert answer.will_close
+                return np.array(json.load(answer)["outputs"])
             with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
                 stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
                 answer = stub.Predict(predict_request(), timeout=60)
@@ -1016,11 +1023,23 @@ def test_a_stopped_server_finishes_what_is_in_flight(
                 return True
             return False
 
-        with futures.ThreadPoolExecutor(1) as pool:
+        kept = http.client.HTTPConnection("127.0.0.1", rest_port, timeout=20)
+        with (
+            futures.ThreadPoolExecutor(1) as pool,
+            Client(f"127.0.0.1:{grpc_port}", "tiny") as client,
+        ):
+            kept.request("GET", "/v1/models/tiny")
+            assert kept.getresponse().read()
+            assert client.answering() == 1
             answer = pool.submit(ask)
             assert process.stdout.readline() == "running\n"
             process.send_signal(number)
             wait_until(lambda: refuses(grpc_port) and refuses(rest_port))
+            # On connections from before, new requests are refused, and not run.
+            refusal = post(kept, b" " * 10**7)  # more than a socket holds, if nobody reads it
+            assert (refusal.status, refusal.will_close) == (503, True)
+            assert json.load(refusal) == {"error": "the server is stopping"}
+            assert refused(lambda: client._stub.Predict(predict_request()))[0] == Code.UNAVAILABLE
             assert not answer.done()
             process.send_signal(number)  # again: it goes on all the same
             process.stdin.write("\n")

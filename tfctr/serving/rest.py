@@ -66,6 +66,9 @@ _HTTP_STATUS = {
 class RestServer(ThreadingHTTPServer):
     """Answers for `models`; a thread a connection.
 
+    Attributes:
+        draining: whether no new requests are taken.
+
     Raises:
         OSError: the address is taken.
     """
@@ -81,14 +84,14 @@ class RestServer(ThreadingHTTPServer):
         self.max_request_bytes = max_request_bytes
         self._changed = threading.Condition()
         self._answering = 0
-        self._draining = False
+        self.draining = False
 
     def drain(self, seconds: float) -> None:
         """Takes no new requests, and waits for those in flight, `seconds` at most."""
         self.shutdown()
         self.socket.close()  # else who connects now would wait for an answer
         with self._changed:
-            self._draining = True
+            self.draining = True
             self._changed.wait_for(lambda: not self._answering, seconds)
         self.server_close()
 
@@ -96,7 +99,7 @@ class RestServer(ThreadingHTTPServer):
     def in_flight(self) -> Iterator[bool]:
         """While a request is read and answered; whether it may be."""
         with self._changed:
-            taken = not self._draining
+            taken = not self.draining
             self._answering += taken
         try:
             yield taken
@@ -125,27 +128,29 @@ class _Handler(BaseHTTPRequestHandler):
             if taken:
                 answer()
             else:  # on a connection that was open before
-                self.close_connection = True
-                self._send(503, {"error": "the server is stopping"})
+                self._refuse(503, "the server is stopping")
 
     def _post(self) -> None:
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()):
-            self.close_connection = True
-            self._send(411, {"error": "Content-Length must be given"})
-        elif len(length) > 18 or int(length) > self.server.max_request_bytes:
-            self._refuse_body(int(length[:18]))
+        length, limit = self._content_length(), self.server.max_request_bytes
+        if length is None:
+            self._refuse(411, "Content-Length must be given")
+        elif length > limit:
+            self._refuse(413, f"the request has {length} bytes, at most {limit} are taken")
         else:
-            body = self.rfile.read(int(length))
-            self._answer("POST", body)
+            self._answer("POST", self.rfile.read(length))
 
-    def _refuse_body(self, length: int) -> None:
-        limit = self.server.max_request_bytes
+    def _content_length(self) -> int | None:
+        length = self.headers.get("Content-Length", "")
+        return int(length[:18]) if length.isascii() and length.isdigit() else None
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Answers without what was sent, and closes the connection."""
         self.close_connection = True
-        left = min(length, 4 * limit)  # a client that is still sending would not read the answer
+        # A client that is still sending would not read the answer.
+        left = min(self._content_length() or 0, 4 * self.server.max_request_bytes)
         while left > 0 and (chunk := self.rfile.read(min(left, 65_536))):
             left -= len(chunk)
-        self._send(413, {"error": f"the request has {length} bytes, at most {limit} are taken"})
+        self._send(status, {"error": why})
 
     def _answer(self, method: str, body: bytes) -> None:
         if not self.path.lower().startswith("/v1/"):
@@ -176,6 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         return _as_json(answers.model_status(models, asked))
 
     def _send(self, status: int, answer: dict[str, Any]) -> None:
+        self.close_connection |= self.server.draining
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
