@@ -1,5 +1,7 @@
 """What `deploy/` holds fits the commands that it calls."""
 
+import json
+import re
 import runpy
 import shlex
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import tfctr
 from tests.test_labels import small_version
 from tests.test_rollout import BY_DAY, day, write_configs, write_logs
 from tfctr.cli import MISSING_DAY, app
@@ -21,6 +24,7 @@ from tfctr.serving import Server
 from tfctr.serving.tf_serving_config import MONITORING, ServingConfig
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 
 
 def test_the_airflow_example_takes_the_step_of_a_day(
@@ -121,6 +125,7 @@ def test_the_probes_of_kubernetes(served: Server) -> None:
 def test_the_smoke_job(served: Server, tmp_path: Path) -> None:
     job = yaml.safe_load((DEPLOY / "kubernetes" / "smoke.yaml").read_text())
     (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"][0] == "tfctr"
     places = {
         "/models/demo-dcnv2": str(tmp_path / "m"),
         "tf-serving:8500": f"127.0.0.1:{served.grpc_port}",
@@ -128,6 +133,105 @@ def test_the_smoke_job(served: Server, tmp_path: Path) -> None:
     command = [places.get(word, word) for word in container["command"]]
     found = CliRunner().invoke(app, command[1:])
     assert found.exit_code == 0, found.output
+
+
+def _installed_in_the_client_image() -> list[str]:
+    (command,) = re.findall(r"RUN (pip install .* -c constraints.txt[^#]+?)\n(?! )", DOCKERFILE)
+    return [word for word in command.replace("\\\n", " ").split()[5:] if word[0] != "-"]
+
+
+def test_the_client_image_is_made_of_what_is_here() -> None:
+    copied = re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE)
+    for name in " ".join(copied).split():
+        assert (DEPLOY.parent / name).exists(), name
+    named = {re.split(r"[<>=\[]", line)[0] for line in _requirements()}
+    pinned = {line.split("==")[0] for line in _lines("constraints.txt")}
+    installed = set(_installed_in_the_client_image())
+    assert installed <= named & pinned
+
+
+def test_the_client_image_is_the_one_that_the_job_and_the_docs_name() -> None:
+    job = yaml.safe_load((DEPLOY / "kubernetes" / "smoke.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    image = container["image"]
+    assert image.endswith(f":{tfctr.__version__}")
+    build = f"docker build -f deploy/Dockerfile -t {image} ."
+    for text in (DOCKERFILE, (DEPLOY.parent / "docs" / "deploy.md").read_text()):
+        assert build in text
+        assert f"docker push {image}" in text
+
+
+def test_the_client_image_has_what_its_commands_import(served: Server, tmp_path: Path) -> None:
+    """Run where all other packages are hidden."""
+    address = f"127.0.0.1:{served.grpc_port}"
+    (tmp_path / "rows").write_text('{"item": "a"}\n')
+    commands = [
+        ["smoke", str(tmp_path / "m"), "--server", address],
+        ["predict", "m", str(tmp_path / "rows"), "--server", address],
+        ["label", str(tmp_path / "m"), "stable=1"],
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-c", ONLY, json.dumps([_installed_in_the_client_image(), commands])],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    for said in ("answers as its graph does", '{"score": ', "m: stable: 1"):
+        assert said in " ".join(ran.stdout.split())
+
+
+ONLY = """
+import json, re, sys
+from importlib.machinery import PathFinder
+from importlib.metadata import packages_distributions, requires
+names, commands = json.loads(sys.argv[1])
+
+def plain(name):
+    return re.sub("[-_.]+", "-", name).lower()
+
+wanted, seen = [plain(name) for name in names], set()
+while wanted:
+    name = wanted.pop()
+    if name in seen:
+        continue
+    seen.add(name)
+    try:
+        found = requires(name) or []
+    except ModuleNotFoundError:
+        continue  # for another system or Python
+    wanted += [plain(re.match("[A-Za-z0-9._-]+", r)[0]) for r in found if "extra ==" not in r]
+homes = packages_distributions()
+
+class Installed:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in homes and top != "tfctr" and not seen & {plain(home) for home in homes[top]}:
+            return None
+        return PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Installed()
+from tfctr.cli import app
+import tfctr.serving.server
+for command in commands:
+    app(command, standalone_mode=False)
+assert "apache_beam" not in sys.modules
+"""
+
+
+def _lines(file: str) -> list[str]:
+    return (DEPLOY.parent / file).read_text().splitlines()
+
+
+def _requirements() -> list[str]:
+    """Those of setup.py."""
+    found: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("setuptools.setup", lambda **given: found.update(given))
+        patch.chdir(DEPLOY.parent)
+        runpy.run_path("setup.py")
+    requirements: list[str] = found["install_requires"]
+    return requirements
 
 
 @pytest.fixture

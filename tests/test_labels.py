@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tests.test_server import small_version, versions_of, wait_until
+from tests.test_server import rest, small_version, versions_of, wait_until
 from tfctr.cli import app
 from tfctr.serving import Client, Server, ServingError, labels
 from tfctr.serving.tf_serving_config import Hosted, read_models, write_model
@@ -293,6 +293,36 @@ def test_a_new_label_is_there_before_its_version(
     (models / "2").rename(models / "m" / "2")
     wait_until(lambda: versions_of(server, "m").get("2") == "AVAILABLE")
     assert answers(server, label="canary") == 2
+
+
+def test_labels_in_the_paths_of_rest(server: Server, config: Path, models: Path) -> None:
+    write_model(config, "m", hosted(1, 1, 2, **{"a b": 2, "gone": 9}))
+    wait_until(lambda: answers(server) == 2)
+    body = {"inputs": {"item": ITEMS}}
+    scores = {
+        where: rest(server, "POST", f"/v1/models/m{where}:predict", body)["outputs"]
+        for where in ("/versions/1", "/versions/2", "/labels/stable", "/labels/a%20b")
+    }
+    assert scores["/labels/stable"] == scores["/versions/1"] != scores["/versions/2"]
+    assert scores["/labels/a%20b"] == scores["/versions/2"]
+    examples = {"signature_name": "regress", "examples": [{"item": item} for item in ITEMS]}
+    found = rest(server, "POST", "/v1/models/m/labels/stable:regress", examples)
+    np.testing.assert_allclose(found["results"], scores["/versions/1"], atol=1e-6)
+    metadata = rest(server, "GET", "/v1/models/m/labels/stable/metadata")
+    assert metadata["model_spec"]["version"] == "1"
+
+    for name in ("m", "other"):
+        for path in ("no:predict", "no:regress", "no/metadata"):
+            method, sent = ("POST", body | examples) if ":" in path else ("GET", None)
+            found = rest(server, method, f"/v1/models/{name}/labels/{path}", sent, expect=400)
+            assert found == {"error": "Unrecognized servable version label: no"}
+    found = rest(server, "POST", "/v1/models/m/labels/gone:predict", body, expect=404)
+    assert found == {"error": "Servable not found for request: Specific(m, 9)"}
+    # The states of all versions, whatever the label: the real server does not look at it.
+    for label in ("stable", "no"):
+        assert rest(server, "GET", f"/v1/models/m/labels/{label}") == rest(
+            server, "GET", "/v1/models/m"
+        )
 
 
 def test_a_version_whose_folder_is_deleted_is_unloaded(server: Server, models: Path) -> None:

@@ -1,6 +1,7 @@
 """The local server answers as TF Serving does, whatever it is sent; the client reads it."""
 
 import base64
+import http.client
 import json
 import random
 import re
@@ -352,9 +353,10 @@ def test_metadata_fields_are_checked(stub: Any) -> None:
     request.model_spec.name = "tiny"
     assert refused(lambda: stub.GetModelMetadata(request))[0] == Code.INVALID_ARGUMENT
     request.metadata_field.append("weights")
+    request.model_spec.name = "other"  # is looked for later
     assert refused(lambda: stub.GetModelMetadata(request)) == (
         Code.INVALID_ARGUMENT,
-        "Metadata field weights is not supported",
+        "Metadata field %s is not supportedweights",
     )
 
 
@@ -740,23 +742,34 @@ def test_rest_mistakes(server: Server) -> None:
 
 
 def test_rest_paths(server: Server, directory: Path) -> None:
-    for method, path in (
-        ("GET", "/v1/models/tiny:predict"),
-        ("POST", "/v1/models/tiny"),
-        ("POST", "/v1/models/tiny:rank"),
-        ("GET", "/"),
-        ("GET", "/x"),
-        ("GET", "/v1/models/ti%2Fny"),
+    for method, path, text in (
+        ("GET", "/v1/models/tiny:predict", ""),
+        ("GET", "/v1/models/tiny/", ""),
+        ("GET", "/v1/models/tiny/versions/%31", ""),
+        ("GET", "/v1/models/tiny/versions/1/labels/stable", ""),
+        ("GET", "/v1/foo", ""),
+        ("POST", "/v1/models/tiny", ""),
+        ("POST", "/v1/models/tiny/metadata", ""),
+        ("POST", "/v1/models/tiny:rank", ""),
+        ("POST", "/v1/models/tiny:PREDICT", ""),
+        ("POST", "/v1/models/tiny:predict?verbose=1", ""),
+        ("POST", "/v1/models/tiny/label/stable:predict", ""),
+        ("GET", "/v1/models", "Missing model name in request."),
+        ("GET", "/v1/models/labels/stable/metadata", "Missing model name in request."),
     ):
-        url = f"http://127.0.0.1:{server.rest_port}{path}"
-        body = b"{}" if method == "POST" else None
+        found = rest(server, method, path, b"{}" if method == "POST" else None, expect=400)
+        assert found["error"] == (text or f"Malformed request: {method} {path}")
+    for path in ("/", "/x", "/v1"):
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(urllib.request.Request(url, body, method=method), timeout=20)
+            urllib.request.urlopen(f"http://127.0.0.1:{server.rest_port}{path}", timeout=20)
         assert (caught.value.code, caught.value.headers["Content-Type"]) == (
             404,
             "text/html;charset=utf-8",
         )
-    for path in ("/v1/models/%74iny", "/v1/models/tiny?verbose=1", "/v1/models/tiny/versions/%31"):
+    for path, name in (("ti%2Fny", "ti/ny"), ("tiny?verbose=1", "tiny?verbose=1")):
+        found = rest(server, "GET", f"/v1/models/{path}", expect=404)
+        assert found["error"] == f"Could not find any versions of model {name}"
+    for path in ("/v1/models/%74iny", "/V1/Models/tiny", "/v1/models/tiny/versions/1"):
         assert rest(server, "GET", path) == rest(server, "GET", "/v1/models/tiny")
     with Server({"a model": directory}, grpc_port=0, rest_port=0) as other:
         body = {"inputs": json_columns()}
@@ -969,6 +982,13 @@ app(["serve", sys.argv[1], "--port=0", "--rest-port=0"])
 """
 
 
+def post(connection: http.client.HTTPConnection, body: bytes = b"") -> http.client.HTTPResponse:
+    """The answer to a request with the rows, or with this body."""
+    text = body or json.dumps({"inputs": json_columns()}).encode()
+    connection.request("POST", "/v1/models/tiny:predict", text)
+    return connection.getresponse()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("over", ["grpc", "rest"])
 def test_a_stopped_server_finishes_what_is_in_flight(
@@ -988,10 +1008,9 @@ def test_a_stopped_server_finishes_what_is_in_flight(
 
         def ask() -> np.ndarray:
             if over == "rest":
-                url = f"http://127.0.0.1:{rest_port}/v1/models/tiny:predict"
-                body = json.dumps({"inputs": json_columns()}).encode()
-                with urllib.request.urlopen(url, body, timeout=60) as response:
-                    return np.array(json.load(response)["outputs"])
+                answer = post(http.client.HTTPConnection("127.0.0.1", rest_port, timeout=60))
+                assert answer.will_close
+                return np.array(json.load(answer)["outputs"])
             with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
                 stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
                 answer = stub.Predict(predict_request(), timeout=60)
@@ -1004,11 +1023,23 @@ def test_a_stopped_server_finishes_what_is_in_flight(
                 return True
             return False
 
-        with futures.ThreadPoolExecutor(1) as pool:
+        kept = http.client.HTTPConnection("127.0.0.1", rest_port, timeout=20)
+        with (
+            futures.ThreadPoolExecutor(1) as pool,
+            Client(f"127.0.0.1:{grpc_port}", "tiny") as client,
+        ):
+            kept.request("GET", "/v1/models/tiny")
+            assert kept.getresponse().read()
+            assert client.answering() == 1
             answer = pool.submit(ask)
             assert process.stdout.readline() == "running\n"
             process.send_signal(number)
             wait_until(lambda: refuses(grpc_port) and refuses(rest_port))
+            # On connections from before, new requests are refused, and not run.
+            refusal = post(kept, b" " * 10**7)  # more than a socket holds, if nobody reads it
+            assert (refusal.status, refusal.will_close) == (503, True)
+            assert json.load(refusal) == {"error": "the server is stopping"}
+            assert refused(lambda: client._stub.Predict(predict_request()))[0] == Code.UNAVAILABLE
             assert not answer.done()
             process.send_signal(number)  # again: it goes on all the same
             process.stdin.write("\n")

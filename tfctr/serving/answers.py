@@ -104,13 +104,16 @@ def regress(model: ServedModel, request: Any) -> Any:
     return response
 
 
-def model_metadata(model: ServedModel, request: Any) -> Any:
+def model_metadata(models: Mapping[str, "ModelVersions"], request: Any) -> Any:
     """`GetModelMetadataRequest` to `GetModelMetadataResponse`."""
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
     if not request.metadata_field:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in request.metadata_field:
-        if field != "signature_def":
-            raise invalid(f"Metadata field {field} is not supported")
+        if field != "signature_def":  # the real server puts the name behind, not into its text
+            raise invalid(f"Metadata field %s is not supported{field}")
+    model = find(models, request)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     for name, definition in model.signature_defs.items():
         signatures.signature_def[name].CopyFrom(definition)
@@ -121,7 +124,10 @@ def model_metadata(model: ServedModel, request: Any) -> Any:
 
 
 def model_status(models: Mapping[str, "ModelVersions"], request: Any) -> Any:
-    """`GetModelStatusRequest` to `GetModelStatusResponse`."""
+    """`GetModelStatusRequest` to `GetModelStatusResponse`.
+
+    The real server does not look at a label here, known or not: it answers with all versions.
+    """
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
     spec = request.model_spec

@@ -1,11 +1,13 @@
 """The REST form of TF Serving's API: JSON over HTTP.
 
-POST /v1/models/NAME[/versions/V]:predict    {"signature_name": ..., "instances": [...]}
-                                          or {"signature_name": ..., "inputs": {...}}
-POST /v1/models/NAME[/versions/V]:classify   {"signature_name": ..., "examples": [{...}],
-POST /v1/models/NAME[/versions/V]:regress     "context": {...}}, the context if there is one
-GET  /v1/models/NAME[/versions/V]            states of the versions
-GET  /v1/models/NAME[/versions/V]/metadata   signatures
+POST /v1/models/NAME:predict    {"signature_name": ..., "instances": [...]}
+                             or {"signature_name": ..., "inputs": {...}}
+POST /v1/models/NAME:classify   {"signature_name": ..., "examples": [{...}], "context": {...}},
+POST /v1/models/NAME:regress    the context if there is one
+GET  /v1/models/NAME            states of the versions
+GET  /v1/models/NAME/metadata   signatures
+
+NAME may be followed by /versions/V or /labels/LABEL.
 """
 
 import base64
@@ -41,13 +43,15 @@ from tfctr.serving.tensors import dtype_name
 
 logger = logging.getLogger(__name__)
 
-_PATH = re.compile(
-    r"/v1/models/([^/:]+)(?:/versions/(\d+))?(?:(:predict|:classify|:regress)|(/metadata))?",
-    re.IGNORECASE,
-)
+_VERSION = r"(?i:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_PATHS = {  # of what is sent, with the query: the real server takes that for a part of the path
+    "POST": rf"(?i:/v1/models)/(?P<name>[^/:]+){_VERSION}:(?P<verb>predict|classify|regress)",
+    "GET": rf"(?i:/v1/models)(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?",
+}
 _MAX_DEPTH = 8  # dimensions of a tensor
 _MAX_FLOAT = float(np.finfo(np.float32).max)
 _MAX_SHOWN = 200  # characters of what is wrong
+_RESULTS = "results"  # so says the real server's json_tensor.cc; its documentation says "result"
 _WHOLE = {tf.float32: (1 - 2**24, 2**24 - 1), tf.int64: (-(2**63), 2**63 - 1)}  # what may be sent
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -61,6 +65,9 @@ _HTTP_STATUS = {
 
 class RestServer(ThreadingHTTPServer):
     """Answers for `models`; a thread a connection.
+
+    Attributes:
+        draining: whether no new requests are taken.
 
     Raises:
         OSError: the address is taken.
@@ -77,14 +84,14 @@ class RestServer(ThreadingHTTPServer):
         self.max_request_bytes = max_request_bytes
         self._changed = threading.Condition()
         self._answering = 0
-        self._draining = False
+        self.draining = False
 
     def drain(self, seconds: float) -> None:
         """Takes no new requests, and waits for those in flight, `seconds` at most."""
         self.shutdown()
         self.socket.close()  # else who connects now would wait for an answer
         with self._changed:
-            self._draining = True
+            self.draining = True
             self._changed.wait_for(lambda: not self._answering, seconds)
         self.server_close()
 
@@ -92,7 +99,7 @@ class RestServer(ThreadingHTTPServer):
     def in_flight(self) -> Iterator[bool]:
         """While a request is read and answered; whether it may be."""
         with self._changed:
-            taken = not self._draining
+            taken = not self.draining
             self._answering += taken
         try:
             yield taken
@@ -121,36 +128,36 @@ class _Handler(BaseHTTPRequestHandler):
             if taken:
                 answer()
             else:  # on a connection that was open before
-                self.close_connection = True
-                self._send(503, {"error": "the server is stopping"})
+                self._refuse(503, "the server is stopping")
 
     def _post(self) -> None:
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()):
-            self.close_connection = True
-            self._send(411, {"error": "Content-Length must be given"})
-        elif len(length) > 18 or int(length) > self.server.max_request_bytes:
-            self._refuse_body(int(length[:18]))
+        length, limit = self._content_length(), self.server.max_request_bytes
+        if length is None:
+            self._refuse(411, "Content-Length must be given")
+        elif length > limit:
+            self._refuse(413, f"the request has {length} bytes, at most {limit} are taken")
         else:
-            body = self.rfile.read(int(length))
-            self._answer("POST", body)
+            self._answer("POST", self.rfile.read(length))
 
-    def _refuse_body(self, length: int) -> None:
-        limit = self.server.max_request_bytes
+    def _content_length(self) -> int | None:
+        length = self.headers.get("Content-Length", "")
+        return int(length[:18]) if length.isascii() and length.isdigit() else None
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Answers without what was sent, and closes the connection."""
         self.close_connection = True
-        left = min(length, 4 * limit)  # a client that is still sending would not read the answer
+        # A client that is still sending would not read the answer.
+        left = min(self._content_length() or 0, 4 * self.server.max_request_bytes)
         while left > 0 and (chunk := self.rfile.read(min(left, 65_536))):
             left -= len(chunk)
-        self._send(413, {"error": f"the request has {length} bytes, at most {limit} are taken"})
+        self._send(status, {"error": why})
 
     def _answer(self, method: str, body: bytes) -> None:
-        path = urllib.parse.unquote(self.path.partition("?")[0])
-        match = _PATH.fullmatch(path)
-        if match is None or bool(match[3]) != (method == "POST"):
+        if not self.path.lower().startswith("/v1/"):
             self.send_error(404)  # HTML, as the real server's
             return
         try:
-            status, answer = 200, self._dispatch(match, body)
+            status, answer = 200, self._dispatch(method, body)
         except ServingError as error:
             status, answer = _HTTP_STATUS.get(error.code, 500), {"error": error.message}
         except Exception as error:
@@ -158,25 +165,23 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = 500, {"error": f"{type(error).__name__}: {error}"}
         self._send(status, answer)
 
-    def _dispatch(self, match: re.Match[str], body: bytes) -> dict[str, Any]:
-        name, version, verb, metadata = match.groups()
-        spec = model_pb2.ModelSpec(name=name)
-        if version:
-            if len(version) > 19 or int(version) > 2**63 - 1:
-                raise invalid(f"Failed to convert version: {version} to numeric.")
-            spec.version.value = int(version)
-        models = self.server.models
-        if verb:
+    def _dispatch(self, method: str, body: bytes) -> dict[str, Any]:
+        match = re.fullmatch(_PATHS[method], self.path, re.ASCII)
+        if match is None:
+            raise invalid(f"Malformed request: {method} {self.path}")
+        spec, models = _spec(match), self.server.models
+        if method == "POST":
             asked = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec)
-            answering = {":predict": predict_json, ":classify": classify_json}
-            answering[":regress"] = regress_json
-            return answering[verb.lower()](answers.find(models, asked), body)
-        if metadata:
+            answering = {"predict": predict_json, "classify": classify_json}
+            answering["regress"] = regress_json
+            return answering[match["verb"]](answers.find(models, asked), body)
+        if match["metadata"]:
             return _metadata(models, spec)
         asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
         return _as_json(answers.model_status(models, asked))
 
     def _send(self, status: int, answer: dict[str, Any]) -> None:
+        self.close_connection |= self.server.draining
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -188,6 +193,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug(format, *args)
+
+
+def _spec(match: re.Match[str]) -> Any:
+    """The `ModelSpec` that a path names."""
+    if match["name"] is None:
+        raise invalid("Missing model name in request.")
+    spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match["name"]))
+    if version := match["version"]:
+        if len(version) > 19 or int(version) > 2**63 - 1:
+            raise invalid(f"Failed to convert version: {version} to numeric.")
+        spec.version.value = int(version)
+    if match["label"]:
+        spec.version_label = urllib.parse.unquote(match["label"])
+    return spec
 
 
 def predict_json(model: ServedModel, body: bytes) -> dict[str, Any]:
@@ -228,7 +247,7 @@ def classify_json(model: ServedModel, body: bytes) -> dict[str, Any]:
     """
     request = _with_examples(classification_pb2.ClassificationRequest(), body)
     rows = answers.classify(model, request).result.classifications
-    return {"results": [[[found.label, found.score] for found in row.classes] for row in rows]}
+    return {_RESULTS: [[[found.label, found.score] for found in row.classes] for row in rows]}
 
 
 def regress_json(model: ServedModel, body: bytes) -> dict[str, Any]:
@@ -238,7 +257,7 @@ def regress_json(model: ServedModel, body: bytes) -> dict[str, Any]:
         ServingError: INVALID_ARGUMENT; the text says what in the JSON is wrong.
     """
     request = _with_examples(regression_pb2.RegressionRequest(), body)
-    return {"results": [row.value for row in answers.regress(model, request).result.regressions]}
+    return {_RESULTS: [row.value for row in answers.regress(model, request).result.regressions]}
 
 
 def _read(body: bytes) -> tuple[dict[str, Any], str]:
@@ -477,7 +496,7 @@ def _metadata(models: Mapping[str, ModelVersions], spec: Any) -> dict[str, Any]:
     request = get_model_metadata_pb2.GetModelMetadataRequest(
         model_spec=spec, metadata_field=["signature_def"]
     )
-    response = answers.model_metadata(answers.find(models, request), request)
+    response = answers.model_metadata(models, request)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(signatures)
     return {

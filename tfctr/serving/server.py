@@ -232,7 +232,7 @@ SERVICES: dict[str, dict[str, tuple[Any, Callable[[Any, Any], Any]]]] = {
         "Regress": (regression_pb2.RegressionRequest, _of_version(answers.regress)),
         "GetModelMetadata": (
             get_model_metadata_pb2.GetModelMetadataRequest,
-            _of_version(answers.model_metadata),
+            answers.model_metadata,
         ),
         "MultiInference": (inference_pb2.MultiInferenceRequest, _unimplemented),
     },
