@@ -12,7 +12,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["tfctr", "tfctr.*", "beam_pipelines", "beam_pipelines.*"]),
-    package_data={"tfctr": ["*.html"]},
+    package_data={"tfctr.frameworks.ecdctr": ["*.html"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<4",
@@ -27,6 +27,7 @@ setup(
         "PyYAML>=6",
         "typer>=0.12",
         "rich>=13",
+        "filelock>=3.12",
         "google-crc32c>=1.5",
         "scikit-learn>=1.4",
         "scipy>=1.10",

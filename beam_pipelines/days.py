@@ -23,10 +23,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import feather, fs
 
-from beam_pipelines import job
-from beam_pipelines.broadcast import Gather, ToPieces
-from beam_pipelines.carried_events import CarryEvents, carried_days
-from beam_pipelines.clean import (
+from beam_pipelines.running import job
+from beam_pipelines.tfrecord.examples import encode, layout
+from beam_pipelines.transforms.broadcast import Gather, ToPieces
+from beam_pipelines.transforms.carried_events import CarryEvents, carried_days
+from beam_pipelines.transforms.clean_pieces import Clean
+from beam_pipelines.transforms.fit import (
+    Counts,
+    CountTokens,
+    FitNumbers,
+    count_values,
+    merge_counts,
+    own_vocabularies,
+    with_pieces,
+    without_pieces,
+)
+from beam_pipelines.transforms.histories import read_past
+from beam_pipelines.transforms.shards import Encoder, example_fields
+from beam_pipelines.transforms.split import DROPPED, TEST, TRAIN, SplitPiece
+from tfctr.config import ConfigError, DataConfig, digest
+from tfctr.data import files
+from tfctr.data.arrived import check_arrived
+from tfctr.data.clean import (
     LABEL,
     ROW,
     TIME,
@@ -38,29 +56,12 @@ from beam_pipelines.clean import (
     tally,
     write_dead_letters,
 )
-from beam_pipelines.clean_pieces import Clean
-from beam_pipelines.examples import encode, layout
-from beam_pipelines.fit import (
-    Counts,
-    CountTokens,
-    FitNumbers,
-    count_values,
-    merge_counts,
-    own_vocabularies,
-    with_pieces,
-    without_pieces,
-)
-from beam_pipelines.histories import history_features, read_past
-from beam_pipelines.job import refuse_lost
-from beam_pipelines.shards import Encoder, example_fields
-from beam_pipelines.split import DROPPED, TEST, TRAIN, SplitPiece
-from tfctr.config import ConfigError, DataConfig, digest
-from tfctr.data import files
 from tfctr.data.day_log import DOMAINS, LOG, DayLog
+from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.sources import Piece, matching
 from tfctr.data.vocabulary import Vocabulary
-from tfctr.rollout_config import DAY, DaysConfig, load_days
+from tfctr.frameworks.ecdctr.config import DAY, DaysConfig, load_days
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Numeric
 
 SECONDS = 86_400
@@ -351,7 +352,7 @@ class _Grow(beam.DoFn):
         name, by_day = counted[0], {day: without_pieces(counts) for day, counts in counted[1]}
         _, sent = by_day.pop(SENT, (None, 0))
         came = sum(pieces for _, pieces in by_day.values())
-        refuse_lost(f"vocabulary {name}: counts of pieces' days", came, sent)
+        check_arrived(f"vocabulary {name}: counts of pieces' days", came, sent)
         owner = self.owners[name]
         empty = _no_counts(owner)
         tokens = empty["token"].combine_chunks()
@@ -452,7 +453,7 @@ def _summarise(found: dict[str, list[Any]], pieces: int, days: int) -> dict[str,
     shards = found["shards"]
     counts, reasons = add_up(found["placed"], pieces)
     rows = sum(about["rows"] for _, _, about in shards)
-    refuse_lost("rows of the days", rows, counts.get("taken", 0))
+    check_arrived("rows of the days", rows, counts.get("taken", 0))
     grown = sorted(found["vocabularies"])
     by_day: list[dict[str, Any]] = []
     for index in range(days):

@@ -17,11 +17,17 @@ import apache_beam as beam
 import numpy as np
 
 import tfctr
-from beam_pipelines import job
-from beam_pipelines.beside import EachShard, Written, by_split, open_manifest, write_shard
-from beam_pipelines.clean import ROW
-from beam_pipelines.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.running import job
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.transforms.side_outputs import (
+    EachShard,
+    Written,
+    by_split,
+    open_manifest,
+    write_shard,
+)
 from tfctr.config import data_digest
+from tfctr.data.clean import ROW
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns
 from tfctr.retrieval.similar_rows import HINT
@@ -46,7 +52,7 @@ class _WriteShard(beam.DoFn):
     def setup(self) -> None:
         import keras
 
-        import tfctr.backbones  # registers the classes  # noqa: F401
+        import tfctr.frameworks.rok.rim  # registers the class  # noqa: F401
 
         self.teacher = keras.models.load_model(self.model, compile=False)
         self.layouts = {

@@ -15,17 +15,19 @@ import pyarrow as pa
 from pyarrow import fs
 
 import tfctr
-from beam_pipelines import job
-from beam_pipelines.broadcast import Gather
-from beam_pipelines.clean import add_up, refuse_too_many_bad
-from beam_pipelines.clean_pieces import Clean
-from beam_pipelines.examples import layout
-from beam_pipelines.fit import FitNumbers, FitVocabularies, own_vocabularies
-from beam_pipelines.histories import AddHistories, history_features
-from beam_pipelines.shards import WriteShards, example_fields
-from beam_pipelines.split import EXAMPLES, SPLITS, AssignSplits
+from beam_pipelines.running import job
+from beam_pipelines.tfrecord.examples import layout
+from beam_pipelines.transforms.broadcast import Gather
+from beam_pipelines.transforms.clean_pieces import Clean
+from beam_pipelines.transforms.fit import FitNumbers, FitVocabularies, own_vocabularies
+from beam_pipelines.transforms.histories import AddHistories
+from beam_pipelines.transforms.shards import WriteShards, example_fields
+from beam_pipelines.transforms.split import EXAMPLES, SPLITS, AssignSplits
 from tfctr.config import DataConfig, digest, load_data
 from tfctr.data import files
+from tfctr.data.arrived import check_arrived
+from tfctr.data.clean import add_up, refuse_too_many_bad
+from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS, Numeric, Schema
 
@@ -148,7 +150,7 @@ def _check(config: DataConfig, manifest: dict[str, Any], kept: str) -> None:
     refuse_too_many_bad(name, logs, config.max_bad_share, kept)
     good = counts["read"] - counts["bad"] - counts["dropped"]
     written = sum(split["rows"] for split in manifest["splits"].values())
-    job.refuse_lost(f"{name}: good rows", written, good)
+    check_arrived(f"{name}: good rows", written, good)
     for split in SPLITS:
         share = getattr(config.split, split, 1)
         if share and not manifest["splits"][split]["rows"]:

@@ -19,19 +19,21 @@ import apache_beam as beam
 import numpy as np
 
 import tfctr
-from beam_pipelines import job
-from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
-from beam_pipelines.broadcast import Broadcast, Gather
-from beam_pipelines.clean import LABEL, ROW, TIME
-from beam_pipelines.examples import INT64_WIDTH, Field, layout
-from beam_pipelines.histogram import Histogram, State, num_values, quantiles
-from beam_pipelines.split import KNOWN, SPLITS
-from tfctr.config import RetrievalConfig, data_digest, digest, load_retrieval
+from beam_pipelines.running import job
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.transforms.broadcast import Broadcast, Gather
+from beam_pipelines.transforms.histogram import Histogram, State, num_values, quantiles
+from beam_pipelines.transforms.side_outputs import Written, by_split, open_manifest, write_shard
+from beam_pipelines.transforms.split import KNOWN, SPLITS
+from tfctr.config import data_digest, digest, load
 from tfctr.data import files
+from tfctr.data.arrived import check_arrived
+from tfctr.data.clean import LABEL, ROW, TIME
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns
 from tfctr.retrieval import similar_rows
 from tfctr.retrieval.bm25 import Bm25Index, idf
+from tfctr.retrieval.config import RetrievalConfig
 from tfctr.retrieval.dense import DenseIndex
 from tfctr.retrieval.random_rows import RandomRows
 from tfctr.retrieval.similar_rows import CLICKED, NO_ROW, NOT_CLICKED, PREFIX
@@ -183,7 +185,7 @@ def _sum_counts(parts: Iterable[tuple[int, Columns]]) -> tuple[int, Columns]:
 
 def _weigh(counted: tuple[int, Columns], num_rows: int) -> Columns:
     rows, counts = counted
-    job.refuse_lost("rows whose tokens are counted", rows, num_rows)
+    check_arrived("rows whose tokens are counted", rows, num_rows)
     return {name: idf(values, rows) for name, values in counts.items()}
 
 
@@ -197,7 +199,7 @@ def _write_weights(weights: Columns, folder: str) -> str:
 
 
 def _cut(times: State, share: float, num_rows: int) -> int:
-    job.refuse_lost("rows whose times are counted", num_values(times), num_rows)
+    check_arrived("rows whose times are counted", num_values(times), num_rows)
     return quantiles(times, [share])[0]
 
 
@@ -322,7 +324,7 @@ def _write_shard(
 ) -> Retrieved:
     shard, found = found_in
     parts = list(found)
-    job.refuse_lost(f"{shard}: parts of the pool", len(parts), num_pools)
+    check_arrived(f"{shard}: parts of the pool", len(parts), num_pools)
     best = _best(parts, config.k)
     targets = source.read([shard], [ROW, TIME])
     exists = best["score"] > 0
@@ -349,7 +351,7 @@ def _write_shard(
 
 def _summarise(found: dict[str, list[Any]], shards: int) -> dict[str, Any]:
     written, (until,) = found["written"], found["until"]
-    job.refuse_lost("shards", len(written), shards)
+    check_arrived("shards", len(written), shards)
     splits = {
         split: shards
         | {
@@ -428,7 +430,7 @@ def main(argv: list[str] | None = None) -> int:
         parser,
         argv,
         lambda known, beam_args: retrieve(
-            load_retrieval(known.config), known.data, known.output, beam_args, known.encoder
+            load(known.config, RetrievalConfig), known.data, known.output, beam_args, known.encoder
         ),
     )
 

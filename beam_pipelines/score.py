@@ -28,9 +28,11 @@ from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInf
 from pyarrow import fs
 
 import tfctr
-from beam_pipelines import job
-from beam_pipelines.broadcast import Gather
-from beam_pipelines.clean import (
+from beam_pipelines.running import job
+from beam_pipelines.transforms.broadcast import Gather
+from tfctr.config import ConfigError, digest
+from tfctr.data import files
+from tfctr.data.clean import (
     ROW,
     refuse_too_many_bad,
     set_aside,
@@ -38,8 +40,6 @@ from beam_pipelines.clean import (
     typed,
     write_dead_letters,
 )
-from tfctr.config import ConfigError, digest
-from tfctr.data import files
 from tfctr.data.delimited import Delimited, Rows
 from tfctr.data.manifest import DataError, write_manifest
 from tfctr.data.sources import (

@@ -19,19 +19,21 @@ import numpy as np
 from pyarrow import fs
 
 import tfctr
-from beam_pipelines import job
-from beam_pipelines.beside import Written, by_split, open_manifest, write_shard
-from beam_pipelines.broadcast import Gather
-from beam_pipelines.clean import LABEL, TIME, USER_KEY
-from beam_pipelines.clean_pieces import Clean
-from beam_pipelines.examples import INT64_WIDTH, Field, layout
-from beam_pipelines.histories import EventReader, Past, history_features, ranges
-from beam_pipelines.split import DROPPED, KNOWN, AssignSplits, SplitPiece
-from beam_pipelines.users import USER_BUCKETS, rows_by_bucket, sorted_rows
-from tfctr.config import SequencesConfig, data_digest, digest, load_sequences
+from beam_pipelines.running import job
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.transforms.broadcast import Gather
+from beam_pipelines.transforms.clean_pieces import Clean
+from beam_pipelines.transforms.histories import EventReader, Past
+from beam_pipelines.transforms.side_outputs import Written, by_split, open_manifest, write_shard
+from beam_pipelines.transforms.split import DROPPED, KNOWN, AssignSplits, SplitPiece
+from tfctr.config import data_digest, digest, load
 from tfctr.data import files
+from tfctr.data.clean import LABEL, TIME, USER_KEY
+from tfctr.data.histories import history_features, ranges
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.sources import open_source
+from tfctr.data.users import USER_BUCKETS, rows_by_bucket, sorted_rows
+from tfctr.frameworks.srp4ctr.config import SequencesConfig
 from tfctr.schema import History, Schema
 
 PASSED = -1  # stands where a group of users would, in what is said of all
@@ -175,7 +177,7 @@ def fields_of(schema: Schema) -> list[Field]:
 
 def _summarise(found: list[WrittenWindows | job.Passed], pieces: int) -> dict[str, Any]:
     passed = [part for part in found if isinstance(part, job.Passed)]
-    job.refuse_lost_rows("events", passed, pieces)
+    job.check_rows_arrived("events", passed, pieces)
     written = [part for part in found if isinstance(part, WrittenWindows)]
     splits = {
         split: shards | {"positives": 0, "events": sum(part.events for part in parts)}
@@ -252,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
         parser,
         argv,
         lambda known, beam_args: write_sequences(
-            load_sequences(known.config), known.data, known.output, beam_args
+            load(known.config, SequencesConfig), known.data, known.output, beam_args
         ),
     )
 

@@ -13,11 +13,12 @@ import apache_beam as beam
 import numpy as np
 from pyarrow import fs
 
-from beam_pipelines import job
-from beam_pipelines.beside import write_shard
-from beam_pipelines.broadcast import Gather
-from beam_pipelines.examples import Field, layout
+from beam_pipelines.running import job
+from beam_pipelines.tfrecord.examples import Field, layout
+from beam_pipelines.transforms.broadcast import Gather
+from beam_pipelines.transforms.side_outputs import write_shard
 from tfctr.data import files
+from tfctr.data.arrived import check_arrived
 from tfctr.data.day_log import DOMAINS, DayLog
 from tfctr.data.manifest import DataError, write_manifest
 from tfctr.data.records import read_columns
@@ -66,7 +67,7 @@ def join_snapshots(
     transform = JoinSnapshots(log, chosen, snapshots, number, dim, folder)
     written = job.run(transform, "snapshots", output.name, folder, beam_args or [])["rows"]
     sent = sum(log.rows(day, domain) for day in chosen for domain in DOMAINS)
-    job.refuse_lost(f"{output.name}: rows", written, sent)
+    check_arrived(f"{output.name}: rows", written, sent)
     for day in chosen:
         rows = {domain: log.rows(day, domain) for domain in DOMAINS}
         manifest = {

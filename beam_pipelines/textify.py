@@ -18,22 +18,23 @@ import apache_beam as beam
 import numpy as np
 
 import tfctr
-from beam_pipelines import job
-from beam_pipelines.beside import (
+from beam_pipelines.running import job
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.transforms.fit import read_vocabularies
+from beam_pipelines.transforms.side_outputs import (
     EachShard,
     Written,
     by_split,
     open_manifest,
     write_shard,
 )
-from beam_pipelines.clean import ROW
-from beam_pipelines.examples import INT64_WIDTH, Field, layout
-from beam_pipelines.fit import read_vocabularies
-from tfctr.config import TextConfig, data_digest, digest, load_text, text_fields
+from tfctr.config import data_digest, digest, load
+from tfctr.data.clean import ROW
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns, read_texts
+from tfctr.language.config import TextConfig, text_fields
+from tfctr.language.text import Textifier, Texts
 from tfctr.schema import Schema, Text
-from tfctr.text import Textifier, Texts
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class _WriteShard(beam.DoFn):
         self.config, self.encoder, self.data, self.folder = config, encoder, data, folder
 
     def setup(self) -> None:
-        from tfctr.language import load_tokenizer
+        from tfctr.language.pretrained import load_tokenizer
 
         manifest = open_manifest(self.data)
         self.layout = manifest["layout"]
@@ -152,7 +153,7 @@ def textify(
         ConfigError: no such encoder.
         DataError: no dataset as the config names it.
     """
-    from tfctr.language import load_tokenizer, locate
+    from tfctr.language.pretrained import load_tokenizer, locate
 
     manifest = open_manifest(data)
     if manifest["config_digest"] != digest(config.data):
@@ -198,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
         parser,
         argv,
         lambda known, beam_args: textify(
-            load_text(known.config), known.data, known.output, beam_args, known.encoder
+            load(known.config, TextConfig), known.data, known.output, beam_args, known.encoder
         ),
     )
 

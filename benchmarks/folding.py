@@ -25,10 +25,9 @@ from benchmarks.record import record_table
 from tfctr import serving
 from tfctr.config import load_run
 from tfctr.data.dataset import Dataset
-from tfctr.frameworks.create import create_model
-from tfctr.pipeline import Run
 from tfctr.serving.raw_features import raw_dtype
 from tfctr.serving.warmup import read_warmup
+from tfctr.stages import Run, create_model
 
 CANDIDATES = (1, 10, 100, 1000)
 HEADERS = (
@@ -130,7 +129,7 @@ def main() -> None:
             config = load_run(path)
             Run(config, args.work, console).prepare()
             data = Dataset.open(args.work / config.data.name)
-            plain = create_model(config.model_copy(update={"framework": None}), data.schema)
+            plain = create_model(config.model_copy(update={"frameworks": ()}), data.schema)
             student = create_model(config, data.schema)
             for model in (plain, student):
                 model.build()

@@ -42,8 +42,8 @@ from tensorflow_serving.apis import predict_pb2
 from benchmarks.record import Result, record, record_table
 from benchmarks.serving import models_of, models_of_rollout
 from tfctr import serving
-from tfctr.config import load_run, read_yaml
-from tfctr.rollout_config import load_rollout
+from tfctr.config import load_run, read
+from tfctr.frameworks.ecdctr.config import load_rollout
 from tfctr.schema import Numeric, Tokens
 from tfctr.serving.model_directory import publish, served_schema
 from tfctr.serving.raw_features import read_tokens
@@ -320,7 +320,7 @@ def main() -> None:
         versions: dict[str, Path] = {version.parent.name: version for version in args.versions}
         backbones: dict[str, str] = {}
         for path in args.configs:
-            if "days" in read_yaml(path):
+            if "days" in read(path):
                 rollout = load_rollout(path)
                 name, backbone = rollout.name, f"{rollout.model.backbone} of {rollout.days.name}"
                 made = models_of_rollout(rollout, work, Path(temporary) / f"{name}-log")

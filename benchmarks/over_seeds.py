@@ -2,7 +2,10 @@
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from tfctr.config import read, variants
 
 
 def seeds_parser(about: str, configs: str) -> argparse.ArgumentParser:
@@ -10,7 +13,7 @@ def seeds_parser(about: str, configs: str) -> argparse.ArgumentParser:
 
     Args:
         about: the benchmark's docstring.
-        configs: what the files are.
+        configs: what the files are; `FILE#NAME` is a variant.
     """
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("configs", nargs="+", type=Path, help=configs)
@@ -19,6 +22,13 @@ def seeds_parser(about: str, configs: str) -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, help="where data and models are kept")
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     return parser
+
+
+def expanded(files: Iterable[Path]) -> list[Path]:
+    """Runs or rollouts, each once: a file that has variants stands for these. Files without a model
+    are passed over."""
+    paths = dict.fromkeys(Path(path) for file in files for path in variants(file))
+    return [path for path in paths if "model" in read(path)]
 
 
 def share_cores(processes: int) -> None:

@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from beam_pipelines import fit, shards, split
-from beam_pipelines.clean import TIME
-from beam_pipelines.clean_pieces import Clean, _CleanPiece
-from beam_pipelines.histogram import Histogram, quantiles
-from beam_pipelines.join import _first_rows
 from beam_pipelines.prepare import prepare
+from beam_pipelines.transforms import fit, shards, split
+from beam_pipelines.transforms.clean_pieces import Clean, _CleanPiece
+from beam_pipelines.transforms.histogram import Histogram, quantiles
+from beam_pipelines.transforms.join import _first_rows
 from benchmarks.record import Result, record
 from tfctr.config import DataConfig, load_data
+from tfctr.data.clean import TIME
 from tfctr.data.world import World
 
 ROW_GROUP = 131_072

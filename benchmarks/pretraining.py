@@ -31,31 +31,31 @@ def measure(path: Path, work: Path, variant: str) -> dict[str, float]:
     import keras
     import tensorflow as tf
 
-    from tfctr.config import ConfigError, Ctrl, load_run
-    from tfctr.frameworks import language
-    from tfctr.pipeline import Run
-    from tfctr.pretraining import TextPretraining
-    from tfctr.training import make_optimizer
+    from tfctr.config import load_run
+    from tfctr.data import Dataset
+    from tfctr.frameworks.clickprompt.stages import create_prompted_masked_lm
+    from tfctr.frameworks.ctrl.stages import create_alignment
+    from tfctr.stages import Run
+    from tfctr.training.loop import make_optimizer
 
     run = Run(load_run(path), work, Console(quiet=True))
-    pretraining = run.pretraining
-    if not isinstance(pretraining, TextPretraining) or not pretraining.comes_before:
-        raise ConfigError(f"{path}: nothing is trained beside a language model before its student")
-    framework, data = pretraining.framework, pretraining.open_data()
-    described, where = pretraining.find_encoder(data)
-    training = framework.pretraining
+    method = _method(run.config)
+    stages = run.before[method.name]
+    data = Dataset.open(run.data_folder, [stages["texts"].path])
+    training = method.pretraining
     keras.utils.set_random_seed(1)
-    if isinstance(framework, Ctrl):
+    backbone = run.config.model.create(data.schema)
+    if method.name == "ctrl":
         if variant != "as it is":
-            framework = framework.model_copy(update={"trained_layers": None})
-        model: Any = language.create_alignment(run.config, framework, data, described, where)
+            method = method.model_copy(update={"trained_layers": None})
+        model: Any = create_alignment(method, backbone, data, stages)
     else:
-        model = language.create_masked_lm(run.config, framework, data.schema, described, where)
+        model = create_prompted_masked_lm(method, backbone, stages)
     model.build()
     model.compile(make_optimizer(training.optimizer, 1, 1, model.encoder_variables))
     batches = data.train(training.batch_size, 0, model.reads)
     if variant == "all texts":
-        batches = batches.map(lambda features, labels: (_apart(features, framework), labels))
+        batches = batches.map(lambda features, labels: (_apart(features, method), labels))
     step = tf.function(model.train_step, reduce_retracing=True)
     taken = []
     for batch in batches.take(WARM_UP + STEPS):
@@ -68,13 +68,25 @@ def measure(path: Path, work: Path, variant: str) -> dict[str, float]:
     }
 
 
-def _apart(features: dict[str, Any], framework: Any) -> dict[str, Any]:
+def _method(config: Any) -> Any:
+    """The config of CTRL or ClickPrompt in that of a run."""
+    from tfctr.config import ConfigError
+
+    for method in config.frameworks:
+        if method.name in ("ctrl", "clickprompt") and method.pretraining is not None:
+            return method
+    raise ConfigError(
+        f"{config.name}: nothing is trained beside a language model before its student"
+    )
+
+
+def _apart(features: dict[str, Any], method: Any) -> dict[str, Any]:
     """The batch as if no two rows had one text."""
     import tensorflow as tf
 
-    from tfctr.config import text_fields
+    from tfctr.language.config import text_fields
 
-    keys = {text_fields(text)[2] for text in framework.text.texts}
+    keys = {text_fields(text)[2] for text in method.text.texts}
     places = tf.range(tf.shape(next(iter(features.values())))[0], dtype=tf.int64)
     pair = tf.stack([tf.zeros_like(places), places], axis=1)
     return {name: pair if name in keys else values for name, values in features.items()}
@@ -91,15 +103,18 @@ def main() -> None:
         print(json.dumps(measure(args.configs[0], args.work, args.measure)))
         return
 
-    from tfctr.config import Ctrl, load_run
-    from tfctr.pipeline import Run
+    from tfctr.config import load_run
+    from tfctr.stages import Run, build
 
     console = Console()
     results = []
     for path in args.configs:
         config = load_run(path)
-        Run(config, args.work, console).prepare()
-        ctrl = isinstance(config.framework, Ctrl)
+        run, method = Run(config, args.work, console), _method(config)
+        run.prepare()
+        if encoder := run.before[method.name].get("encoder"):
+            build(encoder, console)
+        ctrl = method.name == "ctrl"
         speeds = {}
         for variant in ("as it is", "distinct texts", "all texts") if ctrl else ("as it is",):
             module = [sys.executable, "-m", "benchmarks.pretraining", str(path)]

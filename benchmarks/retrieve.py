@@ -16,8 +16,9 @@ from rich.console import Console
 
 from beam_pipelines.retrieve import retrieve
 from benchmarks.record import Result, record
-from tfctr.config import load_retrieval
-from tfctr.pipeline import prepare
+from tfctr.config import load
+from tfctr.retrieval.config import RetrievalConfig
+from tfctr.stages import prepare
 
 POOLS = (0.15, 0.3, 0.6, 1.0)
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
-    config = load_retrieval(args.config)
+    config = load(args.config, RetrievalConfig)
     beam_args = [
         f"--direct_num_workers={args.processes}",
         "--direct_running_mode=multi_processing",

@@ -1,11 +1,19 @@
 """Rollouts against one another, over seeds: next-day AUC and GAUC, and the rows that they read.
 
-    python -m benchmarks.rollouts configs/demo/ecdctr/ecdctr.yaml configs/demo/ecdctr/*/*.yaml \\
+    python -m benchmarks.rollouts configs/demo/ecdctr/{ecdctr,baselines,ablations}.yaml \\
         --section "E-CDCTR in the generated world" --seeds 5 --processes 2 --record
 
-The first file is what the others are compared with. A seed is that of all trainings, and of the
-generated world, if the rows are of one. `--work` keeps what is trained: a second run goes on behind
-it.
+A file that has variants stands for these, `file.yaml#name` for one of them. The first is what the
+others are compared with. A seed is that of all trainings, and of the generated world, if the rows
+are of one. `--work` keeps what is trained: a second run goes on behind it.
+
+The tables are of these configs, of `configs/demo/ecdctr` or `configs/movielens-1m/ecdctr`:
+
+- E-CDCTR in the generated world, and on MovieLens 1M in two domains:
+  `{ecdctr,baselines,ablations}.yaml`
+- E-CDCTR against all rows every day: `{ecdctr,everything}.yaml`
+- E-CDCTR where three impressions in a hundred are ads: `density.yaml#{sparser,sparser-ads-only}`
+- E-CDCTR where three impressions in ten are ads: `density.yaml#{denser,denser-ads-only}`
 """
 
 import multiprocessing
@@ -17,12 +25,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from benchmarks.over_seeds import seeds_parser, share_cores
+from benchmarks.over_seeds import expanded, seeds_parser, share_cores
 from benchmarks.record import interval_text, record_table
-from tfctr.config import Training, WorldSource, read_yaml
-from tfctr.rollout import Rollout
-from tfctr.rollout_config import DaysConfig, RolloutConfig, load_rollout
-from tfctr.rollout_report import Judged, mean_difference
+from tfctr.config import Training, WorldSource
+from tfctr.frameworks.ecdctr.config import DaysConfig, RolloutConfig, load_rollout
+from tfctr.frameworks.ecdctr.report import Evaluated, mean_difference
+from tfctr.frameworks.ecdctr.rollout import Rollout
 
 HEADERS = (
     "rollout",
@@ -73,17 +81,17 @@ def _days_of_seed(days: DaysConfig, seed: int) -> DaysConfig:
     return days.model_copy(update={"data": data, "name": f"{days.name}-seed-{seed}"})
 
 
-def roll_out(path: Path, seed: int, work: Path) -> Judged:
+def roll_out(path: Path, seed: int, work: Path) -> Evaluated:
     """In a process of its own, on a log that is there."""
     rollout = Rollout(of_seed(load_rollout(path), seed), work, Console(quiet=True))
     missing = rollout.run()
     assert missing is None, f"{path}: {missing} is missing"
-    return Judged.read(rollout.folder)
+    return Evaluated.read(rollout.folder)
 
 
-def row(name: str, found: list[Judged], first: list[Judged]) -> list[str]:
+def row(name: str, found: list[Evaluated], first: list[Evaluated]) -> list[str]:
     def mean(measure: str) -> str:
-        return f"{statistics.mean(judged.mean(measure) for judged in found):.4f}"
+        return f"{statistics.mean(evaluated.mean(measure) for evaluated in found):.4f}"
 
     def over(measure: str) -> list[str]:
         if found is first:
@@ -93,9 +101,9 @@ def row(name: str, found: list[Judged], first: list[Judged]) -> list[str]:
         return [of_days, interval_text(difference.seeds) if len(found) > 1 else ""]
 
     def pooled(segment: str) -> str:
-        return f"{np.nanmean([judged.pooled_auc(segment) for judged in found]):.4f}"
+        return f"{np.nanmean([evaluated.pooled_auc(segment) for evaluated in found]):.4f}"
 
-    aucs = [judged.mean("auc") for judged in found]
+    aucs = [evaluated.mean("auc") for evaluated in found]
     return [
         name,
         mean("auc"),
@@ -103,11 +111,11 @@ def row(name: str, found: list[Judged], first: list[Judged]) -> list[str]:
         *over("auc"),
         mean("gauc"),
         *over("gauc"),
-        f"{statistics.mean(judged.pooled_gauc() for judged in found):.4f}",
+        f"{statistics.mean(evaluated.pooled_gauc() for evaluated in found):.4f}",
         mean("log_loss"),
         pooled("inactive_users"),
         pooled("unseen_users"),
-        f"{statistics.mean(judged.mean('rows_read') for judged in found):,.0f}",
+        f"{statistics.mean(evaluated.mean('rows_read') for evaluated in found):,.0f}",
     ]
 
 
@@ -119,7 +127,7 @@ def main() -> None:
     from beam_pipelines.days import write_days
 
     console = Console()
-    paths = [path for path in args.configs if "model" in read_yaml(path)]
+    paths = expanded(args.configs)
     configs = {path: load_rollout(path) for path in paths}
     seeds = range(1, args.seeds + 1)
     share_cores(args.processes)
@@ -140,7 +148,7 @@ def main() -> None:
             found = {}
             for path, futures in started.items():
                 found[path] = [future.result() for future in futures]
-                aucs = ", ".join(f"{judged.mean('auc'):.4f}" for judged in found[path])
+                aucs = ", ".join(f"{evaluated.mean('auc'):.4f}" for evaluated in found[path])
                 console.print(f"{configs[path].name}: AUC of each seed {aucs}")
     first = found[paths[0]]
     table = [row(configs[path].name, found[path], first) for path in paths]

@@ -26,17 +26,17 @@ from rich.console import Console
 from beam_pipelines.days import write_days
 from benchmarks.record import Result, record
 from tfctr import serving
-from tfctr.config import RunConfig, load_run, read_yaml
+from tfctr.config import RunConfig, load_run, read
 from tfctr.data.dataset import Dataset
 from tfctr.data.days import DaysDataset
 from tfctr.data.snapshots import SIDES
-from tfctr.frameworks.create import create_backbone, create_model
-from tfctr.frameworks.ecdctr import EcdctrStudent, ServedModel
-from tfctr.pipeline import Run
+from tfctr.frameworks.ecdctr import EcdctrServed, EcdctrStudent
+from tfctr.frameworks.ecdctr.config import RolloutConfig, load_rollout
 from tfctr.retrieval.bm25 import Bm25Index, idf
 from tfctr.retrieval.similar_rows import CLICKED, LABEL, NO_ROW, NOT_CLICKED, PREFIX
-from tfctr.rollout_config import RolloutConfig, load_rollout
 from tfctr.serving.warmup import read_warmup
+from tfctr.stages import Run, create_model
+from tfctr.stages.train import create_parts
 
 CANDIDATES = 100
 SHARES = (0.1, 0.3, 1.0)  # of the pool's rows, those that are searched
@@ -60,8 +60,8 @@ def pool_split(data: Dataset) -> str:
 
 def searched(config: RunConfig, model: Any, data: Dataset, share: float) -> Callable[[], Any]:
     """One request of the teacher: a search for each candidate, then its scores."""
-    assert config.similar is not None
-    fields, k = config.similar.fields, config.similar.k
+    similar = config.method("rim").similar
+    fields, k = similar.fields, similar.k
     names = [feature.name for feature in model.of_found]
     pool = data.columns(pool_split(data), ["row_id", "time", "label", *names])
     rows = int(share * len(pool["time"]))
@@ -98,9 +98,8 @@ def models_of(config: RunConfig, work: Path, console: Console) -> tuple[Dataset,
     run = Run(config, work, console)
     run.prepare()
     data = run.open_data()
-    pretraining = run.pretraining
-    student = pretraining.student(None, data) if pretraining else create_model(config, data.schema)
-    plain = create_model(config.model_copy(update={"framework": None}), data.schema)
+    student = create_parts(config, data.schema, run.before)[0]
+    plain = create_model(config.model_copy(update={"frameworks": ()}), data.schema)
     return data, plain, student
 
 
@@ -112,15 +111,15 @@ def models_of_rollout(config: RolloutConfig, work: Path, folder: Path) -> tuple[
     data = DaysDataset(log, {"train": [(max(log.days), "ads")]}, len(log.days) - 1)
     data.write_vocabularies(folder / "vocabularies")
     number, keys = config.tiny.snapshots, [config.days.data.user, config.days.data.item]
-    dim = create_backbone(config.tiny.model, data.schema).field_dim
-    student = EcdctrStudent(create_backbone(config.model, data.schema), *keys, number, dim)
+    dim = config.tiny.model.create(data.schema).field_dim
+    student = EcdctrStudent(config.model.create(data.schema), *keys, number, dim)
     student.build()
     sizes = {side: data.schema[key].num_ids for side, key in zip(SIDES, keys, strict=True)}
     tables = {
         side: (np.ones((ids, number * dim), np.float32), np.ones((ids, number)))
         for side, ids in sizes.items()
     }
-    return data, create_backbone(config.model, data.schema), ServedModel(student, tables)
+    return data, config.model.create(data.schema), EcdctrServed(student, tables)
 
 
 def requests_of(
@@ -129,7 +128,7 @@ def requests_of(
     """A request of each model, by name; the backbone is the first."""
     requests: dict[str, Callable[[], Any]] = {}
     for path in paths:
-        is_rollout = "days" in read_yaml(path)
+        is_rollout = "days" in read(path)
         config: Any = load_rollout(path) if is_rollout else load_run(path)
         data, plain, student = (
             models_of_rollout(config, work, folder)
@@ -139,8 +138,8 @@ def requests_of(
         if not requests:
             requests["backbone"] = served(plain, data, folder / "backbone")
         requests[config.name] = served(student, data, folder / config.name)
-        if not is_rollout and config.knowledge:
-            teacher = config.knowledge.teacher
+        if not is_rollout and (rok := config.method("rok")):
+            teacher = rok.knowledge.teacher
             rim = create_model(teacher, data.schema)
             for share in SHARES:
                 rows = int(share * data.num_rows(pool_split(data)))

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from beam_pipelines import clean
 from beam_pipelines.prepare import prepare
 from benchmarks.prepare import ROW_GROUP
 from benchmarks.record import Result, record
 from tfctr.config import DataConfig
+from tfctr.data import clean
 
 NUM_USERS = 20_000
 LOGS = ("even", "a user has half of the rows", "an item has half of the rows")

@@ -1,19 +1,34 @@
 """Students, their teachers and ablations against the same backbones without a method, over seeds.
 
-    python -m benchmarks.students configs/demo/rok/*.yaml configs/demo/rok/ablations/*.yaml \\
+    python -m benchmarks.students configs/demo/rok/{dcnv2,backbones,rim,ablations}.yaml \\
         --section "ROK in the generated world" --seeds 5 --processes 2 --record
 
 A student is compared with the plain run of its backbone on the same data config; with `--against`,
 every row with that run, whose test rows must be the same. Differences are those of
 `tfctr.metrics.paired_difference`: both models on the test rows of the same resampled users, and
 seeds of each. A seed is that of the student and of what is trained before it, its teacher too.
-Files that are no run configs are passed over. `--work` keeps what is trained: a second run goes on
-behind it.
+A file that has variants stands for these, `file.yaml#name` for one of them; files that are no run
+configs are passed over. `--work` keeps what is trained: a second run goes on behind it.
+
+The tables are of these configs, in a shell with `m=configs/movielens-1m d=configs/demo`:
+
+- ROK on MovieLens 1M: `$m/rok/{dcnv2,backbones,rim}.yaml`
+- ROK's ablations on MovieLens 1M: `$m/rok/backbones.yaml#plain-dcnv2 $m/rok/dcnv2.yaml
+  $m/rok/ablations.yaml#{instance,feature,tuned,clicks,no-contrastive,no-imitation,no-labels,random}`
+- CTRL and ClickPrompt on MovieLens 1M: `$m/{ctrl,clickprompt}/{dcnv2,backbones}.yaml`
+- CTRL's ablations on MovieLens 1M: `$m/ctrl/backbones.yaml#plain-dcnv2 $m/ctrl/ablations.yaml`
+- CTRL and ClickPrompt in the world of titles: `$d/titles/{compared,clickprompt-dcnv2}.yaml`
+- ClickPrompt's ablations, language model served:
+  `$d/titles/compared.yaml#{plain-dcnv2,clickprompt-dcnv2-language} $d/titles/ablations.yaml`
+- SRP4CTR in the generated world: `$d/srp4ctr/{backbones,dcnv2}.yaml`
+- SRP4CTR on MovieLens 1M: `$m/backbones.yaml#{din,bst,dien} $m/srp4ctr/din.yaml`
+- SRP4CTR's ablations on MovieLens 1M: `$m/backbones.yaml#din $m/srp4ctr/{din,ablations}.yaml`
+- SRP4CTR with DCNv2 on MovieLens 1M: `$m/srp4ctr/{plain-dcnv2,dcnv2}.yaml`
 """
 
 import statistics
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +38,11 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from benchmarks.movielens.__main__ import of_seed, train_process, train_seed
-from benchmarks.over_seeds import seeds_parser, share_cores
+from benchmarks.over_seeds import expanded, seeds_parser, share_cores
 from benchmarks.record import interval_text, record_table
 from tfctr import metrics
-from tfctr.config import ConfigError, RunConfig, load_run, read_yaml
-from tfctr.pipeline import Run
+from tfctr.config import ConfigError, RunConfig, load_run
+from tfctr.stages import Run, in_order
 
 HEADERS = (
     "model",
@@ -125,8 +140,8 @@ def main() -> None:
     args = parser.parse_args()
 
     console = Console()
-    given = [*args.configs, args.against] if args.against else args.configs
-    paths = [path for path in dict.fromkeys(given) if "model" in read_yaml(path)]
+    against = [args.against] if args.against else []
+    paths = list(dict.fromkeys([*expanded(args.configs), *against]))
     configs = {path: load_run(path) for path in paths}
     seeds = range(1, args.seeds + 1)
     share_cores(args.processes)
@@ -141,35 +156,21 @@ def main() -> None:
             console.print(f"{configs[path].name}, seed {seed}: test AUC {found['auc']:.4f}")
             return found
 
-        def hints(path: Path, seed: int) -> None:
-            train_process(path, seed, work, "hints")
-
-        def imitate(path: Path, seed: int) -> None:
-            train_process(path, seed, work, "knowledge")
-
-        def pretrain(path: Path, seed: int) -> None:
-            train_process(path, seed, work, "pretraining")
-
-        # What several students share is made before them, each part once.
-        students = [path for path, config in configs.items() if _knowledge(config)]
-        teachers = {_knowledge(configs[path]).teacher.name: path for path in students}
-        bases = {_knowledge(configs[path]).name: path for path in students}
-        before = {path: Run(config, work, console).pretraining for path, config in configs.items()}
-        shared = {made.folder: path for path, made in before.items() if made and made.comes_before}
         with ThreadPoolExecutor(args.processes) as pool:
-            _all(pool.submit(hints, path, seed) for path in teachers.values() for seed in seeds)
-            _all(pool.submit(imitate, path, seed) for path in bases.values() for seed in seeds)
-            _all(pool.submit(pretrain, path, seed) for path in shared.values() for seed in seeds)
+            for level in _shared(configs, seeds, work):  # each part once, before its students
+                _all(
+                    pool.submit(train_process, path, seed, work, what) for path, seed, what in level
+                )
             started = {path: [pool.submit(train, path, seed) for seed in seeds] for path in paths}
             found = {path: _all(futures) for path, futures in started.items()}
         said = {
-            path: Predictions.read(Run(of_seed(path, seed), work).folder for seed in seeds)
+            path: Predictions.read(Run(of_seed(configs[path], seed), work).folder for seed in seeds)
             for path in paths
         }
     plain = {
         _rows_and_backbone(config): path
         for path, config in configs.items()
-        if config.framework is None and config.similar is None
+        if not config.frameworks
     }
     table = []
     for path, config in configs.items():
@@ -191,9 +192,21 @@ def _rows_and_backbone(config: RunConfig) -> tuple[str, str]:
     return config.data.name, config.model.backbone
 
 
-def _knowledge(config: RunConfig) -> Any:
-    """The config of a knowledge base that is trained before the student."""
-    return config.knowledge if config.knowledge and config.knowledge.is_pretrained else None
+def _shared(
+    configs: Mapping[Path, RunConfig], seeds: Iterable[int], work: Path
+) -> list[list[tuple[Path, int, str]]]:
+    """The trainings before the students', each once, level by level: what a later level reads is of
+    an earlier one."""
+    found: dict[Path, tuple[int, tuple[Path, int, str]]] = {}
+    for path, config in configs.items():
+        for seed in seeds:
+            stages = in_order(Run(of_seed(config, seed), work).trained)[:-1]
+            for level, stage in enumerate(stages):
+                if not stage.is_data:
+                    what = f"{stage.folder.name}/{stage.name}"
+                    found.setdefault(stage.manifest_path, (level, (path, seed, what)))
+    levels = sorted({level for level, _ in found.values()})
+    return [[made for at, made in found.values() if at == level] for level in levels]
 
 
 def _all(futures: Iterable[Any]) -> list[Any]:

@@ -4,8 +4,8 @@
 
 Generated-world Parquet of 10 columns, in 4 files of many row groups, through Beam's own runner with
 so many processes, and through Dask with a local cluster of so many workers. All write the same
-bytes (`tests/test_runners.py`). A part of these rows is prepared as well: what a further row costs
-is the difference, and what remains is what a run costs without rows.
+bytes (`tests/beam_pipelines/test_runners.py`). A part of these rows is prepared as well: what a
+further row costs is the difference, and what remains is what a run costs without rows.
 """
 
 import argparse

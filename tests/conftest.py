@@ -49,7 +49,7 @@ def world_config(**changes: object) -> DataConfig:
 @pytest.fixture(scope="session")
 def world_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset directory of `world_config()`."""
-    from tfctr.pipeline import prepare
+    from tfctr.stages import prepare
 
     folder = tmp_path_factory.mktemp("world") / "world"
     prepare(world_config(), folder, console=Console(quiet=True))
@@ -73,8 +73,8 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def model() -> Any:
-    """A backbone of `tests.test_export.SCHEMA` whose scores differ."""
-    from tests.test_export import SCHEMA, spread_weights
+    """A backbone of `tests.serving.test_export.SCHEMA` whose scores differ."""
+    from tests.serving.test_export import SCHEMA, spread_weights
     from tfctr.backbones import DCNv2
 
     return spread_weights(DCNv2(SCHEMA, embedding_dim=4, hidden_units=(8,), num_cross_layers=1))
@@ -83,7 +83,7 @@ def model() -> Any:
 @pytest.fixture(scope="session")
 def exported(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its version's folder."""
-    from tests.test_export import fake_dataset
+    from tests.serving.test_export import fake_dataset
     from tfctr.serving import export
 
     folder = tmp_path_factory.mktemp("exported")

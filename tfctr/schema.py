@@ -3,14 +3,16 @@
 import difflib
 import itertools
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -32,6 +34,17 @@ class Strict(BaseModel):
     """A mapping of a config file: an unknown key is an error that lists the known ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _with_its_kind(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """A key with one allowed value says which class this is: it is written also where defaults
+        are left out."""
+        kinds = {
+            key: getattr(self, key)
+            for key, field in type(self).model_fields.items()
+            if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+        }
+        return kinds | serialize(self)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,12 +1,13 @@
 """Test AUC and log loss on MovieLens 1M under the papers' protocol, over seeds.
 
-    python -m benchmarks.movielens configs/movielens-1m/*.yaml --seeds 5 --processes 2 --record
+    python -m benchmarks.movielens configs/movielens-1m/{dcnv2,backbones}.yaml \\
+        --seeds 5 --processes 2 --record
 
-Each seed trains the config's model from scratch; the epoch is chosen by validation AUC. Data
-configs among the files are passed over. `--work` keeps what is trained: a second run goes on
-behind it. `--fuxictr-python` names an interpreter that has FuxiCTR (see `benchmarks.throughput`):
-its DCNv2 is then trained on the same rows, with the dropout, learning rate and L2 that
-`configs/movielens-1m/dcnv2.yaml` found best.
+Each seed trains the config's model from scratch; the epoch is chosen by validation AUC. A file that
+has variants stands for these; data configs are passed over. `--work` keeps what is trained: a
+second run goes on behind it. `--fuxictr-python` names an interpreter that has FuxiCTR (see
+`benchmarks.throughput`): its DCNv2 is then trained on the same rows, with the dropout, learning
+rate and L2 that `configs/movielens-1m/dcnv2.yaml` found best.
 """
 
 import json
@@ -17,18 +18,22 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import BaseModel
 from rich.console import Console
 
-from benchmarks.over_seeds import seeds_parser, share_cores
+from benchmarks.over_seeds import expanded, seeds_parser, share_cores
 from benchmarks.record import record_table
 from tfctr import metrics
-from tfctr.config import RunConfig, load_run, read_yaml
+from tfctr.config import Training, load_run
 from tfctr.data.dataset import Dataset
-from tfctr.pipeline import Run
+from tfctr.language.config import TextConfig
+from tfctr.retrieval.config import RetrievalConfig
+from tfctr.stages import Run
 
+Model = TypeVar("Model", bound=BaseModel)
 FUXICTR = "FuxiCTR DCNv2"
 DCNV2 = Path(__file__).parents[2] / "configs" / "movielens-1m" / "dcnv2.yaml"
 HEADERS = (
@@ -45,32 +50,35 @@ HEADERS = (
 )
 
 
-def of_seed(path: Path, seed: int) -> RunConfig:
-    """A run with a name of its own for the seed, which is that of all that it is trained from: a
-    knowledge base and its teacher, an alignment or an encoder of events."""
-    base = load_run(path)
-    changed: dict[str, Any] = {}
-    if base.knowledge:
-        teacher = with_seed(base.knowledge.teacher, seed)
-        knowledge = with_seed(base.knowledge, seed)
-        changed["knowledge"] = knowledge.model_copy(update={"teacher": teacher})
-    if base.text and base.framework.pretraining:
-        changed["pretraining"] = base.framework.pretraining.model_copy(update={"seed": seed})
-    if base.sequence_encoder:
-        changed["encoder"] = with_seed(base.sequence_encoder, seed)
-    framework = base.framework and base.framework.model_copy(update=changed)
-    return with_seed(base, seed).model_copy(update={"framework": framework})
+def of_seed(config: Model, seed: int) -> Model:
+    """A config whose trainings have the seed, those of all that it is trained from too, each with a
+    name of its own. Texts and similar rows are the same for all seeds."""
 
+    def changed(value: Any) -> Any:
+        if isinstance(value, Training):
+            return value.model_copy(update={"seed": seed})
+        if isinstance(value, tuple):
+            return tuple(changed(part) for part in value)
+        if not isinstance(value, BaseModel) or isinstance(value, TextConfig | RetrievalConfig):
+            return value
+        changes = {
+            key: new
+            for key in type(value).model_fields
+            if (new := changed(old := getattr(value, key))) is not old and new != old
+        }
+        if isinstance(getattr(value, "training", None), Training):
+            changes |= {"training": changed(value.training)}  # type: ignore[attr-defined]
+            if isinstance(getattr(value, "name", None), str):
+                changes["name"] = f"{value.name}-seed-{seed}"  # type: ignore[attr-defined]
+        return value.model_copy(update=changes) if changes else value
 
-def with_seed(config: Any, seed: int) -> Any:
-    """A config with a name and a training, of its own for the seed."""
-    training = config.training.model_copy(update={"seed": seed})
-    return config.model_copy(update={"name": f"{config.name}-seed-{seed}", "training": training})
+    found: Model = changed(config)
+    return found
 
 
 def train_seed(path: Path, seed: int, work: Path) -> dict[str, Any]:
     """What evaluation found of one seed's model, trained in a process of its own."""
-    run = Run(of_seed(path, seed), work, Console(quiet=True))
+    run = Run(of_seed(load_run(path), seed), work, Console(quiet=True))
     train_process(path, seed, work)
     found = json.loads((run.folder / "metrics.json").read_text())
     trained = json.loads((run.folder / "train.json").read_text())
@@ -159,22 +167,27 @@ def row(name: str, found: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _short(path: Path) -> str:
+    """What a config is called in the table: the variant, or the file."""
+    return path.name.partition("#")[2] or path.stem
+
+
 def main() -> None:
     parser = seeds_parser(__doc__, "run configs")
     parser.add_argument("--fuxictr-python", help="an interpreter that has FuxiCTR")
     args = parser.parse_args()
 
     console = Console()
-    paths = [path for path in args.configs if "model" in read_yaml(path)]
+    paths = {_short(path): path for path in expanded(args.configs)}
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        for path in paths:
+        for path in paths.values():
             Run(load_run(path), work, console).prepare()
 
         def train(path: Path, seed: int) -> dict[str, Any]:
             found = train_seed(path, seed, work)
-            console.print(f"{path.stem}, seed {seed}: test AUC {found['auc']:.4f}")
+            console.print(f"{_short(path)}, seed {seed}: test AUC {found['auc']:.4f}")
             return found
 
         def train_other(seed: int) -> dict[str, Any]:
@@ -186,7 +199,9 @@ def main() -> None:
         seeds = range(1, args.seeds + 1)
         share_cores(args.processes)
         with ThreadPoolExecutor(args.processes) as pool:
-            started = {path.stem: [pool.submit(train, path, s) for s in seeds] for path in paths}
+            started = {
+                name: [pool.submit(train, path, s) for s in seeds] for name, path in paths.items()
+            }
             if args.fuxictr_python:
                 data = Dataset.open(work / "movielens-1m")
                 rows = work / "fuxictr-rows.npz"

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from beam_pipelines.examples import Field, encode, layout
+from beam_pipelines.tfrecord.examples import Field, encode, layout
 from benchmarks.throughput.task import (
     BATCH,
     CROSS_LAYERS,

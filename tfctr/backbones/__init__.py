@@ -16,7 +16,6 @@ from tfctr.backbones.gdcn import GDCN
 from tfctr.backbones.lr import LR
 from tfctr.backbones.masknet import MaskNet
 from tfctr.backbones.pnn import PNN
-from tfctr.backbones.rim import RIM
 from tfctr.backbones.wide_deep import WideDeep
 from tfctr.backbones.xdeepfm import XDeepFM
 
@@ -30,7 +29,6 @@ __all__ = [
     "GDCN",
     "LR",
     "PNN",
-    "RIM",
     "AutoInt",
     "Backbone",
     "DCNv2",

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import keras
 from keras import ops
 
-from tfctr.click_model import ClickModel
 from tfctr.layers.field_embedding import FieldEmbedding
+from tfctr.models.click_model import ClickModel
 from tfctr.schema import Schema
 
 BackboneClass = TypeVar("BackboneClass", bound="type[Backbone]")
@@ -68,7 +68,12 @@ class Backbone(ClickModel):
         """`D`: the width of a field in `embed` and `represent`."""
         return self.embedding_dim
 
-    def embed(self, features: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
+    def embed(
+        self,
+        features: Mapping[str, Any],
+        names: Sequence[str] | None = None,
+        training: bool = False,
+    ) -> Any:
         return self.fields(features, names=names)
 
     def predict_logits(self, representation: Any) -> Any:

@@ -39,11 +39,21 @@ class SequenceBackbone(Backbone):
         self.behaviours = BehaviourSequence(schema, self.field_dim, name="behaviours")
         self.deep = MLP(hidden_units, dropout, name="deep")
 
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        histories = self.behaviours.histories
+        return tuple(f.name for f in self.schema.inputs if f.name not in histories)
+
     def attend(self, query: Any, keys: Any, exists: Any) -> Any:
         """`[B, n, D]` of the candidate `[B, Q]`, the events `[B, L, Q]`, bool `[B, L]`."""
         raise NotImplementedError
 
-    def embed(self, features: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
+    def embed(
+        self,
+        features: Mapping[str, Any],
+        names: Sequence[str] | None = None,
+        training: bool = False,
+    ) -> Any:
         histories, candidate = self.behaviours.histories, self.behaviours.candidate
         wanted = [f.name for f in self.schema.inputs if names is None or f.name in names]
         others = [name for name in wanted if name not in histories]

@@ -1,8 +1,8 @@
 """Examples of a dataset as rows of integers: read many times faster than `tf.io.parse_example`.
 
-All Examples of a dataset have one layout (`beam_pipelines.examples`): the value of a field lies at
-the same bytes in each. The manifest holds that layout, so a block of records is taken apart with a
-few operations on `uint8 [N, bytes]`, not field by field.
+All Examples of a dataset have one layout (`beam_pipelines.tfrecord.examples`): the value of a field
+lies at the same bytes in each. The manifest holds that layout, so a block of records is taken apart
+with a few operations on `uint8 [N, bytes]`, not field by field.
 """
 
 from collections.abc import Collection, Sequence

@@ -1,7 +1,7 @@
 """The numbers of a shard as NumPy columns, for batch jobs: without TensorFlow.
 
-All Examples of a dataset have one layout, which its manifest tells (`beam_pipelines.examples`): the
-value of a field lies at the same bytes in each.
+All Examples of a dataset have one layout, which its manifest tells
+(`beam_pipelines.tfrecord.examples`): the value of a field lies at the same bytes in each.
 """
 
 import struct

@@ -1,1 +1,7 @@
-"""Methods that bring offline knowledge into a backbone."""
+"""Methods that bring offline knowledge into a backbone: a folder each."""
+
+import tfctr.frameworks.clickprompt.config
+import tfctr.frameworks.ctrl.config
+import tfctr.frameworks.ecdctr.config
+import tfctr.frameworks.rok.config
+import tfctr.frameworks.srp4ctr.config  # noqa: F401

@@ -9,14 +9,14 @@ import tensorflow as tf
 from keras import ops
 from rich.console import Console
 
-from tfctr.config import text_fields
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
+from tfctr.language.config import text_fields
 from tfctr.language.masking import mask_tokens
 from tfctr.language.prompted_encoder import PromptedEncoder
+from tfctr.models.schema_model import SchemaModel
 from tfctr.schema import Schema
-from tfctr.schema_model import SchemaModel
-from tfctr.training import Objective
+from tfctr.training.loop import Objective
 
 
 class MaskedLM(SchemaModel):

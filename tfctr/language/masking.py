@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfctr.masking import choose
+from tfctr.models.masking import choose
 
 MASKED, RANDOM = 0.8, 0.1  # of the chosen tokens; the others are read as they are
 

@@ -19,7 +19,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tfctr.config import ConfigError, EncoderConfig, data_home
+from tfctr.config import ConfigError, data_home
+from tfctr.language.config import EncoderConfig
 
 FAMILIES = {
     "bert": (keras_hub.models.BertBackbone, keras_hub.models.BertTokenizer),

@@ -6,9 +6,9 @@ from typing import Any
 import keras_hub
 import tensorflow as tf
 
-from tfctr.config import SmallEncoder, TextConfig
 from tfctr.data.dataset import Dataset
 from tfctr.data.vocabulary import Vocabulary
+from tfctr.language.config import SmallEncoder, TextConfig
 from tfctr.schema import Numeric, Text
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -50,7 +50,7 @@ def _raw_values(data: Dataset, name: str) -> Iterator[str]:
         yield from map(str, Vocabulary.open(path, feature.dtype).tokens.to_pylist())
 
 
-def create_masked_lm(config: SmallEncoder, vocabulary_size: int) -> Any:
+def create_small_encoder(config: SmallEncoder, vocabulary_size: int) -> Any:
     """An untrained `keras_hub.models.BertMaskedLM`."""
     return keras_hub.models.BertMaskedLM(
         keras_hub.models.BertBackbone(

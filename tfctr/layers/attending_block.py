@@ -1,18 +1,52 @@
 """The side of a transformer block that looks (Vaswani et al., 2017, arXiv:1706.03762)."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from tfctr.layers.flat_dense import FlatDense
 
-NO_WEIGHT = -1e9  # a logit of what is not there; e^-1e9 is zero
+NO_WEIGHT = -1e9  # added to the logit of what is not there; e^-1e9 is zero
+
+
+class Seen(NamedTuple):
+    """Which places hold something; made once, for all blocks that look at them."""
+
+    logits: Any  # [B, 1, 1, L], 0, or NO_WEIGHT where there is nothing
+    any: Any  # [B, 1, 1, 1], 1, or 0 where all is nothing
+
+
+def seen(exists: Any) -> Seen:
+    """Of bool, or 1 and 0, `[B, L]`."""
+    exists = ops.cast(exists, "float32")[:, None, None]
+    return Seen((1 - exists) * NO_WEIGHT, ops.max(exists, axis=3, keepdims=True))
+
+
+def by_heads(x: Any, shape: Any, num_heads: int, layers: Sequence[Any]) -> list[Any]:
+    """What dense layers make of `x [B * M, d]`: `[B, heads, M, d / heads]` of each layer.
+
+    One product of matrices for all of them, and one transpose.
+
+    Args:
+        x: `[B * M, d]`.
+        shape: `(B, M)`, one of which may be -1.
+        num_heads: int. Must divide `d`.
+        layers: built dense layers of width `d` without activation.
+    """
+    kernel = ops.concatenate([layer.kernel for layer in layers], axis=1)
+    bias = ops.concatenate([layer.bias for layer in layers], axis=0)
+    # Not `+`: of `ops.add` TensorFlow makes one operation with the product.
+    made = ops.add(ops.matmul(x, ops.cast(kernel, x.dtype)), ops.cast(bias, x.dtype))
+    heads, width = num_heads * len(layers), x.shape[-1] // num_heads
+    made = ops.transpose(ops.reshape(made, (*shape, heads, width)), (0, 2, 1, 3))
+    return list(ops.split(made, len(layers), axis=1))
 
 
 @keras.saving.register_keras_serializable("tfctr")
 class AttendingBlock(keras.layers.Layer):
-    """Places that look at a sequence whose keys and values are given: `[B, M, d] -> [B, M, d]`.
+    """Places that look at a sequence whose keys and values are given: `[B * M, d] -> [B * M, d]`.
 
     `u = LN(x + attention(x W_Q, keys, values) W_O)`, then `LN(u + W_2 gelu(W_1 u))`, the hidden
     layer `4 d` wide. With keys and values of another's making, a sequence can be looked at by
@@ -49,48 +83,38 @@ class AttendingBlock(keras.layers.Layer):
     def call(
         self,
         x: Any,
+        query: Any,
         keys: Any,
         values: Any,
-        exists: Any,
+        seen: Seen | None = None,
         own: Any = None,
         training: bool = False,
     ) -> Any:
-        """The new `x [B, M, d]`.
+        """The new `x [B * M, d]`.
 
         Args:
-            x: `[B, M, d]`, the places that look.
-            keys, values: `[B, L, d]`, of the places looked at.
-            exists: bool `[B, L]`, those that hold something. A place that finds nothing gets zero.
-            own: a key and a value `[B, M, d]` of each place, which it alone sees beside the others;
-                none if not given.
+            x: `[B * M, d]`, the places that look; places are rows, as a matrix product wants them.
+            query: `[B, heads, M, d / heads]`, of these places: `by_heads` of `self.query`.
+            keys, values: `[B, heads, L, d / heads]`, of the places looked at.
+            seen: those that hold something. A place that finds nothing gets zero. All of them, if
+                not given.
+            own: a key and a value `[B, heads, M, d / heads]` of each place, which it alone sees
+                beside the others; none if not given.
         """
-        weights, own_weights = self._weights(x, keys, exists, own)
-        attended = ops.einsum("bhml,blhd->bmhd", weights, self._heads(values))
-        if own is not None:
-            attended += ops.transpose(own_weights, (0, 2, 1, 3)) * self._heads(own[1])
-        else:  # a softmax over nothing is none of zeros
-            finds = ops.any(exists, axis=1)[:, None, None, None]
-            attended *= ops.cast(finds, attended.dtype)
-        attended = self.output_projection(ops.reshape(attended, ops.shape(x)))
-        u = self.norms[0](x + self.drop(attended, training=training))
-        return self.norms[1](u + self.drop(self.outer(self.inner(u)), training=training))
-
-    def _weights(self, x: Any, keys: Any, exists: Any, own: Any) -> tuple[Any, Any]:
-        """Weights `[B, heads, M, L]`, and of each place's own `[B, heads, M, 1]`."""
-        query = self._heads(self.query(x)) / (x.shape[-1] // self.num_heads) ** 0.5
-        logits = ops.einsum("bmhd,blhd->bhml", query, self._heads(keys))
-        exists = ops.expand_dims(exists, (1, 2))
-        logits = ops.where(exists, logits, NO_WEIGHT)
+        logits = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(keys, 2, 3))
+        if seen is not None:
+            logits += ops.cast(seen.logits, logits.dtype)
         if own is None:
-            return ops.softmax(logits), None
-        of_own = ops.sum(query * self._heads(own[0]), axis=3, keepdims=True)
-        logits = ops.concatenate([logits, ops.transpose(of_own, (0, 2, 1, 3))], axis=3)
-        weights = ops.softmax(logits)
-        return weights[:, :, :, :-1], weights[:, :, :, -1:]
-
-    def _heads(self, x: Any) -> Any:
-        """`[B, M, d] -> [B, M, heads, d / heads]`."""
-        return ops.reshape(x, (*ops.shape(x)[:2], self.num_heads, x.shape[-1] // self.num_heads))
+            attended = ops.matmul(ops.softmax(logits), values)
+            if seen is not None:  # a softmax over nothing is none of zeros
+                attended *= ops.cast(seen.any, attended.dtype)
+        else:
+            of_own = ops.sum(query * own[0], axis=3, keepdims=True) * query.shape[-1] ** -0.5
+            weights = ops.softmax(ops.concatenate([logits, of_own], axis=3))
+            attended = ops.matmul(weights[:, :, :, :-1], values) + weights[:, :, :, -1:] * own[1]
+        attended = ops.reshape(ops.transpose(attended, (0, 2, 1, 3)), (-1, x.shape[-1]))
+        u = self.norms[0](x + self.drop(self.output_projection(attended), training=training))
+        return self.norms[1](u + self.drop(self.outer(self.inner(u)), training=training))
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"num_heads": self.num_heads, "dropout": self.dropout}

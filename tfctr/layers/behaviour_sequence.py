@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from tfctr.layers.flat_dense import FlatDense
@@ -40,20 +41,20 @@ class Behaviours:
             )
         self.histories = tuple(f.name for f in found)
         # history -> the item feature it shares
-        self.about: dict[str, str] = {f.name: str(f.shares) for f in about}
+        self.of_item: dict[str, str] = {f.name: str(f.shares) for f in about}
         self.max_length = found[0].max_length
 
     def exists(self, features: Mapping[str, Any]) -> Any:
         """Where ids `[B, L]` are of an event: bool `[B, L]`."""
-        found = [ops.not_equal(features[name], PAD_ID) for name in self.about]
+        found = [ops.not_equal(features[name], PAD_ID) for name in self.of_item]
         return ops.any(ops.stack(found), axis=0)
 
     def latest_first(self, features: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
         """Ids `[B, L]` of each history with the latest event at 0, and bool `[B, L]`, `exists`."""
         exists = self.exists(features)
-        order = latest_first(exists)
-        ids = {name: ops.take_along_axis(features[name], order, axis=1) for name in self.histories}
-        return ids, ops.take_along_axis(exists, order, axis=1)
+        number = count(exists)
+        ids = {name: latest_first(features[name], number) for name in self.histories}
+        return ids, latest_first(exists, number)
 
 
 @keras.saving.register_keras_serializable("tfctr")
@@ -77,10 +78,10 @@ class BehaviourSequence(keras.layers.Layer):
         self.schema = schema
         self.dim = dim
         self.behaviours = Behaviours(schema)
-        self.candidate = tuple(dict.fromkeys(self.behaviours.about.values()))
+        self.candidate = tuple(dict.fromkeys(self.behaviours.of_item.values()))
         self.projection = None
         names = [*self.behaviours.histories]
-        if tuple(self.behaviours.about.get(name) for name in names) != self.candidate:
+        if tuple(self.behaviours.of_item.get(name) for name in names) != self.candidate:
             self.projection = FlatDense(self.width, name="projection")
 
     @property
@@ -116,14 +117,18 @@ class BehaviourSequence(keras.layers.Layer):
         return cls(**config | {"schema": Schema.model_validate(config["schema"])})
 
 
-def latest_first(exists: Any) -> Any:
-    """The order `[B, L]` of indices that puts the latest event at 0 and leaves padding behind.
+def count(exists: Any) -> Any:
+    """How many places `[B]` of `[B, L]` a history takes, up to its latest event."""
+    places = ops.arange(1, exists.shape[1] + 1, dtype="int32")
+    return ops.max(ops.where(exists, places, 0), axis=1)
+
+
+def latest_first(values: Any, number: Any) -> Any:
+    """`[B, L]` with the first `number [B]` in reverse: the latest event at 0, padding behind.
 
     So an index is how long ago an event was, however long the history and its padding.
     """
-    index = ops.arange(exists.shape[1])
-    count = ops.max(ops.where(exists, index + 1, 0), axis=1, keepdims=True)
-    return ops.where(index < count, count - 1 - index, index)
+    return tf.reverse_sequence(values, number, seq_axis=1)
 
 
 def _nothing_to_compare(schema: Schema) -> str:

@@ -5,6 +5,7 @@ from itertools import accumulate, groupby
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from tfctr.optimizers.rows import local_copy
@@ -83,9 +84,13 @@ class FieldEmbedding(keras.layers.Layer):
 
         Nothing is pooled; the row of `PAD_ID` stands where they are padded.
         """
+        vectors = self.each(inputs, names)
+        return ops.reshape(vectors, (*ops.shape(vectors)[:2], len(names) * self.dim))
+
+    def each(self, inputs: Mapping[str, Any], names: Sequence[str]) -> Any:
+        """The same as `[B, M, n, D]`."""
         rows = [self._rows(self.schema[name], inputs[name]) for name in names]
-        vectors = self._gather(ops.stack(rows, axis=2))
-        return ops.reshape(vectors, (*ops.shape(rows[0]), len(rows) * self.dim))
+        return self._gather(ops.stack(rows, axis=2))
 
     def rows(self, name: str, ids: Any) -> Any:
         """The vectors `[..., D]` of a vocabulary's ids, those of the feature `name`."""
@@ -125,7 +130,7 @@ class FieldEmbedding(keras.layers.Layer):
     def _gather(self, rows: Any) -> Any:
         if keras.backend.backend() == "tensorflow":
             # Reads, and differentiates, only these rows; `ops.take` would read the whole table.
-            return ops.cast(local_copy(self.table).sparse_read(rows), self.compute_dtype)
+            return ops.cast(tf.gather(local_copy(self.table), rows), self.compute_dtype)
         return ops.cast(ops.take(self.table, rows, axis=0), self.compute_dtype)
 
     def _scaled(self, feature: Any, values: Any) -> Any:

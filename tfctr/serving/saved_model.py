@@ -8,8 +8,9 @@ import google_crc32c
 import numpy as np
 import tensorflow as tf
 
-from tfctr.click_model import ClickModel
+from tfctr.models.click_model import ClickModel
 from tfctr.schema import TOKEN_KINDS
+from tfctr.serving.constants import dense_as_constants
 from tfctr.serving.raw_features import RawFeatures, raw_spec
 from tfctr.serving.version import write_version
 
@@ -33,13 +34,13 @@ def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
         The folder of the new version.
 
     Raises:
-        ValueError: the dataset's vocabularies are not those of the model; it reads similar rows.
+        ValueError: the dataset's vocabularies are not those of the model; it reads side outputs.
         DataError: what was written does not load, or has other scores; nothing is left of it.
     """
-    if model.reads_similar_rows:
+    if model.reads_side_outputs:
         raise ValueError(
-            f"{model.name} reads similar rows, which a server does not have. Export a student that "
-            "it taught (tfctr.frameworks.rok)"
+            f"{model.name} reads what stands beside training rows, which a server does not have. "
+            "Export a student that it taught"
         )
     directory = Path(directory)
     model.build()
@@ -65,6 +66,7 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
     items = _names(model.served_schema.side("item"))
     once = _names(model.served_schema.side("user", "context"))
     key = model_key(model) if model.folds else 0
+    constants = dense_as_constants(model)
     candidates = {f.name: raw_spec(f, f.side == "item") for f in model.served_schema.inputs}
 
     def scores(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -110,7 +112,8 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
 
     def concrete(function: Callable[..., Any], specs: Mapping[str, tf.TensorSpec]) -> Any:
         # No Python of ours depends on a tensor's value, and to look for it takes half the time.
-        return tf.function(function, autograph=False).get_concrete_function(**specs)
+        with constants:
+            return tf.function(function, autograph=False).get_concrete_function(**specs)
 
     def serialized(name: str) -> dict[str, tf.TensorSpec]:
         return {name: tf.TensorSpec([None], tf.string, name=name)}

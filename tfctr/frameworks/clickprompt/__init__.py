@@ -1,7 +1,12 @@
 """ClickPrompt: a CTR model writes the prompts that a language model guesses masked words with."""
 
-from tfctr.frameworks.clickprompt.masked_lm import PromptedMaskedLM
-from tfctr.frameworks.clickprompt.prompt_generator import PromptGenerator
-from tfctr.frameworks.clickprompt.student import ClickPromptStudent
+from tfctr.lazy import exports
 
-__all__ = ["ClickPromptStudent", "PromptGenerator", "PromptedMaskedLM"]
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        "ClickPromptStudent": "student",
+        "PromptGenerator": "prompt_generator",
+        "PromptedMaskedLM": "masked_lm",
+    },
+)

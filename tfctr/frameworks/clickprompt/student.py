@@ -8,10 +8,11 @@ import numpy as np
 from keras import ops
 
 from tfctr.backbones.backbone import Backbone
-from tfctr.click_model import ClickModel, candidate_rows
-from tfctr.config import text_fields
 from tfctr.frameworks.clickprompt.prompt_generator import PromptGenerator
+from tfctr.language.config import text_fields
 from tfctr.language.prompted_encoder import PromptedEncoder, mean_pool
+from tfctr.models.click_model import ClickModel, candidate_rows
+from tfctr.models.transfer import start_from
 from tfctr.schema import Schema, Tokens
 
 
@@ -80,7 +81,12 @@ class ClickPromptStudent(ClickModel):
     def head(self) -> Any:
         raise AttributeError("its logits are a mix of two; no bias is a constant in all of them")
 
-    def embed(self, features: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
+    def embed(
+        self,
+        features: Mapping[str, Any],
+        names: Sequence[str] | None = None,
+        training: bool = False,
+    ) -> Any:
         return self.backbone.embed(features, names=names)
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
@@ -99,6 +105,15 @@ class ClickPromptStudent(ClickModel):
         """The text is a feature of the item: it is of all fields."""
         logits = self(candidate_rows(user, items), training=False)
         return ops.reshape(logits, ops.shape(next(iter(items.values())))[:2])
+
+    def start_from(self, pretrained: "ClickPromptStudent") -> None:
+        """Takes what the first stage left; the heads stay new."""
+        start_from(self.backbone, pretrained.backbone)
+        for part in ("encoder", "generator"):
+            own, theirs = getattr(self, part), getattr(pretrained, part)
+            if own is not None:
+                for weight, source in zip(own.weights, theirs.weights, strict=True):
+                    weight.assign(ops.convert_to_numpy(source))
 
     def text_logits(self, representation: Any, tokens: Any, training: bool = False) -> Any:
         """Logits `[B]` of texts `[B, T]`, prompted by representations `[B, q]`."""

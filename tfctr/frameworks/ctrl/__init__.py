@@ -1,6 +1,12 @@
 """CTRL: rows and their texts are aligned, and only the tabular model is kept."""
 
-from tfctr.frameworks.ctrl.alignment import Aligning, Alignment
-from tfctr.frameworks.ctrl.joint_alignment import JointAlignment
+from tfctr.lazy import exports
 
-__all__ = ["Aligning", "Alignment", "JointAlignment"]
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        "Aligning": "alignment",
+        "Alignment": "alignment",
+        "JointAlignment": "joint_alignment",
+    },
+)

@@ -10,15 +10,15 @@ from keras import ops
 from rich.console import Console
 
 from tfctr.backbones.backbone import Backbone
-from tfctr.config import text_fields
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.frameworks.ctrl.similarity import max_similarity, tiled_gradients
+from tfctr.language.config import text_fields
 from tfctr.language.prompted_encoder import PromptedEncoder, mean_pool
+from tfctr.language.text import joined_keys
 from tfctr.language.text_tower import distinct_texts, encode_in_parts, gradients_in_parts
-from tfctr.schema_model import SchemaModel
-from tfctr.text import joined_keys
-from tfctr.training import Objective
+from tfctr.models.schema_model import SchemaModel
+from tfctr.training.loop import Objective
 
 
 class Alignment(SchemaModel):

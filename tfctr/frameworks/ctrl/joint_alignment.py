@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfctr.frameworks.ctrl.alignment import Alignment
-from tfctr.losses import LogLoss
+from tfctr.models.losses import LogLoss
 
 
 class JointAlignment(Alignment):

@@ -1,6 +1,11 @@
 """Organic traffic for the ads model, day after day (E-CDCTR, arXiv:2408.16238)."""
 
-from tfctr.frameworks.ecdctr.served import ServedModel
-from tfctr.frameworks.ecdctr.student import EcdctrStudent
+from tfctr.lazy import exports
 
-__all__ = ["EcdctrStudent", "ServedModel"]
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        "EcdctrServed": "served",
+        "EcdctrStudent": "student",
+    },
+)

@@ -1,23 +1,26 @@
-"""The ads model as it is served: with the snapshots inside."""
+"""The ads model as it is served: with what snapshots say of each id inside."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
+import tensorflow as tf
 
-from tfctr.click_model import ClickModel
 from tfctr.data.snapshots import SIDES
-from tfctr.frameworks.ecdctr.student import EcdctrStudent, snapshot_names
+from tfctr.frameworks.ecdctr.student import EcdctrStudent, history_name, snapshot_names
+from tfctr.models.click_model import ClickModel
+from tfctr.models.student import Student
+from tfctr.optimizers.rows import local_copy
 
-OF_USER = "user_history"  # what is kept of a user, beside what the backbone keeps
+AT_ONCE = 2**16  # ids whose snapshots are looked at
 
 
-class ServedModel(ClickModel):
-    """An `EcdctrStudent` that finds the snapshots of a user and an item by their ids.
+class EcdctrServed(ClickModel):
+    """An `EcdctrStudent`, or a student around one, that knows the snapshots of users and items.
 
-    The user's field is computed once a request, an item's once a candidate. Never trained and
-    never saved as a `.keras` file: it is made to be exported.
+    What the student makes of an id's snapshots depends on the id alone, and nothing is trained any
+    more: it is computed here, once for each id, and looked up. Never saved as a `.keras` file: it
+    is made to be exported.
 
     Args:
         student: the trained one.
@@ -25,46 +28,45 @@ class ServedModel(ClickModel):
             of that side's feature.
 
     Raises:
-        ValueError: a table has not a row for each id; a feature has the name of what is kept of a
-            user.
+        ValueError: a table has not a row for each id; there is no `EcdctrStudent`.
     """
-
-    embeds_fields_apart = False
 
     def __init__(
         self,
-        student: EcdctrStudent,
+        student: ClickModel,
         tables: Mapping[str, tuple[np.ndarray, np.ndarray]],
         **kwargs: Any,
     ) -> None:
         super().__init__(student.schema, **kwargs)
-        if OF_USER in student.reads:
-            raise ValueError(f"schema: the name {OF_USER!r} is taken by what is kept of a user")
         self.student = student
-        self.keys = {side: getattr(student, side) for side in SIDES}
-        self.vectors, self.exist = {}, {}
+        self.embeds_fields_apart = student.embeds_fields_apart
+        self.folds = student.folds
+        inner = _of_snapshots(student)
+        self.keys = {side: getattr(inner, side) for side in SIDES}
+        self.histories = {}
         for side, (vectors, exist) in tables.items():
             ids = student.schema[self.keys[side]].num_ids
             if len(vectors) != ids or len(exist) != ids:
                 raise ValueError(f"the table of the {side}s has {len(vectors)} rows, wanted {ids}")
-            self.vectors[side] = self.add_weight(
-                vectors.shape, initializer="zeros", trainable=False, name=f"{side}_vectors"
+            fields = _of_all(inner, side, vectors, exist)
+            self.histories[side] = self.add_weight(
+                fields.shape, initializer="zeros", trainable=False, name=f"{side}_histories"
             )
-            self.exist[side] = self.add_weight(
-                exist.shape, initializer="zeros", trainable=False, name=f"{side}_exist"
-            )
-            self.vectors[side].assign(vectors)
-            self.exist[side].assign(exist)
+            self.histories[side].assign(fields)
 
     @property
     def head(self) -> Any:
         return self.student.head
 
-    def embed(self, features: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
-        found = dict(features)
-        for side in SIDES if names is None else ():
-            found |= self._look_up(side, features)
-        return self.student.embed(found, names=names)
+    def embed(
+        self,
+        features: Mapping[str, Any],
+        names: Sequence[str] | None = None,
+        training: bool = False,
+    ) -> Any:
+        sides = SIDES if names is None else ()
+        found = {**features, **self._look_up(sides, features)}
+        return self.student.embed(found, names=names, training=training)
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
         return self.student.represent(embeddings, training=training)
@@ -73,27 +75,45 @@ class ServedModel(ClickModel):
         return self.student.predict_logits(representation)
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
-        """What the backbone takes once, and `OF_USER` `[B, D]`."""
-        user = self.student.backbone.encode_user(features)
-        return user | {OF_USER: self._history("user", features)}
+        return self.student.encode_user({**features, **self._look_up(["user"], features)})
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        of_user = user[OF_USER]
-        others = {name: value for name, value in user.items() if name != OF_USER}
-        fields = self.student.backbone.embed_candidates(others, items)
-        batch, number = ops.shape(items[self.keys["item"]])[:2]
-        ids = {self.keys["item"]: ops.reshape(items[self.keys["item"]], (-1,))}
-        of_item = self._history("item", ids)
-        width = of_user.shape[-1]
-        shape = (batch, number, width)
-        of_user = ops.reshape(ops.broadcast_to(of_user[:, None], shape), (-1, width))
-        return ops.concatenate([fields, of_user[:, None], of_item[:, None]], axis=1)
+        return self.student.embed_candidates(user, {**items, **self._look_up(["item"], items)})
 
-    def _history(self, side: str, features: Mapping[str, Any]) -> Any:
-        return self.student.of_snapshots(side, {**features, **self._look_up(side, features)})
+    def _look_up(self, sides: Sequence[str], features: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields `[..., D]` of ids `[...]`."""
+        # Reads only these rows; `ops.take` would also ask which ids are negative.
+        return {
+            history_name(side): tf.gather(
+                local_copy(self.histories[side]), features[self.keys[side]]
+            )
+            for side in sides
+        }
 
-    def _look_up(self, side: str, features: Mapping[str, Any]) -> dict[str, Any]:
-        ids = features[self.keys[side]]
-        tables = (self.vectors[side], self.exist[side])
-        found = [ops.take(table, ids, axis=0) for table in tables]
-        return dict(zip(snapshot_names(side), found, strict=True))
+
+def _of_snapshots(model: ClickModel) -> EcdctrStudent:
+    """The one among students around one another."""
+    inner = model
+    while not isinstance(inner, EcdctrStudent):
+        if not isinstance(inner, Student):
+            raise ValueError(f"student: {model.name} reads no snapshots")
+        inner = inner.backbone
+    return inner
+
+
+def _of_all(
+    student: EcdctrStudent, side: str, vectors: np.ndarray, exist: np.ndarray
+) -> np.ndarray:
+    """The student's field of each id's snapshots, `[ids, D]`."""
+    ids = np.arange(len(vectors))
+    parts = [
+        student.of_snapshots(
+            side,
+            {
+                getattr(student, side): ids[some],
+                **dict(zip(snapshot_names(side), (vectors[some], exist[some]), strict=True)),
+            },
+        )
+        for some in (slice(i, i + AT_ONCE) for i in range(0, len(ids), AT_ONCE))
+    ]
+    return np.concatenate([np.asarray(part, np.float32) for part in parts])

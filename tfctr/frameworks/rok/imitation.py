@@ -11,10 +11,10 @@ from rich.console import Console
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
-from tfctr.losses import LogLoss
+from tfctr.models.losses import LogLoss
+from tfctr.models.schema_model import SchemaModel
 from tfctr.retrieval.similar_rows import HINT
-from tfctr.schema_model import SchemaModel
-from tfctr.training import EVALUATION_BATCH, Objective, predict
+from tfctr.training.loop import EVALUATION_BATCH, Objective, predict
 
 
 class Imitation(SchemaModel):

@@ -8,8 +8,8 @@ from keras import ops
 
 from tfctr.layers.field_embedding import FieldEmbedding
 from tfctr.layers.mlp import MLP
+from tfctr.models.schema_model import SchemaModel
 from tfctr.schema import Schema
-from tfctr.schema_model import SchemaModel
 
 
 @keras.saving.register_keras_serializable("tfctr")

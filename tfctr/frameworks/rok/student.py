@@ -6,16 +6,16 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfctr.backbones.backbone import Backbone
-from tfctr.click_model import ClickModel
 from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
-from tfctr.schema import Sequence as TokenSequence
+from tfctr.models.click_model import ClickModel, candidate_rows
+from tfctr.models.student import Student
 
 USES = ("instance", "feature")
+OF_USER = "known_fields"  # what is kept of a user, beside what the backbone keeps
 
 
 @keras.saving.register_keras_serializable("tfctr")
-class RokStudent(ClickModel):
+class RokStudent(Student):
     """Any backbone, with what retrieval would have said of the row.
 
     - feature-wise: each field's vector is `e_i + W_i k_i`, `k_i` its vector in the knowledge base:
@@ -27,7 +27,7 @@ class RokStudent(ClickModel):
     field: `[B, F, D + R]`. `represent` gives `[q ; r̂]`, or `q`.
 
     Args:
-        backbone: one not trained yet.
+        backbone: a backbone, or a student around one; not trained yet.
         knowledge: a knowledge base; its fields are among the backbone's.
         use: of `"instance"` and `"feature"` at least one. Defaults to both.
         tuned: bool. Whether the knowledge base learns on, or stays as it is. Defaults to False.
@@ -38,13 +38,13 @@ class RokStudent(ClickModel):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: ClickModel,
         knowledge: KnowledgeBase,
         use: Sequence[str] = USES,
         tuned: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(backbone.schema, **kwargs)
+        super().__init__(backbone, **kwargs)
         if not use or not {*use} <= {*USES}:
             raise ValueError(f"use: found {list(use)}; allowed: {', '.join(USES)}")
         lacking = [f.name for f in knowledge.schema.inputs if f.name not in backbone.reads]
@@ -52,12 +52,10 @@ class RokStudent(ClickModel):
             raise ValueError(
                 f"the knowledge base reads {', '.join(lacking)}, which the backbone does not"
             )
-        self.backbone = backbone
         self.knowledge = knowledge
         self.use = tuple(use)
         self.tuned = tuned
         self.knowledge.trainable = tuned
-        self.embeds_fields_apart = backbone.embeds_fields_apart
         self.known = [feature.name for feature in knowledge.schema.inputs]
         if "feature" in use:
             self.to_field = keras.layers.EinsumDense(
@@ -68,29 +66,51 @@ class RokStudent(ClickModel):
                 1, use_bias=False, dtype="float32", name="of_knowledge"
             )
 
-    def build(self, input_shape: Any = None) -> None:
-        for part in (self.backbone, self.knowledge):  # whose steps are called, never themselves
-            part.build()
-        super().build(input_shape)
+    def build_parts(self) -> None:
+        super().build_parts()
+        self.knowledge.build()
 
-    @property
-    def head(self) -> Any:
-        return self.backbone.head
-
-    def embed(self, features: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
-        fields = self.backbone.embed(features, names=names)
+    def embed(
+        self,
+        features: Mapping[str, Any],
+        names: Sequence[str] | None = None,
+        training: bool = False,
+    ) -> Any:
+        fields = self.backbone.embed(features, names=names, training=training)
         known = [name for name in self.known if names is None or name in names]
-        if known:
-            vectors = self.knowledge.decompose(features, names=known)
-            vectors = ops.cast(_placed(vectors, known, self._places(fields, names)), fields.dtype)
-        else:
-            vectors = ops.zeros_like(fields[:, :, :1]) * ops.zeros(self.knowledge.embedding_dim)
-        return ops.concatenate([fields, vectors], axis=2)
+        vectors = self.knowledge.decompose(features, names=known) if known else None
+        return self._beside(fields, vectors, known, self._places(fields, names))
+
+    def add_fields(self, embeddings: Any, fields: Any) -> Any:
+        width = self.knowledge.embedding_dim
+        inner = self.backbone.add_fields(embeddings[:, :, :-width], fields)
+        added = inner.shape[1] - embeddings.shape[1]
+        vectors = ops.pad(embeddings[:, :, -width:], ((0, 0), (0, added), (0, 0)))
+        return ops.concatenate([inner, vectors], axis=2)
+
+    def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """What the backbone keeps, and `OF_USER` `[B, n, R]`."""
+        user = super().encode_user(features)
+        known = [name for name in self.known if name in features]
+        return user | ({OF_USER: self.knowledge.decompose(features, names=known)} if known else {})
+
+    def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
+        of_backbone = {name: value for name, value in user.items() if name != OF_USER}
+        fields = super().embed_candidates(of_backbone, items)
+        kept = {name: value for name, value in user.items() if name == OF_USER}
+        rows = candidate_rows(kept, items)
+        of_items = [name for name in self.known if name in items]
+        of_user = [name for name in self.known if name not in items]
+        vectors = [rows[OF_USER]] if OF_USER in rows else []
+        if of_items:
+            vectors.append(self.knowledge.decompose(rows, names=of_items))
+        together = ops.concatenate(vectors, axis=1) if vectors[1:] else vectors[0]
+        return self._beside(fields, together, [*of_user, *of_items], self._places(fields))
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
-        width, places = self.backbone.field_dim, self._places(embeddings)
-        fields = embeddings[:, :, :width]
-        vectors = _placed(embeddings[:, :, width:], places, self.known)
+        width = self.knowledge.embedding_dim
+        fields, places = embeddings[:, :, :-width], self._places(embeddings)
+        vectors = _placed(embeddings[:, :, -width:], places, self.known)
         if "feature" in self.use:
             fields = fields + _placed(self.to_field(vectors), self.known, places)
         representation = self.backbone.represent(fields, training=training)
@@ -111,28 +131,20 @@ class RokStudent(ClickModel):
     def _size(self) -> int:
         return self.knowledge.num_vectors * self.knowledge.vector_dim
 
+    def _beside(
+        self, fields: Any, vectors: Any, known: Sequence[str], places: Sequence[str]
+    ) -> Any:
+        """`[B, F, D + R]`: fields, and beside each its vector of `vectors [B, n, R]`."""
+        if vectors is None:
+            vectors = ops.zeros_like(fields[:, :, :1]) * ops.zeros(self.knowledge.embedding_dim)
+        else:
+            vectors = ops.cast(_placed(vectors, known, places), fields.dtype)
+        return ops.concatenate([fields, vectors], axis=2)
+
     def _places(self, fields: Any, names: Sequence[str] | None = None) -> list[str]:
-        """Which field stands at each place of the backbone's `embed`; none at the last ones, maybe:
-        there stands what a backbone makes of a history."""
-        found = [f for f in self.schema.inputs if names is None or f.name in names]
-        if not self.embeds_fields_apart:
-            found = [f for f in found if not isinstance(f, TokenSequence)]
-        return [f.name for f in found] + [""] * (fields.shape[1] - len(found))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
-            "knowledge": keras.saving.serialize_keras_object(self.knowledge),
-            "use": list(self.use),
-            "tuned": self.tuned,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "RokStudent":
-        parts = ("backbone", "knowledge")
-        made = {name: keras.saving.deserialize_keras_object(config[name]) for name in parts}
-        return cls(**config | made)
+        """Which feature's field stands at each place; "" where it is of none."""
+        found = [name for name in self.field_names if names is None or name in names]
+        return found + [""] * (fields.shape[1] - len(found))
 
 
 def _placed(vectors: Any, names: Sequence[str], places: Sequence[str]) -> Any:

@@ -1,7 +1,13 @@
 """SRP4CTR: a pre-trained encoder of users' events in any backbone (arXiv:2407.19658)."""
 
-from tfctr.frameworks.srp4ctr.fg_bert import FgBert, GuessingParts
-from tfctr.frameworks.srp4ctr.sequence_encoder import SequenceEncoder
-from tfctr.frameworks.srp4ctr.student import Srp4ctrStudent
+from tfctr.lazy import exports
 
-__all__ = ["FgBert", "GuessingParts", "SequenceEncoder", "Srp4ctrStudent"]
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        "FgBert": "fg_bert",
+        "GuessingParts": "fg_bert",
+        "SequenceEncoder": "sequence_encoder",
+        "Srp4ctrStudent": "student",
+    },
+)

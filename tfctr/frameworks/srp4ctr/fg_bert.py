@@ -12,11 +12,12 @@ from rich.console import Console
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.frameworks.srp4ctr.sequence_encoder import SequenceEncoder
+from tfctr.layers.attending_block import seen
 from tfctr.layers.flat_dense import FlatDense
-from tfctr.masking import choose
+from tfctr.models.masking import choose
+from tfctr.models.schema_model import SchemaModel
 from tfctr.schema import FIRST_TOKEN_ID, MASK_ID, Schema
-from tfctr.schema_model import SchemaModel
-from tfctr.training import Objective
+from tfctr.training.loop import Objective
 
 
 @keras.saving.register_keras_serializable("tfctr")
@@ -94,7 +95,7 @@ class FgBert(SchemaModel):
                 hidden[part] = ops.where(is_chosen, MASK_ID, ids[part])
                 places[part], chosen[part] = found, some
         x = self.encoder.embed(hidden, first_place=0, training=training)
-        last = self.encoder(x, exists, training=training).last
+        last = self.encoder(x, seen(exists), training=training).last
         guessed = {}
         for part in self.encoder.parts:
             vectors = ops.take_along_axis(last, places[part][:, :, None], axis=1)
@@ -118,7 +119,7 @@ class FgBert(SchemaModel):
             for name, values in ids.items()
         }
         exists = ops.concatenate([ops.ones_like(exists[:, :1]), exists], axis=1)
-        last = self.encoder(self.encoder.embed(asked, first_place=0), exists).last
+        last = self.encoder(self.encoder.embed(asked, first_place=0), seen(exists)).last
         query = ops.cast(self.to_token[part](last[:, 0]), "float32")
         return ops.concatenate([query, ops.ones_like(query[:, :1])], axis=1)
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfctr.layers.attending_block import AttendingBlock
+from tfctr.layers.attending_block import AttendingBlock, Seen, by_heads
 from tfctr.layers.flat_dense import FlatDense
 
 
@@ -56,7 +56,7 @@ class QueryingTransformer(keras.layers.Layer):
             AttendingBlock(num_heads, dropout, name=f"events_{i}") for i in range(num_blocks)
         ]
 
-    def build(self, user_shape: Any, events_shape: Any, exists_shape: Any) -> None:
+    def build(self, user_shape: Any, events_shape: Any, seen_shape: Any) -> None:
         if user_shape[-1]:
             self.of_user.build(user_shape)
         shape = (None, None, self.dim)
@@ -66,27 +66,30 @@ class QueryingTransformer(keras.layers.Layer):
         for block in (*self.among, *self.events):
             block.build(shape)
 
-    def call(self, user: Any, events: Any, exists: Any, training: bool = False) -> Any:
+    def call(self, user: Any, events: Any, seen: Seen, training: bool = False) -> Any:
         """`[B, m, d]`.
 
         Args:
             user: `[B, U]`, the user's and the context's fields side by side; `U` may be 0.
             events: `[B, L, d]`.
-            exists: bool `[B, L]`.
+            seen: which of the events exist.
         """
-        batch = ops.shape(exists)[0]
+        batch = ops.shape(events)[0]
         x = ops.broadcast_to(self.queries[None], (batch, self.num_queries, self.dim))
         if user.shape[-1]:
             x = x + ops.reshape(self.of_user(user), (-1, self.num_queries, self.dim))
-        all_of_them = ops.ones((batch, self.num_queries), dtype="bool")
+        x = ops.reshape(x, (-1, self.dim))
+        of_queries, of_events = (-1, self.num_queries), (-1, events.shape[1])
+        events = ops.reshape(events, (-1, self.dim))
         for layers, among, to_events in zip(self.projections, self.among, self.events, strict=True):
-            x = among(
-                x, layers["own_key"](x), layers["own_value"](x), all_of_them, training=training
-            )
-            x = to_events(
-                x, layers["key"](events), layers["value"](events), exists, training=training
-            )
-        return x
+            asking = (among.query, layers["own_key"], layers["own_value"])
+            own = by_heads(x, of_queries, self.num_heads, asking)
+            x = among(x, *own, training=training)
+            query = by_heads(x, of_queries, self.num_heads, [to_events.query])
+            looked_at = (layers["key"], layers["value"])
+            found = by_heads(events, of_events, self.num_heads, looked_at)
+            x = to_events(x, *query, *found, seen, training=training)
+        return ops.reshape(x, (*of_queries, self.dim))
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from tfctr.layers.attending_block import AttendingBlock
+from tfctr.layers.attending_block import AttendingBlock, Seen, by_heads
 from tfctr.layers.behaviour_sequence import Behaviours
 from tfctr.layers.field_embedding import FieldEmbedding
 from tfctr.layers.flat_dense import FlatDense
@@ -16,8 +16,8 @@ from tfctr.schema import MASK_ID, Schema
 class Encoded(NamedTuple):
     """What an encoder makes of events."""
 
-    keys: list[Any]  # of each layer, [B, L, d]
-    values: list[Any]  # of each layer, [B, L, d]
+    keys: list[Any]  # of each layer, [B, heads, L, d / heads]
+    values: list[Any]  # of each layer, [B, heads, L, d / heads]
     last: Any  # [B, L, d], what the last layer gives
 
 
@@ -82,7 +82,7 @@ class SequenceEncoder(keras.layers.Layer):
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
         """The parts that tell what an event was about, and those that tell how it went."""
-        about = tuple(self.behaviours.about)
+        about = tuple(self.behaviours.of_item)
         return {"item": about, "behaviour": tuple(p for p in self.parts if p not in about)}
 
     def embed(self, ids: Mapping[str, Any], first_place: int, training: bool = False) -> Any:
@@ -93,26 +93,26 @@ class SequenceEncoder(keras.layers.Layer):
 
     def candidates(self, items: Mapping[str, Any]) -> Any:
         """Candidates `[B, N, d]` as the event that comes next, from item features `[B, N]`."""
-        about = self.behaviours.about
+        about = self.behaviours.of_item
         hidden = ops.zeros_like(items[next(iter(about.values()))]) + MASK_ID
         ids = {part: items[about[part]] if part in about else hidden for part in self.parts}
         return self.norm(self._sum(ids) + self.places[0])
 
     def _sum(self, ids: Mapping[str, Any]) -> Any:
         """`[B, L, d]` of each part's ids `[B, L]`."""
-        parts = self.tokens.side_by_side(ids, names=self.parts)
-        return ops.sum(
-            ops.reshape(parts, (*ops.shape(parts)[:2], len(self.parts), self.dim)), axis=2
-        )
+        return ops.sum(self.tokens.each(ids, names=self.parts), axis=2)
 
-    def call(self, x: Any, exists: Any, training: bool = False) -> Encoded:
-        """What becomes of embedded events `[B, L, d]`, of which `exists [B, L]` do."""
+    def call(self, x: Any, seen: Seen, training: bool = False) -> Encoded:
+        """What becomes of embedded events `[B, L, d]`, those that are `seen`."""
+        shape, x = (-1, x.shape[1]), ops.reshape(x, (-1, self.dim))
         keys, values = [], []
         for of_key, of_value, block in zip(self.of_key, self.of_value, self.blocks, strict=True):
-            keys.append(of_key(x))
-            values.append(of_value(x))
-            x = block(x, keys[-1], values[-1], exists, training=training)
-        return Encoded(keys, values, x)
+            layers = (block.query, of_key, of_value)
+            query, key, value = by_heads(x, shape, self.num_heads, layers)
+            keys.append(key)
+            values.append(value)
+            x = block(x, query, key, value, seen, training=training)
+        return Encoded(keys, values, ops.reshape(x, (*shape, self.dim)))
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

@@ -1,16 +1,17 @@
 """A backbone with an encoder of the user's events that is paid once a request (SRP4CTR)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
 from keras import ops
 
-from tfctr.backbones.backbone import Backbone
-from tfctr.click_model import ClickModel
 from tfctr.frameworks.srp4ctr.querying_transformer import QueryingTransformer
 from tfctr.frameworks.srp4ctr.sequence_encoder import Encoded, SequenceEncoder
-from tfctr.layers.attending_block import AttendingBlock
+from tfctr.layers.attending_block import AttendingBlock, by_heads, seen
+from tfctr.layers.flat_dense import FlatDense
+from tfctr.models.click_model import ClickModel, for_each
+from tfctr.models.student import Student
 from tfctr.schema import Schema
 from tfctr.schema import Sequence as TokenSequence
 
@@ -20,7 +21,7 @@ OF_EVENTS = ("event_keys", "event_values", "event_exists")
 
 
 @keras.saving.register_keras_serializable("tfctr")
-class Srp4ctrStudent(ClickModel):
+class Srp4ctrStudent(Student):
     """Any backbone, with two further kinds of fields (SRP4CTR, arXiv:2407.19658).
 
     - Uni cross-attention: the candidate, as the event that would come next, looks at the events in
@@ -51,13 +52,10 @@ class Srp4ctrStudent(ClickModel):
             `encode_user` needs.
     """
 
-    folds = True
-    embeds_fields_apart = False
-
     def __init__(
         self,
         schema: Schema,
-        backbone: Backbone,
+        backbone: ClickModel,
         encoder: SequenceEncoder,
         cross_attention: bool = True,
         num_queries: int = 4,
@@ -65,7 +63,9 @@ class Srp4ctrStudent(ClickModel):
         frozen: Literal["none", "embeddings", "all"] = "none",
         **kwargs: Any,
     ) -> None:
-        super().__init__(schema, **kwargs)
+        super().__init__(backbone, schema, **kwargs)
+        self.folds = True
+        self.embeds_fields_apart = False  # a candidate looks at the events
         if frozen not in FROZEN:
             raise ValueError(f"frozen: found {frozen!r}; allowed: {', '.join(FROZEN)}")
         if not cross_attention and not num_queries:
@@ -73,7 +73,6 @@ class Srp4ctrStudent(ClickModel):
         taken = [f.name for f in schema if f.name in (*KEPT, *OF_EVENTS)]
         if taken:
             raise ValueError(f"schema: the name {taken[0]!r} is taken by what is kept of a user")
-        self.backbone = backbone
         self.encoder = encoder
         self.cross_attention = cross_attention
         self.num_queries = num_queries
@@ -104,94 +103,91 @@ class Srp4ctrStudent(ClickModel):
                 encoder.dropout,
                 name="queries",
             )
-            self.of_interests = keras.layers.Dense(
-                width, kernel_initializer="zeros", name="of_interests"
-            )
+            self.of_interests = FlatDense(width, kernel_initializer="zeros", name="of_interests")
         shared = backbone.schema.side("user", "context")
-        self._shared = [f.name for f in shared]
+        self._about_candidate = {*encoder.behaviours.of_item.values()}
         self._about_user = [f.name for f in shared if not isinstance(f, TokenSequence)]
 
-    def build(self, input_shape: Any = None) -> None:
+    def build_parts(self) -> None:
+        super().build_parts()
         self.encoder.build()
-        super().build(input_shape)
-        self.backbone.built = True  # its steps were called, never itself
-
-    @property
-    def head(self) -> Any:
-        return self.backbone.head
 
     @property
     def encoder_variables(self) -> list[Any]:
-        return self.encoder.trainable_variables
+        return [*super().encoder_variables, *self.encoder.trainable_variables]
+
+    def embed(
+        self,
+        features: Mapping[str, Any],
+        names: Sequence[str] | None = None,
+        training: bool = False,
+    ) -> Any:
+        """The backbone's fields, then those of the candidate and of the user's interests, as if the
+        row was a request with one candidate; with `names` the backbone's alone."""
+        if names is not None:
+            return self.backbone.embed(features, names=names, training=training)
+        items = {n: features[n][:, None] for n in self.reads_of_item if n in features}
+        user = self.encode_user(features, training=training)
+        return self.embed_candidates(user, items, training=training)
 
     def encode_user(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """What is computed once a request, from the features of user and context.
 
-        - `event_keys`, `event_values`: `[B, layers, L, d]`, and `event_exists` `[B, L]`, 1 or 0;
+        - `event_keys`, `event_values`: `[B, layers, heads, L, d / heads]`, and `event_exists`
+          `[B, L]`, 1 or 0;
         - `interests`: `[B, num_queries, D]`;
         - what the backbone takes once: `fields`, or its features as they are.
         """
         ids, exists = self.encoder.behaviours.latest_first(features)
         events = self.encoder.embed(ids, first_place=1, training=training)
-        encoded = self.encoder(events, exists, training=training)
+        events_seen = seen(exists)
+        encoded = self.encoder(events, events_seen, training=training)
         if self.frozen == "all":  # TensorFlow would go back to what is not trained as well
             encoded = Encoded(*keras.tree.map_structure(ops.stop_gradient, tuple(encoded)))
-        of_backbone = {name: features[name] for name in self._shared}
-        user = self.backbone.encode_user(of_backbone)
+        item = self.reads_of_item
+        of_user = {name: value for name, value in features.items() if name not in item}
+        user = super().encode_user(of_user)
         if self.cross_attention:
             keys, values = ops.stack(encoded.keys, axis=1), ops.stack(encoded.values, axis=1)
             kept = (keys, values, ops.cast(exists, "float32"))
             user |= dict(zip(OF_EVENTS, kept, strict=True))
         if self.queries is not None:
-            fields = self.backbone.embed(of_backbone, names=self._about_user)
+            fields = self.backbone.embed(of_user, names=self._about_user)
             about = ops.reshape(fields, (-1, fields.shape[1] * fields.shape[2]))
-            interests = self.queries(about, encoded.last, exists, training=training)
+            interests = self.queries(about, encoded.last, events_seen, training=training)
             user["interests"] = self.of_interests(interests)
         return user
 
-    def score(
+    def embed_candidates(
         self, user: Mapping[str, Any], items: Mapping[str, Any], training: bool = False
     ) -> Any:
-        fields = [self.backbone.embed_candidates(*self._of_backbone(user, items))]
-        batch, number = ops.shape(next(iter(items.values())))[:2]
-        if self.cross_attention:
-            seen = self.of_candidate(self._look(user, items, training))
-            shape = (-1, self.num_candidate_fields, self.backbone.field_dim)
-            fields.append(ops.reshape(seen, shape))
-        if self.queries is not None:
-            fields.append(ops.repeat(user["interests"], number, axis=0))
-        together = ops.concatenate([ops.cast(f, fields[0].dtype) for f in fields], axis=1)
-        logits = self.predict_logits(self.represent(together, training=training))
-        return ops.reshape(logits, (batch, number))
-
-    def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
-        items = {f.name: features[f.name][:, None] for f in self.schema.side("item")}
-        user = self.encode_user(features, training=training)
-        return self.score(user, items, training=training)[:, 0]
-
-    def represent(self, embeddings: Any, training: bool = False) -> Any:
-        return self.backbone.represent(embeddings, training=training)
-
-    def predict_logits(self, representation: Any) -> Any:
-        return self.backbone.predict_logits(representation)
-
-    def _of_backbone(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> tuple[Any, Any]:
         ours = {*OF_EVENTS, "interests"}
-        names = {f.name for f in self.backbone.schema.side("item")}
-        return (
-            {name: value for name, value in user.items() if name not in ours},
-            {name: value for name, value in items.items() if name in names},
-        )
+        of_backbone = {name: value for name, value in user.items() if name not in ours}
+        fields = super().embed_candidates(of_backbone, items)
+        number = ops.shape(next(iter(items.values())))[1]
+        further = []
+        if self.cross_attention:
+            found = self.of_candidate(self._look(user, items, training))
+            shape = (-1, self.num_candidate_fields, self.backbone.field_dim)
+            further.append(ops.reshape(found, shape))
+        if self.queries is not None:
+            further.append(for_each(user["interests"], number))
+        return self.add_fields(fields, ops.concatenate(further, axis=1))
 
     def _look(self, user: Mapping[str, Any], items: Mapping[str, Any], training: bool) -> Any:
-        """What candidates find in the events: `[B, N, d]`."""
+        """What candidates find in the events: `[B * N, d]`."""
         # Not slices: the gradient of a slice is a whole tensor of zeros around it.
         keys, values = (ops.unstack(user[name], axis=1) for name in OF_EVENTS[:2])
-        exists = ops.cast(user[OF_EVENTS[2]], "bool")
-        x = self.encoder.candidates(items)
+        events_seen = seen(user[OF_EVENTS[2]])
+        shape = ops.shape(next(iter(items.values())))[:2]
+        about = {name: ops.reshape(items[name], (-1, 1)) for name in self._about_candidate}
+        x = ops.reshape(self.encoder.candidates(about), (-1, self.encoder.dim))
         for i, block in enumerate(self.blocks):
-            own = self.encoder.of_key[i](x), self.encoder.of_value[i](x)
-            x = block(x, keys[i], values[i], exists, own, training=training)
+            if not block.built:  # only now: the order of layers decides what each starts from
+                block.build(x.shape)
+            layers = (block.query, self.encoder.of_key[i], self.encoder.of_value[i])
+            query, *own = by_heads(x, shape, self.encoder.num_heads, layers)
+            x = block(x, query, keys[i], values[i], events_seen, own, training=training)
         return x
 
     def start_from(self, encoder: SequenceEncoder) -> None:
@@ -206,18 +202,3 @@ class Srp4ctrStudent(ClickModel):
         self.encoder.set_weights(encoder.get_weights())
         for own, block in zip(self.blocks, encoder.blocks, strict=False):
             own.set_weights(block.get_weights())
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        parts = {
-            name: keras.saving.serialize_keras_object(getattr(self, name))
-            for name in ("backbone", "encoder")
-        }
-        return config | parts
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Srp4ctrStudent":
-        made: dict[str, Any] = {"schema": Schema.model_validate(config["schema"])}
-        for name in ("backbone", "encoder"):
-            made[name] = keras.saving.deserialize_keras_object(config[name])
-        return cls(**config | made)

@@ -1,0 +1,1 @@
+"""How jobs are run, whole or not at all, on Beam's runners."""

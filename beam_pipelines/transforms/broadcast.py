@@ -1,0 +1,121 @@
+"""Values that every element of a collection needs, without side inputs.
+
+On Dask (Beam 2.77) each access to a side input computes all that it is made of anew, and within one
+process its second and later values have elements twice (`docs/upstream/beam-dask-side-inputs.md`).
+Beam's own `CombineGlobally`, `Count.Globally` and `ToList` have one inside. So no job uses them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+
+from tfctr.data.arrived import check_arrived
+
+
+class Broadcast(beam.PTransform):
+    """`(elements, {name: values})` -> `(element, {name: list of all its values})`.
+
+    An element comes as `(index, element)`, one of each of `range(number)`. Each value is copied to
+    each index, so values are small; of a large one the path of its file is. Lists are in no order.
+
+    Args:
+        what: an element, in errors.
+        number: int. How many elements there are.
+        sizes: name -> how many values it has, where that is known.
+
+    Raises:
+        DataError: not all came.
+    """
+
+    def __init__(self, what: str, number: int, **sizes: int) -> None:
+        super().__init__()
+        self.what = what
+        self.number = number
+        self.sizes = sizes
+
+    def expand(self, inputs: Any) -> beam.PCollection:
+        elements, values = inputs
+        copied = {
+            name: found | f"Copy {name}" >> beam.FlatMap(_copies, self.number)
+            for name, found in values.items()
+        }
+        return (
+            {ELEMENT: elements, **copied}
+            | "Meet" >> beam.CoGroupByKey()
+            | "Check" >> beam.Map(_check, self.what, self.sizes)
+        )
+
+
+ELEMENT = ""  # no values have this name
+
+
+class ToPieces(beam.PTransform):
+    """`(pieces, {name: values})` -> `(piece, {name: list of all its values})`: a `Broadcast`.
+
+    Args:
+        number: int. How many pieces there are.
+        sizes: as of `Broadcast`.
+    """
+
+    def __init__(self, number: int, **sizes: int) -> None:
+        super().__init__()
+        self.number = number
+        self.sizes = sizes
+
+    def expand(self, inputs: Any) -> beam.PCollection:
+        pieces, values = inputs
+        indexed = pieces | "Index" >> beam.Map(by_index)
+        return (indexed, values) | "Broadcast" >> Broadcast("piece", self.number, **self.sizes)
+
+
+def by_index(piece: Any) -> tuple[int, Any]:
+    """A piece as a join takes it."""
+    return piece.index, piece
+
+
+def _copies(value: Any, number: int) -> Iterator[tuple[int, Any]]:
+    for index in range(number):
+        yield index, value
+
+
+def _check(
+    joined: tuple[int, Mapping[str, Any]], what: str, sizes: Mapping[str, int]
+) -> tuple[Any, dict[str, list[Any]]]:
+    index, found = joined
+    values = {name: list(these) for name, these in found.items()}
+    check_arrived(f"{what} {index}", len(values[ELEMENT]), 1)
+    (element,) = values.pop(ELEMENT)
+    return element, _all_came(values, sizes, f"{what} {index}: ")
+
+
+def _all_came(
+    values: dict[str, list[Any]], sizes: Mapping[str, int], of: str = ""
+) -> dict[str, list[Any]]:
+    for name, size in sizes.items():
+        check_arrived(f"{of}{name}", len(values[name]), size)
+    return values
+
+
+class Gather(beam.PTransform):
+    """`{name: values}` -> one dict: name -> a list of all its values, in no order.
+
+    It comes where there are no values, too.
+
+    Args:
+        sizes: as of `Broadcast`.
+    """
+
+    def __init__(self, **sizes: int) -> None:
+        super().__init__()
+        self.sizes = sizes
+
+    def expand(self, values: Any) -> beam.PCollection:
+        pipeline = next(iter(values.values())).pipeline
+        once = pipeline | "Once" >> beam.Create([(0, None)])
+        return (
+            (once, values)
+            | "Broadcast" >> Broadcast("the only element", 1)
+            | "Values" >> beam.Values()
+            | "Check" >> beam.Map(_all_came, self.sizes)
+        )

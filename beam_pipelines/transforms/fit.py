@@ -1,0 +1,241 @@
+"""What is learned from training rows: vocabularies by count, and statistics of numbers."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_pipelines.transforms.histogram import (
+    Histogram,
+    from_ordered_bits,
+    num_values,
+    ordered_bits,
+    quantiles,
+)
+from beam_pipelines.transforms.split import DROPPED, KNOWN, SplitPiece
+from tfctr.data import files
+from tfctr.data.arrived import check_arrived
+from tfctr.data.vocabulary import Vocabulary
+from tfctr.schema import TOKEN_KINDS, History, Numeric, Schema
+
+Counts: TypeAlias = pa.Table  # columns token, count; no token: how many pieces were counted
+
+
+class CountTokens(beam.CombineFn):
+    """Counts of tokens, merged; the order of merging changes nothing that is used of them."""
+
+    MERGE_ROWS = 1 << 20
+
+    def create_accumulator(self) -> list[Counts]:
+        return []
+
+    def add_input(self, parts: list[Counts], counts: Counts) -> list[Counts]:
+        return self.merge_accumulators([parts, [counts]])
+
+    def merge_accumulators(self, accumulators: Iterable[list[Counts]]) -> list[Counts]:
+        parts = [part for accumulator in accumulators for part in accumulator]
+        # Small tables are gathered first: merging costs as much as what it merges into.
+        if len(parts) > 1 and sum(part.num_rows for part in parts[1:]) > max(
+            self.MERGE_ROWS, parts[0].num_rows
+        ):
+            return [merge_counts(parts)]
+        return parts
+
+    def extract_output(self, parts: list[Counts]) -> Counts:
+        return merge_counts(parts)
+
+
+def merge_counts(parts: list[Counts]) -> Counts:
+    """One count a token."""
+    total = pa.concat_tables(parts).group_by("token").aggregate([("count", "sum")])
+    return total.rename_columns({"count_sum": "count"})
+
+
+class FitVocabularies(beam.PTransform):
+    """`SplitPiece` -> one `(name, {tokens, vocabulary_size})` a vocabulary, its file written.
+
+    A vocabulary belongs to the feature of its name; features that share it add no tokens. Order:
+    most frequent first, equal counts by token, so ids are the same on every run. `tokens` counts
+    the distinct ones, rare ones included. Tokens are those of training rows; of a history's own
+    vocabulary, also those of dropped rows of that time.
+
+    Args:
+        schema: of the features.
+        folder: to write to.
+        num_pieces: int. How many pieces come.
+    """
+
+    def __init__(self, schema: Schema, folder: str, num_pieces: int) -> None:
+        super().__init__()
+        self.owners = own_vocabularies(schema)
+        self.histories = tuple(n for n, f in self.owners.items() if isinstance(f, History))
+        self.folder = folder
+        self.num_pieces = num_pieces
+
+    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
+        return (
+            pieces
+            | "CountTokens" >> beam.FlatMap(_count_tokens, tuple(self.owners), self.histories)
+            | "MergeCounts" >> beam.CombinePerKey(CountTokens())
+            | "WriteVocabulary"
+            >> beam.Map(_write_vocabulary, self.owners, self.folder, self.num_pieces)
+        )
+
+
+def own_vocabularies(schema: Iterable[Any]) -> dict[str, Any]:
+    """The features that a vocabulary is made of, by their name and its."""
+    return {f.name: f for f in schema if getattr(f, "vocabulary", None) == f.name}
+
+
+def _count_tokens(
+    piece: SplitPiece, names: tuple[str, ...], histories: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Counts]]:
+    codes = piece.split()
+    table = piece.columns(list(names))
+    examples = pa.array(np.isin(codes, KNOWN))
+    events = pa.array(np.isin(codes % DROPPED, KNOWN))
+    for name in names:
+        column = table[name].filter(events if name in histories else examples)
+        yield name, with_pieces(count_values(column.combine_chunks()), 1)
+
+
+def with_pieces(counts: Counts, pieces: int) -> Counts:
+    """Counts that say of how many pieces they are, when they are merged as well."""
+    nothing = [pa.nulls(1, counts["token"].type), pa.array([pieces], counts["count"].type)]
+    return pa.concat_tables([counts, pa.table(nothing, counts.column_names)])
+
+
+def without_pieces(counts: Counts) -> tuple[Counts, int]:
+    """Counts of tokens, and of how many pieces they are."""
+    pieces = counts.filter(pc.is_null(counts["token"]))["count"].to_pylist()
+    return counts.filter(pc.is_valid(counts["token"])), sum(pieces)
+
+
+def count_values(column: pa.Array) -> Counts:
+    """Of a column of tokens or of lists of them; null is none."""
+    if pa.types.is_list(column.type):
+        column = column.flatten()
+    tokens, counts = pc.value_counts(column.drop_null()).flatten()
+    if pa.types.is_dictionary(tokens.type):
+        tokens = tokens.dictionary_decode()
+    return pa.table({"token": tokens, "count": counts})
+
+
+def _write_vocabulary(
+    counted: tuple[str, Counts], owners: dict[str, Any], folder: str, pieces: int
+) -> tuple[str, dict[str, int]]:
+    name, counts = counted
+    counts, came = without_pieces(counts)
+    check_arrived(f"vocabulary {name}: counts of pieces", came, pieces)
+    kept = counts.filter(pc.greater_equal(counts["count"], owners[name].min_count))
+    kept = kept.sort_by([("count", "descending"), ("token", "ascending")])
+    vocabulary = Vocabulary(kept["token"].combine_chunks())
+    files.write(f"{folder}/vocabularies/{name}.txt", vocabulary.to_bytes())
+    return name, {"tokens": counts.num_rows, "vocabulary_size": vocabulary.size}
+
+
+def read_vocabularies(features: Iterable[Any], folder: str) -> dict[str, Vocabulary]:
+    """Those that the features look their tokens up in, by name."""
+    dtypes = {f.vocabulary: f.dtype for f in features if isinstance(f, TOKEN_KINDS)}
+    return {
+        name: Vocabulary.parse(files.read(f"{folder}/vocabularies/{name}.txt"), dtype)
+        for name, dtype in dtypes.items()
+    }
+
+
+class FitNumbers(beam.PTransform):
+    """`SplitPiece` -> one `(name, {missing, mean, std, min, max[, boundaries]})` a numeric feature.
+
+    Of training rows, as the float32 that their Examples hold; `missing` is a share. Where all are
+    missing, there is nothing else.
+
+    Args:
+        schema: of the features.
+        num_pieces: int. How many pieces come.
+    """
+
+    def __init__(self, schema: Schema, num_pieces: int) -> None:
+        super().__init__()
+        self.features = {f.name: f for f in schema if isinstance(f, Numeric)}
+        self.num_pieces = num_pieces
+
+    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
+        if not self.features:
+            return pieces.pipeline | "NoNumbers" >> beam.Create([])
+        to_cut = {name for name, feature in self.features.items() if _needs_boundaries(feature)}
+        columns = pieces | "Numbers" >> beam.FlatMap(_numbers, tuple(self.features))
+        moments = (
+            columns | "Moments" >> beam.MapTuple(_moments) | "GatherMoments" >> beam.GroupByKey()
+        )
+        bins = (
+            columns
+            | "ToCut" >> beam.Filter(lambda column: column[0] in to_cut)
+            | "Bits" >> beam.MapTuple(_present_bits)
+            | "CountBins" >> beam.CombinePerKey(Histogram(max_bins=1 << 16))
+        )
+        return (
+            {"moments": moments, "bins": bins}
+            | "Join" >> beam.CoGroupByKey()
+            | "Summarise" >> beam.Map(_summarise, self.features, self.num_pieces)
+        )
+
+
+def _numbers(piece: SplitPiece, names: tuple[str, ...]) -> Iterator[tuple[str, int, np.ndarray]]:
+    table = piece.columns(list(names)).filter(pa.array(np.isin(piece.split(), KNOWN)))
+    for name in names:
+        yield name, piece.index, table[name].to_numpy().astype(np.float32)
+
+
+def _present_bits(name: str, _: int, values: np.ndarray) -> tuple[str, np.ndarray]:
+    return name, ordered_bits(values[~np.isnan(values)])
+
+
+def _needs_boundaries(feature: Numeric) -> bool:
+    return feature.transform == "bucketize" and feature.boundaries is None
+
+
+def _moments(name: str, index: int, values: np.ndarray) -> tuple[str, tuple[float, ...]]:
+    present = values[~np.isnan(values)].astype(np.float64)
+    if not len(present):
+        return name, (index, len(values), 0, 0.0, 0.0, np.inf, -np.inf)
+    mean = float(present.mean())
+    squares = float(np.square(present - mean).sum())
+    return name, (index, len(values), len(present), mean, squares, present.min(), present.max())
+
+
+def _summarise(
+    joined: tuple[str, dict[str, list[Any]]], features: dict[str, Numeric], pieces: int
+) -> tuple[str, dict[str, Any]]:
+    name, found = joined
+    moments = sorted(moments for parts in found["moments"] for moments in parts)
+    check_arrived(f"feature {name}: moments of pieces", len(moments), pieces)
+    rows, count, mean, squares, low, high = 0, 0, 0.0, 0.0, np.inf, -np.inf
+    # In the order of the pieces: sums of floats depend on it.
+    for _, part_rows, n, part_mean, part_squares, part_low, part_high in moments:
+        rows += part_rows
+        low, high = min(low, part_low), max(high, part_high)
+        if n:  # Chan et al., 1979
+            delta = part_mean - mean
+            squares += part_squares + delta**2 * count * n / (count + n)
+            count += n
+            mean += delta * n / count
+    summary: dict[str, Any] = {"missing": (rows - count) / max(rows, 1)}
+    if not count:
+        return name, summary
+    summary |= {"mean": mean, "std": float(np.sqrt(squares / count))}
+    summary |= {"min": float(low), "max": float(high)}
+    if _needs_boundaries(features[name]):
+        (bins,) = found["bins"]
+        check_arrived(f"feature {name}: values", num_values(bins), count)
+        summary["boundaries"] = _boundaries(bins, features[name].num_buckets, float(low))
+    return name, summary
+
+
+def _boundaries(state: Any, num_buckets: int, low: float) -> list[float]:
+    """Edges of buckets of equal counts; fewer where values repeat."""
+    edges = quantiles(state, [i / num_buckets for i in range(1, num_buckets)])
+    found = from_ordered_bits(np.array(edges)).tolist()
+    return sorted({edge for edge in found if edge > low}) or [low]

@@ -1,0 +1,166 @@
+"""Ids for tokens, and the TFRecord shards."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, encode
+from beam_pipelines.transforms.broadcast import ToPieces
+from beam_pipelines.transforms.fit import own_vocabularies, read_vocabularies
+from beam_pipelines.transforms.histories import read_past
+from beam_pipelines.transforms.split import DROPPED, SPLITS, SplitPiece
+from tfctr.data import files
+from tfctr.data.clean import LABEL, ROW, TIME, USER_KEY
+from tfctr.data.fingerprint import row_keys
+from tfctr.data.histories import history_features
+from tfctr.data.vocabulary import Vocabulary
+from tfctr.schema import OOV_ID, PAD_ID, History, Numeric, Schema, Text
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One split's rows of one piece; `counts` per feature: rows without a value, unknown tokens."""
+
+    split: str
+    name: str
+    rows: int
+    positives: int
+    bytes: int
+    counts: dict[str, dict[str, int]]
+
+
+def example_fields(schema: Schema, sizes: dict[str, int], has_user: bool) -> list[Field]:
+    """What an Example of a dataset holds: numbers first, then texts."""
+    fields = [Field(ROW, width=INT64_WIDTH), Field(TIME, width=INT64_WIDTH), Field(LABEL)]
+    if has_user:
+        fields.append(Field(USER_KEY, width=INT64_WIDTH))
+    for feature in schema.inputs:
+        if isinstance(feature, Numeric):
+            fields.append(Field(feature.name))
+        else:
+            length = feature.max_length if feature.is_list else 1
+            fields.append(Field.ids(feature.name, sizes[feature.vocabulary], length))
+    return fields + [Field(f.name, values=0) for f in schema if isinstance(f, Text)]
+
+
+class Encoder:
+    """Typed columns to the columns of Examples: ids `[N]` or `[N, max_length]`, floats, texts."""
+
+    def __init__(self, schema: Schema, user: str | None, folder: str) -> None:
+        self.schema = schema
+        self.user = user
+        self.folder = folder
+
+    @cached_property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        return read_vocabularies(self.schema, self.folder)
+
+    @cached_property
+    def fields(self) -> list[Field]:
+        sizes = {name: vocabulary.size for name, vocabulary in self.vocabularies.items()}
+        return example_fields(self.schema, sizes, self.user is not None)
+
+    def columns(self, table: pa.Table) -> dict[str, Any]:
+        """What `encode` takes, for every row of a cleaned table; histories are not in it."""
+        columns: dict[str, Any] = {name: table[name].to_numpy() for name in (ROW, TIME, LABEL)}
+        if self.user is not None:
+            columns[USER_KEY] = row_keys(table[self.user].combine_chunks())
+        for feature in self.schema:
+            if isinstance(feature, History):
+                continue  # not of one row alone
+            values = table[feature.name].combine_chunks()
+            if isinstance(feature, Text):
+                columns[feature.name] = values
+            elif isinstance(feature, Numeric):
+                columns[feature.name] = values.to_numpy(zero_copy_only=False).astype(np.float32)
+            elif feature.is_list:
+                columns[feature.name] = self._padded_ids(feature, values)
+            else:
+                columns[feature.name] = self.vocabularies[feature.vocabulary].ids(values)
+        return columns
+
+    def _padded_ids(self, feature: Any, lists: pa.ListArray) -> np.ndarray:
+        """Ids from the left, `PAD_ID` behind them."""
+        lengths = np.diff(lists.offsets.to_numpy())
+        ids = np.full((len(lists), feature.max_length), PAD_ID, np.int64)
+        rows = np.repeat(np.arange(len(lists)), lengths)
+        places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        ids[rows, places] = self.vocabularies[feature.vocabulary].ids(lists.flatten())
+        return ids
+
+
+class WriteShards(beam.PTransform):
+    """`SplitPiece` -> `Shard`: a file a piece and split, named after both.
+
+    `vocabularies` is what `FitVocabularies` gave: the shards wait for it, and read its files.
+    """
+
+    def __init__(
+        self, schema: Schema, user: str | None, folder: str, compression: str, num_pieces: int
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(schema, user, folder)
+        self.compression = compression
+        self.num_pieces = num_pieces
+        self.num_own = len(own_vocabularies(schema))
+
+    def expand(self, inputs: Any) -> beam.PCollection:
+        pieces, vocabularies = inputs
+        return (
+            (pieces, {"vocabularies": vocabularies})
+            | "Wait" >> ToPieces(self.num_pieces, vocabularies=self.num_own)
+            | "Pieces" >> beam.Keys()
+            | "WritePiece" >> beam.FlatMap(_write_piece, self.encoder, self.compression)
+        )
+
+
+def _write_piece(piece: SplitPiece, encoder: Encoder, compression: str) -> Iterator[Shard]:
+    histories = history_features(encoder.schema)
+    names = [f.name for f in encoder.schema if f not in histories]
+    table, codes = piece.columns([ROW, TIME, LABEL, *names]), piece.split()
+    if (codes >= DROPPED).any():
+        table, codes = table.filter(pa.array(codes < DROPPED)), codes[codes < DROPPED]
+    columns = encoder.columns(table)
+    past = read_past(piece) if histories else None
+    suffix = ".tfrecord.gz" if compression == "gzip" else ".tfrecord"
+    for code, split in enumerate(SPLITS):
+        rows = np.flatnonzero(codes == code)
+        if not len(rows):
+            continue
+        chosen = columns
+        if len(rows) < len(codes):
+            chosen = {
+                name: values[rows] if isinstance(values, np.ndarray) else values.take(rows)
+                for name, values in columns.items()
+            }
+        if past is not None:
+            chosen = chosen | past.columns(histories, rows)
+        counts = {f.name: _missing_and_unknown(f, chosen[f.name]) for f in encoder.schema.inputs}
+        if past is not None:  # an event may be there without a value
+            for history in histories:
+                counts[history.name]["missing"] = int((past.lengths[rows] == 0).sum())
+        content: Sequence[bytes | memoryview] = encode(encoder.fields, chosen)
+        if compression == "gzip":
+            content = [files.compress(content)]
+        name = f"{split}/part-{piece.index:05d}{suffix}"
+        files.write(f"{encoder.folder}/{name}", *content)
+        yield Shard(
+            split,
+            name,
+            len(rows),
+            int(chosen[LABEL].sum()),
+            sum(len(part) for part in content),
+            counts,
+        )
+
+
+def _missing_and_unknown(feature: Any, values: np.ndarray) -> dict[str, int]:
+    if isinstance(feature, Numeric):
+        return {"missing": int(np.isnan(values).sum())}
+    first = values[:, 0] if feature.is_list else values
+    return {"missing": int((first == PAD_ID).sum()), "unknown": int((values == OOV_ID).sum())}

@@ -1,0 +1,103 @@
+"""What lies beside a dataset: for each of its shards another with more of each row, row for row."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+
+from beam_pipelines.tfrecord.examples import Field, encode
+from beam_pipelines.transforms.broadcast import Gather
+from beam_pipelines.transforms.split import SPLITS
+from tfctr.data import files
+from tfctr.data.manifest import FORMAT, DataError, read_manifest
+
+
+@dataclass(frozen=True)
+class Written:
+    """A written shard."""
+
+    split: str
+    name: str
+    rows: int
+    bytes: int
+
+
+class EachShard(beam.PTransform):
+    """Nothing -> what `summarise` makes of the list of all that was written.
+
+    Args:
+        data: path or URI of the dataset directory.
+        write: a shard's name -> `Written`s.
+        summarise: a list of them -> one element.
+    """
+
+    def __init__(
+        self, data: str, write: beam.DoFn, summarise: Callable[[list[Any]], dict[str, Any]]
+    ) -> None:
+        super().__init__()
+        splits = open_manifest(data)["splits"].values()
+        self.shards = [shard["name"] for found in splits for shard in found["shards"]]
+        self.write = write
+        self.summarise = summarise
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        summarise = self.summarise
+        written = (
+            pipeline
+            | "Shards" >> beam.Create(self.shards)
+            | "Spread" >> beam.Reshuffle()
+            | "Write" >> beam.ParDo(self.write)
+        )
+        return (
+            {"shards": written}
+            | "Gather" >> Gather(shards=len(self.shards))
+            | "Summarise" >> beam.Map(lambda found: summarise(found["shards"]))
+        )
+
+
+def write_shard(
+    folder: str, name: str, fields: Sequence[Field], columns: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes a shard and gives what `Written` says of it.
+
+    Args:
+        folder: path or URI of the directory.
+        name: of the shard in it, that of the dataset's: `split/part-00000.tfrecord[.gz]`.
+        fields: what a row holds.
+        columns: as `encode` takes them.
+    """
+    content: Sequence[bytes | memoryview] = encode(fields, columns)
+    if name.endswith(".gz"):
+        content = [files.compress(content)]
+    files.write(f"{folder}/{name}", *content)
+    return {
+        "split": name.partition("/")[0],
+        "name": name,
+        "rows": len(columns[fields[0].name]),
+        "bytes": sum(len(part) for part in content),
+    }
+
+
+def by_split(written: Iterable[Any]) -> dict[str, tuple[dict[str, Any], list[Any]]]:
+    """Of each split that has rows, what a manifest says of its shards, and all that was written."""
+    written = sorted(written, key=lambda part: part.name)
+    splits: dict[str, tuple[dict[str, Any], list[Any]]] = {}
+    for split in SPLITS:
+        parts = [part for part in written if part.split == split]
+        if parts:
+            shards = [{"name": p.name, "rows": p.rows, "bytes": p.bytes} for p in parts]
+            splits[split] = {"rows": sum(part.rows for part in parts), "shards": shards}, parts
+    return splits
+
+
+def open_manifest(folder: str) -> dict[str, Any]:
+    """The manifest of a dataset, or of what lies beside one.
+
+    Raises:
+        DataError: there is none of this version.
+    """
+    manifest = read_manifest(f"{folder.rstrip('/')}/manifest.json")
+    if manifest is None or manifest.get("format") != FORMAT:
+        raise DataError(f"{folder}: no dataset of this version here; run `tfctr prepare`")
+    return manifest

@@ -1,0 +1,184 @@
+"""Which rows train, validate and test."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from beam_pipelines.transforms.broadcast import Gather, ToPieces, by_index
+from beam_pipelines.transforms.histogram import Histogram, num_values, quantiles
+from tfctr.config import Split
+from tfctr.data import files
+from tfctr.data.arrived import check_arrived
+from tfctr.data.clean import LABEL, ROW, TIME, Staged, read_staged
+from tfctr.data.fingerprint import mix, row_keys
+from tfctr.data.users import rows_by_bucket, sorted_rows
+
+TRAIN, VALID, TEST, POOL = 0, 1, 2, 3
+SPLITS = ("train", "valid", "test", "pool")
+EXAMPLES = SPLITS[:3]  # that every dataset has
+KNOWN = (TRAIN, POOL)  # of whose rows vocabularies and statistics are made
+DROPPED = 4  # added for a row that is no example, only an event of its user's history
+
+
+@dataclass(frozen=True)
+class SplitPiece(Staged):
+    """A cleaned piece whose rows have their split: uint8 `[rows]` in a file of its own.
+
+    A dropped row has that of its time, plus `DROPPED`. Where there are histories, another file has
+    what its examples' users did before (`beam_pipelines.transforms.histories`).
+    """
+
+    split_path: str = ""
+    past_path: str = ""
+
+    def columns(self, names: list[str]) -> pa.Table:
+        return read_staged(self.path, names)
+
+    def split(self) -> np.ndarray:
+        return np.frombuffer(files.read(self.split_path), np.uint8)
+
+    def is_example(self) -> np.ndarray:
+        """bool `[rows]`: not dropped."""
+        return self.split() < DROPPED
+
+
+class AssignSplits(beam.PTransform):
+    """`Staged` -> `SplitPiece`. Dropped rows change nothing of the split of the others.
+
+    - global_time: cut at two times, and a third before them if there is to be a pool; rows of one
+      time stay together, in the later split.
+    - user_time: the same within each user.
+    - random: by a hash of the row's id and the seed.
+
+    A second output, `cuts`, is one dict: `valid_from` and `test_from` for global_time, and
+    `train_from` behind a pool.
+
+    Args:
+        split: by what, and the shares.
+        user: the column of users, for user_time.
+        num_pieces: int. How many pieces come.
+    """
+
+    def __init__(self, split: Split, user: str | None, num_pieces: int) -> None:
+        super().__init__()
+        self.config = split
+        self.user = user
+        self.num_pieces = num_pieces
+
+    def expand(self, staged: beam.PCollection) -> Any:
+        shares = [1 - self.config.valid - self.config.test, 1 - self.config.test]
+        if self.config.by == "global_time":
+            names = ["valid_from", "test_from"]
+            if self.config.pool:
+                shares, names = [self.config.pool, *shares], ["train_from", *names]
+            times = (
+                staged
+                | "Times" >> beam.Map(lambda piece: (0, _column(piece, TIME)[_is_example(piece)]))
+                | "CountTimes" >> beam.CombinePerKey(Histogram())
+                | "AllTimes" >> beam.Values()
+            )
+            examples = staged | "Examples" >> beam.Map(_num_examples)
+            cuts = (
+                {"times": times, "pieces": examples}
+                | "Gather" >> Gather(pieces=self.num_pieces)
+                | "Cut" >> beam.Map(_cut, shares)
+            )
+            pieces = (
+                (staged, {"cuts": cuts})
+                | "WithCuts" >> ToPieces(self.num_pieces, cuts=1)
+                | "ByTime" >> beam.MapTuple(_split_by_time)
+            )
+            named = cuts | "Name" >> beam.Map(lambda edges: dict(zip(names, edges, strict=True)))
+            return pieces, named
+        if self.config.by == "random":
+            pieces = staged | "ByChance" >> beam.Map(_split_by_chance, shares, self.config.seed)
+        else:
+            ranked = (
+                staged
+                | "UserTimes" >> beam.FlatMap(_by_user_bucket, self.user)
+                | "GatherUsers" >> beam.GroupByKey()
+                | "RankTimes" >> beam.FlatMap(_split_users, shares)
+            )
+            pieces = (
+                {"piece": staged | "Index" >> beam.Map(by_index), "ranked": ranked}
+                | "Regroup" >> beam.CoGroupByKey()
+                | "ByUserTime" >> beam.MapTuple(_split_by_user)
+            )
+        return pieces, staged.pipeline | "NoCuts" >> beam.Create([{}])
+
+
+def _column(piece: Staged, name: str) -> np.ndarray:
+    return read_staged(piece.path, [name])[name].to_numpy()
+
+
+def _is_example(piece: Staged) -> np.ndarray:
+    """bool `[rows]`: not dropped."""
+    return read_staged(piece.path, [LABEL])[LABEL].is_valid().to_numpy()
+
+
+def _num_examples(piece: Staged) -> int:
+    return piece.counts["read"] - piece.counts["bad"] - piece.counts["dropped"]
+
+
+def _cut(found: dict[str, list[Any]], shares: list[float]) -> list[int]:
+    (times,) = found["times"] or [Histogram().create_accumulator()]
+    check_arrived("times of examples", num_values(times), sum(found["pieces"]))
+    return quantiles(times, shares)
+
+
+def _with_split(piece: Staged, split: np.ndarray) -> SplitPiece:
+    path = piece.path.removesuffix(".feather") + ".split"
+    codes = np.where(_is_example(piece), split, split + DROPPED)
+    files.write(path, codes.astype(np.uint8).tobytes())
+    return SplitPiece(**vars(piece), split_path=path)
+
+
+def _split_by_time(piece: Staged, found: dict[str, list[list[int]]]) -> SplitPiece:
+    (cuts,) = found["cuts"]
+    order = np.array([TRAIN, VALID, TEST] if len(cuts) == 2 else [POOL, TRAIN, VALID, TEST])
+    return _with_split(piece, order[np.searchsorted(cuts, _column(piece, TIME), side="right")])
+
+
+def _split_by_chance(piece: Staged, shares: list[float], seed: int) -> SplitPiece:
+    chance = mix(_column(piece, ROW), seed).astype(np.float64) / 2.0**64
+    return _with_split(piece, np.searchsorted(shares, chance, side="right"))
+
+
+def _by_user_bucket(piece: Staged, user: str) -> Iterator[tuple[int, Any]]:
+    table = read_staged(piece.path, [user, TIME])
+    users, times = row_keys(table[user].combine_chunks()), table[TIME].to_numpy()
+    is_example = _is_example(piece)
+    for bucket, rows in rows_by_bucket(users):
+        yield bucket, (piece.index, rows, users[rows], times[rows], is_example[rows])
+
+
+def _split_users(bucket: tuple[int, Iterable[Any]], shares: list[float]) -> Iterator[Any]:
+    """All rows of some users: each user's rows ranked by time, equal times sharing the highest."""
+    piece, row, user, time, is_example = sorted_rows(bucket[1])
+    ranks = np.cumsum(is_example)  # over all users; dropped rows take no rank
+    first = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+    rows = np.diff(np.r_[first, len(user)])
+    before = np.repeat(ranks[first] - is_example[first], rows)
+    sizes = np.repeat(np.add.reduceat(is_example, first, dtype=np.int64), rows)
+    same = np.r_[False, (user[1:] == user[:-1]) & (time[1:] == time[:-1])]
+    # Rows at one time go where the last of them goes: nothing trains on what happened with it.
+    last = np.flatnonzero(np.r_[~same[1:], True])
+    rank = np.repeat(ranks[last], np.diff(np.r_[-1, last])) - before - 1
+    split = np.searchsorted(shares, (rank + 0.5) / np.maximum(sizes, 1), side="right")
+    for index in np.unique(piece):
+        chosen = piece == index
+        yield int(index), (row[chosen], split[chosen])
+
+
+def _split_by_user(index: int, found: dict[str, list[Any]]) -> SplitPiece:
+    (piece,) = found["piece"]
+    came = sum(len(rows) for rows, _ in found["ranked"])
+    check_arrived(f"piece {index}: rows with their split", came, piece.rows)
+    split = np.zeros(piece.rows, np.uint8)
+    for rows, values in found["ranked"]:
+        split[rows] = values
+    return _with_split(piece, split)

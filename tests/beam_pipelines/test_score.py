@@ -1,0 +1,124 @@
+"""Rows in files to scores in files, by a Beam job that goes on where it was killed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from beam_pipelines.score import main, raw_tensor, score
+from tests.serving.test_export import ROWS, SCHEMA, model_scores
+from tfctr.config import ConfigError
+from tfctr.data.conform import conform
+from tfctr.data.manifest import DataError
+
+COPIES = 3
+
+
+def columns() -> dict[str, pa.Array]:
+    """The rows of the export's tests, under the columns that their features are read from."""
+    return {f.source_column: pa.array(ROWS[f.name]) for f in SCHEMA.inputs}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Two files, the first of three row groups; `id` counts the rows through."""
+    number = len(next(iter(columns().values())))
+    for name, copies, first in (("a", COPIES, 0), ("b", 1, COPIES * number)):
+        ids = pa.array(range(first, first + copies * number))
+        table = pa.concat_tables([pa.table(columns())] * copies).append_column("id", ids)
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=number)
+    return tmp_path
+
+
+def scores_of(folder: Path) -> dict[int, float]:
+    found = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
+    table = pa.concat_tables(found)
+    assert table.column_names == ["id", "row_id", "score"]
+    return dict(zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True))
+
+
+def test_every_row_has_the_model_s_score(exported: Path, model: Any, rows: Path) -> None:
+    status = main(
+        [
+            *("--model", str(exported.parent), "--rows", str(rows / "*.parquet")),
+            *("--output", str(rows / "scores"), "--ids", "id"),
+        ]
+    )
+    assert status == 0
+    expected = np.tile(model_scores(model, ROWS), COPIES + 1)
+    found = scores_of(rows / "scores")
+    assert sorted(found) == list(range(len(expected)))
+    np.testing.assert_allclose([found[i] for i in range(len(expected))], expected, atol=1e-6)
+    manifest = json.loads((rows / "scores" / "manifest.json").read_text())
+    assert manifest["splits"] == {"scores": {"rows": len(expected)}}
+
+
+def test_it_goes_on_behind_what_is_written_and_writes_anew_what_changed(
+    exported: Path, rows: Path
+) -> None:
+    def run(*files: str) -> dict[str, int]:
+        arguments = [str(rows / name) for name in files], str(rows / "scores"), ["id"]
+        score(str(exported), *arguments)
+        return {p.name: p.stat().st_mtime_ns for p in (rows / "scores").glob("part-*")}
+
+    whole = run("a.parquet", "b.parquet")
+    expected = scores_of(rows / "scores")
+    (rows / "scores" / "manifest.json").unlink()  # as if killed behind three of the four pieces
+    (rows / "scores" / "part-00003.parquet").unlink()
+    (rows / "scores" / "part-00009.parquet.ab12cd34.part").write_bytes(b"half")
+    again = run("a.parquet", "b.parquet")
+    assert scores_of(rows / "scores") == expected
+    assert {name for name in whole if whole[name] != again[name]} == {"part-00003.parquet"}
+    fewer = run("a.parquet")
+    assert fewer == {name: at for name, at in again.items() if name != "part-00003.parquet"}
+    pq.write_table(pq.read_table(rows / "a.parquet"), rows / "a.parquet", row_group_size=6)
+    assert not fewer.items() & run("a.parquet").items()  # other rows in the pieces
+    assert scores_of(rows / "scores").items() <= expected.items()
+
+
+def test_csv_and_json_lines_and_bad_rows_beside_good_ones(
+    exported: Path, model: Any, tmp_path: Path
+) -> None:
+    names = {f.source_column: f.name for f in SCHEMA.inputs}
+    lines = [
+        {column: ROWS[name][row] for column, name in names.items()} | {"id": row}
+        for row in range(len(next(iter(ROWS.values()))))
+    ]
+    bad = lines[0] | {"user": "not a number", "id": 77}
+    text = "\n".join(json.dumps(line) for line in [lines[0], bad, *lines[1:]])
+    (tmp_path / "rows.jsonl").write_text(text + "\nnot JSON\n")
+    arguments: Any = (str(exported), [str(tmp_path / "rows.jsonl")], str(tmp_path / "s"), ["id"])
+    with pytest.raises(DataError, match="2 of 7 rows of the rows are bad"):
+        score(*arguments)
+    manifest = score(*arguments, max_bad_share=0.5)
+    found = {int(number): value for number, value in scores_of(tmp_path / "s").items()}
+    np.testing.assert_allclose([found[i] for i in range(5)], model_scores(model, ROWS), atol=1e-6)
+    assert manifest["counts"] == {"read": 7, "bad": 2}
+    letters = (tmp_path / "s" / "dead_letters" / "part-00000.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in letters] == [1, 6]
+
+
+def test_lists_become_tensors_of_the_feature_s_width() -> None:
+    history = SCHEMA["history"]
+    values, bad = conform(history, pa.array([["a", "b"], None, []]))
+    assert bad is None
+    found = raw_tensor(history, values)
+    assert found.shape == (3, history.max_length)
+    assert found[0].tolist() == [b"a", b"b"] + [b""] * (history.max_length - 2)
+    assert set(found[1:].ravel()) == {b""}
+
+
+def test_what_is_wrong_is_said(exported: Path, rows: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a SavedModel nor a folder of versions"):
+        score(str(rows), [str(rows / "a.parquet")], str(rows / "s"))
+    with pytest.raises(ConfigError, match="no file matches"):
+        score(str(exported), [str(rows / "nowhere.parquet")], str(rows / "s"))
+    with pytest.raises(ConfigError, match=r"no column 'colour'; columns: .*price"):
+        score(str(exported), [str(rows / "a.parquet")], str(rows / "s"), ["colour"])
+    pq.write_table(pa.table({"id": [1]}), rows / "c.parquet")
+    with pytest.raises(ConfigError, match=r"no column 'item'; columns: id"):
+        score(str(exported), [str(rows / "c.parquet")], str(rows / "s"))

@@ -1,0 +1,1 @@
+"""A method of a folder alone: one constant field."""

@@ -1,0 +1,284 @@
+"""Training: the best epoch's weights, and the same numbers after a kill."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from tfctr import backbones, metrics, stages
+from tfctr.config import ConfigError, Training
+from tfctr.data.dataset import Dataset
+from tfctr.data.manifest import DataError
+from tfctr.training import loop as training
+
+CONFIG = {
+    "batch_size": 512,
+    "epochs": 3,
+    "optimizer": {"name": "lazy_adam", "learning_rate": 0.01, "embedding_l2": 1e-3},
+}
+
+
+NAMES = {"auc": "auc", "gauc": "gauc", "loss": "log_loss"}
+
+
+def fit(
+    data: Dataset,
+    folder: Path,
+    to_the_end: bool = False,
+    console: Console | None = None,
+    **changes: Any,
+) -> tuple[Any, training.TrainingState]:
+    keras.utils.set_random_seed(7)
+    model = backbones.create(
+        "dcn_v2", data.schema, embedding_dim=4, hidden_units=[8], dropout=0.2, num_cross_layers=1
+    )
+    config = Training.model_validate(CONFIG | changes)
+    objective = training.LastEpoch(config)
+    if not to_the_end:
+        objective = training.Clicks(data, config, model.reads)
+    progressed = training.train(
+        model, data, config, folder, console or Console(quiet=True), objective
+    )
+    return model, progressed
+
+
+def weights(model: Any) -> list[np.ndarray]:
+    return [np.array(w) for w in model.weights]
+
+
+@pytest.fixture(scope="module")
+def data(world_data: Path) -> Dataset:
+    return Dataset.open(world_data)
+
+
+def test_the_model_is_left_with_the_weights_of_the_best_epoch(
+    data: Dataset, tmp_path: Path
+) -> None:
+    model, progressed = fit(data, tmp_path, epochs=4)
+    aucs = [epoch["valid_auc"] for epoch in progressed.history]
+    assert progressed.best_score == max(aucs)
+    assert progressed.best_epoch == int(np.argmax(aucs))
+    labels = data.columns("valid", ["label"])["label"]
+    found = metrics.auc(labels, model.predict(data.valid(1000), verbose=0))
+    assert found == pytest.approx(max(aucs), abs=1e-6)
+    assert found > 0.6
+
+
+@pytest.mark.parametrize(
+    ("chosen_by", "said"),
+    [
+        ("gauc", "validation GAUC {gauc:.4f}, log loss {loss:.4f}"),
+        ("log_loss", "validation log loss {loss:.4f}, AUC {auc:.4f}"),
+    ],
+)
+def test_the_best_epoch_is_that_of_the_chosen_measure(
+    data: Dataset, tmp_path: Path, chosen_by: str, said: str
+) -> None:
+    told = io.StringIO()
+    changes = {"epochs": 12, "patience": 2, "optimizer": {"learning_rate": 0.05}}
+    model, progressed = fit(
+        data, tmp_path, console=Console(file=told, width=200), chosen_by=chosen_by, **changes
+    )
+    sign = -1 if chosen_by == "log_loss" else 1
+    scores = [sign * epoch[f"valid_{chosen_by}"] for epoch in progressed.history]
+    assert progressed.best_epoch == int(np.argmax(scores))
+    assert progressed.best_score == sign * max(scores)
+    assert len(scores) == progressed.best_epoch + 3 < 12  # it learns by heart soon, and is stopped
+    columns = data.columns("valid", ["label", "user_key"])
+    logits = model.predict(data.valid(1000), verbose=0)
+    last = progressed.history[-1]
+    for epoch, line in zip(progressed.history, told.getvalue().splitlines(), strict=True):
+        named = {name: epoch[f"valid_{full}"] for name, full in NAMES.items()}
+        assert said.format(**named) in line
+    assert "(best)" in told.getvalue().splitlines()[progressed.best_epoch]
+    found = {
+        "gauc": metrics.gauc(columns["label"], logits, columns["user_key"]),
+        "log_loss": metrics.log_loss(columns["label"], logits),
+    }
+    assert found[chosen_by] == pytest.approx(progressed.best_score, abs=1e-6)
+    assert found[chosen_by] != pytest.approx(last[f"valid_{chosen_by}"], abs=1e-6)
+
+
+def test_a_plateau_is_of_the_chosen_measure(data: Dataset, tmp_path: Path) -> None:
+    optimizer = {"learning_rate": 0.1, "schedule": {"name": "plateau", "factor": 0.5}}
+    _, progressed = fit(
+        data, tmp_path, optimizer=optimizer, chosen_by="log_loss", epochs=5, patience=5
+    )
+    best, expected = math.inf, 0.1
+    for epoch in progressed.history:
+        assert epoch["learning_rate"] == pytest.approx(expected)
+        if epoch["valid_log_loss"] >= best:
+            expected *= 0.5
+        best = min(best, epoch["valid_log_loss"])
+    assert expected < 0.1
+
+
+def test_gauc_needs_a_user_with_both_labels(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Training(chosen_by="gauc")
+    rows = data.columns("valid", ["label", "user_key"])
+    each_alone = rows | {"user_key": np.arange(len(rows["label"]))}
+    monkeypatch.setattr(data, "columns", lambda split, names: each_alone)
+    with pytest.raises(DataError, match="no user has validation rows of both labels"):
+        training.Clicks(data, config, [])
+    assert training.Clicks(data, Training(), []).users is None
+    nobodys = data.manifest | {"config": data.manifest["config"] | {"user": None}}
+    monkeypatch.setattr(data, "manifest", nobodys)
+    with pytest.raises(ConfigError, match=r"training.chosen_by: 'gauc' needs the key 'user'"):
+        training.Clicks(data, config, [])
+
+
+def test_it_stops_when_patience_is_over(data: Dataset, tmp_path: Path) -> None:
+    _, progressed = fit(
+        data, tmp_path, epochs=30, patience=1, optimizer={"name": "adam", "learning_rate": 0.1}
+    )
+    assert len(progressed.history) == progressed.best_epoch + 2 < 30
+
+
+@pytest.mark.parametrize(
+    ("killed_at", "in_memory"),
+    [(11, True), pytest.param(32, True, marks=pytest.mark.slow), (70, False)],
+)
+def test_a_killed_training_ends_with_the_same_numbers(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, in_memory: bool
+) -> None:
+    """32 steps are an epoch; a checkpoint is written every 10."""
+    whole, expected = fit(data, tmp_path / "whole", checkpoint_steps=10, in_memory=in_memory)
+
+    class Killed(Exception):
+        pass
+
+    after = training._Watcher.on_train_batch_end
+    steps = 0
+
+    def die(self: Any, batch: int, logs: Any = None) -> None:
+        nonlocal steps
+        after(self, batch, logs)
+        steps += 1
+        if steps == killed_at:
+            raise Killed
+
+    monkeypatch.setattr(training._Watcher, "on_train_batch_end", die)
+    with pytest.raises(Killed):
+        fit(data, tmp_path / "killed", checkpoint_steps=10, in_memory=in_memory)
+    monkeypatch.undo()
+    again, resumed = fit(data, tmp_path / "killed", checkpoint_steps=10, in_memory=in_memory)
+    assert [e["valid_auc"] for e in resumed.history] == [e["valid_auc"] for e in expected.history]
+    for found, wanted in zip(weights(again), weights(whole), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_every_optimizer_of_the_config_trains(data: Dataset, tmp_path: Path) -> None:
+    for name in ("lazy_adam", "lazy_adagrad", "adam", "adagrad"):
+        _, progressed = fit(
+            data, tmp_path / name, epochs=1, optimizer={"name": name, "learning_rate": 0.02}
+        )
+        assert progressed.history[0]["loss"] < 0.7
+
+
+SCHEDULES: list[tuple[dict[str, Any], list[float]]] = [
+    ({"name": "linear", "final": 0.25}, [0.01, 0.0075, 0.005]),
+    ({"name": "exponential", "decay": 0.5}, [0.01, 0.005, 0.0025]),
+    (
+        {"name": "cosine", "final": 0.2},
+        [0.01, 0.01 * (0.2 + 0.8 * 0.75), 0.01 * (0.2 + 0.8 * 0.25)],
+    ),
+    ({"name": "cosine", "warmup_epochs": 1}, [0.0, 0.01, 0.005]),
+]
+
+
+@pytest.mark.parametrize(("schedule", "rates"), SCHEDULES, ids=lambda value: str(value))
+def test_the_learning_rate_follows_the_schedule(
+    data: Dataset, tmp_path: Path, schedule: dict[str, Any], rates: list[float]
+) -> None:
+    """The rates at the starts of three epochs."""
+    optimizer = {"learning_rate": 0.01, "schedule": schedule}
+    _, progressed = fit(data, tmp_path, optimizer=optimizer, in_memory=True)
+    found = [epoch["learning_rate"] for epoch in progressed.history]
+    np.testing.assert_allclose(found, rates, rtol=1e-5)
+
+
+def test_on_a_plateau_the_learning_rate_falls(data: Dataset, tmp_path: Path) -> None:
+    optimizer = {"learning_rate": 0.2, "schedule": {"name": "plateau", "factor": 0.1}}
+    _, progressed = fit(data, tmp_path, optimizer=optimizer, epochs=6, patience=6, in_memory=True)
+    best, expected = -1.0, 0.2
+    for epoch in progressed.history:
+        assert epoch["learning_rate"] == pytest.approx(expected)
+        if epoch["valid_auc"] <= best:
+            expected *= 0.1
+        best = max(best, epoch["valid_auc"])
+    assert expected < 0.2
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_weights_and_missing_negatives_do_not_shift_the_predictions(
+    data: Dataset, tmp_path: Path, in_memory: bool
+) -> None:
+    """Both make clicks look more likely; what is left of it in the trained model is nothing."""
+    labels = data.columns("valid", ["label"])["label"]
+    ratios = {}
+    for name, changes in {
+        "plain": {},
+        "weighted": {"positive_weight": 4.0},
+        "sampled": {"keep_negatives": 0.25},
+    }.items():
+        model, progressed = fit(data, tmp_path / name, epochs=2, in_memory=in_memory, **changes)
+        logits = model.predict(data.valid(1000), verbose=0)
+        ratios[name] = metrics.calibration_ratio(labels, 1 / (1 + np.exp(-logits)))
+        found = metrics.log_loss(labels, logits)
+        best = progressed.history[progressed.best_epoch]
+        assert best["valid_log_loss"] == pytest.approx(found, abs=1e-5)
+    # Without the correction they would be twice as high, or more.
+    assert ratios["weighted"] == pytest.approx(ratios["plain"], rel=0.3)
+    assert ratios["sampled"] == pytest.approx(ratios["plain"], rel=0.3)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_trained_in_mixed_precision_is_saved_in_full(
+    data: Dataset, tmp_path: Path, precision: str
+) -> None:
+    with stages.training._precision(precision):
+        model, progressed = fit(data, tmp_path, in_memory=True)
+        assert model.deep.stack[0].compute_dtype == precision.removeprefix("mixed_")
+        assert model.fields.table.dtype == "float32"
+    assert progressed.best_score > 0.6
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.deep.stack[0].compute_dtype == "float32"
+    logits = again.predict(data.valid(1000), verbose=0)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, model.predict(data.valid(1000), verbose=0), atol=0.05)
+
+
+def test_tensorboard_shows_losses_and_rates(data: Dataset, tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    _, progressed = fit(data, tmp_path, tensorboard=True, in_memory=True)
+    found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    events = {name: found.Tensors(name) for name in found.Tags()["tensors"]}
+    assert set(events) == {*progressed.history[0], "loss_so_far", "examples_per_second"}
+    aucs = [float(tf.make_ndarray(event.tensor_proto)) for event in events["valid_auc"]]
+    np.testing.assert_allclose(aucs, [epoch["valid_auc"] for epoch in progressed.history])
+    assert [event.step for event in events["valid_auc"]] == [32, 64, 96]
+
+
+@pytest.mark.parametrize("to_the_end", [False, True])
+def test_a_diverged_training_says_so(data: Dataset, tmp_path: Path, to_the_end: bool) -> None:
+    with pytest.raises(
+        DataError, match=r"no longer finite; lower training.optimizer.learning_rate"
+    ):
+        fit(data, tmp_path, to_the_end, optimizer={"name": "lazy_adam", "learning_rate": 1e30})
+
+
+def test_validation_rows_of_one_label_are_refused(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "columns", lambda split, names: {"label": np.zeros(50, np.float32)})
+    with pytest.raises(DataError, match="all 50 validation rows have the label 0"):
+        fit(data, tmp_path)

@@ -1,0 +1,3 @@
+from tfctr.cli import app
+
+app()

@@ -1,0 +1,59 @@
+"""What the commands of `tfctr` share."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import typer
+from rich.console import Console
+
+from tfctr.config import ConfigError
+from tfctr.data import files
+from tfctr.data.archives import DownloadError
+from tfctr.data.manifest import DataError
+from tfctr.serving.errors import ServingError
+
+app = typer.Typer(
+    help="Offline knowledge into click-through-rate models that are cheap to serve.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+ConfigFile = Annotated[
+    str,
+    typer.Argument(help="YAML file of a run, or a variant in it: file.yaml#name", metavar="CONFIG"),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(help="what to change, as training.seed=2", metavar="KEY=VALUE"),
+]
+Work = Annotated[Path, typer.Option(help="folder of datasets and runs")]
+BeamArgs = Annotated[
+    list[str] | None,
+    typer.Option("--beam", help="an option for Beam, e.g. --beam=--runner=FlinkRunner; repeatable"),
+]
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """What a user did wrong is a line, not a traceback."""
+    known = (ConfigError, DataError, DownloadError, ServingError, ConnectionError, TimeoutError)
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        if not isinstance(error, known):
+            if files.NO_SPACE not in text:
+                raise
+            line = next(line for line in text.splitlines() if files.NO_SPACE in line)
+            text = f"{line.strip()}; make room and run it again: it goes on where it was"
+        errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None

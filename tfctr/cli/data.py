@@ -1,0 +1,53 @@
+"""Commands around data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfctr.cli.app import BeamArgs, ConfigFile, Work, app, clear_errors, console
+from tfctr.config import ConfigError, load, load_data, load_run, read
+from tfctr.data.archives import ARCHIVES, download
+from tfctr.stages import DEFAULT_WORK, Prepare, Run, build
+
+
+@app.command("prepare")
+def prepare_data(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None) -> None:
+    """Raw logs -> a dataset directory, by a Beam job, and what a run reads beside it, by others.
+    Takes a data config as well."""
+    with clear_errors():
+        if "model" in read(config):
+            Run(load_run(config), work, console, beam).prepare()
+            return
+        data = load_data(config)
+        build(Prepare(data, work / data.name, beam), console)
+
+
+@app.command()
+def textify(
+    file: Annotated[Path, typer.Argument(help="YAML file of texts", metavar="FILE")],
+    work: Work = DEFAULT_WORK,
+    beam: BeamArgs = None,
+) -> None:
+    """Writes every row as sentences, in the tokens of an encoder, by a Beam job."""
+    with clear_errors():
+        from tfctr.language.config import TextConfig
+        from tfctr.stages.texts import Textify
+
+        config = load(file, TextConfig)
+        dataset = Prepare(config.data, work / config.data.name, beam)
+        build(Textify(config, dataset, work), console)
+
+
+@app.command("download")
+def download_archive(
+    name: Annotated[str, typer.Argument(help=", ".join(ARCHIVES))],
+    directory: Annotated[
+        Path | None, typer.Option(help="where to keep it; TFCTR_DATA_HOME if not given")
+    ] = None,
+) -> None:
+    """Fetches a public data set from its publisher, with a checksum."""
+    with clear_errors():
+        if name not in ARCHIVES:
+            raise ConfigError(f"found {name!r}; allowed: {', '.join(ARCHIVES)}")
+        console.print(str(download(name, directory)), soft_wrap=True)

@@ -1,0 +1,117 @@
+"""Commands around runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfctr.cli.app import BeamArgs, Changes, ConfigFile, Work, app, clear_errors, console
+from tfctr.config import ConfigError, load_run
+from tfctr.data.manifest import read_manifest
+from tfctr.stages import DEFAULT_WORK, Run, print_plan
+
+
+@app.command("run")
+def run_all(
+    config: ConfigFile,
+    changes: Changes = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="only print the stages: what is done, what would be made")
+    ] = False,
+    work: Work = DEFAULT_WORK,
+    beam: BeamArgs = None,
+) -> None:
+    """Everything: raw logs -> TFRecords -> trained model -> metrics -> SavedModel -> a request."""
+    with clear_errors():
+        run = Run(load_run(config, changes or ()), work, console, beam)
+        is_served = all(method.is_served for method in run.config.frameworks)
+        if plan:
+            print_plan(run.exported if is_served else run.evaluated, console)
+            return
+        run.prepare()
+        run.train()
+        metrics_path = run.evaluate()
+        if not is_served:
+            _print_metrics(metrics_path)
+            console.print(f"metrics: {metrics_path}", soft_wrap=True)
+            return
+        version = run.export()
+        from tfctr.cli.showcase import best_auc, show_request
+        from tfctr.data.dataset import Dataset
+
+        _print_metrics(metrics_path)
+        console.print(f"SavedModel: {version}", soft_wrap=True)
+        console.print(f"metrics: {metrics_path}", soft_wrap=True)
+        data = Dataset.open(run.data_folder)
+        if (best := best_auc(run.config.data, data)) is not None:
+            console.print(f"best reachable test AUC, by the true probabilities: {best:.4f}")
+        if not all(method.takes_rows for method in run.config.frameworks):
+            console.print("it is asked with the tokens of a text too: docs/language.md")
+            return
+        show_request(run.config.data, data, run.export_folder, console)
+
+
+@app.command()
+def train(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_WORK) -> None:
+    """Trains the model; a killed training goes on from its last checkpoint."""
+    with clear_errors():
+        Run(load_run(config, changes or ()), work, console).train()
+
+
+@app.command()
+def evaluate(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_WORK) -> None:
+    """Exact metrics on the validation and test rows."""
+    with clear_errors():
+        path = Run(load_run(config, changes or ()), work, console).evaluate()
+        _print_metrics(path)
+        console.print(f"metrics: {path}", soft_wrap=True)
+
+
+@app.command()
+def export(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_WORK) -> None:
+    """A new version of the SavedModel for TF Serving."""
+    with clear_errors():
+        version = Run(load_run(config, changes or ()), work, console).export()
+        console.print(f"SavedModel: {version}", soft_wrap=True)
+
+
+@app.command()
+def index(
+    config: ConfigFile,
+    changes: Changes = None,
+    work: Work = DEFAULT_WORK,
+    k: Annotated[int, typer.Option(min=1, help="items found for a user")] = 100,
+    search: Annotated[str, typer.Option(help="exact; or scann, for millions of items")] = "exact",
+) -> None:
+    """A SavedModel that finds, for a user's history, the items that may come next: what `rank` is
+    asked about. Of a run with a sequence encoder, which is trained if it was not."""
+    with clear_errors():
+        if search not in ("exact", "scann"):
+            raise ConfigError(f"--search: found {search!r}; allowed: exact, scann")
+        run = Run(load_run(config, changes or ()), work, console)
+        run.prepare()
+        console.print(f"SavedModel: {run.index(k, search)}", soft_wrap=True)
+
+
+@app.command()
+def tune(
+    file: Annotated[Path, typer.Argument(help="YAML file of a search", metavar="FILE")],
+    work: Work = DEFAULT_WORK,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="how many in all; what the file says if not given")
+    ] = None,
+) -> None:
+    """Searches a run's values by its validation rows; a killed search goes on with what is left."""
+    with clear_errors():
+        from tfctr import tuning
+
+        best = tuning.tune(file, work, console, trials)
+        console.print(f"trials: {best.parent / 'table.csv'}", soft_wrap=True)
+        option = "" if work == DEFAULT_WORK else f" --work {work}"
+        console.print(f"best: tfctr run {best}{option}", soft_wrap=True)
+
+
+def _print_metrics(path: Path) -> None:
+    from tfctr.metrics import print_report
+
+    print_report(read_manifest(path) or {}, console)

@@ -1,0 +1,201 @@
+"""Commands around served models."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfctr.cli.app import app, clear_errors, console
+from tfctr.config import ConfigError
+from tfctr.data.manifest import DataError
+
+
+@app.command("label")
+def label_versions(
+    model: Annotated[Path, typer.Argument(help="model folder, holding numbered versions")],
+    labels: Annotated[
+        list[str] | None,
+        typer.Argument(help="label=version, e.g. stable=3 canary=4", metavar="LABEL"),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="folder of models.config; the one that the model is in if not given"),
+    ] = None,
+    served_from: Annotated[
+        str, typer.Option(help="where the server sees the folder of models")
+    ] = "/models",
+    server: Annotated[
+        str, typer.Option(help="gRPC address of the server; all that the name stands for are asked")
+    ] = "127.0.0.1:8500",
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="no server runs: it is to start with these labels")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="seconds to wait for versions to load, and for labels")
+    ] = 300,
+) -> None:
+    """Says in models.config which versions TF Serving serves, and under which labels.
+
+    A canary: stable=3 canary=4. To go on with it: stable=4. To go back: stable=3. Without labels,
+    the newest version is served. Labels move when the server has loaded their versions; the
+    versions before stay loaded until labels move again. Where there is no models.config yet it is
+    begun, with monitoring.config, and nothing is waited for."""
+    from tfctr.serving.model_directory import note_config, versions
+
+    with clear_errors():
+        there = versions(model)
+        if not there:
+            raise ConfigError(f"{model}: no versions here; `tfctr export` makes one")
+        found = dict(_label(text, model, there) for text in labels or ())
+        folder, name = model.resolve().parent, model.resolve().name
+        directory = f"{served_from.rstrip('/')}/{name}"
+        from tfctr.serving.labels import move_labels, write_labels
+        from tfctr.serving.tf_serving_config import MODELS, MONITORING_FILE, write_monitoring
+
+        path = (config or folder) / MODELS
+        try:
+            note_config(model, path)
+            if not (path.parent / MONITORING_FILE).is_file():
+                write_monitoring(path.parent)
+            if no_wait or not found or not path.is_file():
+                written = write_labels(path, name, directory, found)
+            else:
+                written = move_labels(path, name, directory, found, server, timeout, _say)
+        except (ValueError, PermissionError) as error:
+            raise ConfigError(str(error)) from None
+        said = ", ".join(f"{label}: {version}" for label, version in found.items())
+        beside = sorted({*written.versions} - {*found.values()})
+        if beside:
+            said += f"; loaded too: {', '.join(map(str, beside))}"
+        _say(f"{name}: {said or 'the newest version'} ({path})")
+
+
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _label(text: str, model: Path, there: Mapping[int, Path]) -> tuple[str, int]:
+    label, _, version = text.partition("=")
+    if not label or not version.isdecimal() or int(version) not in there:
+        raise ConfigError(
+            f"found {text!r}; a label and a version are needed, such as stable=3; versions in "
+            f"{model}: {', '.join(map(str, there))}"
+        )
+    return label, int(version)
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[Path],
+        typer.Argument(help="model folders, each holding numbered versions; or a models.config"),
+    ],
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="of gRPC")] = 8500,
+    rest_port: Annotated[int, typer.Option(help="of the REST form")] = 8501,
+) -> None:
+    """Serves models with TF Serving's protocol, for a laptop and for tests. New versions are
+    picked up."""
+    from tfctr.serving import Server
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with clear_errors():
+        served: Any = models[0] if len(models) == 1 and models[0].is_file() else None
+        if served is None:
+            for folder in models:
+                if not folder.is_dir():
+                    raise ConfigError(f"{folder}: no such folder")
+            served = {folder.resolve().name: folder for folder in models}
+        server = Server(served, host=host, grpc_port=port, rest_port=rest_port)
+        try:
+            server.start()
+        except (ValueError, OSError) as error:  # no version that loads; a port that is taken
+            raise DataError(str(error)) from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how supervisors stop a process
+    try:
+        first = next(iter(server.models))
+        console.print(
+            f"{', '.join(server.models)}: gRPC on {host}:{server.grpc_port}, "
+            f"REST on http://{host}:{server.rest_port}/v1/models/{first}",
+            soft_wrap=True,
+        )
+        server.wait()
+    except KeyboardInterrupt:
+        for number in (signal.SIGTERM, signal.SIGINT):  # said again, it is not quicker
+            signal.signal(number, signal.SIG_IGN)
+        console.print("finishing the requests in flight")
+    server.stop()
+    console.print("stopped")
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="the served model's name")],
+    rows: Annotated[
+        Path,
+        typer.Argument(help="JSON Lines: an object of raw features a row; - is standard input"),
+    ] = Path("-"),
+    server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
+) -> None:
+    """Scores raw rows by a running server: a line `{"score": ...}` a row."""
+    from tfctr.serving import Client
+
+    with clear_errors(), Client(server, model) as client:
+        for batch in _batches(rows):
+            columns = {name: [row.get(name) for row in batch] for name in _names(batch)}
+            try:
+                scores = client.predict(columns)
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{rows}: {error}") from None
+            for score in scores:
+                typer.echo(json.dumps({"score": float(score)}))
+
+
+@app.command()
+def smoke(
+    model: Annotated[Path, typer.Argument(help="model folder, holding numbered versions")],
+    server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
+    label: Annotated[
+        str | None, typer.Option(help="of the version that is asked; the newest if not given")
+    ] = None,
+) -> None:
+    """Asks a running server the warm-up requests of the version that answers, and compares the
+    answers with those of the version's own graph. The exit status is 1 where they differ."""
+    from tfctr.serving.smoke import smoke as ask
+
+    with clear_errors():
+        found = ask(model, server, label)
+        _say(
+            f"{model.resolve().name}: version {found.version} at {server} answers as its graph "
+            f"does: {found.requests} requests, largest difference {found.difference:.1g}"
+        )
+
+
+def _batches(path: Path, size: int = 1024) -> Iterator[list[dict[str, Any]]]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from None
+    batch: list[dict[str, Any]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: not JSON: {error.msg}") from None
+        if not isinstance(row, dict) or not row:
+            raise DataError(f"{path}:{number}: found {line[:80]}; give an object of features")
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _names(batch: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in batch for name in row))

@@ -1,0 +1,374 @@
+"""Configs as YAML: files that extend and name one another, strict models, errors that name a key.
+
+A file may have two keys of its own:
+
+- `extends: other.yaml`, or `other.yaml#variant`, takes what is said there. Mappings are merged key
+  by key, unless they are of another kind: another schedule, another backbone. The other's values
+  may be changed by `key.path: value` too.
+- `variants: {name: {key.path: value}}` are further configs, `file.yaml#name`, whose `name` is the
+  file's and theirs, unless they give one. `extends: other` in a variant takes the changes of
+  another of the same file; its own come after.
+
+A path in a file is relative to the folder of that file, also where another file extends it. In a
+key's path, an item of a list is named by its number or by its `name`: `frameworks.NAME.key`.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo
+
+Model = TypeVar("Model", bound=BaseModel)
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+KINDS = ("name", "backbone", "format")  # say of which kind a mapping is
+FOLLOWS = "follows"  # type of an error that another one, which is said, has caused
+DEFAULTS = 1  # raise it where a default changes: a digest does not hold what stands at its default
+
+
+class ConfigError(ValueError):
+    """A config file that cannot be used; the text says where and why, a mistake a line."""
+
+
+def digest(value: Any, without: Iterable[str] = ()) -> str:
+    """A short hash of a config, or of anything that JSON can hold; equal values, equal hashes.
+
+    What stands at its default is left out, so that a config keeps its digest when there are further
+    keys.
+
+    Args:
+        value: a config, or what JSON can hold.
+        without: keys of a config that are left out.
+    """
+    if isinstance(value, BaseModel):
+        said = value.model_dump(mode="json", exclude_defaults=True, exclude={*without})
+        value = [DEFAULTS, said]
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+class _Text(str):
+    """A string of a file; a path is relative to the file's folder."""
+
+    directory: Path
+
+
+class _Loader(yaml.SafeLoader):
+    """Gives `_Text` for each string."""
+
+    directory: Path
+
+
+def _construct_text(loader: _Loader, node: yaml.ScalarNode) -> _Text:
+    text = _Text(loader.construct_scalar(node))
+    text.directory = loader.directory
+    return text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _construct_text)
+
+
+def directory_of(value: Any) -> Path:
+    """The folder that a path of a config is relative to: of the file in which it stands, else the
+    working folder."""
+    return value.directory if isinstance(value, _Text) else Path()
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The content of a config file, or of a variant in it (`file.yaml#name`).
+
+    Raises:
+        ConfigError: no such file or variant; it is no YAML, or no mapping.
+    """
+    return _read(path, ())
+
+
+def variants(path: str | Path) -> list[str]:
+    """The paths `file.yaml#name` of a file's variants; the file itself where it has none."""
+    file, variant = _split(path)
+    names = [] if variant else list(_variants(file, _with_base(file, ()).get("variants")))
+    return [f"{file}#{name}" for name in names] or [str(path)]
+
+
+def changed(content: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """A config with `key.path=value` changed; values are YAML. Its name says so, unless it is one
+    of them.
+
+    Raises:
+        ConfigError: one that is no `key.path=value`, or whose path leads nowhere.
+    """
+    content, given = copy.deepcopy(content), {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"found {change!r}; key=value is needed, as training.seed=2")
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{change}: not YAML: {' '.join(str(error).split())}") from None
+    for key, value in given.items():
+        _set(content, key, value, key)
+    if given and "name" in content and "name" not in given:
+        parts = [f"{key.rpartition('.')[2]}-{value}" for key, value in given.items()]
+        plain = "-".join([str(content["name"]), *parts])
+        content["name"] = "".join(c if c.isalnum() or c in "_.-" else "_" for c in plain)
+    return content
+
+
+def with_values(content: Mapping[str, Any], values: Mapping[str, Any], where: str) -> Any:
+    """A config with the values of `key.path`s put in, one after the other.
+
+    Args:
+        content: of the config.
+        values: by path.
+        where: for errors.
+
+    Raises:
+        ConfigError: a path leads nowhere.
+    """
+    content = copy.deepcopy(dict(content))
+    for key, value in values.items():
+        _set(content, key, copy.deepcopy(value), f"{where}: {key}")
+    return content
+
+
+def _split(path: str | Path) -> tuple[Path, str]:
+    file, _, variant = str(path).partition("#")
+    return Path(file), variant
+
+
+def _read(path: str | Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The content of a file or variant; `above` are the files that extend it."""
+    file, variant = _split(path)
+    content = _with_base(file, above)
+    known = _variants(file, content.pop("variants", None))
+    if not variant:
+        return content
+    changes = _changes(known, variant, file, ())
+    if "name" in content:
+        content["name"] = f"{content['name']}-{variant}"
+    for key, value in changes.items():
+        _set(content, key, value, f"{file}: variants.{variant}.{key}")
+    return content
+
+
+def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's content over that of the one that it extends."""
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: extends: the file extends itself")
+    content = _read_yaml(path)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends: found {base!r}; the path of a file is needed")
+    paths = {key: content.pop(key) for key in list(content) if "." in str(key)}
+    # Variants of the base are the base's.
+    below = _read(directory_of(base) / base, (*above, path.resolve()))
+    return with_values(_merged(below, content), paths, str(path))
+
+
+def _variants(path: Path, found: Any) -> dict[str, dict[str, Any]]:
+    """A file's changes by variant and key."""
+    named = _mapping(found, f"{path}: variants")
+    return {name: _mapping(value, f"{path}: variants.{name}") for name, value in named.items()}
+
+
+def _mapping(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict | None):
+        raise ConfigError(f"{place}: a mapping is needed, found {value!r}")
+    return {str(key): part for key, part in (value or {}).items()}
+
+
+def _changes(
+    known: dict[str, dict[str, Any]], variant: str, path: Path, above: tuple[str, ...]
+) -> dict[str, Any]:
+    """A variant's changes by key, those of the variant that it extends first."""
+    place = f"{path}: variants.{above[-1]}.extends" if above else f"{path}"
+    if variant not in known:
+        names = ", ".join(known) or "none"
+        raise ConfigError(f"{place}: no variant {variant!r}; there are: {names}")
+    if variant in above:
+        raise ConfigError(f"{place}: the variant extends itself")
+    own = dict(known[variant])
+    base = own.pop("extends", None)
+    if base is None:
+        return own
+    changes = _changes(known, str(base), path, (*above, variant))
+    # In order: a change of a part comes after that of the whole. The name is the other's.
+    kept = {key: value for key, value in changes.items() if key not in own and key != "name"}
+    return kept | own
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        # Another schedule, optimizer or backbone has other keys.
+        if (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and all(value[kind] == old.get(kind) for kind in KINDS if kind in value)
+        ):
+            value = _merged(old, value)
+        merged[key] = value
+    return merged
+
+
+def _set(content: Any, key: str, value: Any, place: str) -> None:
+    """Sets what a key's path leads to; `place` is for errors."""
+    *parts, last = key.split(".")
+    for i, part in enumerate(parts):
+        if isinstance(content, list):
+            content = _item(content, part, place)
+            continue
+        if not isinstance(content, dict) or isinstance(content.get(part), str):
+            raise ConfigError(
+                f"{place}: {'.'.join(parts[: i + 1])} holds no keys of its own here; "
+                "give the whole value, or change the file that it names"
+            )
+        content = content.setdefault(part, {})
+    if isinstance(content, list):
+        content[content.index(_item(content, last, place))] = value
+    elif isinstance(content, dict):
+        content[last] = value
+    else:
+        raise ConfigError(f"{place}: found {content!r}, which has no keys")
+
+
+def _item(items: list[Any], part: str, place: str) -> Any:
+    for number, item in enumerate(items):
+        if part in (str(number), item.get("name") if isinstance(item, dict) else None):
+            return item
+    names = [str(item.get("name", i)) for i, item in enumerate(items) if isinstance(item, dict)]
+    raise ConfigError(f"{place}: no {part!r}; there are: {', '.join(names) or 'none'}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader.directory = path.parent
+        content = loader.get_single_data()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a mapping is needed, found {type(content).__name__}")
+    return _unshared(content)
+
+
+def _unshared(content: Any) -> Any:
+    """A copy in which no part stands twice, as one with an anchor does: each is changed alone."""
+    if isinstance(content, dict):
+        return {key: _unshared(value) for key, value in content.items()}
+    return [_unshared(item) for item in content] if isinstance(content, list) else content
+
+
+# --- models -----------------------------------------------------------------------------------
+
+
+def load(path: str | Path, model: type[Model], changes: Iterable[str] = ()) -> Model:
+    """The config in a file, or in a variant of it.
+
+    Args:
+        path: `file.yaml` or `file.yaml#variant`.
+        model: what it is a config of.
+        changes: `key.path=value`.
+
+    Raises:
+        ConfigError: it cannot be read, or does not hold what it should.
+    """
+    return validate(path, model, changed(read(path), changes))
+
+
+def from_file(model: Callable[[], type[BaseModel]]) -> BeforeValidator:
+    """Marks a key that holds a model, or the path of the file that does.
+
+    Args:
+        model: gives the class, which may be defined further below.
+    """
+
+    def load_if_path(value: Any) -> Any:
+        return load(directory_of(value) / value, model()) if isinstance(value, str) else value
+
+    return BeforeValidator(load_if_path)
+
+
+def validate(path: str | Path, model: type[Model], content: dict[str, Any]) -> Model:
+    """The model of a file's content."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as errors:
+        raise ConfigError("\n".join(_lines(str(path), errors, content, ""))) from None
+
+
+def chosen(classes: Callable[[], Mapping[str, type[Model]]]) -> BeforeValidator:
+    """Marks a mapping whose `name` says which class it is of.
+
+    Args:
+        classes: by name; asked when a config is read.
+    """
+
+    def choose(value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict):
+            return value
+        known, name = classes(), value.get("name")
+        if not isinstance(name, str) or name not in known:
+            raise ValueError(f"name: found {name!r}; allowed: {', '.join(known)}")
+        return known[name].model_validate(value)
+
+    return BeforeValidator(choose)
+
+
+def _lines(path: str, errors: ValidationError, content: Any, under: str) -> list[str]:
+    return [line for error in errors.errors() for line in _line(path, error, content, under)]
+
+
+def _line(path: str, error: Any, content: Any, under: str) -> list[str]:
+    if error["type"] == FOLLOWS:
+        return []
+    key, at = under, content
+    loc, is_missing = error["loc"], error["type"] == "missing"
+    for i, part in enumerate(loc):
+        if isinstance(part, int):
+            key += f"[{part}]"
+        # pydantic names the chosen kind or format as if it were a key: nothing stands under it.
+        elif isinstance(at, dict) and part not in at and not (is_missing and i + 1 == len(loc)):
+            continue
+        else:
+            key += f".{part}" if key else str(part)
+        at = _at(at, part)
+    place = f"{path}: {key}: " if key else f"{path}: "
+    inner = (error.get("ctx") or {}).get("error")
+    if isinstance(inner, ConfigError):
+        return str(inner).splitlines()  # of a file that this one names
+    if isinstance(inner, ValidationError):
+        return _lines(path, inner, at, key)
+    if error["type"] == "value_error":
+        return [place + error["msg"].removeprefix("Value error, ")]
+    if error["type"] == "missing":
+        return [f"{place}missing; it is required"]
+    found = error["input"]
+    shown = repr(found) if not isinstance(found, dict | list) else type(found).__name__
+    if error["type"].startswith("union_tag"):
+        tag = error["ctx"]["discriminator"].strip("'")
+        shown = repr(found.get(tag)) if isinstance(found, dict) else shown
+        allowed = error["ctx"].get("expected_tags") or "see the docs"
+        return [f"{place[:-2]}.{tag}: found {shown}; allowed: {allowed}"]
+    return [f"{place}found {shown}; {error['msg'][0].lower()}{error['msg'][1:]}"]
+
+
+def _at(content: Any, part: str | int) -> Any:
+    try:
+        return content[part]
+    except (KeyError, IndexError, TypeError):
+        return None

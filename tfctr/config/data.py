@@ -1,0 +1,202 @@
+"""Configs of data: from raw logs to a dataset directory."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tfctr.config.base import ConfigError, FolderName, digest, directory_of
+from tfctr.schema import Categorical, Features, History, Schema, Side, Strict, Tokens
+
+HOME_VARIABLE = "TFCTR_DATA_HOME"
+
+
+class Table(Strict):
+    """A table of users or items, joined to the events on `key`."""
+
+    path: str
+    key: str
+    columns: list[str] | None = None  # names, for a delimited file without a header line
+
+
+class FileSource(Strict):
+    """Events, and tables joined to them, from files of one format.
+
+    Paths are relative to the config file, or to `TFCTR_DATA_HOME`; globs and lists name several
+    files.
+    A CSV file has one record a line: text with line breaks belongs in JSON Lines or Parquet.
+    """
+
+    format: Literal["csv", "jsonl", "parquet"]
+    events: str | tuple[str, ...]
+    users: Table | None = None
+    items: Table | None = None
+    columns: list[str] | None = None  # names, for a delimited file without a header line
+    separator: str = Field(",", max_length=4, pattern=r'^[^"\r\n]+$')
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+
+
+class TwoDomains(Strict):
+    """MovieLens as organic rows and ads, day by day (`tfctr.data.two_domains`)."""
+
+    days: int = Field(96, ge=1)  # with equally many rows
+    ads_items: float = Field(0.2, ge=0, le=1)  # share of the movies that are advertised
+    ads_share: float = Field(0.15, ge=0, le=1)  # of their ratings: those are ads
+
+
+class MovieLensSource(Strict):
+    """MovieLens 1M or 100K: a zip as published, or the folder unpacked from it."""
+
+    format: Literal["movielens"]
+    path: str = "ml-1m.zip"
+    two_domains: TwoDomains | None = None  # adds the columns domain, click and day_time
+
+
+class WorldSource(Strict):
+    """The generated world (`tfctr.data.World`)."""
+
+    format: Literal["world"]
+    users: int = Field(2_000, ge=1)
+    items: int = Field(1_000, ge=1)
+    events: int = Field(100_000, ge=1)
+    days: int = Field(60, ge=1)
+    seed: int = 1
+    domain: Literal["organic", "ads"] | None = None  # None: both
+    ads_share: float = Field(0.2, ge=0, le=1)  # of the rows
+    drift: float = Field(0.4, ge=0, le=1)
+    extra_fields: int = Field(0, ge=0)
+
+
+Source = Annotated[FileSource | MovieLensSource | WorldSource, Field(discriminator="format")]
+
+
+class Label(Strict):
+    """A click. Without `positive_above` the column holds 0 and 1."""
+
+    column: str
+    positive_above: float | None = None
+    drop: tuple[float, ...] = ()  # values whose rows are left out, e.g. 3 of 5 stars
+
+
+class Time(Strict):
+    """When a row happened, as int64 in the dataset, in `unit`."""
+
+    column: str
+    unit: Literal["s", "ms", "us"] = "s"
+
+
+class Split(Strict):
+    """Shares of the rows (of each user's rows, for `user_time`) in validation and test.
+
+    A pool is the first rows by time. They are not trained on, but vocabularies know them, and they
+    are there to be found for later rows.
+    """
+
+    by: Literal["global_time", "user_time", "random"] = "global_time"
+    valid: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.1, ge=0, lt=1)
+    pool: float = Field(0.0, ge=0, lt=1)  # of global_time
+    seed: int = 0  # of the random split
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> "Split":
+        if self.pool and self.by != "global_time":
+            raise ValueError(f"pool: needs by: global_time, found {self.by!r}")
+        if self.pool and self.pool + self.valid + self.test >= 1:
+            found = f"{self.pool} + {self.valid} + {self.test}"
+            raise ValueError(f"pool + valid + test must be below 1, found {found}")
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid + test must be below 1, found {self.valid} + {self.test}")
+        return self
+
+
+class DataConfig(Strict):
+    """From raw logs to a dataset directory."""
+
+    name: FolderName
+    source: Source
+    label: Label
+    time: Time
+    user: str | None = None  # the feature that tells users apart (GAUC, unseen users)
+    item: str | None = None
+    features: Features
+    history_events: Literal["all", "clicks"] = "all"  # which earlier rows enter a history
+    split: Split = Split()
+    max_bad_share: float = Field(0.01, ge=0, le=1)  # of all rows; more stops the run
+    compression: Literal["none", "gzip"] = "none"
+    directory: str = Field(".", exclude=True)  # that the source's paths are relative to
+
+    @property
+    def feature_schema(self) -> Schema:
+        return Schema(features=self.features)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_folder(cls, values: Any) -> Any:
+        source = values.get("source") if isinstance(values, dict) else None
+        path = source.get("events", source.get("path")) if isinstance(source, dict) else None
+        return with_directory(values, path[0] if isinstance(path, list | tuple) and path else path)
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "DataConfig":
+        schema = self.feature_schema
+        sides: tuple[Side, ...] = ("user", "item")
+        for side in sides:
+            name = getattr(self, side)
+            if name is None:
+                continue
+            feature = next((f for f in schema if f.name == name), None)
+            if not isinstance(feature, Categorical) or feature.side != side:
+                names = [f.name for f in schema.side(side) if isinstance(f, Categorical)]
+                raise ValueError(
+                    f"{side}: {name!r} is not a categorical feature of side {side!r}; "
+                    f"those are: {', '.join(names) or 'none'}"
+                )
+        if self.split.by == "user_time" and self.user is None:
+            raise ValueError("split.by: 'user_time' needs the key 'user'")
+        for feature in schema:
+            if isinstance(feature, Tokens):
+                raise ValueError(
+                    f"feature {feature.name!r}: tokens are made of other features, by a text config"
+                )
+            if isinstance(feature, History):
+                if self.user is None:
+                    raise ValueError(f"feature {feature.name!r}: a history needs the key 'user'")
+                continue  # of earlier rows it may read even the label
+            if feature.source_column == self.label.column:
+                raise ValueError(
+                    f"feature {feature.name!r} reads the label's column {self.label.column!r}"
+                )
+        return self
+
+
+def with_directory(values: Any, path: Any) -> Any:
+    """The content of a config with the `directory` of the file in which a path of it stands."""
+    if isinstance(values, dict) and "directory" not in values:
+        return values | {"directory": str(directory_of(path))}
+    return values
+
+
+def data_digest(manifest: Mapping[str, Any]) -> str:
+    """Of a dataset's manifest: the same as long as its rows are."""
+    return digest([manifest["config_digest"], manifest["inputs"]])
+
+
+def data_home() -> Path:
+    """The folder of downloaded archives: `$TFCTR_DATA_HOME`, else `~/.cache/tfctr`."""
+    return Path(os.environ.get(HOME_VARIABLE) or "~/.cache/tfctr").expanduser()
+
+
+def find_input(path: str, directory: str) -> Path:
+    """An input path of a config: beside the file, or in the `data_home`."""
+    candidates = [Path(directory) / path, data_home() / path]
+    for candidate in candidates:
+        if candidate.exists() or ("*" in path and any(candidate.parent.glob(candidate.name))):
+            return candidate
+    tried = " and ".join(str(candidate) for candidate in candidates)
+    raise ConfigError(
+        f"source: no file {path!r}; looked for {tried}. {HOME_VARIABLE} names another folder, and "
+        "`tfctr download` fetches public data there"
+    )

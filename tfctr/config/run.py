@@ -1,0 +1,181 @@
+"""The config of a run: data, a backbone, methods around it, its training and its export."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from tfctr.config.base import (
+    FOLLOWS,
+    FolderName,
+    chosen,
+    digest,
+    directory_of,
+    from_file,
+    load,
+    read,
+    validate,
+)
+from tfctr.config.data import DataConfig
+from tfctr.config.method import Method, registered
+from tfctr.config.training import Training
+from tfctr.schema import Schema, Strict
+
+
+class BackboneConfig(Strict):
+    """A backbone by its registered name; every other key is an argument of its class."""
+
+    model_config = Strict.model_config | {"extra": "allow"}
+
+    backbone: str
+    features: list[str] | None = None  # those it reads; all if not given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        return values  # the backbone's own signature says which keys there are
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+    def create(self, schema: Schema) -> Any:
+        """The backbone, untrained; `schema` is the dataset's, fitted.
+
+        Raises:
+            ValueError: no such backbone, or it has no such argument.
+        """
+        from tfctr import backbones
+
+        kept = schema.select(self.features) if self.features else schema
+        return backbones.create(self.backbone, kept, **self.arguments)
+
+
+class Export(Strict):
+    """Where versions of the served model go, a folder a name."""
+
+    directory: str = "saved_models"
+    keep: int | None = Field(None, ge=1)  # the latest versions; older ones are deleted
+
+
+def _read_start(value: Any) -> Any:
+    if value is None or isinstance(value, RunConfig | Path):
+        return value
+    if isinstance(value, str) and value.endswith(".keras"):
+        return directory_of(value) / value
+    if not isinstance(value, str) or not value.partition("#")[0].endswith((".yaml", ".yml")):
+        raise ValueError(
+            f"found {value!r}; allowed: the path of a run config (.yaml), or of the model.keras of "
+            "a run"
+        )
+    return load(directory_of(value) / value, RunConfig)
+
+
+class RunConfig(Strict):
+    """One run: `tfctr run FILE`."""
+
+    name: FolderName
+    # Around the model, from the inside out.
+    frameworks: tuple[Annotated[SerializeAsAny[Method], chosen(registered)], ...] = ()
+    # That of the frameworks, if not given.
+    data: Annotated[DataConfig, from_file(lambda: DataConfig)] = Field(None, validate_default=True)
+    model: BackboneConfig
+    # An earlier run, or the model.keras of one.
+    starts_from: Annotated["RunConfig | Path | None", BeforeValidator(_read_start)] = None
+    training: Training = Training()
+    export: Export = Export()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_old_keys(cls, values: Any) -> Any:
+        for key in ("framework", "similar"):
+            if isinstance(values, dict) and key in values:
+                raise ValueError(
+                    f"{key}: methods are a list now: frameworks: [{{name: ..., ...}}], from the "
+                    "inside out; CHANGELOG.md says how old keys are written"
+                )
+        return values
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data_of_the_frameworks(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            return value
+        if "frameworks" not in info.data:  # there is a mistake in them
+            raise PydanticCustomError(FOLLOWS, "not known")
+        for method in info.data["frameworks"]:
+            for part in method.parts.values():
+                if (data := getattr(part, "data", None)) is not None:
+                    return data
+        raise ValueError("missing; it is required")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "RunConfig":
+        if self.training.chosen_by == "gauc" and self.data.user is None:
+            raise ValueError("training.chosen_by: 'gauc' needs the key 'user' in data")
+        names = [method.name for method in self.frameworks]
+        for number, method in enumerate(self.frameworks):
+            if method.name in names[:number]:
+                raise ValueError(f"frameworks: {method.name!r} stands in it twice")
+            if method.is_of_backbone and number:
+                raise ValueError(
+                    f"frameworks: {method.name!r} works on the plain backbone, so it comes first, "
+                    f"before {names[0]!r}"
+                )
+            if self.starts_from is not None and not method.goes_on:
+                raise ValueError(
+                    f"starts_from: {method.name} trains what its student starts from itself; to "
+                    "train a finished one on, leave it out of frameworks"
+                )
+            for key, part in method.parts.items():
+                data = getattr(part, "data", None)
+                if data is not None and digest(data) != digest(self.data):
+                    raise ValueError(
+                        f"data: {self.data.name!r} is not the data of frameworks.{method.name}."
+                        f"{key}, {data.name!r}"
+                    )
+            check_names(self.name, **method.parts)
+            method.check(self)
+        earlier = self.starts_from if isinstance(self.starts_from, RunConfig) else None
+        check_names(self.name, data=self.data, starts_from=earlier)
+        return self
+
+    def method(self, name: str) -> Any:
+        """The config of a method; None if it is not among the run's."""
+        return next((method for method in self.frameworks if method.name == name), None)
+
+
+RunConfig.model_rebuild()
+
+
+def check_names(name: str, **others: Any) -> None:
+    """Each has a folder of its own.
+
+    Raises:
+        ValueError: two have one name.
+    """
+    for what, other in others.items():
+        if other is not None and other.name == name:
+            raise ValueError(f"name: {name!r} is the {what}'s name too; they share a folder")
+
+
+def load_run(path: str | Path, changes: Iterable[str] = ()) -> RunConfig:
+    """A run config; see `tfctr.config.base.load`."""
+    return load(path, RunConfig, changes)
+
+
+def load_data(path: str | Path) -> DataConfig:
+    """A data config: the file's own content, or the data of a run config."""
+    content = read(path)
+    if "model" in content:
+        return validate(path, RunConfig, content).data
+    return validate(path, DataConfig, content)

@@ -1,0 +1,88 @@
+"""Configs of trainings."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tfctr.schema import Strict
+
+
+class Cosine(Strict):
+    """Up from 0 in `warmup_epochs`, then down along a cosine to `final` of the learning rate."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup_epochs: float = Field(0.0, ge=0)
+    final: float = Field(0.0, ge=0, le=1)
+
+
+class Linear(Strict):
+    """Down in a line to `final` of the learning rate at the last epoch."""
+
+    name: Literal["linear"] = "linear"
+    final: float = Field(0.0, ge=0, le=1)
+
+
+class Exponential(Strict):
+    """Down by the factor `decay` an epoch, step by step."""
+
+    name: Literal["exponential"] = "exponential"
+    decay: float = Field(gt=0, le=1)
+
+
+class Plateau(Strict):
+    """Down by `factor` after each epoch that is not the best so far (`chosen_by`)."""
+
+    name: Literal["plateau"] = "plateau"
+    factor: float = Field(0.1, gt=0, lt=1)
+
+
+Schedule = Annotated[Cosine | Linear | Exponential | Plateau, Field(discriminator="name")]
+
+
+class Optimizer(Strict):
+    name: Literal["lazy_adam", "lazy_adagrad", "adam", "adagrad"] = "lazy_adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Schedule | None = None
+    embedding_l2: float = Field(0.0, ge=0)  # the lazy ones only
+    encoder_rate: float = Field(1.0, gt=0)  # of an encoder's variables: times the others'
+    clipvalue: float | None = Field(None, gt=0)  # of every number of a gradient
+    clipnorm: float | None = Field(None, gt=0)  # of each variable's gradient
+    global_clipnorm: float | None = Field(None, gt=0)  # of all gradients together
+
+    @model_validator(mode="after")
+    def _l2_has_a_home(self) -> "Optimizer":
+        if self.embedding_l2 and not self.name.startswith("lazy_"):
+            raise ValueError(f"embedding_l2 needs lazy_adam or lazy_adagrad, found {self.name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _clips_one_way(self) -> "Optimizer":
+        ways = ("clipvalue", "clipnorm", "global_clipnorm")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) > 1:
+            raise ValueError(f"gradients are clipped in one way, found {' and '.join(given)}")
+        return self
+
+
+class Training(Strict):
+    """Epochs end with the validation rows; the weights of the best epoch are kept.
+
+    Which is the best, the validation rows' `chosen_by` says: the greatest AUC or GAUC, or the least
+    log loss. What is trained for something else than clicks has a measure of its own.
+    """
+
+    rows: Literal["train", "pool"] = "train"  # the split whose rows are learned from
+    batch_size: int = Field(4096, ge=1)  # of all replicas together
+    epochs: int = Field(10, ge=1)
+    patience: int = Field(2, ge=1)  # epochs without a better one before it stops
+    chosen_by: Literal["auc", "gauc", "log_loss"] = "auc"
+    optimizer: Optimizer = Optimizer()
+    seed: int = 1
+    steps_per_epoch: int | None = Field(None, ge=1)  # an epoch is so many, of other rows each
+    in_memory: bool = False  # hold the training rows in memory and shuffle them whole
+    checkpoint_steps: int = Field(1000, ge=1)  # a killed run goes on from the last of these
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    positive_weight: float = Field(1.0, gt=0)  # of a row with a click, in the loss
+    keep_negatives: float = Field(1.0, gt=0, le=1)  # share of the other rows that an epoch reads
+    strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
+    tensorboard: bool = False  # write what TensorBoard shows

@@ -1,0 +1,451 @@
+"""From raw pieces of a log to typed columns: joins, labels, and bad rows set aside."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import feather
+
+from tfctr.config import ConfigError, DataConfig
+from tfctr.data import files
+from tfctr.data.arrived import check_arrived
+from tfctr.data.conform import Conformed, conform, reason, to_double, to_int
+from tfctr.data.delimited import Rows
+from tfctr.data.manifest import DataError
+from tfctr.data.sources import Piece, Source, num_bytes, open_source
+from tfctr.schema import Categorical, History, Schema
+
+ROW = "row_id"  # int64: the row's place in the log, over all files in order
+TIME = "time"  # int64
+LABEL = "label"  # float32: 1 click, 0 none
+USER_KEY = "user_key"  # int64: tells users apart, those that no vocabulary holds too
+RESERVED = (ROW, TIME, LABEL, USER_KEY)
+
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6}
+MAX_TIME = 4_102_444_800  # 2100-01-01 in seconds; later times are mistakes of unit
+LARGE_TABLE = 256 << 20  # bytes of its files; a larger table is not held in a worker's memory
+
+BadRow: TypeAlias = tuple[int, str, str]  # (row, reason, the row as found)
+
+
+@dataclass(frozen=True)
+class JoinedTable:
+    """A table of users or items: good rows, no key twice."""
+
+    features: pa.Table  # `row_id`, the key and the features
+    rows: int  # read
+    bad: list[BadRow]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A cleaned piece: its typed columns in a Feather file, and what was counted."""
+
+    index: int
+    path: str
+    rows: int
+    counts: dict[str, int]  # read, bad, dropped, unmatched_users, unmatched_items
+    reasons: dict[str, int]  # of bad rows
+
+
+def event_column(schema: Schema, history: History) -> str:
+    """The column of the cleaned rows that a history's tokens stand in."""
+    shared = history.shares
+    if shared is not None and schema[shared].source_column == history.source_column:
+        return shared
+    return history.name
+
+
+def _one_token(history: History) -> Categorical:
+    """What an event is read as."""
+    return Categorical(
+        name=history.name, side="user", column=history.source_column, dtype=history.dtype
+    )
+
+
+class Cleaner:
+    """Reads a piece and gives its typed rows: one column a feature, and `row_id`, `time`, `label`.
+
+    A history's column holds the row's own token (`event_column`). Where histories are of all
+    events, rows that `label.drop` leaves out are given as well; their label is null.
+
+    Args:
+        config: the data config.
+        joins_large: False: tables of more than `LARGE_TABLE` bytes are left out, and the rows have
+            the keys to join them by. Defaults to True.
+
+    Raises:
+        ConfigError: a column that the config names is in none of the source's tables.
+    """
+
+    def __init__(self, config: DataConfig, joins_large: bool = True) -> None:
+        self.config = config
+        self.joins_large = joins_large
+        schema = config.feature_schema
+        columns: list[Any] = []  # one a feature, behind them those that only histories read
+        own: list[Any] = []
+        for feature in schema:
+            if feature.name in RESERVED:
+                raise ConfigError(f"features: the name {feature.name!r} is taken by the examples")
+            if not isinstance(feature, History):
+                columns.append(feature)
+            elif event_column(schema, feature) == feature.name:
+                own.append(_one_token(feature))
+        self.features = (*columns, *own)
+        has_histories = any(isinstance(feature, History) for feature in schema)
+        self.keeps_dropped = has_histories and config.history_events == "all"
+
+    @cached_property
+    def source(self) -> Source:
+        return open_source(self.config.model_copy(update={"features": self.features}))
+
+    @cached_property
+    def homes(self) -> dict[str, list[Any]]:
+        """Table -> the features that are read from it; events come first."""
+        columns = {"events": self.source.events.names()}
+        columns |= {name: reader.names() for name, (reader, _) in self.source.tables.items()}
+        homes: dict[str, list[Any]] = {name: [] for name in columns}
+        for feature in self.features:
+            column = feature.source_column
+            home = next((name for name, names in columns.items() if column in names), None)
+            if home is None:
+                there = "; ".join(f"{name}: {', '.join(names)}" for name, names in columns.items())
+                raise ConfigError(
+                    f"features: {feature.name!r} reads column {column!r}, which is in no table; "
+                    f"columns of {there}"
+                )
+            homes[home].append(feature)
+        needed = {"label": self.config.label.column, "time": self.config.time.column}
+        needed |= {f"source.{name}.key": key for name, (_, key) in self.source.tables.items()}
+        for key, column in needed.items():
+            if column not in columns["events"]:
+                raise ConfigError(
+                    f"{key}: found {column!r}; columns of the events: "
+                    f"{', '.join(columns['events'])}"
+                )
+        return homes
+
+    @cached_property
+    def large(self) -> tuple[str, ...]:
+        """Names of the tables that are left out."""
+        if self.joins_large:
+            return ()
+        tables = self.source.tables.items()
+        return tuple(name for name, (reader, _) in tables if num_bytes(reader) > LARGE_TABLE)
+
+    @cached_property
+    def tables(self) -> dict[str, JoinedTable]:
+        """By name, but for large ones.
+
+        Raises:
+            ConfigError: a table has no good row.
+        """
+        return {name: self._load(name) for name in self.source.tables if name not in self.large}
+
+    def _load(self, name: str) -> JoinedTable:
+        reader, _ = self.source.tables[name]
+        parts = [self.no_rows(name)]
+        bad: list[BadRow] = []
+        first = 0
+        for piece in reader.pieces():
+            found, spoilt = self.read_table(name, piece, first)
+            parts.append(found)
+            bad += spoilt
+            first += reader.count(piece)
+        kept, again = self.first_of_keys(name, pa.concat_tables(parts))
+        bad = sorted(bad + again)
+        refuse_empty(name, kept.num_rows, bad)
+        return JoinedTable(kept, first, bad)
+
+    def read_table(self, name: str, piece: Piece, first: int) -> tuple[pa.Table, list[BadRow]]:
+        """Of a piece of a table, whose first row is its `first`: good rows, typed, with `row_id`,
+        and bad ones."""
+        reader, _ = self.source.tables[name]
+        features = self.of_table(name)
+        rows = reader.read(piece, _unique([feature.source_column for feature in features]))
+        columns, checks = typed(rows.table, features, {self.key(name).name})
+        found = set_aside(rows, columns, checks)
+        return count_from(first, found), [(first + n, why, text) for n, why, text in rows.bad]
+
+    def first_of_keys(self, name: str, table: pa.Table) -> tuple[pa.Table, list[BadRow]]:
+        """Rows in the table's order: those whose key no earlier one has, and the others."""
+        key, table = self.key(name), table.combine_chunks()
+        keys = table[key.name].combine_chunks()
+        again = pc.index_in(keys, value_set=keys).to_numpy() != np.arange(len(keys))
+        why = f"{key.source_column}: an earlier row has the same key"
+        shown = table.drop_columns([ROW])
+        bad = [
+            (table[ROW][i].as_py(), why, _shown(shown, i)) for i in np.flatnonzero(again).tolist()
+        ]
+        return table.filter(pa.array(~again)), bad
+
+    def of_table(self, name: str) -> list[Any]:
+        """A table's key, and the features that are read from it."""
+        return [self.key(name), *self.homes[name]]
+
+    def no_rows(self, name: str) -> pa.Table:
+        """What `read_table` gives, without a row."""
+        empty = {f.name: conform(f, pa.array([], pa.binary()))[0] for f in self.of_table(name)}
+        return pa.table({ROW: pa.array([], pa.int64()), **empty})
+
+    def key(self, name: str) -> Categorical:
+        """The join key, typed as the feature that reads the same column, if there is one."""
+        column = self.source.tables[name][1]
+        for feature in self.features:
+            if isinstance(feature, Categorical) and feature.source_column == column:
+                return feature
+        # No feature of a config can have this name.
+        return Categorical.model_construct(name=f"key of {name}", side="context", column=column)
+
+    def clean(self, piece: Piece) -> tuple[pa.Table, Rows, dict[str, int]]:
+        """Typed rows with `row_id` counted within the piece, the raw rows with all that is bad,
+        and counts."""
+        events = self.homes["events"]
+        keys = {name: self.key(name) for name in self.source.tables}
+        needed = list({feature.name: feature for feature in [*events, *keys.values()]}.values())
+        wanted = _unique(
+            [self.config.label.column, self.config.time.column]
+            + [feature.source_column for feature in needed]
+        )
+        rows = self.source.events.read(piece, wanted)
+        counts = {"read": len(rows.numbers) + len(rows.bad)}
+        required = {self.config.user, self.config.item} | {key.name for key in keys.values()}
+        columns, checks = typed(rows.table, needed, required)
+        columns[LABEL], check = self._label(rows.table)
+        columns[TIME], late = self._time(rows.table)
+        table = set_aside(rows, columns, [check, late, *checks])
+        counts["bad"] = len(rows.bad)
+        counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
+        if counts["dropped"] and not self.keeps_dropped:
+            table = table.filter(table[LABEL].is_valid())
+        for name, other in self.tables.items():
+            table, counts[f"unmatched_{name}"] = self.join(name, table, other.features)
+        return self.in_order(table, self.large), rows, counts
+
+    def join(self, name: str, table: pa.Table, other: pa.Table) -> tuple[pa.Table, int]:
+        """The rows with a table's columns, and how many found none of its rows.
+
+        Args:
+            name: of the table.
+            table: rows with the key of it. Dropped rows are not counted.
+            other: as `read_table` gives them; no key twice.
+        """
+        key = self.key(name).name
+        keys, others = (found[key].combine_chunks() for found in (table, other))
+        place = pc.index_in(keys, value_set=others)
+        unmatched = pc.and_(place.is_null(), table[LABEL].combine_chunks().is_valid())
+        for feature in self.homes[name]:
+            table = table.append_column(feature.name, other[feature.name].take(place))
+        return table, pc.sum(unmatched).as_py() or 0
+
+    def in_order(self, table: pa.Table, to_join: Sequence[str]) -> pa.Table:
+        """`row_id`, `time`, `label`, features; behind them other keys of tables still to join."""
+        names = [ROW, TIME, LABEL]
+        names += [f.name for f in self.features if f.name in table.column_names]
+        names += [self.key(name).name for name in to_join]
+        return table.select(_unique(names)).combine_chunks()
+
+    def _label(self, raw: pa.Table) -> tuple[pa.Array, "Check"]:
+        """float32, null where the row is to be dropped."""
+        label = self.config.label
+        values, bad = _of_column("label", raw, label.column, to_double)
+        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        wrong = np.isnan(numbers) if bad is None else np.isnan(numbers) | bad
+        if label.positive_above is None:
+            wrong |= ~np.isin(numbers, [0.0, 1.0, *label.drop])
+            why, clicks = "the label must be 0 or 1", numbers
+        else:
+            why, clicks = "the label must be a number", numbers > label.positive_above
+        left_out = np.isin(numbers, label.drop) & ~wrong
+        return pa.array(clicks.astype(np.float32), mask=left_out), (wrong, f"{label.column}: {why}")
+
+    def _time(self, raw: pa.Table) -> tuple[pa.Array, "Check"]:
+        """int64 in the config's unit."""
+        time = self.config.time
+
+        def to_time(column: pa.Array) -> Conformed:
+            if pa.types.is_timestamp(column.type):
+                column = column.cast(pa.timestamp(time.unit, column.type.tz), safe=False)
+                return column.cast(pa.int64()), None
+            return to_int(column)
+
+        values, bad = _of_column("time", raw, time.column, to_time)
+        moments = values.fill_null(-1).to_numpy()
+        late = (moments < 0) | (moments >= MAX_TIME * UNITS[time.unit])
+        why = f"{time.column}: not a time in {time.unit} between 1970 and 2100"
+        return values.fill_null(0), (late if bad is None else late | bad, why)
+
+
+Check: TypeAlias = tuple[np.ndarray | None, str]  # which rows are bad, and why
+
+
+def _of_column(
+    key: str, raw: pa.Table, name: str, conform: Callable[[pa.Array], Conformed]
+) -> Conformed:
+    column = raw[name]
+    try:
+        return conform(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+    except TypeError as error:
+        raise ConfigError(f"{key}: reads column {name!r} of {error}") from None
+
+
+def typed(
+    raw: pa.Table, features: list[Any], required: Any
+) -> tuple[dict[str, pa.Array], list[Check]]:
+    """The features' columns, and what is wrong with them.
+
+    Args:
+        raw: as a reader gives them.
+        features: what is read from their `source_column`s.
+        required: names of features that must have a value in every row.
+
+    Raises:
+        ConfigError: a column whose type can hold no value of its feature.
+    """
+    columns: dict[str, pa.Array] = {}
+    checks: list[Check] = []
+    for feature in features:
+        key, column = f"features: {feature.name!r}", feature.source_column
+        values, bad = _of_column(key, raw, column, partial(conform, feature))
+        columns[feature.name] = values
+        checks.append((bad, f"{column}: {reason(feature)}"))
+        if feature.name in required and values.null_count:
+            missing = values.is_null().to_numpy(zero_copy_only=False)
+            checks.append((missing, f"{column}: missing"))
+    return columns, checks
+
+
+def set_aside(rows: Rows, columns: dict[str, pa.Array], checks: list[Check]) -> pa.Table:
+    """The good rows' columns, `row_id` first; bad rows are added to `rows.bad`.
+
+    Args:
+        rows: as a reader gives them.
+        columns: typed, by name.
+        checks: what `typed` found wrong with them.
+    """
+    spoilt = np.zeros(len(rows.numbers), dtype=bool)
+    for bad, why in checks:
+        if bad is not None:
+            for i in np.flatnonzero(bad & ~spoilt):
+                rows.bad.append((int(rows.numbers[i]), why, _shown(rows.table, int(i))))
+            spoilt |= bad
+    rows.bad.sort()
+    table = pa.table({ROW: pa.array(rows.numbers, pa.int64()), **columns})
+    return table.filter(pa.array(~spoilt)) if spoilt.any() else table
+
+
+def count_from(first: int, table: pa.Table) -> pa.Table:
+    """`row_id` counted from the log's first row, not the piece's."""
+    place = table.column_names.index(ROW)
+    return table.set_column(place, ROW, pc.add(table[ROW], first))
+
+
+def _shown(raw: pa.Table, i: int) -> str:
+    values = {name: raw[name][i].as_py() for name in raw.column_names}
+    texts = {
+        name: value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+        for name, value in values.items()
+    }
+    return json.dumps(texts, ensure_ascii=False)
+
+
+def _unique(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def add_up(pieces: Sequence[Staged], number: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Counts, and reasons of bad rows, of all pieces.
+
+    Raises:
+        DataError: there are not so many.
+    """
+    check_arrived("pieces of the log", len(pieces), number)
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for piece in pieces:
+        counts.update(piece.counts)
+        reasons.update(piece.reasons)
+    return dict(counts), dict(reasons)
+
+
+def set_aside_table(folder: str, name: str, rows: int, bad: list[BadRow]) -> dict[str, Any]:
+    """What is said of a joined table: `rows`, `bad`, `bad_reasons`; its bad rows lie beside those
+    of the events."""
+    if bad:
+        write_dead_letters(f"{folder}/dead_letters/{name}.jsonl", name, bad)
+    return {"rows": rows, "bad": len(bad), "bad_reasons": tally(bad)}
+
+
+def refuse_empty(name: str, rows: int, bad: list[BadRow]) -> None:
+    """Does nothing where a table has good rows.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not rows:
+        why = f"; the first of {len(bad)} bad ones: {bad[0][1]}" if bad else ""
+        raise ConfigError(f"source.{name}: the table has no good row{why}")
+
+
+def refuse_too_many_bad(name: str, logs: Mapping[str, Any], share: float, kept: str) -> None:
+    """Does nothing where few rows are bad.
+
+    Args:
+        name: of what is made.
+        logs: by name, `rows`, `bad` and `bad_reasons` of the events and the tables.
+        share: of the rows that may be bad.
+        kept: where the bad rows lie.
+
+    Raises:
+        DataError: more than that are.
+    """
+    for log, found in logs.items():
+        if found["bad"] > share * found["rows"]:
+            reasons = sorted(found["bad_reasons"].items(), key=lambda item: -item[1])
+            worst = ", ".join(f"{why} ({count:,})" for why, count in reasons[:3])
+            raise DataError(
+                f"{name}: {found['bad']:,} of {found['rows']:,} rows of the {log} are bad, more "
+                f"than max_bad_share = {share:g}; most often: {worst}. They lie in {kept}"
+            )
+
+
+def tally(bad: list[BadRow]) -> dict[str, int]:
+    reasons: dict[str, int] = {}
+    for _, why, _ in bad:
+        reasons[why] = reasons.get(why, 0) + 1
+    return reasons
+
+
+def write_dead_letters(path: str, source: str, bad: list[BadRow]) -> None:
+    """JSON Lines: `source`, `row` (from 0, as `row_id`), `reason`, and the row as found."""
+    name = source.rpartition("/")[2]
+    lines = [
+        json.dumps(
+            {"source": name, "row": number, "reason": why, "text": text[:1000]}, ensure_ascii=False
+        )
+        for number, why, text in bad
+    ]
+    files.write(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+
+
+def write_staged(path: str, table: pa.Table, features: tuple[Any, ...]) -> None:
+    """String tokens as codes: they are told apart once, then counted and looked up as numbers."""
+    for feature in features:
+        name = feature.name
+        is_token = isinstance(feature, Categorical) and feature.dtype == "string"
+        if is_token and name in table.column_names:
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, table[name].dictionary_encode())
+    sink = pa.BufferOutputStream()
+    feather.write_feather(table, sink, compression="uncompressed")
+    files.write(path, sink.getvalue())
+
+
+def read_staged(path: str, names: list[str] | None = None) -> pa.Table:
+    return feather.read_table(pa.BufferReader(files.read(path)), columns=names)

@@ -1,0 +1,63 @@
+"""The commands of rollouts."""
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfctr.cli.app import BeamArgs, Work, app, clear_errors, console
+from tfctr.config import ConfigError
+from tfctr.frameworks.ecdctr.config import load_rollout
+from tfctr.stages import DEFAULT_WORK
+
+MISSING_DAY = 75  # exit status; EX_TEMPFAIL of sysexits.h: try again later
+
+
+@app.command()
+def rollout(
+    file: Annotated[Path, typer.Argument(help="YAML file of a rollout", metavar="FILE")],
+    through: Annotated[
+        str | None,
+        typer.Option(
+            help="the last day, as 2024-01-31, which is over; the file's end if not given"
+        ),
+    ] = None,
+    work: Work = DEFAULT_WORK,
+    beam: BeamArgs = None,
+) -> None:
+    """Replays a calendar: evaluates the served ads model on each day, trains it, serves it anew.
+
+    Days that are done are skipped. The exit status is 75 where a day is missing that the file says
+    to wait for: all before it is done, and a scheduler should try again."""
+    with clear_errors():
+        from tfctr.frameworks.ecdctr.rollout import Rollout
+
+        missing = Rollout(load_rollout(file), work, console).run(_as_day(through), beam)
+    if missing is not None:
+        raise typer.Exit(MISSING_DAY)
+
+
+@app.command()
+def report(
+    rollouts: Annotated[
+        list[Path], typer.Argument(help="YAML files of rollouts; the first is compared with")
+    ],
+    page: Annotated[Path, typer.Option(help="the file to write")] = Path("rollouts.html"),
+    work: Work = DEFAULT_WORK,
+) -> None:
+    """A page of rollouts side by side: daily curves, and each one's difference from the first."""
+    with clear_errors():
+        from tfctr.frameworks.ecdctr.report import Evaluated, write_page
+        from tfctr.frameworks.ecdctr.rollout import Rollout
+
+        folders = [Rollout(load_rollout(path), work).folder for path in rollouts]
+        write_page([Evaluated.read(folder) for folder in folders], page)
+        console.print(f"page: {page}", soft_wrap=True)
+
+
+def _as_day(text: str | None) -> datetime.date | None:
+    try:
+        return text and datetime.date.fromisoformat(text)  # type: ignore[return-value]
+    except ValueError:
+        raise ConfigError(f"--through: found {text!r}; a day is needed, as 2024-01-31") from None

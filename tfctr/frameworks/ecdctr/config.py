@@ -1,0 +1,162 @@
+"""What a rollout is: a log by day and domain, the models that are trained as days go by."""
+
+import datetime
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tfctr.config.base import ConfigError, FolderName, from_file, load
+from tfctr.config.data import DataConfig, FileSource
+from tfctr.config.run import BackboneConfig, Export
+from tfctr.config.training import Training
+from tfctr.schema import Categorical, Strict
+
+DAY = "{day}"  # in a source's paths, stands for a day as 2024-01-31
+Days = Annotated[int, Field(ge=1)]
+
+
+class Domain(Strict):
+    """Which rows are organic impressions, and which are ads: two values of a feature."""
+
+    feature: str
+    organic: str = "organic"
+    ads: str = "ads"
+
+    @property
+    def values(self) -> dict[str, str]:
+        return {"organic": self.organic, "ads": self.ads}
+
+
+class DaysConfig(Strict):
+    """A log of two domains, kept by day (UTC), with vocabularies that only grow.
+
+    The source is one log of all days, or, with `{day}` in `events`, a file or a glob a day.
+    """
+
+    name: FolderName
+    data: Annotated[DataConfig, from_file(lambda: DataConfig)]  # without its split
+    domain: Domain
+    first: datetime.date  # day of the log
+    measured_days: Days = 28  # the first ones, of which means and buckets of numbers are measured
+    ready: str | None = None  # a file with {day} in its path, there as soon as the day is whole
+
+    @model_validator(mode="after")
+    def _fits_the_data(self) -> "DaysConfig":
+        data = self.data
+        if data.name == self.name:
+            raise ValueError(f"name: {self.name!r} is the data's name too; they share a folder")
+        names = [feature.name for feature in data.features if isinstance(feature, Categorical)]
+        if self.domain.feature not in names:
+            raise ValueError(
+                f"domain.feature: {self.domain.feature!r} is not a categorical feature; those are: "
+                f"{', '.join(names)}"
+            )
+        if data.user is None or data.item is None:
+            raise ValueError("data: needs the keys 'user' and 'item', which snapshots are kept by")
+        if self.ready is not None and DAY not in self.ready:
+            raise ValueError(f"ready: needs {DAY} in the path, found {self.ready!r}")
+        return self
+
+    @property
+    def comes_by_day(self) -> bool:
+        """Whether each day has files of its own."""
+        return isinstance(self.data.source, FileSource) and DAY in str(self.data.source.events)
+
+    def through(self, last: datetime.date) -> list[datetime.date]:
+        """The days from the first to this one.
+
+        Raises:
+            ConfigError: it is before the first.
+        """
+        if last < self.first:
+            raise ConfigError(f"{self.name}: found the day {last}; the log's first is {self.first}")
+        number = (last - self.first).days + 1
+        return [self.first + datetime.timedelta(days=i) for i in range(number)]
+
+    def of_days(self, days: Iterable[datetime.date]) -> DataConfig:
+        """The data config whose source holds these days, maybe others."""
+        if not self.comes_by_day:
+            return self.data
+        assert isinstance(self.data.source, FileSource)
+        events = self.data.source.events
+        patterns = (events,) if isinstance(events, str) else events
+        paths = tuple(pattern.replace(DAY, str(day)) for day in days for pattern in patterns)
+        source = self.data.source.model_copy(update={"events": paths})
+        return self.data.model_copy(update={"source": source})
+
+
+class TinyConfig(Strict):
+    """The tiny model of long-term organic rows (TPM), and what is kept of it."""
+
+    model: BackboneConfig
+    training: Training = Training(epochs=1)
+    every: Days = 28  # days until it is trained on and the next snapshot is taken
+    snapshots: int = Field(3, ge=1)  # the latest, that the other models read
+
+
+class CompleteConfig(Strict):
+    """The organic twin of the ads model (CPM), which the ads model starts from."""
+
+    training: Training = Training(epochs=1)
+    every: Days | None = 7  # days until it is trained again; None: once, before the first day
+    window: Days = 28  # days whose rows it is trained on
+    reset_statistics: bool = True  # the ads model measures its own mean activations
+
+
+class AdsConfig(Strict):
+    """The model that is served (A-CTR)."""
+
+    training: Training = Training(epochs=1)
+    window: Days | None = 14  # days it is trained on where it starts anew; None: all before
+    domains: Literal["ads", "both"] = "ads"  # whose rows it is trained on
+    restarts: bool = False  # every day from the start, on the whole window
+
+
+class RolloutConfig(Strict):
+    """An ads model retrained every day (E-CDCTR, arXiv:2408.16238): `tfctr rollout FILE`."""
+
+    name: FolderName
+    days: Annotated[DaysConfig, from_file(lambda: DaysConfig)]
+    start: datetime.date  # the first day that is served
+    end: datetime.date | None = None  # the last one
+    model: BackboneConfig  # of the complete and of the ads model
+    tiny: TinyConfig | None = None
+    complete: CompleteConfig | None = None
+    ads: AdsConfig = AdsConfig()
+    missing: Literal["wait", "skip"] = "wait"  # what to do about a day that is not there
+    inactive_days: Days = 14  # without a row, after which a user counts as inactive
+    export: Export | None = Export()  # None: nothing is served
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> "RolloutConfig":
+        if self.name == self.days.name:
+            raise ValueError(f"name: {self.name!r} is the days' name too; they share a folder")
+        measured = self.days.first + datetime.timedelta(days=self.days.measured_days)
+        if self.start < measured:
+            raise ValueError(
+                f"start: found {self.start}; numbers are measured on the days before {measured} "
+                "(days.first, days.measured_days)"
+            )
+        if self.end is not None and self.end < self.start:
+            raise ValueError(f"end: found {self.end}, which is before start, {self.start}")
+        if self.tiny is not None:
+            data = self.days.data
+            read = self.tiny.model.features
+            missing = [key for key in (data.user, data.item) if read and key not in read]
+            if missing:
+                raise ValueError(
+                    f"tiny.model.features: {missing[0]!r} is not among them, whose vectors are kept"
+                )
+        return self
+
+
+def load_days(path: str | Path) -> DaysConfig:
+    """A days config; see `tfctr.config.base.load`."""
+    return load(path, DaysConfig)
+
+
+def load_rollout(path: str | Path, changes: Iterable[str] = ()) -> RolloutConfig:
+    """A rollout config; see `tfctr.config.base.load`."""
+    return load(path, RolloutConfig, changes)

@@ -1,0 +1,203 @@
+"""Rollouts side by side: their measures day by day, and a page that shows them."""
+
+import datetime
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfctr import metrics
+from tfctr.config import ConfigError
+from tfctr.data import files
+from tfctr.data.manifest import DataError, read_manifest
+from tfctr.metrics.comparison import WEEK
+
+SMOOTHED = 7  # days that a curve is the mean of
+RESAMPLES = 2_000
+PLOTS = {
+    "auc": "AUC of the day's ads, by the version that was served",
+    "gauc": "GAUC of the same",
+    "log_loss": "log loss of the same",
+    "rows_read": "training rows read",
+}
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The days of a rollout that were evaluated.
+
+    Args:
+        name: of the rollout.
+        days: ascending.
+        measures: by name, float64 `[days]`, NaN where undefined: `auc`, `gauc`, `log_loss`,
+            `rows_read`, `seconds`.
+        rows: all evaluated rows of these days, one table: `label`, `logit`, `user_key` and a bool
+            column a segment.
+    """
+
+    name: str
+    days: tuple[datetime.date, ...]
+    measures: dict[str, np.ndarray]
+    rows: pa.Table
+
+    @classmethod
+    def read(cls, folder: Path) -> "Evaluated":
+        """What the rollout of this folder, `<work>/<its name>`, has done so far.
+
+        Raises:
+            DataError: no day was evaluated yet.
+        """
+        days, found, rows = [], [], []
+        for path in sorted((folder / "days").glob("*/step.json")):
+            step = read_manifest(path) or {}
+            measured = step.get("metrics")
+            if not measured:
+                continue
+            days.append(datetime.date.fromisoformat(step["day"]))
+            read = {"rows_read": sum(step["rows_read"].values()), "seconds": step["seconds"]}
+            found.append(measured | read)
+            with files.open_to_read(str(path.with_name("evaluated.parquet"))) as file:
+                rows.append(pq.read_table(file))
+        if not days:
+            raise DataError(f"{folder}: no day was evaluated; run `tfctr rollout` first")
+        names = ("auc", "gauc", "log_loss", "rows_read", "seconds")
+        measures = {
+            name: np.array([np.nan if of[name] is None else of[name] for of in found], np.float64)
+            for name in names
+        }
+        return cls(folder.name, tuple(days), measures, pa.concat_tables(rows))
+
+    def mean(self, name: str) -> float:
+        """Of a measure, over the days on which it is defined."""
+        return float(np.nanmean(self.measures[name]))
+
+    def pooled_gauc(self) -> float:
+        """Of all rows together: on a single day few users have both a click and none."""
+        columns = (self.rows[name].to_numpy() for name in ("label", "logit", "user_key"))
+        return metrics.gauc(*columns)
+
+    def pooled_auc(self, segment: str) -> float:
+        """Of the rows of a segment, of all days together; NaN where one class is absent."""
+        rows = self.rows.filter(self.rows[segment])
+        if not rows.num_rows:
+            return float("nan")
+        return metrics.auc(rows["label"].to_numpy(), rows["logit"].to_numpy())
+
+
+def mean_difference(
+    found: Sequence[Evaluated], others: Sequence[Evaluated], name: str, seed: int = 0
+) -> metrics.DailyDifference:
+    """By how much a measure is greater than that of other rollouts, seed by seed and day by day.
+
+    Args:
+        found: a rollout a seed.
+        others: those it is compared with, a seed each, of the same days.
+        name: of the measure.
+        seed: int. Of the resamples.
+
+    Returns:
+        The mean, and its 95% intervals for other days and for other seeds; see
+        `metrics.daily_difference`.
+
+    Raises:
+        ConfigError: the two did not judge the same days.
+    """
+    for one, other in zip(found, others, strict=True):
+        if one.days != other.days:
+            raise ConfigError(
+                f"{one.name} evaluated {len(one.days)} days from {one.days[0]} to {one.days[-1]}, "
+                f"{other.name} {len(other.days)} from {other.days[0]} to {other.days[-1]}; roll "
+                "both out over the same days"
+            )
+    differences = [a.measures[name] - b.measures[name] for a, b in zip(found, others, strict=True)]
+    return metrics.daily_difference(np.array(differences), resamples=RESAMPLES, seed=seed)
+
+
+def write_page(rollouts: Sequence[Evaluated], path: Path) -> None:
+    """Writes one HTML file, its plots in it: daily curves, and each rollout against the first.
+
+    Raises:
+        ConfigError: matplotlib or jinja2 is not installed; the rollouts are of other days.
+    """
+    try:
+        import jinja2
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "the page needs jinja2 and matplotlib; `pip install 'tfctr[report]'`"
+        ) from None
+    first = rollouts[0]
+    template = resources.files(__package__).joinpath("report.html").read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(template).render(
+        first=first.name,
+        days=(first.days[0], first.days[-1]),
+        rows=[_row(evaluated, first) for evaluated in rollouts],
+        plots={title: _plot(rollouts, name, title) for name, title in PLOTS.items()},
+        smoothed=SMOOTHED,
+        block=WEEK,
+    )
+    files.write(str(path), page.encode())
+
+
+def _row(evaluated: Evaluated, first: Evaluated) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": evaluated.name, "days": len(evaluated.days)}
+    for name in ("auc", "gauc"):
+        found[name] = evaluated.mean(name)
+        found[f"{name}_over"] = None
+        if evaluated is not first:
+            found[f"{name}_over"] = mean_difference([evaluated], [first], name)
+    for name in ("log_loss", "rows_read", "seconds"):
+        found[name] = evaluated.mean(name)
+    found["pooled_gauc"] = evaluated.pooled_gauc()
+    for segment in ("inactive_users", "unseen_users"):
+        found[segment] = evaluated.pooled_auc(segment)
+        found[f"{segment}_rows"] = int(np.sum(evaluated.rows[segment].to_numpy()))
+    return found
+
+
+def _plot(rollouts: Sequence[Evaluated], name: str, title: str) -> str:
+    """An SVG of one measure's curves."""
+    import matplotlib
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for i, evaluated in enumerate(rollouts):
+        values = evaluated.measures[name]
+        axes.plot(
+            np.array(evaluated.days, "datetime64[D]"),
+            values if name == "rows_read" else _smooth(values),
+            color=COLOURS[i % len(COLOURS)],
+            linestyle=("-", "--", ":")[i // len(COLOURS) % 3],
+            linewidth=2.2 if i == 0 else 1.2,
+            label=evaluated.name,
+        )
+    if name == "rows_read":
+        axes.set_yscale("log")
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    content = io.StringIO()
+    # No date, and ids that are the same each time: equal rollouts, equal plots.
+    with matplotlib.rc_context({"svg.hashsalt": "tfctr"}):
+        figure.savefig(content, format="svg", metadata={"Date": None, "Title": title})
+    return content.getvalue()[content.getvalue().index("<svg") :]
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """The mean of the latest `SMOOTHED` days that there are, up to each day."""
+    starts = np.maximum(np.arange(len(values)) - SMOOTHED + 1, 0)
+    windows = [values[start : i + 1] for i, start in enumerate(starts)]
+    return np.array([np.nan if np.isnan(w).all() else np.nanmean(w) for w in windows])

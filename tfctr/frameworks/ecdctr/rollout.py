@@ -1,0 +1,568 @@
+"""A rollout: every day the served model is evaluated, then trained, then served anew (E-CDCTR).
+
+What happens at the end of day `d`, all of whose rows are there:
+
+1. the version that was served on `d` is evaluated on its ads rows, none of which it has seen;
+2. if a period of the tiny model is over, it is trained on that period's organic rows, and a
+   snapshot is taken of its users and items;
+3. if it is time, the complete model is trained on the latest organic rows;
+4. the ads model starts from the complete one, if that is new, else it goes on from where it was;
+5. it is exported, to be served on `d + 1`.
+
+Each step leaves a folder with a manifest. So a rollout resumes anywhere, and can be run a day at a
+time; the result is the same.
+"""
+
+import datetime
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from tfctr.config import ConfigError, Training, digest
+from tfctr.data import files
+from tfctr.data.day_log import DayLog
+from tfctr.data.manifest import read_manifest, write_manifest
+from tfctr.data.snapshots import SIDES, Snapshot, finished_before
+from tfctr.frameworks.ecdctr.config import RolloutConfig
+from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, Schema
+from tfctr.stages.export import Version
+from tfctr.stages.stage import build, folder_lock, versions
+from tfctr.stages.training import TrainingStage
+
+DAY = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the next day needs to know of the ones before."""
+
+    key: str = ""
+    through: int = -1  # number of the last day whose vocabularies the models know
+    ads: str = ""  # paths of models, in the rollout's folder
+    complete: str = ""
+    tiny: str = ""
+    complete_until: str = ""
+    snapshots: dict[str, str] = field(default_factory=dict)  # until -> key, ascending
+    version: str = ""
+
+
+class Rollout:
+    """A rollout and the folders of its artefacts.
+
+    - `log_folder`, `<work>/<days' name>`: the log by days, shared by rollouts;
+    - `folder`, `<work>/<rollout's name>`: `days/<day>/`, with the models, `metrics.json`,
+      `evaluated.parquet` (the day's ads rows: label, logit, user_key, segments) and `step.json`;
+      `snapshots/<until>/`; `joined/<day>/`;
+    - `export_folder`: the versions of the SavedModel.
+    """
+
+    def __init__(self, config: RolloutConfig, work: Path, console: Console | None = None) -> None:
+        self.config = config
+        self.folder = work / config.name
+        self.log_folder = work / config.days.name
+        self.export_folder: Path | None = None
+        if config.export:
+            self.export_folder = Path(config.export.directory) / config.name
+        self.console = console or Console()
+
+    def run(
+        self, through: datetime.date | None = None, beam_args: list[str] | None = None
+    ) -> datetime.date | None:
+        """All steps that are not done yet, through that day; the config's `end` if not given.
+
+        Returns:
+            The first day that is missing, where the config says to wait for it; None when all
+            steps are done.
+
+        Raises:
+            ConfigError: no day to end with, or one before the first step.
+            DataError: as of `beam_pipelines.days.write_days`.
+        """
+        from beam_pipelines.days import write_days
+
+        config, first = self.config, self.config.start - DAY
+        last = through or config.end
+        if last is None:
+            raise ConfigError(f"{config.name}: no day to end with: give `end`, or --through DAY")
+        if last < first:
+            raise ConfigError(
+                f"{config.name}: found the day {last}; the first step is that of {first}, the day "
+                "before start"
+            )
+        with folder_lock(self.log_folder, self.console):
+            log = write_days(config.days, last, str(self.log_folder), beam_args)
+        with folder_lock(self.folder, self.console):
+            self._start_anew_if_changed()
+            state = State()
+            for number in range((last - first).days + 1):
+                day = first + number * DAY
+                absent = [d for d in config.days.through(day) if d not in log.days]
+                if absent and config.missing == "wait":
+                    self.console.print(
+                        f"[bold]rollout[/] waits for {absent[0]}: {self._where(absent)}"
+                    )
+                    return absent[0]
+                state = self._step(day, state, log, beam_args)
+        return None
+
+    def _where(self, absent: list[datetime.date]) -> str:
+        source = self.config.days.data.source
+        return (
+            f"no rows of {len(absent)} day{'s' if absent[1:] else ''} in "
+            f"{getattr(source, 'events', source.format)}; run again when they are there, or set "
+            "missing: skip"
+        )
+
+    def _start_anew_if_changed(self) -> None:
+        """What another config left is of no use."""
+        path = self.folder / "rollout.json"
+        if (read_manifest(path) or {}).get("key") == self._config_key:
+            return
+        for name in ("days", "snapshots", "joined"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_manifest({"key": self._config_key, "versions": versions()}, str(path))
+
+    @property
+    def _config_key(self) -> str:
+        content = self.config.model_dump(mode="json", exclude={"end", "export", "missing"})
+        return digest(content)
+
+    # --- a step -----------------------------------------------------------------------------
+
+    def _step(
+        self, day: datetime.date, state: State, log: DayLog, beam_args: list[str] | None
+    ) -> State:
+        folder = self.folder / "days" / str(day)
+        found = read_manifest(folder / "step.json")
+        if found is not None and found["from"] == state.key:
+            return State(**found["state"])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "step.json").unlink(missing_ok=True)
+        start = time.perf_counter()
+        about: dict[str, Any] = {"from": state.key, "day": str(day)}
+        known = {d: log.days[d] for d in log.days if d <= day}
+        key = digest([self._config_key, state.key, str(day), list(known.values())])
+        if day not in log.days:
+            self.console.print(f"[bold]{day}[/] is missing: the served version stays")
+            after = _changed(state, key=key)
+            write_manifest(about | {"missing": True, "state": asdict(after)}, _step_path(folder))
+            return after
+        step = _Step(self, day, log, state, key, folder, beam_args)
+        if state.ads:
+            about["metrics"] = step.evaluate()
+        state = step.train()
+        if self.export_folder:
+            state = _changed(state, version=step.export(state))
+        about |= {
+            "rows_read": step.rows_read,
+            "seconds": round(time.perf_counter() - start, 3),
+            "late": step.late,
+            "state": asdict(state),
+        }
+        write_manifest(about, _step_path(folder))
+        self._print(about)
+        return state
+
+    def _print(self, about: dict[str, Any]) -> None:
+        metrics, read = about.get("metrics") or {}, about["rows_read"]
+        shown = ", ".join(
+            f"{name.upper()} {metrics[name]:.4f}"
+            for name in ("auc", "gauc")
+            if metrics.get(name) is not None
+        )
+        rows = ", ".join(f"{name} {number:,}" for name, number in read.items())
+        version = about["state"]["version"]
+        self.console.print(
+            f"[bold]{about['day']}[/] {shown or 'not evaluated'}; rows read: {rows or 'none'}; "
+            f"{about['seconds']:.1f} s{f'; version {Path(version).name}' if version else ''}",
+            soft_wrap=True,
+        )
+
+
+class _Step:
+    """The work of one day."""
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        day: datetime.date,
+        log: DayLog,
+        state: State,
+        key: str,
+        folder: Path,
+        beam_args: list[str] | None,
+    ) -> None:
+        self.rollout = rollout
+        self.config = rollout.config
+        self.console = rollout.console
+        self.day = day
+        self.log = log
+        self.before = state
+        self.key = key
+        self.folder = folder
+        self.beam_args = beam_args
+        self.days = [d for d in self.config.days.through(day) if d in log.days]
+        self.through = max(log.days[d]["number"] for d in self.days)
+        self.is_first = not state.ads
+        self.rows_read: dict[str, int] = {}
+        # Days have numbers in the order in which they came: late ones are new, too.
+        self.new = [d for d in self.days if log.days[d]["number"] > state.through]
+        self.late = [] if self.is_first else [str(d) for d in self.new if d < day]
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """The metrics of the day's ads rows by the version that was served; None without rows."""
+        from tfctr import metrics
+        from tfctr.training.loop import EVALUATION_BATCH, predict
+
+        if not self.log.rows(self.day, "ads"):
+            return None
+        self._join(self.before.snapshots)
+        data = self._data({"test": [(self.day, "ads")]}, self.before.through)
+        model = self._load(self.before.ads)
+        user, item = self._keys().values()
+        columns = data.columns("test", ["label", "user_key", user, item])
+        recent = self._data(
+            {
+                "recent": [
+                    (d, domain)
+                    for d in self.days
+                    if 0 < (self.day - d).days <= self.config.inactive_days
+                    for domain in ("organic", "ads")
+                ]
+            },
+            self.before.through,
+            reads_snapshots=False,
+        )
+        active = recent.columns("recent", ["user_key"])["user_key"]
+        segments = {
+            "unseen_users": columns[user] == OOV_ID,
+            "unseen_items": columns[item] == OOV_ID,
+            "inactive_users": (columns[user] != OOV_ID) & ~np.isin(columns["user_key"], active),
+        }
+        logits = predict(
+            model, data.test(EVALUATION_BATCH, features=model.reads), str(self.day), self.console
+        )
+        found = metrics.evaluate(columns["label"], logits, columns["user_key"], segments)
+        evaluated = (
+            {key: columns[key] for key in ("label", "user_key")} | {"logit": logits} | segments
+        )
+        files.write_parquet(str(self.folder / "evaluated.parquet"), evaluated)
+        write_manifest(found, str(self.folder / "metrics.json"))
+        return found
+
+    def train(self) -> State:
+        """The models as they are at the end of the day."""
+        state = _changed(self.before, key=self.key, through=self.through)
+        state = self._train_tiny(state)
+        self._join(state.snapshots)
+        state, is_new = self._train_complete(state)
+        return self._train_ads(state, is_new)
+
+    def _train_tiny(self, state: State) -> State:
+        tiny, first = self.config.tiny, self.config.days.first
+        if tiny is None:
+            return state
+        ends = [datetime.date.fromisoformat(end) for end in state.snapshots]
+        since = max(ends, default=first)
+        while since + tiny.every * DAY <= self.day + DAY:
+            until = since + tiny.every * DAY
+            rows = [(d, "organic") for d in self.days if since <= d < until]
+            name = f"tiny-{until}"
+            earlier = state.tiny
+            path = self._train(name, rows, tiny.training, self._make_tiny, earlier)
+            state = _changed(state, tiny=path)
+            self._take_snapshot(path, rows, since, until, state)
+            snapshots = state.snapshots | {str(until): digest([self.key, name])}
+            state, since = _changed(state, snapshots=snapshots), until
+        return state
+
+    def _take_snapshot(
+        self,
+        path: str,
+        rows: Sequence[tuple[datetime.date, str]],
+        since: datetime.date,
+        until: datetime.date,
+        state: State,
+    ) -> None:
+        """Of all users and items that the tiny model has ever seen."""
+        model = self._load(path)
+        data = self._data({"train": rows}, self.through, reads_snapshots=False)
+        ends = sorted(state.snapshots)
+        last = Snapshot.read(self.rollout.folder / "snapshots" / ends[-1]) if ends else None
+        tokens, vectors = {}, {}
+        for side, name in self._keys().items():
+            vocabulary = self.log.vocabulary(name, self.through)
+            ids = np.unique(data.columns("train", [name])[name])
+            if last is not None:
+                ids = np.union1d(ids, np.flatnonzero(last.rows(side, vocabulary)[1]))
+            ids = ids[ids >= FIRST_TOKEN_ID]
+            tokens[side] = vocabulary.tokens.take(ids - FIRST_TOKEN_ID)
+            vectors[side] = np.asarray(model.fields.rows(name, ids))
+        snapshot = Snapshot(since, until, vectors["user"].shape[1], tokens, vectors)
+        snapshot.write(self.rollout.folder / "snapshots" / str(until))
+
+    def _join(self, snapshots: dict[str, str]) -> None:
+        """Puts snapshots beside all rows that no further one can come to: those before the next."""
+        from beam_pipelines.snapshots import join_snapshots
+
+        tiny, folder = self.config.tiny, self.rollout.folder
+        if tiny is None:
+            return
+        ends = [datetime.date.fromisoformat(end) for end in snapshots]
+        next_end = max(ends, default=self.config.days.first) + tiny.every * DAY
+        chosen: dict[datetime.date, list[tuple[datetime.date, str]]] = {}
+        for day in self.log.days:
+            read = finished_before(ends, day, tiny.snapshots)
+            wanted = [(end, snapshots[str(end)]) for end in read]
+            manifest = read_manifest(folder / "joined" / str(day) / "manifest.json") or {}
+            if day < next_end and manifest.get("snapshots") != [[str(e), k] for e, k in wanted]:
+                chosen[day] = wanted
+        if chosen:
+            join_snapshots(
+                self.log,
+                chosen,
+                folder / "snapshots",
+                tiny.snapshots,
+                self._snapshot_dim,
+                folder / "joined",
+                self.beam_args,
+            )
+
+    def _train_complete(self, state: State) -> tuple[State, bool]:
+        """The state, and whether the complete model in it is new."""
+        complete = self.config.complete
+        if complete is None:
+            return state, False
+        if state.complete:
+            since = datetime.date.fromisoformat(state.complete_until)
+            if complete.every is None or (self.day + DAY - since).days < complete.every:
+                return state, False
+        rows = [(d, "organic") for d in self._window(complete.window)]
+        path = self._train("complete", rows, complete.training, self._make, state.complete)
+        return _changed(state, complete=path, complete_until=str(self.day + DAY)), True
+
+    def _train_ads(self, state: State, complete_is_new: bool) -> State:
+        ads, complete = self.config.ads, self.config.complete
+        starts = self.is_first or complete_is_new or ads.restarts
+        days = self._window(ads.window) if starts else self.new
+        domains = ("organic", "ads") if ads.domains == "both" else ("ads",)
+        rows = [(d, domain) for d in days for domain in domains]
+        training, earlier, resets = ads.training, "" if starts else state.ads, False
+        if not starts:
+            training = training.model_copy(update={"epochs": 1})
+        elif complete is not None and not ads.restarts:
+            earlier, resets = state.complete, complete.reset_statistics
+        return _changed(state, ads=self._train("ads", rows, training, self._make, earlier, resets))
+
+    def export(self, state: State) -> str:
+        """The path of the version that is served from the next day on."""
+        folder = self.rollout.export_folder
+        assert folder is not None
+        return str(build(_DayExport(self, state, folder), Console(quiet=True)))
+
+    def _tables(self, state: State) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By side, what the latest snapshots say of every id: vectors `[ids, n * d]`, and which
+        there are, `[ids, n]`."""
+        assert self.config.tiny is not None
+        ends = [datetime.date.fromisoformat(end) for end in state.snapshots]
+        read = finished_before(ends, self.day + DAY, self.config.tiny.snapshots)
+        found = [Snapshot.read(self.rollout.folder / "snapshots" / str(end)) for end in read]
+        tables = {}
+        for side, name in self._keys().items():
+            vocabulary = self.log.vocabulary(name, self.through)
+            room = (vocabulary.size, self.config.tiny.snapshots)
+            vectors, exist = np.zeros((*room, self._snapshot_dim), np.float32), np.zeros(room)
+            for place, snapshot in enumerate(found):
+                vectors[:, place], exist[:, place] = snapshot.rows(side, vocabulary)
+            tables[side] = (vectors.reshape(len(vectors), -1), exist)
+        return tables
+
+    # --- what the stages share --------------------------------------------------------------
+
+    def _train(
+        self,
+        what: str,
+        rows: Sequence[tuple[datetime.date, str]],
+        training: Training,
+        make: Callable[[Schema], Any],
+        earlier: str,
+        resets: bool = False,
+    ) -> str:
+        """The path, in the rollout's folder, of a model trained on these rows.
+
+        Args:
+            make: an untrained model of a schema.
+            earlier: path of a model that it starts from, "" for none.
+            resets: whether its statistics start anew.
+        """
+        # Before the seed is set: to import a library may draw from Python's random numbers.
+        import tfctr.backbones
+        import tfctr.frameworks.ecdctr.student  # noqa: F401
+        from tfctr.models.transfer import carry_on, reset_statistics
+
+        rows = [part for part in rows if self.log.rows(*part)]
+        if not rows and earlier and not resets:
+            return earlier  # nothing to learn from
+        number = sum(self.log.rows(*part) for part in rows)
+        name = what.partition("-")[0]
+        read = number * training.epochs
+        self.rows_read[name] = self.rows_read.get(name, 0) + read
+        data = self._data(
+            {"train": rows, "valid": []}, self.through, reads_snapshots=name != "tiny"
+        )
+
+        def create() -> Any:
+            model = make(data.schema)
+            model.build()
+            if earlier:
+                carry_on(model, self._load(earlier))
+            if resets:
+                reset_statistics(model)
+            return model
+
+        # Another day, another order of the rows, and other first vectors of new tokens.
+        training = training.model_copy(update={"seed": training.seed + 1000 * self.day.toordinal()})
+        about = f"[bold]{self.day}[/] {what}: {number:,} rows of {len(rows)} parts"
+        key = digest([self.key, what])
+        stage = _DayTraining(self.folder / what, training, key, create, data, read, about)
+        if not stage.is_done():  # of a day there is one line, unless something is trained
+            build(stage, self.console)
+        return str(stage.path.relative_to(self.rollout.folder))
+
+    def _make_tiny(self, schema: Schema) -> Any:
+        assert self.config.tiny is not None
+        return self.config.tiny.model.create(schema)
+
+    def _make(self, schema: Schema) -> Any:
+        """The complete model, or the ads model: they are of one make."""
+        from tfctr.frameworks.ecdctr.student import EcdctrStudent
+
+        backbone = self.config.model.create(schema)
+        if self.config.tiny is None:
+            return backbone
+        keys = self._keys()
+        return EcdctrStudent(
+            backbone, keys["user"], keys["item"], self.config.tiny.snapshots, self._snapshot_dim
+        )
+
+    def _load(self, path: str) -> Any:
+        import keras
+
+        import tfctr.frameworks.ecdctr.student  # noqa: F401  registers the classes
+
+        return keras.models.load_model(self.rollout.folder / path, compile=False)
+
+    def _data(
+        self,
+        splits: dict[str, Sequence[tuple[datetime.date, str]]],
+        through: int,
+        reads_snapshots: bool = True,
+    ) -> Any:
+        from tfctr.data.days import DaysDataset
+
+        joined = self.config.tiny is not None and reads_snapshots
+        return DaysDataset(
+            self.log, splits, through, self.rollout.folder / "joined" if joined else None
+        )
+
+    def _window(self, days: int | None) -> list[datetime.date]:
+        """The latest days that are there, this one the last."""
+        return [d for d in self.days if days is None or (self.day - d).days < days]
+
+    def _keys(self) -> dict[str, str]:
+        """The features whose snapshots are kept, by side."""
+        data = self.config.days.data
+        return {side: getattr(data, side) for side in SIDES}
+
+    @property
+    def _snapshot_dim(self) -> int:
+        return int(self._make_tiny(self.log.schema()).field_dim)
+
+
+class _DayTraining(TrainingStage):
+    """A model that is trained on some days' rows, all epochs through: `model.keras`."""
+
+    name = "train"
+
+    def __init__(
+        self,
+        folder: Path,
+        training: Training,
+        key: str,
+        create: Callable[[], Any],
+        data: Any,
+        rows_read: int,
+        about: str,
+    ) -> None:
+        self.folder = folder
+        self.path = folder / "model.keras"
+        self.training = training
+        self.made_from_key = key
+        self.create = create
+        self.data = data
+        self.rows_read = rows_read
+        self.of_item = about
+
+    @property
+    def made_from(self) -> Any:
+        return self.made_from_key  # of the days before, too
+
+    def make(self, console: Console) -> None:
+        from tfctr.training.loop import LastEpoch
+
+        console.print(self.of_item)
+        self.train(
+            self.create,
+            self.data,
+            {"rows_read": self.rows_read},
+            console,
+            save=lambda model, at: model.save(at, include_optimizer=False),
+            objective=lambda _: LastEpoch(self.training),
+        )
+
+
+class _DayExport(Version):
+    """The version that is served from the next day on."""
+
+    name = "export"
+
+    def __init__(self, step: _Step, state: State, served: Path) -> None:
+        super().__init__(served)
+        self.step = step
+        self.state = state
+        self.folder = step.folder
+
+    @property
+    def made_from(self) -> Any:
+        return self.step.key
+
+    def write(self, console: Console) -> Path:
+        from tfctr import serving
+        from tfctr.frameworks.ecdctr.served import EcdctrServed
+        from tfctr.serving.model_directory import tidy
+
+        step = self.step
+        model = step._load(self.state.ads)
+        data = step._data({"train": [(step.days[-1], "ads")]}, step.through, reads_snapshots=False)
+        data.write_vocabularies(self.folder / "vocabularies")
+        if step.config.tiny is not None:
+            model = EcdctrServed(model, step._tables(self.state))
+        version = serving.export(model, data, self.served)
+        assert step.config.export is not None
+        tidy(self.served, step.config.export.keep)
+        return version
+
+
+def _changed(state: State, **changes: Any) -> State:
+    return State(**asdict(state) | changes)
+
+
+def _step_path(folder: Path) -> str:
+    return str(folder / "step.json")

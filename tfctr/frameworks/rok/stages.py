@@ -1,0 +1,152 @@
+"""What ROK builds before its student: similar rows, a teacher, its hints, a knowledge base."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tfctr.data.manifest import read_manifest
+from tfctr.frameworks.rok.config import KnowledgeConfig
+from tfctr.retrieval.config import RetrievalConfig
+from tfctr.schema import Schema
+from tfctr.stages import Prepare, Run, SideOutputs, Stage, TrainingStage, create_model
+
+
+class Retrieve(SideOutputs):
+    """The similar rows of each row, by `beam_pipelines.retrieve`."""
+
+    name = "retrieve"
+
+    def __init__(
+        self, config: RetrievalConfig, dataset: Prepare, work: Path, console: Console
+    ) -> None:
+        self.encoder: Stage | None = None
+        if config.encoder:
+            self.encoder = Run(config.encoder, work, console, dataset.beam_args).trained
+        super().__init__(config, dataset, work, [self.encoder] if self.encoder else [])
+
+    def write(self, beam_args: list[str] | None) -> dict[str, Any]:
+        from beam_pipelines.retrieve import retrieve
+
+        encoder = str(self.encoder.path) if self.encoder else ""
+        return retrieve(self.config, str(self.dataset.path), str(self.folder), beam_args, encoder)
+
+    def describe(self, split: str, counts: dict[str, Any]) -> str:
+        return (
+            f"{counts['rows_with_fewer_than_k']:,} of {counts['rows']:,} rows of {split} found "
+            f"fewer than {self.config.k}, {counts['rows_without_any']:,} none"
+        )
+
+
+class Hints(Stage):
+    """What a teacher makes of similar rows, for all rows: `hints`, in the teacher's folder."""
+
+    name = "hints"
+
+    def __init__(self, teacher: Run) -> None:
+        self.teacher = teacher
+        self.similar = teacher.before["rim"]["similar"]
+        self.folder = self.path = teacher.folder / "hints"
+        self.reads = (teacher.trained, self.similar)
+
+    @property
+    def made_from(self) -> Any:
+        return None
+
+    def is_done(self) -> bool:
+        return (read_manifest(self.manifest_path) or {}).get("key") == self.key()
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def make(self, console: Console) -> None:
+        from beam_pipelines.hints import write_hints
+
+        teacher = self.teacher
+        console.print(f"[bold]hints[/] {teacher.config.name} -> {self.path}", soft_wrap=True)
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        write_hints(
+            str(teacher.trained.path),
+            str(teacher.data_folder),
+            str(self.similar.path),
+            str(self.path),
+            self.key(),
+        )
+
+
+class Imitate(TrainingStage):
+    """A knowledge base that has learned what a teacher's hints say of each row, from the row alone:
+    `knowledge.keras`, in `<work>/<its name>`."""
+
+    name = "train"
+
+    def __init__(self, config: KnowledgeConfig, hints: Hints, work: Path) -> None:
+        self.config = config
+        self.training = config.training
+        self.hints = hints
+        self.folder = work / config.name
+        self.path = self.folder / "knowledge.keras"
+        self.reads = (hints,)
+
+    @property
+    def made_from(self) -> Any:
+        return self.config.model_dump(mode="json", exclude={"name", "teacher"})
+
+    def make(self, console: Console) -> None:
+        from tfctr.data.dataset import Dataset
+        from tfctr.frameworks.rok import rim  # noqa: F401  before the seed is set
+        from tfctr.frameworks.rok.imitation import Imitating, Imitation
+
+        config, hints = self.config, self.hints.path
+        data = Dataset.open(self.hints.teacher.data_folder, [hints])
+        described = (read_manifest(hints / "manifest.json") or {})["splits"][config.training.rows]
+
+        def create() -> Any:
+            return Imitation(
+                create_knowledge(config, data.schema),
+                described["mean"],
+                described["std"],
+                config.imitation,
+                config.contrastive,
+                config.clicks,
+                config.mask_rate,
+                config.temperature,
+            )
+
+        clicks_only = config.clicks > 0 and not config.imitation
+        console.print(f"[bold]imitate[/] {config.teacher.name} -> {self.path}", soft_wrap=True)
+        self.train(
+            create,
+            data,
+            {"knowledge": config.model_dump(mode="json", exclude={"teacher", "training"})},
+            console,
+            save=lambda model, path: model.knowledge.save(path),
+            objective=None if clicks_only else lambda model: Imitating(data, model.reads),
+        )
+
+    def load(self) -> Any:
+        import keras
+
+        import tfctr.frameworks.rok.knowledge_base  # noqa: F401
+
+        return keras.models.load_model(self.path)
+
+
+def create_knowledge(config: KnowledgeConfig, schema: Schema) -> Any:
+    """ROK's knowledge base, as large as what its teacher makes of similar rows; untrained.
+    `schema` is the dataset's."""
+    from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
+    from tfctr.frameworks.rok.rim import RIM
+
+    teacher = create_model(config.teacher, schema)
+    assert isinstance(teacher, RIM)
+    return KnowledgeBase(
+        schema.select([feature.name for feature in teacher.of_found]),
+        teacher.num_aggregates,
+        teacher.field_dim,
+        config.embedding_dim,
+        config.hidden_units,
+        config.dropout,
+    )

@@ -1,0 +1,155 @@
+"""What SRP4CTR builds before its student: windows of users' events, and an encoder of them."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tfctr.config import ConfigError, digest
+from tfctr.data.manifest import write_manifest
+from tfctr.frameworks.srp4ctr.config import SequenceEncoderConfig, SequencesConfig
+from tfctr.schema import Schema
+from tfctr.stages import Run, SideOutputs, TrainingStage, Version
+
+
+class Windows(SideOutputs):
+    """The windows of users' events, by `beam_pipelines.sequences`."""
+
+    name = "sequences"
+    config: SequencesConfig
+
+    def write(self, beam_args: list[str] | None) -> dict[str, Any]:
+        from beam_pipelines.sequences import write_sequences
+
+        return write_sequences(self.config, str(self.dataset.path), str(self.folder), beam_args)
+
+    def describe(self, split: str, counts: dict[str, Any]) -> str:
+        return f"{split}: {counts['events']:,} events in {counts['rows']:,} windows"
+
+
+class PretrainEncoder(TrainingStage):
+    """`encoder.keras`, the encoder with the heads that guess, and `next_item.json`, how well it
+    tells what comes next; in `<work>/<the encoder's name>`."""
+
+    name = "train"
+
+    def __init__(self, config: SequenceEncoderConfig, windows: Windows) -> None:
+        self.config = config
+        self.training = config.training
+        self.windows = windows
+        self.folder = windows.folder.parent / config.name
+        self.path = self.folder / "encoder.keras"
+        self.reads = (windows,)
+
+    @property
+    def made_from(self) -> Any:
+        return digest(self.config)
+
+    def make(self, console: Console) -> None:
+        from tfctr.data.dataset import Dataset
+        from tfctr.frameworks.srp4ctr.fg_bert import FgBert, GuessingParts
+
+        config = self.config
+        windows = Dataset.open(self.windows.path)
+        schema = Dataset.open(self.windows.dataset.path).schema
+        console.print(f"[bold]pretrain[/] an encoder of events -> {self.path}", soft_wrap=True)
+
+        def create() -> Any:
+            return FgBert(
+                windows.schema.select(config.select(windows.schema)),
+                create_encoder(config, schema),
+                config.mask_rate,
+                config.last_rate,
+                config.sampled_tokens,
+            )
+
+        def save(model: Any, path: str) -> None:
+            model.save(path, include_optimizer=False)
+            self._measure(model, windows, console)
+
+        self.train(
+            create,
+            windows,
+            {"encoder": config.model_dump(mode="json", exclude={"sequences", "training"})},
+            console,
+            save,
+            objective=lambda model: GuessingParts(windows, model.reads),
+        )
+
+    def load(self) -> Any:
+        """The encoder with its heads."""
+        import keras
+
+        import tfctr.frameworks.srp4ctr.fg_bert  # noqa: F401
+
+        return keras.models.load_model(self.path, compile=False)
+
+    def _measure(self, model: Any, windows: Any, console: Console) -> None:
+        """Writes how well the next value is told of each history that shares an item's feature."""
+        from tfctr.frameworks.srp4ctr.next_item import next_item
+
+        found = {part: next_item(model, windows, part) for part in model.encoder.behaviours.of_item}
+        for part, measured in found.items():
+            console.print(
+                f"the next event's {part}: among the first 10 of {measured['hit_rate_10']:.3f} of "
+                f"{measured['windows']:,.0f} windows, NDCG {measured['ndcg_10']:.3f}; among the "
+                f"first 50 of {measured['hit_rate_50']:.3f}, NDCG {measured['ndcg_50']:.3f}"
+            )
+        write_manifest(found, str(self.folder / "next_item.json"))
+
+
+class Index(Version):
+    """A SavedModel that finds the items that may come next after a history:
+    `<the export's folder>-candidates/<version>`.
+
+    Raises:
+        ConfigError: the encoder reads no history of items; k is too many; scann is not installed.
+    """
+
+    name = "index"
+
+    def __init__(self, run: Run, encoder: PretrainEncoder, k: int, search: str) -> None:
+        folder = run.export_folder
+        super().__init__(folder.with_name(f"{folder.name}-candidates"))
+        self.run = run
+        self.encoder = encoder
+        self.k = k
+        self.search = search
+        self.folder = encoder.folder
+        self.reads = (encoder,)
+
+    @property
+    def made_from(self) -> Any:
+        return [str(self.served), self.k, self.search]
+
+    def write(self, console: Console) -> Path:
+        from tfctr.data.dataset import Dataset
+        from tfctr.frameworks.srp4ctr.candidate_index import export_candidates
+
+        config, model = self.run.config, self.encoder.load()
+        item, about = config.data.item, model.encoder.behaviours.of_item
+        part = next((name for name, shared in about.items() if shared == item), None)
+        if part is None:
+            raise ConfigError(
+                f"data.item: found {item!r}; {self.encoder.config.name} reads no history that "
+                f"shares it, but of {', '.join(sorted(set(about.values())))}"
+            )
+        data = Dataset.open(self.run.data_folder)
+        try:
+            return export_candidates(model, data, part, self.served, self.k, self.search)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"{config.name}: {error}") from None
+
+
+def create_encoder(config: SequenceEncoderConfig, schema: Schema) -> Any:
+    """The encoder of the histories that the config names; untrained. `schema` is the dataset's."""
+    from tfctr.frameworks.srp4ctr.sequence_encoder import SequenceEncoder
+
+    return SequenceEncoder(
+        schema.select(config.select(schema)),
+        config.dim,
+        config.num_layers,
+        config.num_heads,
+        config.dropout,
+        name="encoder",
+    )

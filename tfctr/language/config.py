@@ -1,0 +1,122 @@
+"""Configs of language models and of the texts that they read."""
+
+import string
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tfctr.config.base import FolderName, directory_of, from_file, read
+from tfctr.config.data import DataConfig, with_directory
+from tfctr.config.run import check_names
+from tfctr.config.training import Training
+from tfctr.schema import Name, Strict
+
+
+class SmallEncoder(Strict):
+    """A BERT that learns a vocabulary and its weights of the training rows' texts alone."""
+
+    vocabulary_size: int = Field(4000, ge=100)
+    num_layers: int = Field(2, ge=1)
+    hidden_dim: int = Field(128, ge=1)
+    num_heads: int = Field(2, ge=1)
+    max_tokens: int = Field(512, ge=4)
+    training: Training = Training()
+
+
+class EncoderConfig(Strict):
+    """A language model that reads text: a preset by name, a folder, a folder in a package, or a
+    small one that is trained here.
+
+    A folder is beside the config file or in the `data_home`; with `package` it is within that
+    Python package, which need not be one that can be imported.
+    """
+
+    preset: str | None = None  # of keras-nlp, e.g. bert_tiny_en_uncased
+    folder: str | None = None
+    package: str | None = None
+    trained: SmallEncoder | None = None
+    directory: str = Field(".", exclude=True)  # that the folder is relative to
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_folder(cls, values: Any) -> Any:
+        return with_directory(values, values.get("folder") if isinstance(values, dict) else None)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "EncoderConfig":
+        kinds = (self.preset, self.folder or self.package, self.trained)
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError(
+                "an encoder is either a preset, or a folder, maybe of a package, or trained here"
+            )
+        return self
+
+
+class TextTemplate(Strict):
+    """A sentence a row: `{feature}` stands for its value or values."""
+
+    template: str
+    max_tokens: int = Field(64, ge=4)  # the sentence's ends included
+
+    @property
+    def places(self) -> list[tuple[str, str | None]]:
+        """Words, and the feature that stands behind them, if any, in order."""
+        return [(words, name) for words, name, _, _ in string.Formatter().parse(self.template)]
+
+    @property
+    def features(self) -> list[str]:
+        return [name for _, name in self.places if name is not None]
+
+    @model_validator(mode="after")
+    def _can_be_parsed(self) -> "TextTemplate":
+        try:
+            names = self.features
+        except ValueError as error:
+            raise ValueError(f"template: {error}; braces stand around a feature's name") from None
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"template: {{{name}}} stands in it twice")
+        if not names:
+            raise ValueError("template: no {feature} in it, so all rows would have one text")
+        return self
+
+
+def _read_words(value: Any) -> Any:
+    """They may be the path of a file of nothing else."""
+    return read(directory_of(value) / value) if isinstance(value, str) else value
+
+
+class TextConfig(Strict):
+    """Rows as sentences, in an encoder's tokens: `tfctr textify FILE`."""
+
+    name: FolderName
+    data: Annotated[DataConfig, from_file(lambda: DataConfig)]
+    encoder: EncoderConfig
+    texts: dict[Name, TextTemplate] = Field(min_length=1)
+    words: Annotated[dict[str, dict[str, str]], BeforeValidator(_read_words)] = Field(
+        {}
+    )  # by feature: what to write for a value
+    missing: str = Field("unknown", min_length=1)  # for no value, and for one out of vocabulary
+    separator: str = Field("|", min_length=1)  # between the values of a list
+
+    @model_validator(mode="after")
+    def _features_exist(self) -> "TextConfig":
+        check_names(self.name, data=self.data)
+        schema = self.data.feature_schema
+        known = [feature.name for feature in schema]
+        asked = {f"texts.{name}.template": text.features for name, text in self.texts.items()}
+        for key, names in (asked | {"words": list(self.words)}).items():
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{key}: no feature {name!r}; there are: {', '.join(known)}")
+        for text in self.texts:
+            for field in text_fields(text):
+                if field in known:
+                    raise ValueError(f"texts: {text!r} makes {field!r}, which is a feature's name")
+        return self
+
+
+def text_fields(text: str) -> tuple[str, str, str, str]:
+    """What a text of this name leaves of a row: its tokens, where in them each feature stands, a
+    key that equal texts share, and the text itself."""
+    return (f"{text}_tokens", f"{text}_spans", f"{text}_text_key", f"{text}_text")

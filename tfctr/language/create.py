@@ -1,0 +1,69 @@
+"""The encoders that text configs describe, ready to be trained beside a dataset."""
+
+from typing import Any
+
+import numpy as np
+
+from tfctr.config import ConfigError
+from tfctr.language.config import TextConfig
+from tfctr.language.masked_lm import MaskedLM
+from tfctr.language.pretrained import load_encoder
+from tfctr.language.prompted_encoder import PromptedEncoder
+from tfctr.schema import Schema
+
+
+def create_encoder(
+    text: TextConfig,
+    where: str,
+    pretrained: bool,
+    trained_layers: int | None = None,
+    **settings: Any,
+) -> PromptedEncoder:
+    """The encoder of a text config.
+
+    Args:
+        text: whose texts it is to read.
+        where: the preset or folder that it lies in.
+        pretrained: bool. Whether its weights are those that lie there; else they are random.
+        trained_layers: int. Of its last layers, those that are trained; all if not given.
+        **settings: of keras-hub's encoder, in place of those that lie there.
+
+    Raises:
+        ConfigError: texts are longer than it can read.
+    """
+    encoder = load_encoder(where, pretrained, **settings)
+    _refuse_longer_texts(text, encoder)
+    return PromptedEncoder(encoder, trained_layers, name="encoder")
+
+
+def create_masked_lm(
+    task: Any, text: TextConfig, schema: Schema, described: dict[str, Any]
+) -> MaskedLM:
+    """What trains the encoder and the head of a `keras_hub.models.BertMaskedLM`. `described` is the
+    manifest of the texts."""
+    _refuse_longer_texts(text, task.backbone)
+    return MaskedLM(
+        schema,
+        PromptedEncoder(task.backbone),
+        task.masked_lm_head,
+        {name: template.max_tokens for name, template in text.texts.items()},
+        described["special_tokens"],
+        used_tokens(described),
+    )
+
+
+def used_tokens(described: dict[str, Any]) -> np.ndarray:
+    """The tokens of the training rows' texts, int `[V']` ascending, without special ones."""
+    texts = described["splits"]["train"]["texts"].values()
+    used = {token for text in texts for token in text["used_tokens"]}
+    return np.array(sorted(used - {*described["special_tokens"].values()}))
+
+
+def _refuse_longer_texts(text: TextConfig, encoder: Any) -> None:
+    most = encoder.max_sequence_length
+    for name, template in text.texts.items():
+        if template.max_tokens > most:
+            raise ConfigError(
+                f"texts.{name}.max_tokens: found {template.max_tokens}; the encoder reads at most "
+                f"{most} tokens"
+            )

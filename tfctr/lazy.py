@@ -1,0 +1,24 @@
+"""Names of a package that are imported when they are first used.
+
+A config, or a Beam worker, needs no Keras; who asks for a model gets it.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def exports(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+    """`__getattr__` and `__all__` of a package.
+
+    Args:
+        package: its `__name__`.
+        names: the module, in the package, that each name is of.
+    """
+
+    def find(name: str) -> Any:
+        if name in names:
+            return getattr(import_module(f"{package}.{names[name]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find, sorted(names)

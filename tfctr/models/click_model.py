@@ -1,0 +1,137 @@
+"""A model of clicks in three steps."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from keras import ops
+
+from tfctr.models.losses import LogLoss
+from tfctr.models.schema_model import SchemaModel
+from tfctr.schema import Schema
+
+
+class ClickModel(SchemaModel):
+    """A CTR model in three steps: `embed`, `represent`, `predict_logits`.
+
+    Called on `{feature: values}` it gives logits `[B]`. `compile` needs only an optimizer: the loss
+    is log loss unless another is given.
+    """
+
+    head: Any  # a dense layer whose bias is a constant in all logits
+    embeds_fields_apart: bool = True  # else `embed` needs all features together
+    reads_side_outputs: ClassVar[bool] = False  # what a job found for each row; not when serving
+    folds: bool = False  # much of it is of the user alone: worth keeping between requests
+
+    @property
+    def served_schema(self) -> Schema:
+        """The features that it is served with; it may read more than the schema's."""
+        return self.schema
+
+    @property
+    def field_dim(self) -> int:
+        """`D`, of fields that `add_fields` may be given."""
+        raise NotImplementedError
+
+    @property
+    def may_read(self) -> tuple[str, ...]:
+        """`reads`, and what may be given in place of some of it."""
+        return self.reads
+
+    @property
+    def reads_of_item(self) -> tuple[str, ...]:
+        """Those of `may_read` that differ among the candidates of a request."""
+        return tuple(feature.name for feature in self.schema.side("item"))
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The features whose fields come first in `embed`, in order; others may stand behind."""
+        return tuple(feature.name for feature in self.schema.inputs)
+
+    @property
+    def encoder_variables(self) -> list[Any]:
+        """Of an encoder that came trained: they may have a learning rate of their own."""
+        return []
+
+    def innermost(self) -> "ClickModel":  # no property: Keras walks those when it saves
+        """The backbone that no method has been put around."""
+        return self
+
+    def embed(
+        self,
+        features: Mapping[str, Any],
+        names: Sequence[str] | None = None,
+        training: bool = False,
+    ) -> Any:
+        """Vectors `[B, F, D]` of the fields in the schema's order; of `names` only, if given."""
+        raise NotImplementedError
+
+    def add_fields(self, embeddings: Any, fields: Any) -> Any:
+        """`[B, F + n, D]` of what `embed` gave and of further fields `[B, n, field_dim]`."""
+        return ops.concatenate([embeddings, ops.cast(fields, embeddings.dtype)], axis=1)
+
+    def represent(self, embeddings: Any, training: bool = False) -> Any:
+        """What is known of a row before the last layer: `[B, F, D] -> [B, q]`."""
+        raise NotImplementedError
+
+    def predict_logits(self, representation: Any) -> Any:
+        """Logits `[B]` from `[B, q]`. (`predict` is what Keras calls batch inference.)"""
+        raise NotImplementedError
+
+    def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a request is the same for all its candidates: tensors `[B, ...]` by name.
+
+        Args:
+            features: those of the user and the context, `[B]` or `[B, M]`.
+        """
+        if not self.embeds_fields_apart or not features:
+            return dict(features)
+        return {"fields": self.embed(features, names=list(features))}
+
+    def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
+        """`embed` `[B * N, F, D]` of candidates, from `encode_user` and their own features.
+
+        Args:
+            user: `[B, ...]`.
+            items: features of the item `[B, N]` or `[B, N, M]`.
+        """
+        rows = candidate_rows(user, items)
+        if not self.embeds_fields_apart:
+            return self.embed(rows)
+        fields = self.embed(rows, names=list(items))
+        if not user:
+            return fields
+        once = [f.name for f in self.served_schema.side("user", "context")]
+        fields = ops.concatenate([rows["fields"], fields], axis=1)
+        here = [*once, *(f.name for f in self.served_schema.side("item"))]
+        order = [here.index(f.name) for f in self.served_schema.inputs]
+        return fields if order == sorted(order) else ops.take(fields, order, axis=1)
+
+    def score(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
+        """Logits `[B, N]` of candidates; arguments as of `embed_candidates`."""
+        embeddings = self.embed_candidates(user, items)
+        logits = self.predict_logits(self.represent(embeddings, training=False))
+        return ops.reshape(logits, ops.shape(next(iter(items.values())))[:2])
+
+    def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
+        embeddings = self.embed(features, training=training)
+        return self.predict_logits(self.represent(embeddings, training=training))
+
+    def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
+        super().compile(optimizer=optimizer, loss=LogLoss() if loss is None else loss, **kwargs)
+
+
+def candidate_rows(user: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, Any]:
+    """A row `[B * N, ...]` for each candidate, of tensors `[B, ...]` and `[B, N, ...]`."""
+    number = ops.shape(next(iter(items.values())))[1]
+    rows = {name: for_each(values, number) for name, values in user.items()}
+    return rows | {name: ops.reshape(v, (-1, *v.shape[2:])) for name, v in items.items()}
+
+
+def for_each(values: Any, number: Any) -> Any:
+    """`[B, ...]` to `[B * number, ...]`, each row so many times.
+
+    One broadcast, where `ops.repeat` works out shapes with operations of their own.
+    """
+    inner = values.shape[1:]
+    shape = (ops.shape(values)[0], number, *inner)
+    return ops.reshape(ops.broadcast_to(values[:, None], shape), (-1, *inner))

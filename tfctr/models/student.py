@@ -1,0 +1,137 @@
+"""A model around a model: what methods put around a backbone, or around one another."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from tfctr.models.click_model import ClickModel
+from tfctr.schema import Schema
+
+
+class Student(ClickModel):
+    """A `ClickModel` around another one, whose steps are its own where it does not override them.
+
+    What it adds is further fields (`add_fields`), or more of the representation. It must not edit
+    what it wraps, so that students stack: each is a backbone to the next.
+
+    Args:
+        backbone: a `ClickModel` that is not built yet.
+        schema: what it reads, if that is more than the backbone's.
+
+    Raises:
+        ValueError: the backbone reads what a server does not have.
+    """
+
+    def __init__(self, backbone: ClickModel, schema: Schema | None = None, **kwargs: Any) -> None:
+        super().__init__(schema or backbone.schema, **kwargs)
+        if backbone.reads_side_outputs:
+            raise ValueError(
+                f"backbone: {backbone.name} reads what stands beside training rows; nothing can be "
+                "put around it"
+            )
+        self.backbone = backbone
+        self.embeds_fields_apart = backbone.embeds_fields_apart
+        self.folds = backbone.folds
+
+    def build(self, input_shape: Any = None) -> None:
+        if not self.built:
+            self.build_parts()
+            super().build(input_shape)
+            inner = self.backbone
+            while True:  # their steps were called, never they themselves
+                inner.built = True
+                if not isinstance(inner, Student):
+                    break
+                inner = inner.backbone
+
+    def build_parts(self) -> None:
+        """Builds the models among its parts whose steps are called, never they themselves."""
+        if isinstance(self.backbone, Student):
+            self.backbone.build_parts()
+
+    def innermost(self) -> ClickModel:
+        return self.backbone.innermost()
+
+    @property
+    def head(self) -> Any:
+        return self.backbone.head
+
+    @property
+    def field_dim(self) -> int:
+        return self.backbone.field_dim
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return self.backbone.field_names
+
+    @property
+    def encoder_variables(self) -> list[Any]:
+        return self.backbone.encoder_variables
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*super().reads, *self.backbone.reads)))
+
+    @property
+    def may_read(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.reads, *self.backbone.may_read)))
+
+    @property
+    def reads_of_item(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*super().reads_of_item, *self.backbone.reads_of_item)))
+
+    def embed(
+        self,
+        features: Mapping[str, Any],
+        names: Sequence[str] | None = None,
+        training: bool = False,
+    ) -> Any:
+        return self.backbone.embed(features, names=names, training=training)
+
+    def add_fields(self, embeddings: Any, fields: Any) -> Any:
+        return self.backbone.add_fields(embeddings, fields)
+
+    def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        return self.backbone.encode_user(of(self.backbone, features))
+
+    def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
+        return self.backbone.embed_candidates(user, of(self.backbone, items))
+
+    def represent(self, embeddings: Any, training: bool = False) -> Any:
+        return self.backbone.represent(embeddings, training=training)
+
+    def predict_logits(self, representation: Any) -> Any:
+        return self.backbone.predict_logits(representation)
+
+    def _empty_row(self) -> dict[str, Any]:
+        return self.backbone._empty_row() | super()._empty_row()
+
+    def get_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {"name": self.name}
+        for name in inspect.signature(type(self)).parameters:
+            if name == "kwargs":
+                continue
+            value = getattr(self, name)
+            if isinstance(value, Schema):
+                value = value.model_dump(mode="json")
+            elif isinstance(value, keras.layers.Layer):
+                value = keras.saving.serialize_keras_object(value)
+            config[name] = list(value) if isinstance(value, tuple) else value
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Student":
+        made: dict[str, Any] = {}
+        for name, value in config.items():
+            if name == "schema":
+                made[name] = Schema.model_validate(value)
+            elif isinstance(value, dict) and "class_name" in value:
+                made[name] = keras.saving.deserialize_keras_object(value)
+        return cls(**config | made)
+
+
+def of(model: ClickModel, features: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the features that a model may read."""
+    return {name: value for name, value in features.items() if name in model.may_read}

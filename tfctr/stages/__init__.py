@@ -1,0 +1,26 @@
+"""A run is a graph of stages: each is built once, of what others have built."""
+
+from tfctr.stages.export import Export, Version
+from tfctr.stages.prepare import Prepare, SideOutputs, prepare
+from tfctr.stages.run import DEFAULT_WORK, Run
+from tfctr.stages.stage import Stage, build, folder_lock, in_order, print_plan
+from tfctr.stages.train import Train, create_model
+from tfctr.stages.training import TrainingStage
+
+__all__ = [
+    "DEFAULT_WORK",
+    "Export",
+    "Prepare",
+    "Run",
+    "SideOutputs",
+    "Stage",
+    "Train",
+    "TrainingStage",
+    "Version",
+    "build",
+    "create_model",
+    "folder_lock",
+    "in_order",
+    "prepare",
+    "print_plan",
+]

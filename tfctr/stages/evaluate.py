@@ -1,0 +1,98 @@
+"""The stage that measures a trained model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from tfctr import metrics
+from tfctr.data import files
+from tfctr.data.manifest import read_manifest, write_manifest
+from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
+from tfctr.stages.stage import Stage
+from tfctr.stages.train import Train
+
+RARE = 0.1  # of the training rows
+
+
+class Evaluate(Stage):
+    """`metrics.json`: `{"valid": {...}, "test": {...}}`, of what has rows.
+
+    Beside it lies `<split>.parquet`, what the model says of each row: `label`, `logit`, `user_key`
+    if the data has a user, and a bool column a segment.
+    """
+
+    name = "evaluate"
+
+    def __init__(self, trained: Train) -> None:
+        self.trained = trained
+        self.folder = trained.folder
+        self.path = self.folder / "metrics.json"
+        self.reads = (trained,)
+
+    @property
+    def made_from(self) -> Any:
+        return "predictions"
+
+    def make(self, console: Console) -> dict[str, Any]:
+        console.print(f"[bold]evaluate[/] -> {self.path}", soft_wrap=True)
+        self.manifest_path.unlink(missing_ok=True)
+        data, model = self.trained.open_data(), self.trained.load()
+        splits = [split for split in ("valid", "test") if data.num_rows(split)]
+        found = {}
+        for split in splits:
+            columns, segments = predict_split(model, data, split, console)
+            files.write_parquet(str(self.folder / f"{split}.parquet"), columns | segments)
+            found[split] = metrics.evaluate(
+                columns["label"], columns["logit"], columns.get("user_key"), segments
+            )
+        write_manifest(found, str(self.path))
+        return {"rows": {split: data.num_rows(split) for split in splits}}
+
+    def warn(self, console: Console) -> None:
+        """Names the splits on which the model is worse than saying the base rate."""
+        found: Mapping[str, Any] = read_manifest(self.path) or {}
+        for split, measured in found.items():
+            entropy = measured["normalized_entropy"]
+            if entropy is not None and entropy > 1:
+                console.print(
+                    f"[yellow]warning:[/] {split}: normalised entropy {entropy:.4f} is above 1, "
+                    "worse than saying the base rate of every row; try training.chosen_by: "
+                    "log_loss, fewer training.epochs, or more training.optimizer.embedding_l2",
+                    soft_wrap=True,
+                )
+
+
+def predict_split(
+    model: Any, data: Any, split: str, console: Console
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What a model says of each row of a split, and of which segments the rows are.
+
+    Rare users and items are the least frequent that together have `RARE` of the training rows.
+
+    Returns:
+        The columns `[N]` label, user_key (if the data has a user) and logit; and, bool `[N]`, the
+        segments: rows of unseen and of rare users and items.
+    """
+    from tfctr.training.loop import EVALUATION_BATCH, predict
+
+    config = data.manifest["config"]
+    keys = {side: config[side] for side in ("user", "item") if config[side]}
+    kept = ["label"] + (["user_key"] if config["user"] else [])
+    columns = data.columns(split, [*kept, *keys.values()])
+    segments = {f"unseen_{side}s": columns[name] == OOV_ID for side, name in keys.items()}
+    for side, name in keys.items():
+        segments[f"rare_{side}s"] = np.isin(columns[name], _rare(data, name))
+    batches = getattr(data, split)(EVALUATION_BATCH, features=model.reads)
+    logits = predict(model, batches, split, console)
+    return {name: columns[name] for name in kept} | {"logit": logits}, segments
+
+
+def _rare(data: Any, name: str) -> np.ndarray:
+    """The ids of a feature's rare tokens."""
+    counts = np.bincount(data.columns("train", [name])[name])
+    counts[:FIRST_TOKEN_ID] = 0
+    order = np.argsort(counts, kind="stable")
+    order = order[counts[order] > 0]
+    return order[np.cumsum(counts[order]) <= RARE * counts.sum()]

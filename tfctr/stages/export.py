@@ -1,0 +1,78 @@
+"""The stage that exports a trained model for TF Serving."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tfctr.config import ConfigError
+from tfctr.data.manifest import read_manifest
+from tfctr.stages.stage import Stage, versions
+from tfctr.stages.train import Train
+
+
+class Version(Stage):
+    """A version of a SavedModel, whose number is known once it is there.
+
+    A subclass writes it in `write`.
+
+    Args:
+        served: the folder of the versions.
+    """
+
+    def __init__(self, served: Path) -> None:
+        self.served = served
+
+    @property
+    def path(self) -> Path:  # type: ignore[override]
+        found = read_manifest(self.manifest_path) or {}
+        return Path(found.get("version", self.served))
+
+    @property
+    def made_from(self) -> Any:
+        return str(self.served)
+
+    def write(self, console: Console) -> Path:
+        """The path of the new version."""
+        raise NotImplementedError
+
+    def make(self, console: Console) -> dict[str, Any]:
+        console.print(f"[bold]{self.name}[/] -> {self.served}", soft_wrap=True)
+        return {"version": str(self.write(console)), "versions": versions()}
+
+
+class Export(Version):
+    """The SavedModel of a run's student, `<export.directory>/<the run's name>/<version>`.
+
+    Raises:
+        ConfigError: the student reads what a server does not have.
+    """
+
+    name = "export"
+
+    def __init__(self, trained: Train) -> None:
+        config = trained.config
+        super().__init__(Path(config.export.directory) / config.name)
+        self.trained = trained
+        self.folder = trained.folder
+        self.reads = (trained,)
+
+    def check(self) -> None:
+        config = self.trained.config
+        for method in config.frameworks:
+            if not method.is_served:
+                raise ConfigError(
+                    f"{config.name}: {method.name} reads what a server does not have; a run that "
+                    "learns from it can be exported"
+                )
+
+    def write(self, console: Console) -> Path:
+        from tfctr import serving
+        from tfctr.data.dataset import Dataset
+        from tfctr.serving.model_directory import tidy
+
+        self.check()
+        data = Dataset.open(self.trained.dataset.path)
+        version = serving.export(self.trained.load(), data, self.served)
+        tidy(self.served, self.trained.config.export.keep)
+        return version

@@ -1,0 +1,182 @@
+"""The stage that every run begins with: raw logs to a dataset directory."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from tfctr.config import ConfigError, DataConfig, digest
+from tfctr.data.manifest import FORMAT, read_manifest
+from tfctr.stages.stage import Stage, build
+
+
+class Prepare(Stage):
+    """The dataset directory, `<work>/<the data's name>`, by `beam_pipelines.prepare`.
+
+    Args:
+        config: of the data.
+        folder: the directory.
+        beam_args: options for Beam.
+    """
+
+    name = "prepare"
+    is_data = True
+
+    def __init__(
+        self, config: DataConfig, folder: Path, beam_args: Sequence[str] | None = None
+    ) -> None:
+        self.config = config
+        self.folder = self.path = folder
+        self.beam_args = beam_args
+
+    @property
+    def made_from(self) -> Any:
+        """As `tfctr.config.data_digest`: the log's files as they are, or as they were where they
+        are no longer there."""
+        from tfctr.data.sources import open_source
+
+        try:
+            inputs = open_source(self.config).fingerprint()
+        except ConfigError:
+            found = read_manifest(self.manifest_path) or {}
+            if found.get("config_digest") != digest(self.config):
+                raise
+            inputs = found["inputs"]
+        return [digest(self.config), inputs]
+
+    def key(self) -> str:
+        return digest(self.made_from)
+
+    def is_done(self) -> bool:
+        found = read_manifest(self.manifest_path)
+        if found is None or found.get("format") != FORMAT:
+            return False
+        return [found.get("config_digest"), found.get("inputs")] == self.made_from
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def make(self, console: Console) -> None:
+        from beam_pipelines.prepare import prepare
+
+        config, folder = self.config, self.folder
+        console.print(f"[bold]prepare[/] {config.name} -> {folder}", soft_wrap=True)
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        start = time.perf_counter()
+        with _pieces_done(config, folder, console):
+            manifest = prepare(config, str(folder), _list(self.beam_args))
+        rows = ", ".join(f"{s} {found['rows']:,}" for s, found in manifest["splits"].items())
+        console.print(f"rows: {rows}; {time.perf_counter() - start:.0f} s")
+        if bad := manifest["counts"]["bad"]:
+            console.print(f"{bad:,} bad rows, set aside in {folder / 'dead_letters'}")
+
+
+def prepare(
+    config: DataConfig,
+    folder: Path,
+    beam_args: Sequence[str] | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """The manifest of the dataset in `folder`, prepared if it is not there as configured."""
+    stage = Prepare(config, folder, beam_args)
+    build(stage, console or Console())
+    return read_manifest(stage.manifest_path) or {}
+
+
+class SideOutputs(Stage):
+    """Side outputs of a dataset: shards that a Beam job writes, which a model can read together
+    with the dataset's.
+
+    A subclass has the job (`write`), and the text that people see of a split (`describe`).
+
+    Args:
+        config: of the job, with `name` and `data`.
+        dataset: the stage of the dataset.
+        work: the folder that the directory, `<work>/<the config's name>`, is in.
+        reads: further stages that the job reads.
+    """
+
+    is_data = True
+
+    def __init__(
+        self, config: Any, dataset: Prepare, work: Path, reads: Sequence[Stage] = ()
+    ) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.folder = self.path = work / config.name
+        self.reads = (dataset, *reads)
+
+    def write(self, beam_args: list[str] | None) -> dict[str, Any]:
+        """Runs the job and returns the manifest that it has written."""
+        raise NotImplementedError
+
+    def describe(self, split: str, counts: dict[str, Any]) -> str:
+        """The text that people see of a split; "" for none."""
+        return ""
+
+    @property
+    def made_from(self) -> Any:
+        return digest(self.config)
+
+    def is_done(self) -> bool:
+        expected = {
+            "format": FORMAT,
+            "config_digest": digest(self.config),
+            "data": self.dataset.key(),
+        }
+        found = read_manifest(self.manifest_path) or {}
+        return expected.items() <= found.items()
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def make(self, console: Console) -> None:
+        console.print(f"[bold]{self.name}[/] {self.config.name} -> {self.folder}", soft_wrap=True)
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        start = time.perf_counter()
+        manifest = self.write(_list(self.dataset.beam_args))
+        for split, counts in manifest["splits"].items():
+            if said := self.describe(split, counts):
+                console.print(said)
+        rows = sum(counts["rows"] for counts in manifest["splits"].values())
+        seconds = time.perf_counter() - start
+        console.print(f"{rows:,} rows; {seconds:.0f} s, {rows / seconds:,.0f} rows/s")
+
+
+def _list(beam_args: Sequence[str] | None) -> list[str] | None:
+    return None if beam_args is None else list(beam_args)
+
+
+@contextmanager
+def _pieces_done(config: DataConfig, folder: Path, console: Console) -> Iterator[None]:
+    """A progress bar fed by what the workers leave in the temporary folder, wherever they run."""
+    from tfctr.data.sources import open_source
+
+    pieces = len(open_source(config).events.pieces())
+    done = threading.Event()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("pieces cleaned, split, written", total=3 * pieces)
+
+        def watch() -> None:
+            while not done.wait(0.5):
+                found = list(folder.parent.glob(f"{folder.name}.tmp-*"))
+                if found:
+                    names = {p.name for p in found[-1].glob("*/*")}  # a piece has the same in each
+                    ends = (".feather", ".split", ".tfrecord", ".tfrecord.gz")
+                    bar.update(task, completed=sum(name.endswith(ends) for name in names))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()

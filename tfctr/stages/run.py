@@ -1,0 +1,155 @@
+"""A run config as a graph of stages."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tfctr.config import ConfigError, RunConfig
+from tfctr.data.manifest import read_manifest
+from tfctr.stages.evaluate import Evaluate
+from tfctr.stages.export import Export
+from tfctr.stages.prepare import Prepare
+from tfctr.stages.stage import Stage, build, in_order
+from tfctr.stages.train import Train
+
+DEFAULT_WORK = Path("work")
+
+
+class Run:
+    """The stages of one run config, from the dataset to the export.
+
+    What is asked for is built, and before it what it reads. Artefacts:
+
+    - `data_folder`, `<work>/<data's name>`: the dataset directory, shared by runs;
+    - `folder`, `<work>/<run's name>`: `model.keras` and the `vocabularies` that it knows,
+      `metrics.json`, `<split>.parquet` with what the model says of each row, and the manifests;
+    - `export_folder`: the versions of the SavedModel.
+
+    Args:
+        config: of the run.
+        work: the folder of folders.
+        console: for progress.
+        beam_args: options for Beam.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        work: Path = DEFAULT_WORK,
+        console: Console | None = None,
+        beam_args: Sequence[str] | None = None,
+    ) -> None:
+        self.config = config
+        self.work = work
+        self.console = console or Console()
+        self.beam_args = beam_args
+
+    @property
+    def folder(self) -> Path:
+        return self.work / self.config.name
+
+    @property
+    def data_folder(self) -> Path:
+        return self.work / self.config.data.name
+
+    @property
+    def export_folder(self) -> Path:
+        return self.exported.served
+
+    # --- the graph ------------------------------------------------------------------------------
+
+    @cached_property
+    def dataset(self) -> Prepare:
+        return Prepare(self.config.data, self.data_folder, self.beam_args)
+
+    @cached_property
+    def before(self) -> Mapping[str, Mapping[str, Stage]]:
+        """What methods build before the student's training, by method and role."""
+        return {method.name: method.stages(self) for method in self.config.frameworks}
+
+    @cached_property
+    def earlier(self) -> "Run | None":
+        """The run that this one's training goes on from, if it is one and not a file."""
+        earlier = self.config.starts_from
+        return self.other(earlier) if isinstance(earlier, RunConfig) else None
+
+    @cached_property
+    def trained(self) -> Train:
+        earlier = self.earlier.trained if self.earlier else None
+        return Train(self.config, self.work, self.dataset, self.before, earlier)
+
+    @cached_property
+    def evaluated(self) -> Evaluate:
+        return Evaluate(self.trained)
+
+    @cached_property
+    def exported(self) -> Export:
+        return Export(self.trained)
+
+    def other(self, config: RunConfig) -> "Run":
+        """Another run, in the same place."""
+        return Run(config, self.work, self.console, self.beam_args)
+
+    # --- what is asked for ----------------------------------------------------------------------
+
+    def prepare(self, beam_args: Sequence[str] | None = None) -> dict[str, Any]:
+        """The dataset's manifest; side outputs that the model, or what is trained before it, reads
+        are there too."""
+        if beam_args is not None:
+            self.beam_args = beam_args
+            for name in ("dataset", "before", "earlier", "trained", "evaluated", "exported"):
+                self.__dict__.pop(name, None)
+        for stage in in_order(self.trained):
+            if stage.is_data:
+                build(stage, self.console)
+        return read_manifest(self.dataset.manifest_path) or {}
+
+    def train(self) -> Path:
+        """The trained model's path: `model.keras`, with the best weights."""
+        return build(self.trained, self.console)
+
+    def evaluate(self) -> Path:
+        """The path of `metrics.json`; a split on which the model is worse than saying the base rate
+        is warned of, also when all is done."""
+        path = build(self.evaluated, self.console)
+        self.evaluated.warn(self.console)
+        return path
+
+    def export(self) -> Path:
+        """The path of the SavedModel's version.
+
+        Raises:
+            ConfigError: the model reads what a server does not have.
+        """
+        self.exported.check()
+        return build(self.exported, self.console)
+
+    def index(self, k: int = 100, search: str = "exact") -> Path:
+        """The path of the version of an index of items, by what comes next after a history.
+
+        Raises:
+            ConfigError: no method of the run has one; k is too many; scann is not installed.
+        """
+        for method in self.config.frameworks:
+            stage = method.index(self, self.before[method.name], k, search)
+            if stage is not None:
+                return build(stage, self.console)
+        raise ConfigError(
+            f"{self.config.name}: no sequence encoder is pre-trained for it, so nothing tells "
+            "which item comes next"
+        )
+
+    def open_data(self) -> Any:
+        """The dataset, and beside it what the student reads of side outputs."""
+        return self.trained.open_data()
+
+    def load_model(self) -> Any:
+        """The trained model.
+
+        Raises:
+            DataError: there is none, or it is of another config or of other data.
+        """
+        return self.trained.load()

@@ -1,0 +1,152 @@
+"""Stages of texts: rows as sentences, and the encoder that reads them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tfctr.config import digest
+from tfctr.data.manifest import read_manifest
+from tfctr.language.config import SmallEncoder, TextConfig
+from tfctr.stages.prepare import Prepare, SideOutputs
+from tfctr.stages.stage import Stage
+from tfctr.stages.training import TrainingStage
+
+
+class LearnVocabulary(Stage):
+    """The tokenizer of a small encoder, and the encoder untrained: `untrained`, in
+    `<work>/<the text's name>-encoder`."""
+
+    name = "vocabulary"
+
+    def __init__(self, config: TextConfig, small: SmallEncoder, dataset: Prepare, work: Path):
+        self.config = config
+        self.small = small
+        self.folder = work / f"{config.name}-encoder"
+        self.path = self.folder / "untrained"
+        self.reads = (dataset,)
+        self.dataset = dataset
+
+    @property
+    def made_from(self) -> Any:
+        return digest(self.config)
+
+    def make(self, console: Console) -> dict[str, Any]:
+        import keras
+        import keras_hub
+
+        from tfctr.data.dataset import Dataset
+        from tfctr.language.small_encoder import create_small_encoder, learn_vocabulary
+
+        data, small, path = Dataset.open(self.dataset.path), self.small, str(self.path)
+        vocabulary = learn_vocabulary(self.config, data, small.vocabulary_size)
+        keras.utils.set_random_seed(small.training.seed)
+        create_small_encoder(small, len(vocabulary)).backbone.save_to_preset(path)
+        keras_hub.models.BertTokenizer(vocabulary, lowercase=True).save_to_preset(path)
+        console.print(f"[bold]vocabulary[/] {len(vocabulary):,} word pieces -> {path}")
+        return {"vocabulary_size": len(vocabulary)}
+
+
+class Textify(SideOutputs):
+    """The texts of each row in an encoder's tokens, by `beam_pipelines.textify`."""
+
+    name = "textify"
+
+    def __init__(self, config: TextConfig, dataset: Prepare, work: Path):
+        small = config.encoder.trained
+        self.vocabulary = LearnVocabulary(config, small, dataset, work) if small else None
+        super().__init__(config, dataset, work, [self.vocabulary] if self.vocabulary else [])
+
+    def write(self, beam_args: list[str] | None) -> dict[str, Any]:
+        from beam_pipelines.textify import textify
+        from tfctr.language.pretrained import locate
+
+        encoder = self.vocabulary.path if self.vocabulary else locate(self.config.encoder)
+        return textify(
+            self.config, str(self.dataset.path), str(self.folder), beam_args, str(encoder)
+        )
+
+    def describe(self, split: str, counts: dict[str, Any]) -> str:
+        return "\n".join(
+            f"{split}, {text}: {found['tokens'] / counts['rows']:.1f} tokens a row, at "
+            f"most {found['longest']}; {found['shortened']:,} texts without their "
+            f"early events, {found['cut']:,} cut; {found['unknown_tokens']:,} unknown tokens"
+            for text, found in counts["texts"].items()
+        )
+
+    def manifest(self) -> dict[str, Any]:
+        """What the job wrote of the texts."""
+        return read_manifest(self.manifest_path) or {}
+
+
+class TrainEncoder(TrainingStage):
+    """A small encoder that has learned to guess hidden words of the texts: `trained`, beside
+    `untrained`."""
+
+    name = "train"
+
+    def __init__(self, small: SmallEncoder, texts: Textify):
+        assert texts.vocabulary is not None
+        self.small = small
+        self.training = small.training
+        self.texts = texts
+        self.vocabulary = texts.vocabulary
+        self.folder = texts.vocabulary.folder
+        self.path = self.folder / "trained"
+        self.reads = (texts,)
+
+    @property
+    def made_from(self) -> Any:
+        return digest(self.small)
+
+    def make(self, console: Console) -> None:
+        import keras_hub
+
+        from tfctr.data.dataset import Dataset
+        from tfctr.language.create import create_masked_lm
+        from tfctr.language.masked_lm import GuessingWords
+        from tfctr.language.pretrained import load_encoder, load_tokenizer
+
+        texts, untrained = self.texts, str(self.vocabulary.path)
+        data = Dataset.open(texts.dataset.path, [texts.path])
+        tokenizer = load_tokenizer(untrained)
+
+        def create() -> Any:
+            task = keras_hub.models.BertMaskedLM(load_encoder(untrained), preprocessor=None)
+            return create_masked_lm(task, texts.config, data.schema, texts.manifest())
+
+        def save(model: Any, path: str) -> None:
+            task = keras_hub.models.BertMaskedLM(
+                model.encoder.encoder,
+                keras_hub.models.BertMaskedLMPreprocessor(tokenizer, self.small.max_tokens),
+            )
+            task.masked_lm_head.set_weights(model.lm_head.get_weights())
+            task.save_to_preset(path)
+
+        console.print(f"[bold]train[/] a small encoder -> {self.path}", soft_wrap=True)
+        about = {"encoder": self.small.model_dump(mode="json", exclude={"training"})}
+        self.train(
+            create,
+            data,
+            about,
+            console,
+            save,
+            objective=lambda model: GuessingWords(data, model.reads),
+        )
+
+
+def text_stages(config: TextConfig, run: Any) -> dict[str, Stage]:
+    """The stages of a run's texts: "texts" and, where it is trained here, their "encoder"."""
+    texts = Textify(config, run.dataset, run.work)
+    small = config.encoder.trained
+    return {"texts": texts} | ({"encoder": TrainEncoder(small, texts)} if small else {})
+
+
+def encoder_of(stages: Mapping[str, Any]) -> str:
+    """The preset or folder of the encoder of `text_stages`, which are built."""
+    from tfctr.language.pretrained import locate
+
+    if "encoder" in stages:
+        return str(stages["encoder"].path)
+    return locate(stages["texts"].config.encoder)

@@ -1,0 +1,186 @@
+"""The stage that trains a run's student."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tfctr.config import ConfigError, RunConfig, digest
+from tfctr.config.method import Method
+from tfctr.data.manifest import DataError
+from tfctr.schema import Schema
+from tfctr.stages.prepare import Prepare
+from tfctr.stages.stage import Stage
+from tfctr.stages.training import TrainingStage
+
+
+class Train(TrainingStage):
+    """`model.keras`, the student with the best weights, and the `vocabularies` that it knows.
+
+    Args:
+        config: of the run.
+        work: the folder that the run's own, `<work>/<the run's name>`, is in.
+        dataset: the stage of the dataset.
+        stages: those before the student's training, by the method's name and by role.
+        earlier: the training stage of the run that this one starts from, if there is one.
+    """
+
+    name = "train"
+
+    def __init__(
+        self,
+        config: RunConfig,
+        work: Path,
+        dataset: Prepare,
+        stages: Mapping[str, Mapping[str, Stage]],
+        earlier: "Train | None" = None,
+    ) -> None:
+        self.config = config
+        self.training = config.training
+        self.folder = work / config.name
+        self.path = self.folder / "model.keras"
+        self.dataset = dataset
+        self.stages = stages
+        self.earlier = earlier
+        self.side_outputs = [
+            stage
+            for method in config.frameworks
+            for stage in method.side_outputs(stages[method.name])
+        ]
+        # Where the student starts from an earlier one, that one has all that methods train before.
+        before = [stage for made in stages.values() for stage in made.values()]
+        if config.starts_from is not None:
+            before = [*self.side_outputs, *([earlier] if earlier else [])]
+        self.reads = tuple(dict.fromkeys([dataset, *before]))
+
+    @property
+    def made_from(self) -> Any:
+        # Methods with their parts, since not each part is a stage in `reads`.
+        parts = (self.config.model, self.config.training, *self.config.frameworks)
+        own = [digest(part) for part in parts]
+        if isinstance(self.config.starts_from, Path):
+            own.append(self._earlier_model().key())
+        return own
+
+    def open_data(self) -> Any:
+        """The dataset, with the side outputs that the student reads.
+
+        Raises:
+            DataError: one of them is not there as configured.
+        """
+        from tfctr.data.dataset import Dataset
+
+        for stage in (self.dataset, *self.side_outputs):
+            if not stage.is_done():
+                raise DataError(f"{stage.path}: not there as configured; run `tfctr prepare`")
+        return Dataset.open(self.dataset.path, [stage.path for stage in self.side_outputs])
+
+    def make(self, console: Console) -> None:
+        # Before the seed is set: to import a library may draw from Python's random numbers.
+        import tfctr.backbones  # noqa: F401
+        from tfctr.training.earlier_model import VOCABULARIES
+
+        for method in self.config.frameworks:
+            method.import_models()
+        data = self.open_data()
+        student: Any = None
+
+        def create() -> Any:
+            nonlocal student
+            student = model = self.create_student(data, console)
+            for method in self.config.frameworks:
+                model = method.trainee(model, data, self.stages[method.name])
+            return model
+
+        def save(_: Any, path: str) -> None:
+            data.copy_vocabularies(self.folder / VOCABULARIES)
+            student.save(path, include_optimizer=False)
+
+        console.print(f"[bold]train[/] {self.config.model.backbone} -> {self.path}", soft_wrap=True)
+        about = {"model": self.config.model.model_dump(mode="json")}
+        self.train(create, data, about, console, save)
+
+    def create_student(self, data: Any, console: Console) -> Any:
+        """The student before its training: built, with the weights that it starts from."""
+        student, parts = create_parts(self.config, data.schema, self.stages)
+        student.build()
+        if self.config.starts_from is not None:
+            self._earlier_model().hand_over(student, data, console)
+            return student
+        for method, part in parts:
+            method.start(part, self.stages[method.name])
+        return student
+
+    def load(self) -> Any:
+        """The trained model.
+
+        Raises:
+            DataError: there is none, or it is of another config or of other data.
+        """
+        if not self.path.is_file():
+            raise DataError(f"{self.path}: no trained model; run `tfctr train` first")
+        if not self.is_done():
+            raise DataError(
+                f"{self.path}: trained with another config or other data; run `tfctr train` again"
+            )
+        import keras
+
+        import tfctr.backbones  # noqa: F401  registers the classes
+
+        for method in self.config.frameworks:
+            method.import_models()
+        return keras.models.load_model(self.path)
+
+    def _earlier_model(self) -> Any:
+        """The model that the training goes on from.
+
+        Raises:
+            ConfigError: it is this run's own.
+            DataError: it is not there, or not whole.
+        """
+        from tfctr.training.earlier_model import EarlierModel
+
+        start = self.config.starts_from
+        path = self.earlier.path if self.earlier else start
+        assert isinstance(path, Path)
+        if path.resolve() == self.path.resolve():
+            raise ConfigError(
+                f"{self.config.name}: starts_from: {path} is what this run writes; give it another "
+                "name"
+            )
+        return EarlierModel(path)
+
+
+def create_parts(
+    config: RunConfig, schema: Schema, stages: Mapping[str, Mapping[str, Any]]
+) -> tuple[Any, list[tuple[Method, Any]]]:
+    """The student, and what each method has made of what was there before; nothing is built.
+
+    Args:
+        config: of the run.
+        schema: of its dataset, fitted.
+        stages: what methods have built before, by the method's name and by role.
+
+    Raises:
+        ConfigError: the backbone reads more than the dataset has, and no method gives it.
+        ValueError: no such backbone, or it has no such argument; a method does not fit.
+    """
+    for method in config.frameworks:
+        method.import_models()
+    model = config.model.create(schema)
+    if model.reads_side_outputs and all(method.is_served for method in config.frameworks):
+        raise ConfigError(
+            f"{config.name}: the backbone {config.model.backbone} reads what stands beside each "
+            f"row, and none of its frameworks gives it"
+        )
+    parts = []
+    for method in config.frameworks:
+        model = method.wrap(model, schema, stages.get(method.name, {}))
+        parts.append((method, model))
+    return model, parts
+
+
+def create_model(config: RunConfig, schema: Schema) -> Any:
+    """The student of a run, untrained; see `create_parts`."""
+    return create_parts(config, schema, {})[0]

@@ -1,0 +1,104 @@
+"""Stages that train a model."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+from tfctr.config import Training
+from tfctr.data.manifest import write_manifest
+from tfctr.stages.stage import Stage, versions
+
+
+class TrainingStage(Stage):
+    """A stage whose artefact is of a trained model.
+
+    A subclass has `training`, its config, and says in `make` what is trained: it calls `train`.
+    """
+
+    training: Training
+
+    def train(
+        self,
+        create: Callable[[], Any],
+        data: Any,
+        about: dict[str, Any],
+        console: Console,
+        save: Callable[[Any, str], None],
+        objective: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Trains a model, and puts what `save` writes of it at `path`.
+
+        Args:
+            create: the untrained model.
+            data: a `tfctr.data.Dataset`.
+            about: for the manifest.
+            console: for progress.
+            save: writes the model, or what is kept of it, to a path.
+            objective: what the model is trained for; clicks if not given.
+        """
+        import keras
+
+        from tfctr.training import distribution
+        from tfctr.training.loop import Clicks, clean_up, train
+
+        config, folder, path, key = self.training, self.folder, self.path, self.key()
+        strategy = distribution.open_strategy(config.strategy)
+        keras.utils.set_random_seed(config.seed)
+        with strategy.scope(), _precision(config.precision):
+            model = create()
+            model.build()
+        writes = distribution.is_chief(strategy)
+        checkpoint_key = folder / "checkpoint.key"
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not checkpoint_key.is_file() or checkpoint_key.read_text() != key:
+                clean_up(folder)  # of another config
+            checkpoint_key.write_text(key)
+            self.manifest_path.unlink(missing_ok=True)
+        distribution.wait(strategy)
+        purpose = objective(model) if objective else Clicks(data, config, model.reads)
+        progressed = train(model, data, config, folder, console, purpose)
+        if writes:
+            temporary = path.with_suffix(f".part{path.suffix}")
+            save(model, str(temporary))
+            if path.is_dir():
+                shutil.rmtree(path)
+            temporary.rename(path)
+            write_manifest(
+                {
+                    "key": key,
+                    **about,
+                    "training": config.model_dump(mode="json"),
+                    "rows": {split: data.num_rows(split) for split in (config.rows, "valid")},
+                    "parameters": model.count_params(),
+                    "best_epoch": progressed.best_epoch + 1,
+                    f"best_{purpose.chosen_by}": progressed.best_score,
+                    "epochs": progressed.history,
+                    "versions": versions(),
+                },
+                str(self.manifest_path),
+            )
+        distribution.wait(strategy)  # all have read the best weights
+        if writes:
+            clean_up(folder)
+            checkpoint_key.unlink()
+
+    @property
+    def by_all_workers(self) -> bool:  # type: ignore[override]
+        return self.training.strategy == "multi_worker"
+
+
+@contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """Layers made meanwhile compute in this precision."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,133 @@
+"""The search itself: trials one after the other, each told to optuna's study."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from tfctr.data.manifest import DataError
+from tfctr.stages import DEFAULT_WORK, Run, folder_lock
+from tfctr.tuning.journal import best_of, finished, open_study
+from tfctr.tuning.report import outcome, print_best, write_best, write_table
+from tfctr.tuning.space import Space, load_tune, shown
+from tfctr.tuning.trial import name_of, place_model, remove_models, train
+
+
+def tune(
+    path: str | Path,
+    work: Path = DEFAULT_WORK,
+    console: Console | None = None,
+    trials: int | None = None,
+) -> Path:
+    """Runs the trials that are not done yet and gives the path of `best.yaml`.
+
+    In `<work>/<run's name>-tune` lie `table.csv`, a row a trial, `best.yaml`, a run config, and
+    optuna's journal, which a search that was killed goes on from; a trial that it was killed in
+    goes on with its values, from its checkpoint. The best model itself is put where `best.yaml`
+    looks for it.
+
+    Args:
+        path: of the YAML file, or a variant in it.
+        work: folder of datasets and runs.
+        console: for progress and the table of the best trials.
+        trials: int. How many there are to be; what the file says if not given.
+
+    Raises:
+        ConfigError: as for `load_tune`; the folder holds another search.
+        DataError: every trial failed.
+    """
+    console = console or Console()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of model after model
+    space = load_tune(path)
+    total = trials or space.config.trials
+    run = Run(space.base, work, console)
+    run.prepare()
+    folder = work / f"{space.base.name}-tune"
+    with folder_lock(folder, console):
+        study = open_study(folder, space, run.dataset.key())
+        while (number := len(finished(study))) < total:
+            trial = _next(study, space)
+            values = trial.user_attrs["values"]
+            to_go = total - number - 1
+            console.print(f"trial {number}, {to_go} to go: {shown(values)}", markup=False)
+            said = _run_trial(trial, space, folder, work, console)
+            best = _settle(study, space, folder)
+            chosen_by = space.base.training.chosen_by
+            so_far = (
+                f"; best so far {outcome(best, chosen_by)}, trial {best.number}" if best else ""
+            )
+            console.print(f"trial {number}: {said}{so_far}", markup=False)
+        best = _settle(study, space, folder)
+        if best is None:
+            why = finished(study)[0].user_attrs["failed"]
+            raise DataError(f"{folder}: all {number} trials failed; the first: {why}")
+        name, seed = f"{space.base.name}-best", space.config.seeds[0]
+        changes = space.changes(_changed(best), seed, name)
+        write_best(folder / "best.yaml", best, space, changes)
+        place_model(folder / name_of(best.number, seed), work / name)
+    print_best(study, console)
+    return folder / "best.yaml"
+
+
+def _next(study: optuna.Study, space: Space) -> optuna.Trial:
+    """The trial that a killed search was at, with its values; else one that optuna proposes, by the
+    tree-structured Parzen estimator (Bergstra et al., 2011), at random at first.
+
+    optuna keeps no sampler with its study. So each trial has a new one, whose seed is the trial's
+    number: what it proposes follows from the trials before, and a resumed search proposes what one
+    that was never killed would. Not where it was killed while it wrote a proposal: each value is a
+    line of the journal, and those of a half-written one that are not there are drawn anew.
+    """
+    study.sampler = TPESampler(seed=len(finished(study)), constant_liar=False)
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    trial = optuna.Trial(study, running[0]._trial_id) if running else study.ask()
+    if "values" not in trial.user_attrs:
+        is_own = trial.number == 0
+        keys = sorted(space.own_parameters if is_own else space.config.space)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the run's own may lie outside of the space
+            found = {key: space.config.space[key].suggest(trial, key) for key in keys}
+        trial.set_user_attr("values", space.own_values if is_own else found)
+    return trial
+
+
+def _run_trial(
+    trial: optuna.Trial, space: Space, folder: Path, work: Path, console: Console
+) -> str:
+    """Trains a trial, unless its values were, and tells the study. What there is to say of it."""
+    study, number, values = trial.study, trial.number, trial.user_attrs["values"]
+    twin = next((t for t in finished(study) if t.user_attrs["values"] == values), None)
+    if twin is not None:
+        found = {key: value for key, value in twin.user_attrs.items() if key != "values"}
+    else:
+        changed, seeds = _changed(trial), space.config.seeds
+        runs = (space.run(changed, seed, name_of(number, seed)) for seed in seeds)
+        found = train(runs, folder, work, console)
+    for key, value in found.items():
+        trial.set_user_attr(key, value)
+    chosen_by = space.base.training.chosen_by
+    if found["failed"]:
+        study.tell(trial, state=TrialState.PRUNED)
+        said = found["failed"]
+    else:
+        said = f"validation {outcome(study.tell(trial, found[f'valid_{chosen_by}']), chosen_by)}"
+    return said if twin is None else f"the values of trial {twin.number}"
+
+
+def _changed(trial: optuna.Trial | FrozenTrial) -> dict[str, object]:
+    """What a trial has put into the run config: the first, nothing."""
+    return trial.user_attrs["values"] if trial.number else {}
+
+
+def _settle(study: optuna.Study, space: Space, folder: Path) -> FrozenTrial | None:
+    """Writes the table and leaves no model but the best trial's; that trial, if there is one."""
+    write_table(folder / "table.csv", study, space)
+    best = best_of(study)
+    remove_models(
+        folder, [t.number for t in finished(study) if best is None or t.number != best.number]
+    )
+    return best

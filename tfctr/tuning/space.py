@@ -1,0 +1,169 @@
+"""What a search may try, checked before anything is prepared."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tfctr.config import (
+    ConfigError,
+    DataConfig,
+    RunConfig,
+    digest,
+    load,
+    read,
+    validate,
+    with_values,
+)
+from tfctr.schema import TOKEN_KINDS, Numeric, Schema
+from tfctr.stages import create_model
+from tfctr.tuning.config import TuneConfig
+
+IN_MODELS = ("model.", "frameworks.")
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search, and the run that it starts from.
+
+    Attributes:
+        path: of the search's file.
+        config: the search.
+        content: of the run's file.
+        base: the run.
+    """
+
+    path: str
+    config: TuneConfig
+    content: dict[str, Any]
+    base: RunConfig
+
+    def changes(self, values: dict[str, Any], seed: int, name: str) -> dict[str, Any]:
+        """What a trial's run differs in from the base, by key.
+
+        A mapping comes before a key inside it, where both are searched.
+        """
+        return {"name": name, **dict(sorted(values.items())), "training.seed": seed}
+
+    def run(self, values: dict[str, Any], seed: int, name: str) -> RunConfig:
+        """The run of a trial.
+
+        Raises:
+            ConfigError: a value is refused.
+        """
+        where = f"{self.path}: space"
+        changes = self.changes(values, seed, name)
+        return validate(where, RunConfig, with_values(self.content, changes, where))
+
+    @cached_property
+    def own_values(self) -> dict[str, Any]:
+        """What the run config, or a default, says of each searched key; None where neither does."""
+        base = self.base
+        backbone = base.model.create(_stand_in(base.data)).get_config()
+        content = {
+            "model": backbone | base.model.model_dump(),
+            "training": base.training.model_dump(),
+            "frameworks": {method.name: method.model_dump() for method in base.frameworks},
+        }
+        values = {}
+        for key in self.config.space:
+            found: Any = content
+            for part in key.split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            values[key] = json.loads(json.dumps(found, default=str))
+        return values
+
+    @property
+    def own_parameters(self) -> dict[str, Any]:
+        """The same as optuna knows them, without those that it can't hold."""
+        space, own = self.config.space, self.own_values
+        found = {key: searched.as_parameter(own[key]) for key, searched in space.items()}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def covering(self) -> Iterator[dict[str, Any]]:
+        """Values in which each key's choices, or both its ends, occur, the others at their first.
+
+        All of them can come up in a trial. What only other combinations reveal makes a trial fail.
+        """
+        first = {key: searched.extremes[0] for key, searched in self.config.space.items()}
+        yield first
+        for key, searched in self.config.space.items():
+            for value in searched.extremes[1:]:
+                yield first | {key: value}
+
+
+def load_tune(path: str | Path) -> Space:
+    """The search of a file, `file.yaml` or `file.yaml#variant`.
+
+    Raises:
+        ConfigError: also for a value of the space that the run config or a model refuses.
+    """
+    config = load(path, TuneConfig)
+    content = read(config.run)
+    base = validate(config.run, RunConfig, content)
+    space = Space(str(path), config, content, base)
+    for end in ("tune", "best"):  # folders of the search
+        validate(config.run, RunConfig, content | {"name": f"{base.name}-{end}"})
+    if base.training.strategy == "multi_worker":
+        raise ConfigError(
+            f"{config.run}: training.strategy: found 'multi_worker'; a search runs on one machine: "
+            "one_device or mirrored"
+        )
+    try:
+        _try_model(base)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{config.run}: model: {reason(error)}") from None
+    tried = set()
+    for values in space.covering():
+        run = space.run(values, config.seeds[0], base.name)
+        key = digest(run.model_dump(mode="json", include={"model", "frameworks"}))
+        if key in tried:
+            continue
+        tried.add(key)
+        try:
+            _try_model(run)
+        except (ValueError, TypeError, KeyError) as error:
+            of_models = {key: v for key, v in values.items() if key.startswith(IN_MODELS)}
+            raise ConfigError(f"{path}: space: found {shown(of_models)}; {reason(error)}") from None
+    return space
+
+
+def _try_model(config: RunConfig) -> None:
+    """Makes the model to see whether it can be made, without data: its vocabularies are empty."""
+    schema = _stand_in(config.data)
+    if all(method.takes_rows for method in config.frameworks):
+        create_model(config, schema).build()
+    else:  # one that reads texts too is made of what was prepared of them
+        config.model.create(schema).build()
+
+
+def _stand_in(data: DataConfig) -> Schema:
+    """The schema as if it were fitted."""
+    measured: dict[str, dict[str, Any]] = {}
+    for feature in data.feature_schema:
+        if isinstance(feature, TOKEN_KINDS):
+            measured[feature.name] = {"vocabulary_size": 3}
+        elif isinstance(feature, Numeric):
+            measured[feature.name] = {"mean": 0.0, "std": 1.0, "boundaries": (0.0,)}
+    return data.feature_schema.fitted(measured)
+
+
+def shown(values: dict[str, Any]) -> str:
+    """Values in one line."""
+    return ", ".join(f"{key} {_text(value)}" for key, value in values.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def reason(error: Exception) -> str:
+    """An error as one line; Keras puts colours in, and the arguments of the call behind it."""
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    text = re.sub(r"\x1b\[\d+m", "", text).partition("Arguments received")[0]
+    return " ".join(text.split())
