@@ -15,6 +15,8 @@ from tfctr.config import ConfigError, DataConfig, digest
 from tfctr.data.manifest import FORMAT, read_manifest
 from tfctr.stages.stage import Stage, build
 
+MANIFEST = "manifest.json"  # of a directory that a Beam job has written
+
 
 class Prepare(Stage):
     """The dataset directory, `<work>/<the data's name>`, by `beam_pipelines.prepare`.
@@ -26,6 +28,7 @@ class Prepare(Stage):
     """
 
     name = "prepare"
+    manifest_name = MANIFEST
     is_data = True
 
     def __init__(
@@ -50,18 +53,14 @@ class Prepare(Stage):
             inputs = found["inputs"]
         return [digest(self.config), inputs]
 
-    def key(self) -> str:
+    def compute_key(self) -> str:
         return digest(self.made_from)
 
     def is_done(self) -> bool:
         found = read_manifest(self.manifest_path)
         if found is None or found.get("format") != FORMAT:
             return False
-        return [found.get("config_digest"), found.get("inputs")] == self.made_from
-
-    @property
-    def manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
+        return digest([found.get("config_digest"), found.get("inputs")]) == self.key()
 
     def make(self, console: Console) -> None:
         from beam_pipelines.prepare import prepare
@@ -103,6 +102,7 @@ class SideOutputs(Stage):
         reads: further stages that the job reads.
     """
 
+    manifest_name = MANIFEST
     is_data = True
 
     def __init__(
@@ -128,15 +128,11 @@ class SideOutputs(Stage):
     def is_done(self) -> bool:
         expected = {
             "format": FORMAT,
-            "config_digest": digest(self.config),
+            "config_digest": self.made_from,
             "data": self.dataset.key(),
         }
         found = read_manifest(self.manifest_path) or {}
         return expected.items() <= found.items()
-
-    @property
-    def manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
 
     def make(self, console: Console) -> None:
         console.print(f"[bold]{self.name}[/] {self.config.name} -> {self.folder}", soft_wrap=True)

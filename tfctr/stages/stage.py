@@ -8,6 +8,7 @@ killed one goes on where it was.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,15 +18,18 @@ from rich.console import Console
 from tfctr.config import digest
 from tfctr.data.manifest import read_manifest, write_manifest
 
+_keys: ContextVar["dict[Stage, str] | None"] = ContextVar("keys", default=None)
+
 
 class Stage(ABC):
     """Something that is made of a config and of what other stages have made.
 
     Attributes:
-        name: of the work, e.g. "train"; its manifest is `<name>.json` in the folder.
+        name: of the work, e.g. "train".
         folder: of the manifest.
         path: the artefact.
         reads: the stages whose artefacts it reads.
+        manifest_name: of the manifest's file; `<name>.json` if it is not given.
         is_data: whether it makes rows, or what stands beside them; else something is learned.
         by_all_workers: whether several processes make it together (`tf.distribute`), so that none
             waits for another.
@@ -35,6 +39,7 @@ class Stage(ABC):
     folder: Path
     path: Path
     reads: Sequence["Stage"] = ()
+    manifest_name: ClassVar[str] = ""
     is_data: ClassVar[bool] = False
     by_all_workers: bool = False
 
@@ -52,7 +57,15 @@ class Stage(ABC):
         """
 
     def key(self) -> str:
-        """The digest of all that the artefact is made from."""
+        """The digest of all that the artefact is made from; computed once in a `build`."""
+        known = _keys.get()
+        if known is None:
+            return self.compute_key()
+        if self not in known:
+            known[self] = self.compute_key()
+        return known[self]
+
+    def compute_key(self) -> str:
         return digest([self.name, self.made_from, *(stage.key() for stage in self.reads)])
 
     def is_done(self) -> bool:
@@ -62,7 +75,7 @@ class Stage(ABC):
 
     @property
     def manifest_path(self) -> Path:
-        return self.folder / f"{self.name}.json"
+        return self.folder / (self.manifest_name or f"{self.name}.json")
 
 
 def build(stage: Stage, console: Console) -> Path:
@@ -71,12 +84,17 @@ def build(stage: Stage, console: Console) -> Path:
 
     Of several processes one makes it, the others wait till it is there or that one has died.
     """
+    with _keys_once():
+        return _build(stage, console)
+
+
+def _build(stage: Stage, console: Console) -> Path:
     if stage.is_done():
         console.print(f"[bold]{stage.name}[/] is done: {stage.path}", soft_wrap=True)
         return stage.path
     for before in stage.reads:
         if not before.is_done():
-            build(before, console)
+            _build(before, console)
     if stage.by_all_workers:
         return _make(stage, console)
     with folder_lock(stage.folder, console):
@@ -88,6 +106,20 @@ def _make(stage: Stage, console: Console) -> Path:
     if manifest is not None:
         write_manifest({"key": stage.key(), **manifest}, str(stage.manifest_path))
     return stage.path
+
+
+@contextmanager
+def _keys_once() -> Iterator[None]:
+    """Keys are computed once meanwhile: each asks for those of all that is read, down to the log's
+    files, and many ask for the same."""
+    if _keys.get() is not None:
+        yield
+        return
+    token = _keys.set({})
+    try:
+        yield
+    finally:
+        _keys.reset(token)
 
 
 @contextmanager
@@ -125,14 +157,14 @@ def in_order(stage: Stage) -> list[Stage]:
 
 def print_plan(stage: Stage, console: Console) -> None:
     """Prints the graph: what is done, and what would be built."""
-    for at in in_order(stage):
-        done = at.is_done()
-        reads = ", ".join(f"{before.name} of {before.folder.name}" for before in at.reads)
-        console.print(
-            f"{'done ' if done else 'build'} [bold]{at.name}[/] {at.path}"
-            f"{f' from {reads}' if reads else ''}",
-            soft_wrap=True,
-        )
+    with _keys_once():
+        for at in in_order(stage):
+            reads = ", ".join(f"{before.name} of {before.folder.name}" for before in at.reads)
+            console.print(
+                f"{'done ' if at.is_done() else 'build'} [bold]{at.name}[/] {at.path}"
+                f"{f' from {reads}' if reads else ''}",
+                soft_wrap=True,
+            )
 
 
 def versions() -> dict[str, str]:

@@ -131,8 +131,7 @@ class Rollout:
 
     @property
     def _config_key(self) -> str:
-        content = self.config.model_dump(mode="json", exclude={"end", "export", "missing"})
-        return digest(content)
+        return digest(self.config, without=["end", "export", "missing"])
 
     # --- a step -----------------------------------------------------------------------------
 

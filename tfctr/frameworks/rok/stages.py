@@ -6,11 +6,13 @@ from typing import Any
 
 from rich.console import Console
 
+from tfctr.config import digest
 from tfctr.data.manifest import read_manifest
 from tfctr.frameworks.rok.config import KnowledgeConfig
 from tfctr.retrieval.config import RetrievalConfig
 from tfctr.schema import Schema
 from tfctr.stages import Prepare, Run, SideOutputs, Stage, TrainingStage, create_model
+from tfctr.stages.prepare import MANIFEST
 
 
 class Retrieve(SideOutputs):
@@ -43,6 +45,7 @@ class Hints(Stage):
     """What a teacher makes of similar rows, for all rows: `hints`, in the teacher's folder."""
 
     name = "hints"
+    manifest_name = MANIFEST
 
     def __init__(self, teacher: Run) -> None:
         self.teacher = teacher
@@ -53,13 +56,6 @@ class Hints(Stage):
     @property
     def made_from(self) -> Any:
         return None
-
-    def is_done(self) -> bool:
-        return (read_manifest(self.manifest_path) or {}).get("key") == self.key()
-
-    @property
-    def manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
 
     def make(self, console: Console) -> None:
         from beam_pipelines.hints import write_hints
@@ -92,7 +88,7 @@ class Imitate(TrainingStage):
 
     @property
     def made_from(self) -> Any:
-        return self.config.model_dump(mode="json", exclude={"name", "teacher"})
+        return digest(self.config, without=["name", "teacher"])
 
     def make(self, console: Console) -> None:
         from tfctr.data.dataset import Dataset
