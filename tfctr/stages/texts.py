@@ -1,8 +1,8 @@
 """Stages of texts: rows as sentences, and the encoder that reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 
@@ -134,6 +134,70 @@ class TrainEncoder(TrainingStage):
             save,
             objective=lambda model: GuessingWords(data, model.reads),
         )
+
+
+class TextPretraining(TrainingStage):
+    """`pretrained.keras`: what a method keeps of a backbone that was trained beside a language
+    model. Runs that differ in their students alone share it: the folder is
+    `<work>/<the text's name>-<the method's>-<key>`.
+
+    A subclass says what is trained (`create`), what for (`objective`) and what is kept (`keep`).
+
+    Args:
+        config: of the method, with `text` and `pretraining`.
+        texts: the stages of its texts, by role.
+        run: whose backbone it is.
+    """
+
+    name = "train"
+    of_student: ClassVar[Sequence[str]] = ()  # keys of the config that this stage does not read
+
+    def __init__(self, config: Any, texts: Mapping[str, Any], run: Any) -> None:
+        assert config.pretraining is not None
+        self.config = config
+        self.training = config.pretraining
+        self.model = run.config.model
+        self.texts = texts
+        self.reads = tuple(texts.values())
+        self.folder = run.work / f"{config.text.name}-{config.name}-{self.key()}"
+        self.path = self.folder / "pretrained.keras"
+
+    def create(self, data: Any) -> Any:
+        """The untrained model; `data` is the dataset with its texts."""
+        raise NotImplementedError
+
+    def objective(self, data: Any, model: Any) -> Any:
+        raise NotImplementedError
+
+    def keep(self, model: Any) -> Any:
+        """The part of the trained model that is saved."""
+        raise NotImplementedError
+
+    @property
+    def made_from(self) -> Any:
+        return [digest(self.config, without=["text", *self.of_student]), digest(self.model)]
+
+    def make(self, console: Console) -> None:
+        from tfctr.data.dataset import Dataset
+
+        self.config.import_models()
+        texts = self.texts["texts"]
+        data = Dataset.open(texts.dataset.path, [texts.path])
+        console.print(f"[bold]pretrain[/] {self.model.backbone} -> {self.path}", soft_wrap=True)
+        self.train(
+            lambda: self.create(data),
+            data,
+            {"framework": self.config.model_dump(mode="json", exclude={"text"})},
+            console,
+            save=lambda model, path: self.keep(model).save(path),
+            objective=lambda model: self.objective(data, model),
+        )
+
+    def load(self) -> Any:
+        import keras
+
+        self.config.import_models()
+        return keras.models.load_model(self.path, compile=False)
 
 
 def text_stages(config: TextConfig, run: Any) -> dict[str, Stage]:

@@ -3,62 +3,25 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-
-from tfctr.config import digest
 from tfctr.frameworks.clickprompt.config import ClickPrompt
-from tfctr.stages import Run, TrainingStage
-from tfctr.stages.texts import encoder_of
+from tfctr.stages.texts import TextPretraining, encoder_of
 
 
-class PromptedPretraining(TrainingStage):
-    """`pretrained.keras`, a backbone with its encoder and what writes the prompts. Runs that differ
-    in their students alone share it: the folder is `<work>/<the text's name>-clickprompt-<key>`."""
+class PromptedPretraining(TextPretraining):
+    """A backbone with its encoder and what writes the prompts."""
 
-    name = "train"
+    of_student = ("serves_language_model",)
 
-    def __init__(self, config: ClickPrompt, texts: Mapping[str, Any], run: Run) -> None:
-        assert config.pretraining is not None
-        self.config = config
-        self.training = config.pretraining
-        self.model = run.config.model
-        self.texts = texts
-        self.reads = tuple(texts.values())
-        self.folder = run.work / f"{config.text.name}-clickprompt-{self.key()}"
-        self.path = self.folder / "pretrained.keras"
+    def create(self, data: Any) -> Any:
+        return create_prompted_masked_lm(self.config, self.model.create(data.schema), self.texts)
 
-    @property
-    def made_from(self) -> Any:
-        # Whether the student serves the language model is the student's.
-        own = digest(self.config, without=["text", "serves_language_model"])
-        return [own, digest(self.model)]
-
-    def make(self, console: Console) -> None:
-        from tfctr.data.dataset import Dataset
+    def objective(self, data: Any, model: Any) -> Any:
         from tfctr.language.masked_lm import GuessingWords
 
-        self.config.import_models()
+        return GuessingWords(data, model.reads)
 
-        texts = self.texts["texts"]
-        data = Dataset.open(texts.dataset.path, [texts.path])
-        console.print(f"[bold]pretrain[/] {self.model.backbone} -> {self.path}", soft_wrap=True)
-        self.train(
-            lambda: create_prompted_masked_lm(
-                self.config, self.model.create(data.schema), self.texts
-            ),
-            data,
-            {"framework": self.config.model_dump(mode="json", exclude={"text"})},
-            console,
-            save=lambda model, path: as_student(model).save(path),
-            objective=lambda model: GuessingWords(data, model.reads),
-        )
-
-    def load(self) -> Any:
-        import keras
-
-        import tfctr.frameworks.clickprompt.student  # noqa: F401
-
-        return keras.models.load_model(self.path, compile=False)
+    def keep(self, model: Any) -> Any:
+        return as_student(model)
 
 
 def create_prompted_masked_lm(config: ClickPrompt, backbone: Any, stages: Mapping[str, Any]) -> Any:

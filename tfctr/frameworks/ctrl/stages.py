@@ -4,56 +4,23 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-
-from tfctr.config import digest
 from tfctr.frameworks.ctrl.config import Ctrl
-from tfctr.stages import Run, TrainingStage
-from tfctr.stages.texts import encoder_of
+from tfctr.stages.texts import TextPretraining, encoder_of
 
 
-class Align(TrainingStage):
-    """`pretrained.keras`, a backbone. Runs that differ in their students alone share it: the folder
-    is `<work>/<the text's name>-ctrl-<key>`."""
+class Align(TextPretraining):
+    """A backbone, aligned with the texts of its rows."""
 
-    name = "train"
+    def create(self, data: Any) -> Any:
+        return create_alignment(self.config, self.model.create(data.schema), data, self.texts)
 
-    def __init__(self, config: Ctrl, texts: Mapping[str, Any], run: Run) -> None:
-        assert config.pretraining is not None
-        self.config = config
-        self.training = config.pretraining
-        self.model = run.config.model
-        self.texts = texts
-        self.reads = tuple(texts.values())
-        self.folder = run.work / f"{config.text.name}-ctrl-{self.key()}"
-        self.path = self.folder / "pretrained.keras"
-
-    @property
-    def made_from(self) -> Any:
-        return [digest(self.config, without=["text"]), digest(self.model)]
-
-    def make(self, console: Console) -> None:
-        from tfctr.data.dataset import Dataset
+    def objective(self, data: Any, model: Any) -> Any:
         from tfctr.frameworks.ctrl.alignment import Aligning
 
-        self.config.import_models()
+        return Aligning(data, self.training.batch_size, model.reads)
 
-        texts = self.texts["texts"]
-        data = Dataset.open(texts.dataset.path, [texts.path])
-        console.print(f"[bold]pretrain[/] {self.model.backbone} -> {self.path}", soft_wrap=True)
-        self.train(
-            lambda: create_alignment(self.config, self.model.create(data.schema), data, self.texts),
-            data,
-            {"framework": self.config.model_dump(mode="json", exclude={"text"})},
-            console,
-            save=lambda model, path: model.backbone.save(path),
-            objective=lambda model: Aligning(data, self.training.batch_size, model.reads),
-        )
-
-    def load(self) -> Any:
-        import keras
-
-        return keras.models.load_model(self.path, compile=False)
+    def keep(self, model: Any) -> Any:
+        return model.backbone
 
 
 def create_alignment(ctrl: Ctrl, backbone: Any, data: Any, stages: Mapping[str, Any]) -> Any:
