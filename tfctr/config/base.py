@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -308,7 +308,8 @@ def validate(path: str | Path, model: type[Model], content: dict[str, Any]) -> M
     try:
         return model.model_validate(content)
     except ValidationError as errors:
-        raise ConfigError("\n".join(_lines(str(path), errors, content, ""))) from None
+        lines = [line for error in errors.errors() for line in _lines(str(path), error, content)]
+        raise ConfigError("\n".join(lines)) from None
 
 
 def chosen(classes: Callable[[], Mapping[str, type[Model]]]) -> BeforeValidator:
@@ -318,7 +319,7 @@ def chosen(classes: Callable[[], Mapping[str, type[Model]]]) -> BeforeValidator:
         classes: by name; asked when a config is read.
     """
 
-    def choose(value: Any, info: ValidationInfo) -> Any:
+    def choose(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         known, name = classes(), value.get("name")
@@ -329,14 +330,10 @@ def chosen(classes: Callable[[], Mapping[str, type[Model]]]) -> BeforeValidator:
     return BeforeValidator(choose)
 
 
-def _lines(path: str, errors: ValidationError, content: Any, under: str) -> list[str]:
-    return [line for error in errors.errors() for line in _line(path, error, content, under)]
-
-
-def _line(path: str, error: Any, content: Any, under: str) -> list[str]:
+def _lines(path: str, error: Any, content: Any) -> list[str]:
     if error["type"] == FOLLOWS:
         return []
-    key, at = under, content
+    key, at = "", content
     loc, is_missing = error["loc"], error["type"] == "missing"
     for i, part in enumerate(loc):
         if isinstance(part, int):
@@ -351,8 +348,6 @@ def _line(path: str, error: Any, content: Any, under: str) -> list[str]:
     inner = (error.get("ctx") or {}).get("error")
     if isinstance(inner, ConfigError):
         return str(inner).splitlines()  # of a file that this one names
-    if isinstance(inner, ValidationError):
-        return _lines(path, inner, at, key)
     if error["type"] == "value_error":
         return [place + error["msg"].removeprefix("Value error, ")]
     if error["type"] == "missing":

@@ -95,13 +95,9 @@ class Run:
 
     # --- what is asked for ----------------------------------------------------------------------
 
-    def prepare(self, beam_args: Sequence[str] | None = None) -> dict[str, Any]:
+    def prepare(self) -> dict[str, Any]:
         """The dataset's manifest; side outputs that the model, or what is trained before it, reads
         are there too."""
-        if beam_args is not None:
-            self.beam_args = beam_args
-            for name in ("dataset", "before", "earlier", "trained", "evaluated", "exported"):
-                self.__dict__.pop(name, None)
         for stage in in_order(self.trained):
             if stage.is_data:
                 build(stage, self.console)

@@ -78,11 +78,9 @@ class Train(TrainingStage):
 
     def make(self, console: Console) -> None:
         # Before the seed is set: to import a library may draw from Python's random numbers.
-        import tfctr.backbones  # noqa: F401
+        _import_models(self.config)
         from tfctr.training.earlier_model import VOCABULARIES
 
-        for method in self.config.frameworks:
-            method.import_models()
         data = self.open_data()
         student: Any = None
 
@@ -126,10 +124,7 @@ class Train(TrainingStage):
             )
         import keras
 
-        import tfctr.backbones  # noqa: F401  registers the classes
-
-        for method in self.config.frameworks:
-            method.import_models()
+        _import_models(self.config)
         return keras.models.load_model(self.path)
 
     def _earlier_model(self) -> Any:
@@ -166,8 +161,7 @@ def create_parts(
         ConfigError: the backbone reads more than the dataset has, and no method gives it.
         ValueError: no such backbone, or it has no such argument; a method does not fit.
     """
-    for method in config.frameworks:
-        method.import_models()
+    _import_models(config)
     model = config.model.create(schema)
     if model.reads_side_outputs and all(method.is_served for method in config.frameworks):
         raise ConfigError(
@@ -179,6 +173,14 @@ def create_parts(
         model = method.wrap(model, schema, stages.get(method.name, {}))
         parts.append((method, model))
     return model, parts
+
+
+def _import_models(config: RunConfig) -> None:
+    """Imports the classes of all that a student is made of."""
+    import tfctr.backbones  # noqa: F401
+
+    for method in config.frameworks:
+        method.import_models()
 
 
 def create_model(config: RunConfig, schema: Schema) -> Any:

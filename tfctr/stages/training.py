@@ -60,7 +60,7 @@ class TrainingStage(Stage):
             self.manifest_path.unlink(missing_ok=True)
         distribution.wait(strategy)
         purpose = objective(model) if objective else Clicks(data, config, model.reads)
-        progressed = train(model, data, config, folder, console, purpose)
+        state = train(model, data, config, folder, console, purpose)
         if writes:
             temporary = path.with_suffix(f".part{path.suffix}")
             save(model, str(temporary))
@@ -74,9 +74,9 @@ class TrainingStage(Stage):
                     "training": config.model_dump(mode="json"),
                     "rows": {split: data.num_rows(split) for split in (config.rows, "valid")},
                     "parameters": model.count_params(),
-                    "best_epoch": progressed.best_epoch + 1,
-                    f"best_{purpose.chosen_by}": progressed.best_score,
-                    "epochs": progressed.history,
+                    "best_epoch": state.best_epoch + 1,
+                    f"best_{purpose.chosen_by}": state.best_score,
+                    "epochs": state.history,
                     "versions": versions(),
                 },
                 str(self.manifest_path),
