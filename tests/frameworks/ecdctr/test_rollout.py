@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -152,6 +154,19 @@ def test_a_day_at_a_time_is_all_at_once(whole: Rollout, tmp_path: Path) -> None:
     for number in (5, 6, 6, 7):
         assert made.run(day(number)) is None
     _assert_same(steps(made), steps(whole), days=3)
+
+
+def test_a_day_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """As a scheduler starts it: nothing has imported the classes of the model that is loaded."""
+    made = rollout(tmp_path, tiny=None, complete=None)
+    assert made.run(day(5)) is None
+    arguments = ["rollout", str(tmp_path / "rollout.yaml"), "--through", str(day(6))]
+    command = [sys.executable, "-c", "from tfctr.cli import app; app()", *arguments]
+    done = subprocess.run(
+        [*command, "--work", str(made.folder.parent)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(steps(made)) == 2
 
 
 def _assert_same(found: dict[str, Any], expected: dict[str, Any], days: int) -> None:

@@ -84,6 +84,10 @@ class Rollout:
             ConfigError: no day to end with, or one before the first step.
             DataError: as of `beam_pipelines.days.write_days`.
         """
+        # So that Keras knows the classes in the models' files; and before a seed is set, for to
+        # import a library may draw from Python's random numbers.
+        import tfctr.backbones
+        import tfctr.frameworks.ecdctr.student  # noqa: F401
         from beam_pipelines.days import write_days
 
         config, first = self.config, self.config.start - DAY
@@ -401,9 +405,6 @@ class _Step:
             earlier: path of a model that it starts from, "" for none.
             resets: whether its statistics start anew.
         """
-        # Before the seed is set: to import a library may draw from Python's random numbers.
-        import tfctr.backbones
-        import tfctr.frameworks.ecdctr.student  # noqa: F401
         from tfctr.models.transfer import carry_on, reset_statistics
 
         rows = [part for part in rows if self.log.rows(*part)]
@@ -453,8 +454,6 @@ class _Step:
 
     def _load(self, path: str) -> Any:
         import keras
-
-        import tfctr.frameworks.ecdctr.student  # noqa: F401  registers the classes
 
         return keras.models.load_model(self.rollout.folder / path, compile=False)
 
