@@ -23,14 +23,14 @@ class Linear(Strict):
 
 
 class Exponential(Strict):
-    """Down by the factor `decay` an epoch, step by step."""
+    """Falls at each step, by the factor `decay` per epoch."""
 
     name: Literal["exponential"] = "exponential"
     decay: float = Field(gt=0, le=1)
 
 
 class Plateau(Strict):
-    """Down by `factor` after each epoch that is not the best so far (`chosen_by`)."""
+    """Falls by `factor` after each epoch that is not the best so far (`chosen_by`)."""
 
     name: Literal["plateau"] = "plateau"
     factor: float = Field(0.1, gt=0, lt=1)
@@ -44,7 +44,7 @@ class Optimizer(Strict):
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Schedule | None = None
     embedding_l2: float = Field(0.0, ge=0)  # the lazy ones only
-    encoder_rate: float = Field(1.0, gt=0)  # of an encoder's variables: times the others'
+    encoder_rate: float = Field(1.0, gt=0)  # an encoder's learning rate, as a share of the others'
     clipvalue: float | None = Field(None, gt=0)  # of every number of a gradient
     clipnorm: float | None = Field(None, gt=0)  # of each variable's gradient
     global_clipnorm: float | None = Field(None, gt=0)  # of all gradients together
