@@ -342,7 +342,7 @@ def test_the_command_runs_everything_and_ends_with_table_path_and_request(tmp_pa
         "test / unseen",
         "saved_models/run/1",
         "metrics.json",
-        "best reachable",
+        "best possible",
         "click probability",
     ):
         assert expected in result.output
