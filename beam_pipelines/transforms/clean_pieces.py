@@ -34,7 +34,7 @@ class Clean(beam.PTransform):
         self.cleaner = Cleaner(config, joins_large=False)
         self.folder = folder
         # Found here, never on a worker.
-        _ = self.cleaner.homes
+        _ = self.cleaner.features_by_table
         self.large = self.cleaner.large
         self.pieces = self.cleaner.source.events.pieces()
 

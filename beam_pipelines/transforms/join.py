@@ -18,8 +18,8 @@ from tfctr.data.clean import (
     BadRow,
     Cleaner,
     Staged,
+    check_not_empty,
     read_staged,
-    refuse_empty,
     set_aside_table,
     write_staged,
 )
@@ -194,7 +194,7 @@ def _write_summary(passed: list[PassedRows], num_pieces: int, name: str, folder:
     good = check_rows_arrived(f"source.{name}", passed, num_pieces)
     bad = sorted(row for part in passed for row in part.bad)
     rows = good + sum(len(part.bad) for part in passed if part.pieces)
-    refuse_empty(name, rows - len(bad), bad)
+    check_not_empty(name, rows - len(bad), bad)
     summary = set_aside_table(folder, name, rows, bad)
     files.write(_summary(folder, name), json.dumps(summary).encode())
 

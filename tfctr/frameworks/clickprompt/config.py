@@ -17,8 +17,8 @@ from tfctr.schema import Schema
 class ClickPrompt(Method):
     """A student that wrote prompts for a language model (ClickPrompt, arXiv:2310.09234)."""
 
-    is_of_backbone: ClassVar[bool] = True
-    goes_on: ClassVar[bool] = False
+    trains_backbone: ClassVar[bool] = True
+    can_continue: ClassVar[bool] = False
 
     name: Literal["clickprompt"]
     text: Annotated[TextConfig, from_file(lambda: TextConfig)]

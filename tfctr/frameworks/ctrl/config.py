@@ -20,8 +20,8 @@ class Ctrl(Method):
     there is no `pretraining`.
     """
 
-    is_of_backbone: ClassVar[bool] = True
-    goes_on: ClassVar[bool] = False
+    trains_backbone: ClassVar[bool] = True
+    can_continue: ClassVar[bool] = False
 
     name: Literal["ctrl"]
     text: Annotated[TextConfig, from_file(lambda: TextConfig)]
