@@ -43,7 +43,7 @@ QUERIES = {"frameworks.srp4ctr.num_queries": {"low": 1, "high": 3}}
         ({"model.dropout": {"low": 1, "high": 1}}, "low must be below high, found 1 and 1"),
         ({"model.dropout": {"low": "a", "high": 1}}, "dropout.low: found 'a'; a number is needed"),
         ({"model.dropout": {"low": 0, "high": 1, "log": True}}, "low must be above 0 where log"),
-        ({"model.dropout": {"low": 0, "choices": [1]}}, "choices stand alone, found low beside"),
+        ({"model.dropout": {"low": 0, "choices": [1]}}, "choices exclude other keys, found low"),
         ({"model.dropout": {"choices": [1, 1]}}, "choices must differ, found [1, 1]"),
         ({"model.dropout": {"low": 0.0, "high": 1, "step": 0}}, "step must be a number above 0"),
         ({"model.dropout": {"low": 0, "high": 2, "step": 0.5}}, "step must be a whole number abov"),
