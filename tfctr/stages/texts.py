@@ -105,7 +105,7 @@ class TrainEncoder(TrainingStage):
 
         from tfctr.data.dataset import Dataset
         from tfctr.language.create import create_masked_lm
-        from tfctr.language.masked_lm import GuessingWords
+        from tfctr.language.masked_lm import MaskedWordsObjective
         from tfctr.language.pretrained import load_encoder, load_tokenizer
 
         texts, untrained = self.texts, str(self.vocabulary.path)
@@ -132,7 +132,7 @@ class TrainEncoder(TrainingStage):
             about,
             console,
             save,
-            objective=lambda model: GuessingWords(data, model.reads),
+            objective=lambda model: MaskedWordsObjective(data, model.reads),
         )
 
 

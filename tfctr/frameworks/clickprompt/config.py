@@ -15,7 +15,7 @@ from tfctr.schema import Schema
 
 @register
 class ClickPrompt(Method):
-    """A student that wrote prompts for a language model (ClickPrompt, arXiv:2310.09234)."""
+    """Pre-trains the backbone to generate prompts for a language model (arXiv:2310.09234)."""
 
     trains_backbone: ClassVar[bool] = True
     can_continue: ClassVar[bool] = False
@@ -25,9 +25,9 @@ class ClickPrompt(Method):
     pretrained: bool = True  # else the encoder starts at random
     prompts: Literal["layers", "input", "none"] = "layers"  # where the encoder reads them
     num_prompts: int = Field(3, ge=1)
-    mask_rate: float = Field(0.15, gt=0, lt=1)  # share of a text's tokens that are guessed
-    pretraining: Training | None = Training()  # None: none
-    serves_language_model: bool = False  # the student reads the text as well
+    mask_rate: float = Field(0.15, gt=0, lt=1)  # share of a text's tokens that are predicted
+    pretraining: Training | None = Training()  # None: no pre-training
+    serves_language_model: bool = False  # the student also reads the text
 
     @model_validator(mode="after")
     def _has_one_text(self) -> "ClickPrompt":

@@ -14,10 +14,9 @@ from tfctr.language.config import TextConfig
 
 @register
 class Ctrl(Method):
-    """A student that started from a row's likeness to its text (CTRL, arXiv:2306.02841).
+    """Pre-trains the backbone by aligning rows with their texts (CTRL, arXiv:2306.02841).
 
-    Or one that learned both at once: with `clicks`, its training is that of the alignment too, and
-    there is no `pretraining`.
+    With `clicks` and without `pretraining`, one stage learns the alignment and the clicks.
     """
 
     trains_backbone: ClassVar[bool] = True
@@ -26,12 +25,12 @@ class Ctrl(Method):
     name: Literal["ctrl"]
     text: Annotated[TextConfig, from_file(lambda: TextConfig)]
     pretrained: bool = True  # else the encoder starts at random
-    trained_layers: int | None = Field(None, ge=0)  # of the encoder, the last ones; None: all of it
+    trained_layers: int | None = Field(None, ge=0)  # number of the encoder's last layers; None: all
     num_subspaces: int = Field(4, ge=1)  # 1: the cosine
     projection_dim: int = Field(128, ge=1)
     subspace_dim: int = Field(32, ge=1)
     temperature: float = Field(0.1, gt=0)
-    rows_at_a_time: int = Field(256, ge=1)  # whose scores, or texts, are in memory
+    rows_at_a_time: int = Field(256, ge=1)  # rows whose scores or texts are in memory
     clicks: float | None = Field(None, gt=0)  # weight of the clicks, learned in the same stage
     pretraining: Training | None = Training()  # None: in the same stage
 
