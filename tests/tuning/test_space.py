@@ -35,7 +35,7 @@ QUERIES = {"frameworks.srp4ctr.num_queries": {"low": 1, "high": 3}}
         ),
         ({"frameworks.rok.tuned": {"choices": [True]}}, "space: frameworks: found dict; "),
         ({"training.seed": {"low": 1, "high": 3}}, "the key 'seeds' gives the seeds"),
-        ({"training.chosen_by": {"choices": ["auc", "gauc"]}}, "what the run is chosen by"),
+        ({"training.chosen_by": {"choices": ["auc", "gauc"]}}, "compared by this measure"),
         ({"data.split.seed": {"low": 1, "high": 3}}, "space: found key 'data.split.seed'; allowed"),
         ({}, "space: found dict; dictionary should have at least 1 item"),
         ({"model.dropout": {"lo": 1}}, "space.model.dropout: unknown key 'lo' (did you mean 'low'"),

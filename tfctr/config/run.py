@@ -100,8 +100,8 @@ class RunConfig(Strict):
         for key in ("framework", "similar"):
             if isinstance(values, dict) and key in values:
                 raise ValueError(
-                    f"{key}: methods are a list now: frameworks: [{{name: ..., ...}}], from the "
-                    "inside out; CHANGELOG.md says how old keys are written"
+                    f"{key}: methods are a list now: frameworks: [{{name: ..., ...}}], the "
+                    "innermost first; CHANGELOG.md describes how to rewrite old keys"
                 )
         return values
 
@@ -125,7 +125,7 @@ class RunConfig(Strict):
         names = [method.name for method in self.frameworks]
         for number, method in enumerate(self.frameworks):
             if method.name in names[:number]:
-                raise ValueError(f"frameworks: {method.name!r} stands in it twice")
+                raise ValueError(f"frameworks: {method.name!r} is given twice")
             if method.trains_backbone and number:
                 raise ValueError(
                     f"frameworks: {method.name!r} works on the plain backbone, so it comes first, "
@@ -133,8 +133,8 @@ class RunConfig(Strict):
                 )
             if self.starts_from is not None and not method.can_continue:
                 raise ValueError(
-                    f"starts_from: {method.name} trains what its student starts from itself; to "
-                    "train a finished one on, leave it out of frameworks"
+                    f"starts_from: {method.name} pre-trains the weights that its student starts "
+                    "from; to train an earlier student further, leave it out of frameworks"
                 )
             for key, part in method.parts.items():
                 data = getattr(part, "data", None)

@@ -60,7 +60,7 @@ class Optimizer(Strict):
         ways = ("clipvalue", "clipnorm", "global_clipnorm")
         given = [way for way in ways if getattr(self, way) is not None]
         if len(given) > 1:
-            raise ValueError(f"gradients are clipped in one way, found {' and '.join(given)}")
+            raise ValueError(f"only one way of clipping is possible, found {' and '.join(given)}")
         return self
 
 

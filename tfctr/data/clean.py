@@ -411,7 +411,7 @@ def refuse_too_many_bad(name: str, logs: Mapping[str, Any], share: float, kept: 
             worst = ", ".join(f"{why} ({count:,})" for why, count in reasons[:3])
             raise DataError(
                 f"{name}: {found['bad']:,} of {found['rows']:,} rows of the {log} are bad, more "
-                f"than max_bad_share = {share:g}; most often: {worst}. They lie in {kept}"
+                f"than max_bad_share = {share:g}; most often: {worst}. They are in {kept}"
             )
 
 

@@ -60,9 +60,9 @@ class DayLog:
         for number, manifest in enumerate(days):
             if manifest["number"] != number:
                 raise DataError(
-                    f"{folder}: the day that was written as number {number} is gone, and with it "
-                    f"the tokens that came with it; bring it back, or delete {folder} and write "
-                    "all days again"
+                    f"{folder}: the day that was written as number {number} is missing, with the "
+                    f"tokens that entered on it; restore it, or delete {folder} and write all "
+                    "days again"
                 )
         return cls(folder, log, {datetime.date.fromisoformat(m["day"]): m for m in days})
 
@@ -112,8 +112,8 @@ class DayLog:
             if brought is None or google_crc32c.value(brought) != manifest["brought"][name]:
                 raise DataError(
                     f"{path}: {'missing' if brought is None else 'changed'}; the vocabulary shrank "
-                    "or changed, and ids behind it would stand for other tokens. Bring the file "
-                    f"back, or delete {self.folder} and write all days again"
+                    "or changed, and later ids would stand for other tokens. Restore the file, or "
+                    f"delete {self.folder} and write all days again"
                 )
             content += brought
         vocabulary = Vocabulary.parse(content, dtype)

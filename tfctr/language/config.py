@@ -46,9 +46,7 @@ class EncoderConfig(Strict):
     def _is_one(self) -> "EncoderConfig":
         kinds = (self.preset, self.folder or self.package, self.trained)
         if sum(kind is not None for kind in kinds) != 1:
-            raise ValueError(
-                "an encoder is either a preset, or a folder, maybe of a package, or trained here"
-            )
+            raise ValueError("give one of preset, folder (with or without package), trained")
         return self
 
 
@@ -75,7 +73,7 @@ class TextTemplate(Strict):
             raise ValueError(f"template: {error}; braces stand around a feature's name") from None
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"template: {{{name}}} stands in it twice")
+                raise ValueError(f"template: {{{name}}} occurs twice")
         if not names:
             raise ValueError("template: no {feature} in it, so all rows would have one text")
         return self

@@ -33,7 +33,7 @@ class RetrievalConfig(Strict):
             needs = "needs a run config" if self.method == "dense" else "reads none"
             raise ValueError(f"encoder: {self.method} {needs}")
         if self.encoder and self.encoder.frameworks:
-            raise ValueError(f"encoder: {self.encoder.name} is no run of a plain backbone")
+            raise ValueError(f"encoder: {self.encoder.name} is not a run of a plain backbone")
         if self.encoder and digest(self.encoder.data) != digest(self.data):
             raise ValueError(f"encoder: {self.encoder.name} is a run of other data")
         known = {

@@ -58,7 +58,7 @@ class Evaluate(Stage):
             if entropy is not None and entropy > 1:
                 console.print(
                     f"[yellow]warning:[/] {split}: normalised entropy {entropy:.4f} is above 1, "
-                    "worse than saying the base rate of every row; try training.chosen_by: "
+                    "worse than predicting the base rate for every row; try training.chosen_by: "
                     "log_loss, fewer training.epochs, or more training.optimizer.embedding_l2",
                     soft_wrap=True,
                 )

@@ -64,7 +64,9 @@ class EarlierModel:
             carry_on(model, keras.models.load_model(self.path, compile=False), places)
         except ValueError as error:
             raise ConfigError(f"starts_from: {self.path}: {error}") from None
-        console.print(f"starts from {self.path}; tokens that it knew: {', '.join(known.values())}")
+        console.print(
+            f"starts from {self.path}; tokens in its vocabularies: {', '.join(known.values())}"
+        )
 
     def _vocabulary(self, name: str, dtype: str) -> Vocabulary:
         path = self.vocabularies / f"{name}.txt"

@@ -120,7 +120,9 @@ class TuneConfig(Strict):
             raise ValueError(f"seeds must differ, found {list(self.seeds)}")
         for key in self.space:
             if key == "training.chosen_by":
-                raise ValueError(f"space.{key}: trials are compared by what the run is chosen by")
+                raise ValueError(
+                    f"space.{key}: trials are compared by this measure, so it is not searched"
+                )
             if key == "training.seed":
                 raise ValueError(f"space.{key}: the key 'seeds' gives the seeds of a trial")
             if not re.fullmatch(r"(model|training|frameworks)(\.\w+)+", key):

@@ -57,8 +57,8 @@ class ClickPrompt(Method):
             if getattr(run.training, key) != 1:
                 raise ValueError(
                     f"training.{key}: found {getattr(run.training, key)}; it shifts logits by a "
-                    "constant that is taken out of a bias, and a student that serves a language "
-                    "model has none that all logits share"
+                    "constant, which a bias of all logits must correct; a student that serves a "
+                    "language model has no such bias"
                 )
 
     def import_models(self) -> None:

@@ -38,8 +38,8 @@ class Ctrl(Method):
     def _in_one_stage_or_two(self) -> "Ctrl":
         if (self.clicks is None) == (self.pretraining is None):
             raise ValueError(
-                "a stage of its own aligns (pretraining, no clicks), or clicks are learned in the "
-                f"same (clicks, pretraining: null); found clicks: {self.clicks} and pretraining: "
+                "give pretraining without clicks (two stages), or clicks with pretraining: null "
+                f"(one stage); found clicks: {self.clicks} and pretraining: "
                 f"{'null' if self.pretraining is None else 'given'}"
             )
         return self
@@ -55,13 +55,13 @@ class Ctrl(Method):
             names = ", ".join(m.name for m in run.frameworks if m.name != self.name)
             raise ValueError(
                 "frameworks.ctrl.pretraining: null aligns a backbone while it learns clicks, and "
-                f"can't be stacked with {names}; align it in a stage of its own"
+                f"can't be stacked with {names}; give pretraining, a separate stage"
             )
         for key in ("positive_weight", "keep_negatives"):
             if getattr(run.training, key) != 1:
                 raise ValueError(
-                    f"training.{key}: found {getattr(run.training, key)}; clicks that are learned "
-                    "in the stage that aligns (frameworks.ctrl.clicks) all weigh the same"
+                    f"training.{key}: found {getattr(run.training, key)}; training the alignment "
+                    "and the clicks in one stage (frameworks.ctrl.clicks) allows only 1"
                 )
 
     def import_models(self) -> None:

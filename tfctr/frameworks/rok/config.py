@@ -76,8 +76,8 @@ class KnowledgeConfig(Strict):
         rim = self.teacher.method("rim")
         if rim is None:
             raise ValueError(
-                f"teacher: {self.teacher.name} is no teacher; a run with frameworks: [{{name: rim, "
-                "similar: ...}] is"
+                f"teacher: {self.teacher.name} is no teacher; name a run with frameworks: "
+                "[{name: rim, similar: ...}]"
             )
         check_names(self.name, data=self.data, similar=rim.similar, teacher=self.teacher)
         return self
