@@ -55,7 +55,7 @@ class AssignSplits(beam.PTransform):
     - random: by a hash of the row's id and the seed.
 
     A second output, `cuts`, is one dict: `valid_from` and `test_from` for global_time, and
-    `train_from` behind a pool.
+    `train_from` after a pool.
 
     Args:
         split: the kind and the shares.

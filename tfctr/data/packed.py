@@ -34,7 +34,7 @@ class Packed:
         self.lists = lists
         self.head = bytes.fromhex(layout["head"])
         self.constant = constant_places(layout)
-        self.widths: dict[int, list[int]] = {}  # bytes a value -> where the values lie
+        self.widths: dict[int, list[int]] = {}  # bytes of a value -> offsets of the values
         self.columns: dict[str, tuple[int, int, int]] = {}  # field -> first column, values, width
         chosen = {name: layout["fields"][name] for name in self.names}
         for name, field in chosen.items():

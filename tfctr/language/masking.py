@@ -41,5 +41,5 @@ def mask_tokens(
         ops.cast(ops.floor(draws[2] * len(candidates)), "int32"),
     )
     kept = draws[1] >= MASKED + RANDOM
-    behind = ops.where(draws[1] < MASKED, special["mask"], ops.where(kept, tokens, random))
-    return ops.where(is_chosen, behind, tokens), places, chosen
+    masked = ops.where(draws[1] < MASKED, special["mask"], ops.where(kept, tokens, random))
+    return ops.where(is_chosen, masked, tokens), places, chosen

@@ -139,8 +139,8 @@ class SideOutputs(Stage):
         start = time.perf_counter()
         manifest = self.write(_list(self.dataset.beam_args))
         for split, counts in manifest["splits"].items():
-            if said := self.describe(split, counts):
-                console.print(said)
+            if text := self.describe(split, counts):
+                console.print(text)
         rows = sum(counts["rows"] for counts in manifest["splits"].values())
         seconds = time.perf_counter() - start
         console.print(f"{rows:,} rows; {seconds:.0f} s, {rows / seconds:,.0f} rows/s")

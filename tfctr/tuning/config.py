@@ -57,8 +57,8 @@ class Searched(Strict):
         if self.step is not None:
             if self.log:
                 raise ValueError("step and log exclude each other")
-            if self.step <= 0 or (self.is_whole and not isinstance(self.step, int)):
-                kind = "whole number" if self.is_whole else "number"
+            if self.step <= 0 or (self.is_integer and not isinstance(self.step, int)):
+                kind = "whole number" if self.is_integer else "number"
                 raise ValueError(f"step must be a {kind} above 0, found {self.step}")
             steps = (self.high - self.low) / self.step
             if not math.isclose(steps, round(steps)):
@@ -69,7 +69,7 @@ class Searched(Strict):
         return self
 
     @property
-    def is_whole(self) -> bool:
+    def is_integer(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
@@ -95,7 +95,7 @@ class Searched(Strict):
             return json.loads(trial.suggest_categorical(key, self._texts))
         assert self.low is not None
         assert self.high is not None
-        if self.is_whole:
+        if self.is_integer:
             step = int(self.step or 1)
             return trial.suggest_int(key, int(self.low), int(self.high), step=step, log=self.log)
         value = trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)

@@ -42,8 +42,8 @@ def write_best(path: Path, best: FrozenTrial, space: Space, changes: dict[str, A
     """Writes a run config that extends the search's run by the best trial's changes."""
     file, mark, variant = space.config.run.partition("#")
     base = os.path.relpath(Path(file).resolve(), path.parent.resolve()) + mark + variant
-    said = outcome(best, space.base.training.chosen_by)
-    comment = f"# trial {best.number} of {Path(space.path).name}: validation {said}\n"
+    result = outcome(best, space.base.training.chosen_by)
+    comment = f"# trial {best.number} of {Path(space.path).name}: validation {result}\n"
     content = {"extends": base, **changes}
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, allow_unicode=True)
     files.write(str(path), (comment + text).encode())

@@ -53,13 +53,13 @@ def tune(
             values = trial.user_attrs["values"]
             to_go = total - number - 1
             console.print(f"trial {number}, {to_go} to go: {shown(values)}", markup=False)
-            said = _run_trial(trial, space, folder, work, console)
+            summary = _run_trial(trial, space, folder, work, console)
             best = _settle(study, space, folder)
             chosen_by = space.base.training.chosen_by
             so_far = (
                 f"; best so far {outcome(best, chosen_by)}, trial {best.number}" if best else ""
             )
-            console.print(f"trial {number}: {said}{so_far}", markup=False)
+            console.print(f"trial {number}: {summary}{so_far}", markup=False)
         best = _settle(study, space, folder)
         if best is None:
             why = finished(study)[0].user_attrs["failed"]
@@ -111,10 +111,10 @@ def _run_trial(
     chosen_by = space.base.training.chosen_by
     if found["failed"]:
         study.tell(trial, state=TrialState.PRUNED)
-        said = found["failed"]
+        summary = found["failed"]
     else:
-        said = f"validation {outcome(study.tell(trial, found[f'valid_{chosen_by}']), chosen_by)}"
-    return said if twin is None else f"the values of trial {twin.number}"
+        summary = f"validation {outcome(study.tell(trial, found[f'valid_{chosen_by}']), chosen_by)}"
+    return summary if twin is None else f"the values of trial {twin.number}"
 
 
 def _changed(trial: optuna.Trial | FrozenTrial) -> dict[str, object]:

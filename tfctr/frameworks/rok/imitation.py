@@ -82,25 +82,25 @@ class Imitation(SchemaModel):
     def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
         """`L_KI` per row, or logits, `[B]`; in training the input of `compute_loss`."""
         fields = self.knowledge.decompose(features)
-        said = _flat(self.knowledge.reconstruct(fields, training=training))
-        logits = ops.squeeze(self.head(said), axis=-1) if self.clicks else None
+        predicted = _flat(self.knowledge.reconstruct(fields, training=training))
+        logits = ops.squeeze(self.head(predicted), axis=-1) if self.clicks else None
         if not training:
             if logits is not None and not self.imitation:
                 return logits
-            return ops.mean(ops.square(said - self._standardised(features)), axis=1)
+            return ops.mean(ops.square(predicted - self._standardised(features)), axis=1)
         if not self.contrastive:
-            return said, None, logits
+            return predicted, None, logits
         hidden = keras.random.uniform(ops.shape(fields)[:2], seed=self.seeds) < self.mask_rate
         view = ops.where(ops.expand_dims(hidden, 2), self.hidden_fields, fields)
-        return said, _flat(self.knowledge.reconstruct(view, training=training)), logits
+        return predicted, _flat(self.knowledge.reconstruct(view, training=training)), logits
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        said, of_view, logits = y_pred
-        loss = self.imitation * ops.mean(ops.square(said - self._standardised(x)))
+        predicted, of_view, logits = y_pred
+        loss = self.imitation * ops.mean(ops.square(predicted - self._standardised(x)))
         if of_view is not None:
-            loss += self.contrastive * contrastive_loss(said, of_view, self.temperature)
+            loss += self.contrastive * contrastive_loss(predicted, of_view, self.temperature)
         if logits is not None:
             loss += self.clicks * LogLoss()(y, logits)
         return loss
