@@ -13,7 +13,8 @@ from tfctr.stages import DEFAULT_WORK, Prepare, Run, build
 
 @app.command("prepare")
 def prepare_data(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None) -> None:
-    """Makes a dataset directory of raw logs, and the side outputs that a run reads, by Beam jobs.
+    """Makes a dataset directory of raw logs, and a run's side outputs, by Beam jobs.
+
     Also takes a data config."""
     with clear_errors():
         if "model" in read(config):

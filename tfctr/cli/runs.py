@@ -83,8 +83,9 @@ def index(
     k: Annotated[int, typer.Option(min=1, help="number of items to retrieve")] = 100,
     search: Annotated[str, typer.Option(help="exact, or scann for millions of items")] = "exact",
 ) -> None:
-    """Exports a SavedModel that retrieves candidates for `rank` from a user's history. Needs a run
-    with a sequence encoder, which is trained first if needed."""
+    """Exports a SavedModel that retrieves candidates for `rank` from a user's history.
+
+    Needs a run with a sequence encoder, which is trained first if needed."""
     with clear_errors():
         if search not in ("exact", "scann"):
             raise ConfigError(f"--search: found {search!r}; allowed: exact, scann")

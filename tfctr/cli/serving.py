@@ -43,10 +43,14 @@ def label_versions(
 ) -> None:
     """Writes the versions and labels that TF Serving serves to models.config.
 
-    A canary: stable=3 canary=4. To accept it: stable=4. To roll back: stable=3. Without labels,
-    the newest version is served. Labels move after the server has loaded their versions; the
-    earlier versions stay loaded until labels move again. If there is no models.config yet, it is
-    created, with monitoring.config, and the command does not wait."""
+    A canary: stable=3 canary=4. To accept it: stable=4. To roll back: stable=3.
+    Without labels, the newest version is served.
+
+    Labels move after the server has loaded their versions; earlier versions
+    stay loaded until labels move again.
+
+    If there is no models.config yet, it is created, with monitoring.config,
+    and the command does not wait."""
     from tfctr.serving.model_directory import note_config, versions
 
     with clear_errors():
@@ -101,8 +105,9 @@ def serve(
     port: Annotated[int, typer.Option(help="port of gRPC")] = 8500,
     rest_port: Annotated[int, typer.Option(help="port of the REST API")] = 8501,
 ) -> None:
-    """Serves models with TF Serving's protocol, for a laptop and for tests. Loads new versions as
-    they appear."""
+    """Serves models with TF Serving's protocol, for a laptop and for tests.
+
+    New versions are loaded as they appear."""
     from tfctr.serving import Server
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -166,8 +171,9 @@ def smoke(
         str | None, typer.Option(help="label of the version to ask; default: the newest version")
     ] = None,
 ) -> None:
-    """Sends the warm-up requests of a version to a running server, and compares the answers with
-    those of the version's own graph. The exit status is 1 if they differ."""
+    """Checks that a running server answers warm-up requests as the version's own graph does.
+
+    The exit status is 1 if the answers differ."""
     from tfctr.serving.smoke import smoke as ask
 
     with clear_errors():
