@@ -1,6 +1,6 @@
-"""Names of a package that are imported when they are first used.
+"""Lazy exports of a package: names that are imported when they are first used.
 
-A config, or a Beam worker, needs no Keras; who asks for a model gets it.
+Configs and Beam workers then do not import Keras.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ def exports(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any
 
     Args:
         package: its `__name__`.
-        names: the module, in the package, that each name is of.
+        names: the module of each name, relative to the package.
     """
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a feature is: its kind, whose side it describes, and what `prepare` measured of it."""
+"""The schema: each feature's kind and side, and its statistics measured by `prepare`."""
 
 import difflib
 import itertools
@@ -16,15 +16,15 @@ from pydantic import (
     model_validator,
 )
 
-PAD_ID = 0  # no value: missing, empty, or padding behind the last value of a list
-OOV_ID = 1  # a value that the vocabulary does not hold
-MASK_ID = 2  # never in data; pre-training hides values behind it
+PAD_ID = 0  # missing, empty, or padding after the last value of a list
+OOV_ID = 1  # out of vocabulary
+MASK_ID = 2  # never in data; pre-training replaces masked values by it
 FIRST_TOKEN_ID = 3  # the most frequent token
 
 MISSING_INT = -(2**63)
-"""What stands for "no value" where a raw feature is an int64; strings use `""`, floats NaN."""
+"""The missing value of raw int64 features; strings use `""`, floats NaN."""
 
-FILLED_IN = ("vocabulary_size", "mean", "std", "directory")  # keys that nobody writes by hand
+FILLED_IN = ("vocabulary_size", "mean", "std", "directory")  # not written by hand
 
 Side: TypeAlias = Literal["user", "item", "context"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -37,8 +37,8 @@ class Strict(BaseModel):
 
     @model_serializer(mode="wrap")
     def _with_its_kind(self, serialize: SerializerFunctionWrapHandler) -> Any:
-        """A key with one allowed value says which class this is: it is written also where defaults
-        are left out."""
+        """A key with one allowed value identifies the class: it is written even if defaults are
+        left out."""
         kinds = {
             key: getattr(self, key)
             for key, field in type(self).model_fields.items()
@@ -95,7 +95,7 @@ class _Tokens(_Feature):
 
 
 class Categorical(_Tokens):
-    """One token a row."""
+    """One token per row."""
 
     kind: Literal["categorical"] = "categorical"
 
@@ -108,7 +108,7 @@ class _TokenList(_Tokens):
 
 
 class MultiValued(_TokenList):
-    """A set of tokens a row, e.g. genres; the first `max_length` are kept."""
+    """A set of tokens per row, e.g. genres; the first `max_length` are kept."""
 
     kind: Literal["multi_valued"] = "multi_valued"
 
@@ -127,22 +127,22 @@ class Sequence(_TokenList):
 class History(Sequence):
     """Tokens of the user's latest `max_length` earlier events, made by `prepare`, oldest first.
 
-    `column` is one of the log or of a joined table, with one value an event; if not given, that of
-    the feature it shares the vocabulary of. All histories of one `max_length` hold the same event
-    at the same index, `PAD_ID` where it has no value.
+    `column` is a column of the log or of a joined table, with one value per event; the default is
+    that of the shared feature. All histories of one `max_length` hold the same event at the same
+    index; a missing value is `PAD_ID`.
     """
 
     kind: Literal["history"] = "history"  # type: ignore[assignment]
     side: Literal["user"] = "user"
-    separator: ClassVar[None] = None  # type: ignore[misc]  # a key of lists in text
+    separator: ClassVar[None] = None  # type: ignore[misc]  # only lists in text columns have it
 
 
 class Numeric(_Feature):
-    """A float a row; missing values stand at the mean, or in a bucket of their own."""
+    """A float per row; missing values are replaced by the mean, or have their own bucket."""
 
     kind: Literal["numeric"] = "numeric"
     transform: Literal["standardize", "bucketize", "none"] = "standardize"
-    num_buckets: int = Field(32, ge=2, le=4096)  # of equal counts, where no boundaries are given
+    num_buckets: int = Field(32, ge=2, le=4096)  # with equal counts, if no boundaries are given
     boundaries: tuple[float, ...] | None = None  # given, or measured
     mean: float | None = None  # measured on training rows
     std: float | None = None  # measured on training rows
@@ -163,7 +163,7 @@ class Numeric(_Feature):
 
 
 class Text(_Feature):
-    """A string kept beside the ids for language models; no backbone reads it."""
+    """A string for language models; no backbone reads it."""
 
     kind: Literal["text"] = "text"
 
@@ -171,8 +171,8 @@ class Text(_Feature):
 
 
 class Tokens(_Feature):
-    """A text in the tokens of an encoder: what a served language model reads, not a feature of
-    data. `pad_id` behind its end."""
+    """The tokens of a text, padded with `pad_id`: an input of a served language model, not a
+    feature of data."""
 
     kind: Literal["tokens"] = "tokens"
     side: Literal["item"] = "item"
@@ -191,7 +191,7 @@ TOKEN_KINDS = (Categorical, MultiValued, Sequence)  # a History is a Sequence
 
 
 def _as_shared(features: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Who shares a vocabulary has its dtype, and a history its column, unless they are given."""
+    """A feature with `shares` inherits the dtype, and a history the column, unless given."""
     owners = {f.name: f for f in features if isinstance(f, TOKEN_KINDS)}
     filled = []
     for feature in features:
@@ -213,7 +213,7 @@ Features: TypeAlias = Annotated[
 
 
 class Schema(Strict):
-    """The features in order. What `prepare` measures (sizes, means) is filled in by `fitted`."""
+    """The features in order. `fitted` fills in the statistics of `prepare` (sizes, means)."""
 
     features: Features
 
@@ -289,7 +289,7 @@ class Schema(Strict):
         )
 
     def fitted(self, measured: dict[str, dict[str, Any]]) -> "Schema":
-        """A copy with what was measured: `{feature name: {field: value}}`."""
+        """A copy with measured statistics `{feature name: {field: value}}`."""
         return Schema(
             features=tuple(
                 type(feature).model_validate(feature.model_dump() | measured.get(feature.name, {}))

@@ -1,1 +1,1 @@
-"""How jobs are run, whole or not at all, on Beam's runners."""
+"""Runs jobs on Beam's runners; the output is complete or absent."""

@@ -1,4 +1,4 @@
-"""Beam's Dask runner, kept from giving elements more than once.
+"""Keeps Beam's Dask runner from repeating elements.
 
 The report for its maintainers is in docs/upstream/beam-dask-runner.md.
 """
@@ -13,16 +13,16 @@ from apache_beam.runners.dask import transform_evaluator
 
 from tfctr.config import ConfigError
 
-# Taken before `install` replaces it, on a worker that is a thread of this process too.
+# Saved before `install` replaces it, also on a worker that is a thread of this process.
 _apply = transform_evaluator.apply_dofn_to_bundle
 PARAMETERS = ["items", "do_fn_invoker_args", "do_fn_invoker_kwargs", "tagged_receivers"]
 
 
 def install() -> None:
-    """From here on, pipelines that are run on Dask collect each bundle's outputs apart.
+    """Makes pipelines on Dask collect each bundle's outputs separately, from now on.
 
     Raises:
-        ConfigError: this Beam's runner is another one.
+        ConfigError: this version of Beam has another runner.
     """
     if list(inspect.signature(_apply).parameters) != PARAMETERS:
         raise ConfigError(
@@ -35,10 +35,10 @@ def install() -> None:
 def apply_to_bundle(
     items: Iterable[Any], invoker_args: list[Any], invoker_kwargs: dict[str, Any], receivers: Any
 ) -> list[Any]:
-    """A `DoFn`'s outputs for one bundle, by Beam's function with receivers of its own.
+    """A `DoFn`'s outputs for one bundle, by Beam's function with separate receivers.
 
-    Beam makes the receivers once a step. Bundles that a worker gets together share them, and what
-    one puts there, the next one gives again.
+    Beam creates the receivers once per step. Bundles that a worker gets together share them, so the
+    next bundle returns the outputs of the one before again.
     """
     signature, outputs = invoker_args
     outputs, receivers = copy.deepcopy((outputs, receivers))

@@ -1,8 +1,8 @@
-"""As many partitions on Dask as keep its workers busy, at every step of a job.
+"""Sets the number of partitions on Dask so that all workers are busy at every step of a job.
 
-Beam's runner (2.77) takes the first 128 elements, which are all pieces of most logs, as one
-partition, which is one worker's. Each join then has as many as its inputs together, nearly all of
-them empty, and a shuffle of them about that many tasks times as many.
+Beam's runner (2.77) puts the first 128 elements, which are all pieces of most logs, into one
+partition, and so on one worker. Each join then has as many partitions as its inputs together,
+nearly all of them empty, and a shuffle has about the square of this number of tasks.
 """
 
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 from apache_beam.runners.dask import overrides, transform_evaluator
 from distributed import default_client
 
-PER_THREAD = 2  # so that a worker that is done early takes over from others
+PER_THREAD = 2  # so that a worker that finishes early takes over from others
 
 
 def install() -> None:
-    """From here on, pipelines that are run on Dask have so many. `--dask_npartitions` and
-    `--dask_partition_size` stay in force."""
+    """Sets this number for pipelines on Dask, from now on. `--dask_npartitions` and
+    `--dask_partition_size` still apply."""
 
     def number(options: dict[str, Any]) -> int:
         threads = sum(default_client().nthreads().values())

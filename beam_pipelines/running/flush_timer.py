@@ -1,10 +1,10 @@
-"""Beam's own runner without the timer that makes it lose elements.
+"""Turns off the timer that makes Beam's own runner lose elements.
 
-The runner sends what it has for a worker in another process through a buffer (Beam 2.77,
-`TimeBasedBufferingClosableOutputStream`), and a thread empties it every second: it takes the
-content, sends it, and clears the buffer. Writing takes no lock, so what is written between the two
-is cleared unsent, without an error. Without the timer a buffer is sent when it is full and at the
-end of a bundle, by the thread that writes (docs/upstream/beam-data-plane.md).
+The runner sends elements to a worker in another process through a buffer (Beam 2.77,
+`TimeBasedBufferingClosableOutputStream`), and a thread empties the buffer every second: it takes
+the content, sends it, and clears the buffer. Writing takes no lock, so elements that are written in
+between are cleared unsent, without an error. Without the timer the writing thread sends the buffer
+when it is full and at the end of a bundle (docs/upstream/beam-data-plane.md).
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ OPTION = "data_buffer_time_limit_ms"  # of workers, an experiment of Beam's
 
 
 def turn_off_flush_timer(beam_args: Sequence[str] = ()) -> None:
-    """Makes runners that this process starts send by size alone, an embedded job server's too.
+    """Makes runners in this process send by size only, also an embedded job server's.
 
-    Workers have no timer unless they are asked to.
+    Workers have no timer unless an option asks for it.
 
     Args:
         beam_args: Beam's pipeline options.
 
     Raises:
-        ConfigError: the options ask workers for the timer; this Beam keeps the limit elsewhere.
+        ConfigError: the options ask for the workers' timer; this Beam has the limit elsewhere.
     """
     for arg in beam_args:
         name, _, value = arg.rpartition("=")

@@ -1,1 +1,1 @@
-"""Rows as `tf.train.Example`s in TFRecord files, by columns."""
+"""Encodes columns as `tf.train.Example`s in TFRecord files."""

@@ -1,8 +1,8 @@
-"""Rows as `tf.train.Example` records, a batch at a time.
+"""Encodes rows as `tf.train.Example` records, a batch at a time.
 
-A protobuf object a row costs more than all else in `prepare`. But within one dataset every Example
-has the same bytes except for its values, if ids are written as varints of a fixed width (padded
-ones are valid protobuf). So rows are copies of a template, filled in column by column.
+A protobuf object per row would cost more than the rest of `prepare`. But within one dataset all
+Examples have the same bytes except for their values, if ids are varints of a fixed width (padded
+varints are valid protobuf). So rows are copies of a template, filled in column by column.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ import pyarrow as pa
 from tfctr.data.records import CHECKSUM, FRAME, masked
 
 INT64_WIDTH = 10  # bytes of a varint that holds any int64
-LENGTH_WIDTH = 5  # bytes of a varint that holds a length, where texts make it vary
+LENGTH_WIDTH = 5  # bytes of a varint that holds a length, which varies with texts
 FEATURES_HEADER = 1 + LENGTH_WIDTH  # tag and length, before an Example's entries
-CHUNK = 4096  # rows filled in at a time: few enough to stay in the processor's cache
+CHUNK = 4096  # rows filled in at a time: few enough for the processor's cache
 
 
 @dataclass(frozen=True)
 class Field:
-    """A feature of the Examples: `values` numbers a row, or a text where `values` is 0.
+    """A feature of the Examples: `values` numbers per row, or a text if `values` is 0.
 
     `width`: bytes of a varint for integers; 0 for floats.
     """
@@ -48,10 +48,10 @@ class Field:
 def encode(
     fields: Sequence[Field], columns: Mapping[str, np.ndarray | pa.Array]
 ) -> list[memoryview]:
-    """TFRecords of Examples, framed and with checksums, one a row, in order.
+    """TFRecords of Examples, framed and with checksums, one per row, in order.
 
     Args:
-        fields: what an Example holds.
+        fields: of an Example.
         columns: by field name; integers and float32 `[N]` or `[N, values]`, texts Arrow strings
             (null is written as empty).
     """
@@ -72,7 +72,7 @@ def encode(
 
 
 def layout(fields: Sequence[Field]) -> dict[str, object]:
-    """Where the numbers lie in every Example, for `tfctr.data.packed.Packed`."""
+    """The bytes of the numbers in every Example, for `tfctr.data.packed.Packed`."""
     numbers = [field for field in fields if not field.is_text]
     head, offsets = _head(numbers)
     places = {
@@ -114,10 +114,10 @@ def _assemble(
     bodies: list[tuple[np.ndarray, np.ndarray]],
     size: np.ndarray,
 ) -> memoryview:
-    """A row: head, then each text's header and bytes, then the checksum of its Example."""
+    """Assembles rows: head, then each text's header and bytes, then the checksum."""
     starts = np.concatenate([[0], np.cumsum(size + FRAME + CHECKSUM)])
     out = np.empty(starts[-1], np.uint8)
-    if not bodies:  # every row has one length
+    if not bodies:  # all rows have the same length
         out.reshape(len(size), -1)[:, : head.shape[1]] = head
     else:
         place = starts[:-1].copy()
@@ -129,7 +129,7 @@ def _assemble(
             shift = np.repeat(place - (np.cumsum(lengths) - lengths), lengths)
             out[shift + np.arange(len(body))] = body
             place += lengths
-    content = out.tobytes()  # the checksum takes nothing but bytes
+    content = out.tobytes()  # the checksum needs bytes
     checksum = google_crc32c.value
     edges = starts.tolist()
     crcs = [checksum(content[a + FRAME : b - CHECKSUM]) for a, b in pairwise(edges)]
@@ -139,7 +139,7 @@ def _assemble(
 
 
 def _head(numbers: Sequence[Field]) -> tuple[bytes, list[int]]:
-    """An Example before its texts, with zeros for length and values, and where those begin."""
+    """An Example before its texts, with zeros for length and values, and the offsets of values."""
     head, offsets = b"\x0a" + bytes(LENGTH_WIDTH), []  # Example { features, a message: entries }
     for field in numbers:
         entry, offset = _number_entry(field)
@@ -149,12 +149,12 @@ def _head(numbers: Sequence[Field]) -> tuple[bytes, list[int]]:
 
 
 def _payload(field: Field) -> int:
-    """Bytes of a row's values."""
+    """Number of bytes of a row's values."""
     return field.values * (field.width or 4)
 
 
 def _number_entry(field: Field) -> tuple[bytes, int]:
-    """Features.feature { key: name, value: ... } with zeros for values, and where those begin."""
+    """Features.feature { key: name, value: ... } with zeros for values, and their offset."""
     payload = _payload(field)
     packed = _tag(1, payload)  # Int64List.value or FloatList.value, packed
     kind = _tag(3 if field.width else 2, len(packed) + payload)  # Feature.int64_list, .float_list
@@ -166,7 +166,7 @@ def _number_entry(field: Field) -> tuple[bytes, int]:
 
 
 def _text_header(field: Field, lengths: np.ndarray) -> np.ndarray:
-    """What stands before each row's text: uint8 `[N, bytes]`, its lengths padded varints."""
+    """The header of each row's text: uint8 `[N, bytes]`, with lengths as padded varints."""
     key = _tag(1, len(field.name.encode())) + field.name.encode()
     step = 1 + LENGTH_WIDTH  # a tag and a length
     blank = bytes(LENGTH_WIDTH)
@@ -189,18 +189,18 @@ def _text_bytes(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _little_endian(field: Field, values: np.ndarray) -> np.ndarray:
-    """`[N, values]` as the type whose bits are written."""
+    """`[N, values]` as the type that is written."""
     values = values.reshape(len(values), field.values)
     if not field.width:
         return np.ascontiguousarray(values, "<f4")
-    # 64-bit shifts cost twice as much as 32-bit ones, and nearly all ids fit the latter.
+    # 64-bit shifts cost twice as much as 32-bit ones, and nearly all ids fit 32 bits.
     if field.width < 5:
         return values.astype(np.uint32, copy=False)
     return values.astype(np.int64).view(np.uint64)
 
 
 def _fill(columns: np.ndarray, field: Field, values: np.ndarray) -> None:
-    """Writes values `[N, values]` into the columns `[N, bytes]` that are theirs."""
+    """Writes values `[N, values]` into their columns `[N, bytes]`."""
     if not field.width:
         columns[:] = values.view(np.uint8)
         return
@@ -208,7 +208,7 @@ def _fill(columns: np.ndarray, field: Field, values: np.ndarray) -> None:
 
 
 def _fill_varint(columns: np.ndarray, values: np.ndarray) -> None:
-    """Padded varints `[..., bytes]`: all bytes but the last say that another follows."""
+    """Writes padded varints `[..., bytes]`: all bytes but the last have the continuation bit."""
     width = columns.shape[-1]
     kind = values.dtype.type
     for i in range(width):

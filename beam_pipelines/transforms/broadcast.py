@@ -1,8 +1,8 @@
-"""Values that every element of a collection needs, without side inputs.
+"""Passes values to every element of a collection, without side inputs.
 
-On Dask (Beam 2.77) each access to a side input computes all that it is made of anew, and within one
+On Dask (Beam 2.77) each access to a side input computes its whole input again, and within one
 process its second and later values have elements twice (`docs/upstream/beam-dask-side-inputs.md`).
-Beam's own `CombineGlobally`, `Count.Globally` and `ToList` have one inside. So no job uses them.
+Beam's own `CombineGlobally`, `Count.Globally` and `ToList` use side inputs, so no job uses them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,16 +16,16 @@ from tfctr.data.arrived import check_arrived
 class Broadcast(beam.PTransform):
     """`(elements, {name: values})` -> `(element, {name: list of all its values})`.
 
-    An element comes as `(index, element)`, one of each of `range(number)`. Each value is copied to
-    each index, so values are small; of a large one the path of its file is. Lists are in no order.
+    Elements are `(index, element)`, one for each index of `range(number)`. Each value is copied to
+    each index, so values must be small; pass the path of a large one. Lists have no order.
 
     Args:
-        what: an element, in errors.
-        number: int. How many elements there are.
-        sizes: name -> how many values it has, where that is known.
+        what: the name of an element in errors.
+        number: int. Number of elements.
+        sizes: name -> its number of values, if known.
 
     Raises:
-        DataError: not all came.
+        DataError: elements or values are missing.
     """
 
     def __init__(self, what: str, number: int, **sizes: int) -> None:
@@ -47,15 +47,15 @@ class Broadcast(beam.PTransform):
         )
 
 
-ELEMENT = ""  # no values have this name
+ELEMENT = ""  # the elements' own name
 
 
 class ToPieces(beam.PTransform):
     """`(pieces, {name: values})` -> `(piece, {name: list of all its values})`: a `Broadcast`.
 
     Args:
-        number: int. How many pieces there are.
-        sizes: as of `Broadcast`.
+        number: int. Number of pieces.
+        sizes: as for `Broadcast`.
     """
 
     def __init__(self, number: int, **sizes: int) -> None:
@@ -70,7 +70,7 @@ class ToPieces(beam.PTransform):
 
 
 def by_index(piece: Any) -> tuple[int, Any]:
-    """A piece as a join takes it."""
+    """A piece with its index, for a join."""
     return piece.index, piece
 
 
@@ -100,10 +100,10 @@ def _all_came(
 class Gather(beam.PTransform):
     """`{name: values}` -> one dict: name -> a list of all its values, in no order.
 
-    It comes where there are no values, too.
+    It returns the dict even without values.
 
     Args:
-        sizes: as of `Broadcast`.
+        sizes: as for `Broadcast`.
     """
 
     def __init__(self, **sizes: int) -> None:

@@ -1,7 +1,7 @@
-"""Histories in a log by days: what users did is carried from day to day.
+"""Histories in a log by days: the latest events of users are carried from day to day.
 
-A day's folder holds, of every user so far, the latest events up to its end. So the histories of a
-new day need the days' own files and one folder of earlier ones, however long the log is.
+A day's folder holds the latest events of every user so far. So the histories of a new day need its
+own files and one folder of an earlier day, however long the log is.
 """
 
 import datetime
@@ -22,20 +22,20 @@ from tfctr.data.clean import ROW
 from tfctr.data.users import rows_by_bucket, sorted_rows
 from tfctr.schema import OOV_ID
 
-PARTS = 32  # users are spread over so many files a day, one in memory at a time
-CARRIED = -1  # stands for the piece of an event of an earlier day
+PARTS = 32  # number of files of users per day; one is in memory at a time
+CARRIED = -1  # the piece of an event of an earlier day
 
 
 def carried_days(
     written: Mapping[datetime.date, Mapping[str, Any]], days: Iterable[datetime.date]
 ) -> list[datetime.date]:
-    """Of the days that are there, those whose carried events tell all that was before these days.
+    """The written days whose carried events hold all events before the days to write.
 
-    For each, the last one before it; and those earlier ones which came after that was written.
+    For each day, the last one before it, and earlier days that were written after that one.
 
     Args:
         written: manifests by day.
-        days: to be written.
+        days: to write.
     """
     found: set[datetime.date] = set()
     for day in days:
@@ -47,10 +47,10 @@ def carried_days(
 
 
 class CarryEvents(beam.PTransform):
-    """`(PlacedPiece, vocabularies)` -> `PlacedPiece` with its examples' past; writes what is
-    carried.
+    """`(PlacedPiece, vocabularies)` -> `PlacedPiece` with the histories of its examples; writes the
+    carried events.
 
-    An event's tokens have the ids of its own day: one that was too rare then stays unknown in it.
+    An event's tokens have the ids of its own day: a token that was too rare then stays OOV in it.
 
     Args:
         config: the data config whose source holds the days.
@@ -58,7 +58,7 @@ class CarryEvents(beam.PTransform):
         names: of the folders of these days.
         carried: folders of earlier days, whose carried events are read.
         folder: to write to.
-        num_pieces: int. How many pieces come.
+        num_pieces: int. Number of pieces.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class CarryEvents(beam.PTransform):
 
     def expand(self, inputs: Any) -> beam.PCollection:
         pieces, vocabularies = inputs
-        # Users without a row on these days are carried on as well.
+        # Users without a row on these days are carried too.
         all_parts = pieces.pipeline | "Parts" >> beam.Create([(i, None) for i in range(PARTS)])
         events = (
             (pieces, {"vocabularies": vocabularies})
@@ -113,7 +113,7 @@ def _by_user_part(
 
 
 class _FindEarlier(beam.DoFn):
-    """All rows of some users, of the days to write -> what `find_earlier` gives of them."""
+    """All rows of some users on the days to write -> `find_earlier`."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _FindEarlier(beam.DoFn):
     def process(self, part: tuple[int, Iterable[Any]]) -> Iterator[tuple[int, Any]]:
         number, given = part
         found = [rows for rows in given if rows is not None]
-        # The day of a row is one of the calendar's from here on, and no index of those to write.
+        # From here on a row's day is a calendar day, not an index of the days to write.
         found = [(*rows[:-2], self.days[rows[-2]], rows[-1]) for rows in found]
         *rows, day, place = sorted_rows([*found, self._earlier(number)])
         self._carry(number, rows, day, place)
@@ -143,7 +143,7 @@ class _FindEarlier(beam.DoFn):
                 yield index, past
 
     def _earlier(self, number: int) -> tuple[Any, ...]:
-        """The carried events, each once, as rows that are no examples."""
+        """The carried events, without repeats, as rows that are no examples."""
         tables = [
             feather.read_table(pa.BufferReader(files.read(_path(folder, number))))
             for folder in self.carried

@@ -1,4 +1,4 @@
-"""Pieces of a log, cleaned on the workers and left on disk."""
+"""Cleans the pieces of a log on the workers and writes them to disk."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,10 +20,10 @@ from tfctr.data.sources import Piece
 
 
 class Clean(beam.PTransform):
-    """A log -> `Staged`: cleaned, joined, on disk under `folder`, bad rows beside them.
+    """A log -> `Staged` pieces: cleaned, joined and written to `folder`, with their bad rows.
 
     Attributes:
-        pieces: those of the log's events.
+        pieces: of the log's events.
 
     Raises:
         ConfigError: the config does not fit its source.
@@ -33,8 +33,8 @@ class Clean(beam.PTransform):
         super().__init__()
         self.cleaner = Cleaner(config, joins_large=False)
         self.folder = folder
-        # Found here, never on a worker.
-        _ = self.cleaner.homes
+        # Errors are found here, not on a worker.
+        _ = self.cleaner.features_by_table
         self.large = self.cleaner.large
         self.pieces = self.cleaner.source.events.pieces()
 
@@ -52,8 +52,8 @@ class Clean(beam.PTransform):
         return staged
 
     def set_aside_tables(self) -> dict[str, Any]:
-        """What is said of the joined tables, after the run: by name, `rows`, `bad`, `bad_reasons`;
-        their bad rows lie beside those of the events."""
+        """Counts of the joined tables after the run: by name, `rows`, `bad`, `bad_reasons`; writes
+        their bad rows next to those of the events."""
         found = {name: read_summary(self.folder, name) for name in self.large}
         for name, table in self.cleaner.tables.items():
             found[name] = set_aside_table(self.folder, name, table.rows, table.bad)

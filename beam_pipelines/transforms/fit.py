@@ -1,4 +1,4 @@
-"""What is learned from training rows: vocabularies by count, and statistics of numbers."""
+"""Fits vocabularies and statistics of numbers on the training rows."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
@@ -21,11 +21,11 @@ from tfctr.data.arrived import check_arrived
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import TOKEN_KINDS, History, Numeric, Schema
 
-Counts: TypeAlias = pa.Table  # columns token, count; no token: how many pieces were counted
+Counts: TypeAlias = pa.Table  # columns token, count; a null token: the number of pieces
 
 
 class CountTokens(beam.CombineFn):
-    """Counts of tokens, merged; the order of merging changes nothing that is used of them."""
+    """Merges counts of tokens; the result does not depend on the order."""
 
     MERGE_ROWS = 1 << 20
 
@@ -37,7 +37,7 @@ class CountTokens(beam.CombineFn):
 
     def merge_accumulators(self, accumulators: Iterable[list[Counts]]) -> list[Counts]:
         parts = [part for accumulator in accumulators for part in accumulator]
-        # Small tables are gathered first: merging costs as much as what it merges into.
+        # Small tables are gathered first: a merge costs as much as the larger table.
         if len(parts) > 1 and sum(part.num_rows for part in parts[1:]) > max(
             self.MERGE_ROWS, parts[0].num_rows
         ):
@@ -49,23 +49,23 @@ class CountTokens(beam.CombineFn):
 
 
 def merge_counts(parts: list[Counts]) -> Counts:
-    """One count a token."""
+    """One count per token."""
     total = pa.concat_tables(parts).group_by("token").aggregate([("count", "sum")])
     return total.rename_columns({"count_sum": "count"})
 
 
 class FitVocabularies(beam.PTransform):
-    """`SplitPiece` -> one `(name, {tokens, vocabulary_size})` a vocabulary, its file written.
+    """`SplitPiece` -> `(name, {tokens, vocabulary_size})` for each vocabulary; writes its file.
 
     A vocabulary belongs to the feature of its name; features that share it add no tokens. Order:
-    most frequent first, equal counts by token, so ids are the same on every run. `tokens` counts
-    the distinct ones, rare ones included. Tokens are those of training rows; of a history's own
-    vocabulary, also those of dropped rows of that time.
+    most frequent first, equal counts by token, so ids are the same on every run. `tokens` is
+    the number of distinct tokens, rare ones included. Tokens come from training rows; those of a
+    history's own vocabulary also from dropped rows of that period.
 
     Args:
         schema: of the features.
         folder: to write to.
-        num_pieces: int. How many pieces come.
+        num_pieces: int. Number of pieces.
     """
 
     def __init__(self, schema: Schema, folder: str, num_pieces: int) -> None:
@@ -86,7 +86,7 @@ class FitVocabularies(beam.PTransform):
 
 
 def own_vocabularies(schema: Iterable[Any]) -> dict[str, Any]:
-    """The features that a vocabulary is made of, by their name and its."""
+    """The features that own a vocabulary, by its name."""
     return {f.name: f for f in schema if getattr(f, "vocabulary", None) == f.name}
 
 
@@ -103,19 +103,19 @@ def _count_tokens(
 
 
 def with_pieces(counts: Counts, pieces: int) -> Counts:
-    """Counts that say of how many pieces they are, when they are merged as well."""
+    """Adds the number of pieces to counts, so that merged counts have the sum."""
     nothing = [pa.nulls(1, counts["token"].type), pa.array([pieces], counts["count"].type)]
     return pa.concat_tables([counts, pa.table(nothing, counts.column_names)])
 
 
 def without_pieces(counts: Counts) -> tuple[Counts, int]:
-    """Counts of tokens, and of how many pieces they are."""
+    """Splits counts into those of tokens and the number of pieces."""
     pieces = counts.filter(pc.is_null(counts["token"]))["count"].to_pylist()
     return counts.filter(pc.is_valid(counts["token"])), sum(pieces)
 
 
 def count_values(column: pa.Array) -> Counts:
-    """Of a column of tokens or of lists of them; null is none."""
+    """Counts of a column of tokens or of lists; null is not counted."""
     if pa.types.is_list(column.type):
         column = column.flatten()
     tokens, counts = pc.value_counts(column.drop_null()).flatten()
@@ -138,7 +138,7 @@ def _write_vocabulary(
 
 
 def read_vocabularies(features: Iterable[Any], folder: str) -> dict[str, Vocabulary]:
-    """Those that the features look their tokens up in, by name."""
+    """The vocabularies of the features, by name."""
     dtypes = {f.vocabulary: f.dtype for f in features if isinstance(f, TOKEN_KINDS)}
     return {
         name: Vocabulary.parse(files.read(f"{folder}/vocabularies/{name}.txt"), dtype)
@@ -147,14 +147,14 @@ def read_vocabularies(features: Iterable[Any], folder: str) -> dict[str, Vocabul
 
 
 class FitNumbers(beam.PTransform):
-    """`SplitPiece` -> one `(name, {missing, mean, std, min, max[, boundaries]})` a numeric feature.
+    """`SplitPiece` -> `(name, {missing, mean, std, min, max[, boundaries]})` per numeric feature.
 
-    Of training rows, as the float32 that their Examples hold; `missing` is a share. Where all are
-    missing, there is nothing else.
+    Statistics of the training rows' float32 values; `missing` is a share. If all values are
+    missing, there is only this share.
 
     Args:
         schema: of the features.
-        num_pieces: int. How many pieces come.
+        num_pieces: int. Number of pieces.
     """
 
     def __init__(self, schema: Schema, num_pieces: int) -> None:
@@ -235,7 +235,7 @@ def _summarise(
 
 
 def _boundaries(state: Any, num_buckets: int, low: float) -> list[float]:
-    """Edges of buckets of equal counts; fewer where values repeat."""
+    """Edges of buckets with equal counts; fewer if values repeat."""
     edges = quantiles(state, [i / num_buckets for i in range(1, num_buckets)])
     found = from_ordered_bits(np.array(edges)).tolist()
     return sorted({edge for edge in found if edge > low}) or [low]

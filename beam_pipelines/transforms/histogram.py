@@ -1,4 +1,4 @@
-"""Quantiles of any number of int64 values, the same whatever the order they came in."""
+"""Quantiles of any number of int64 values; the result does not depend on their order."""
 
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
@@ -6,15 +6,14 @@ from typing import TypeAlias
 import apache_beam as beam
 import numpy as np
 
-State: TypeAlias = tuple[int, np.ndarray, np.ndarray]  # bits dropped, bins rising, counts
+State: TypeAlias = tuple[int, np.ndarray, np.ndarray]  # bits dropped, bins ascending, counts
 
 
 class Histogram(beam.CombineFn):
-    """Counts of `value >> bits`, `bits` the least that leaves at most `max_bins` distinct bins.
+    """Counts of `value >> bits`, with the least `bits` that leaves at most `max_bins` bins.
 
-    Until there are more distinct values than that, it is exact. `bits` depends on the values alone
-    (a part of them never needs more than the whole), so any order of adding and merging gives
-    the same result.
+    It is exact for up to `max_bins` distinct values. `bits` depends only on the values (a part of
+    them never needs more than the whole), so any order of adding and merging gives the same result.
     """
 
     def __init__(self, max_bins: int = 1 << 20) -> None:
@@ -49,15 +48,15 @@ def num_values(state: State) -> int:
 def quantiles(state: State, shares: Sequence[float]) -> list[int]:
     """For each share the least bin edge `v` such that at least that share of values is below `v`.
 
-    With one bin a value: the first value that is not among the smallest `share` of them, all
-    equal ones kept together above the cut. A share of 1 is cut above all values; without any
-    value, every edge is 0.
+    With one bin per value, this is the first value that is not among the smallest `share` of them;
+    equal values are kept together above the cut. A share of 1 is cut above all values; without
+    values, every edge is 0.
     """
     bits, bins, counts = state
     below = np.cumsum(counts)
     edges = []
     for share in shares:
-        # The bin that holds the value of this rank; it and all after it lie behind the cut.
+        # The bin of the value of this rank; it and all later bins are above the cut.
         rank = round(share * int(below[-1]), 6) if len(bins) else 0  # 0.29 * 100 is below 29
         place = int(np.searchsorted(below, rank, side="right"))
         edge = int(bins[place]) if place < len(bins) else int(bins[-1]) + 1 if len(bins) else 0
@@ -75,16 +74,16 @@ def _merge(bins: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def ordered_bits(values: np.ndarray) -> np.ndarray:
-    """float32 as int64 that sort alike."""
+    """float32 as int64 with the same order."""
     # + 0: no negative zero
     return _flip((values.astype(np.float32) + np.float32(0)).view(np.int32)).astype(np.int64)
 
 
 def from_ordered_bits(bits: np.ndarray) -> np.ndarray:
-    """The float32 again."""
+    """The inverse of `ordered_bits`."""
     return _flip(bits.astype(np.int32)).view(np.float32)
 
 
 def _flip(bits: np.ndarray) -> np.ndarray:
-    """Negative floats have a sign bit and rise with their size: reversed, they fall with it."""
+    """Reverses the order of negative floats, whose bits ascend with their magnitude."""
     return np.where(bits < 0, np.int32(-(2**31)) - bits - np.int32(1), bits)

@@ -1,4 +1,4 @@
-"""What an example's user did before it: the latest events, strictly earlier, of the whole log."""
+"""Histories: the latest events of an example's user, strictly earlier, in the whole log."""
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,9 +26,9 @@ from tfctr.schema import PAD_ID, History
 
 @dataclass(frozen=True)
 class Past:
-    """The events before each of `N` examples; one that is before several is held once.
+    """The events before each of `N` examples; an event before several examples is stored once.
 
-    Example `i` has `tokens[:, ends[i] - lengths[i] : ends[i]]`, oldest first: ids, a row a history.
+    Example `i` has the ids `tokens[:, ends[i] - lengths[i] : ends[i]]`, oldest first.
     """
 
     ends: np.ndarray  # int64 [N]
@@ -36,7 +36,7 @@ class Past:
     tokens: np.ndarray  # uint32 [histories, events]
 
     def columns(self, histories: Sequence[History], rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Ids uint32 `[rows, max_length]` by history: from the left, `PAD_ID` behind the latest."""
+        """Ids uint32 `[rows, max_length]` by history, padded with `PAD_ID` at the end."""
         places: dict[int, np.ndarray] = {}
         found = {}
         for history, tokens in zip(histories, self.tokens, strict=True):
@@ -51,21 +51,21 @@ class Past:
 
 
 def read_past(piece: SplitPiece) -> Past:
-    """Of the examples of a piece, other rows left out."""
+    """The histories of a piece's examples; other rows are left out."""
     return Past(**np.load(io.BytesIO(files.read(piece.past_path))))
 
 
 class AddHistories(beam.PTransform):
-    """`(SplitPiece, vocabularies)` -> `SplitPiece` with its examples' past.
+    """`(SplitPiece, vocabularies)` -> `SplitPiece` with the histories of its examples.
 
-    An event is a row of the log, or with `history_events: clicks` one whose label is 1. Those of a
-    user are in order of time, and of place in the log where times are equal; to an example belong
-    those of lesser time. Tokens are looked up where they are read: what travels is ids.
+    An event is a row of the log, or with `history_events: clicks` a row whose label is 1. A user's
+    events are sorted by time, then by place in the log; an example has those of an earlier time.
+    Tokens are looked up where they are read, so only ids are sent between workers.
 
     Args:
         config: the data config.
-        folder: to write to; the vocabularies' files are there when all vocabularies have come.
-        num_pieces: int. How many pieces come.
+        folder: to write to; it has the vocabularies' files when all vocabularies have arrived.
+        num_pieces: int. Number of pieces.
     """
 
     def __init__(self, config: DataConfig, folder: str, num_pieces: int) -> None:
@@ -89,7 +89,7 @@ class AddHistories(beam.PTransform):
 
 
 class EventReader:
-    """The rows of a piece as events: their users, times, and tokens' ids."""
+    """Reads the rows of a piece as events: users, times, and ids of tokens."""
 
     def __init__(self, config: DataConfig, folder: str) -> None:
         self.config = config
@@ -131,13 +131,13 @@ def _find_of_bucket(bucket: tuple[int, Iterable[Any]], length: int) -> Iterator[
 
 
 def find_earlier(number: int, rows: Sequence[np.ndarray], length: int) -> Iterator[tuple[int, Any]]:
-    """All rows of some users -> for each piece: how many are its own, its examples, and once each
-    event before them.
+    """All rows of some users -> for each piece: the number of its rows, its examples, and the
+    events before them, each once.
 
     Args:
-        number: of the bucket that these users are.
-        rows: `piece, row, user, time, is_example, is_event, tokens`, as of `sorted_rows`.
-        length: int. Events that an example has at most.
+        number: of the users' bucket.
+        rows: `piece, row, user, time, is_example, is_event, tokens`, from `sorted_rows`.
+        length: int. Greatest number of events of an example.
     """
     piece, row, user, time, is_example, events, tokens = rows
     start, end = earlier_events(user, time, events, length)
@@ -145,7 +145,7 @@ def find_earlier(number: int, rows: Sequence[np.ndarray], length: int) -> Iterat
     examples = np.flatnonzero(is_example)
     examples = examples[np.argsort(piece[examples], kind="stable")]
     piece, row, start, end = (column[examples] for column in (piece, row, start, end))
-    # Within a piece both starts and ends rise: what a row adds lies behind the end of the last row.
+    # Within a piece starts and ends ascend: a row adds the events after the end of the row before.
     behind = np.where(np.r_[True, piece[1:] != piece[:-1]], 0, np.r_[0, end[:-1]])
     begin = np.maximum(start, behind[: len(end)])
     added = end - begin
@@ -167,7 +167,7 @@ def find_earlier(number: int, rows: Sequence[np.ndarray], length: int) -> Iterat
 
 
 class WritePast(beam.PTransform):
-    """`(SplitPiece, what find_earlier gave)` -> `SplitPiece` with its examples' past."""
+    """`(SplitPiece, results of find_earlier)` -> `SplitPiece` with its examples' histories."""
 
     def __init__(self, num_histories: int) -> None:
         super().__init__()

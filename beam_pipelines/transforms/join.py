@@ -1,4 +1,4 @@
-"""Tables that are too large for a worker's memory, joined to the events by their keys."""
+"""Joins tables that are too large for a worker's memory to the events, by key."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,8 +18,8 @@ from tfctr.data.clean import (
     BadRow,
     Cleaner,
     Staged,
+    check_not_empty,
     read_staged,
-    refuse_empty,
     set_aside_table,
     write_staged,
 )
@@ -27,19 +27,19 @@ from tfctr.data.fingerprint import row_keys
 from tfctr.data.sources import Piece, Reader
 from tfctr.data.users import rows_by_bucket
 
-KEY_BUCKETS = 1024  # a table's rows are spread over so many groups, one held at a time
-TABLE = -1  # stands where a piece's index would, in what is said of the table
+KEY_BUCKETS = 1024  # number of groups of a table's rows; one is in memory at a time
+TABLE = -1  # the table's place among the pieces' indices
 
 
 @dataclass(frozen=True)
 class PassedRows(Passed):
-    """Of a table's good rows, and the bad ones."""
+    """Counts of a table's good rows, and its bad rows."""
 
     bad: Sequence[BadRow] = ()
 
 
 class WithFirstRows(beam.PTransform):
-    """Pieces -> `(piece, the place in the log of its first row)`, for the `number` of a reader."""
+    """Pieces -> `(piece, place of its first row in the log)`, for the `number` of a reader."""
 
     def __init__(self, reader: Reader, number: int) -> None:
         super().__init__()
@@ -77,12 +77,12 @@ def _pair(index: int, found: Mapping[str, Iterable[Any]]) -> tuple[Piece, int]:
 class JoinTable(beam.PTransform):
     """`Staged` -> `Staged` with a table's columns.
 
-    The table's rows and the keys that are asked for meet in groups of keys. A piece asks for each
-    of its keys once, so a key that most events have makes no group larger than another. All groups
-    are counted, and so are the rows: what a runner loses on the way is no row without a match.
+    The table's rows and the requested keys are grouped by key. A piece requests each of its keys
+    once, so a key that most events have does not make its group larger. All groups and rows are
+    counted, so that rows lost by a runner are not taken for rows without a match.
 
     Raises:
-        DataError: it lost some.
+        DataError: the runner lost rows or groups.
     """
 
     def __init__(self, cleaner: Cleaner, name: str, folder: str) -> None:
@@ -118,7 +118,7 @@ class JoinTable(beam.PTransform):
 def _rows_by_bucket(
     with_first_row: tuple[Piece, int], cleaner: Cleaner, name: str
 ) -> Iterator[tuple[int, Any]]:
-    """Good rows by group of their keys; for `TABLE` what was read."""
+    """Good rows by group of their keys; for `TABLE` the counts of what was read."""
     table, bad = cleaner.read_table(name, *with_first_row)
     yield TABLE, PassedRows(pieces=1, sent=table.num_rows, bad=bad)
     keys = row_keys(table[cleaner.key(name).name].combine_chunks())
@@ -132,7 +132,7 @@ def _keys_by_bucket(piece: Staged, key: str) -> Iterator[tuple[int, Any]]:
 
 
 def _asked(keys: pa.Array) -> Iterator[tuple[int, pa.Array]]:
-    """What a piece asks for: each of its keys once, by group."""
+    """The requests of a piece: each of its keys once, by group."""
     keys = keys.unique()
     for bucket, rows in rows_by_bucket(row_keys(keys), KEY_BUCKETS):
         yield bucket, keys.take(pa.array(rows))
@@ -146,7 +146,7 @@ def _keys(table: pa.Table, key: str) -> pa.Array:
 def _find_rows(
     gathered: tuple[int, Mapping[str, Iterable[Any]]], cleaner: Cleaner, name: str
 ) -> Iterator[tuple[int, Any]]:
-    """Of a group of keys: to each piece the rows that it asked for, to `TABLE` what came."""
+    """For a group of keys: the requested rows to each piece, and the counts to `TABLE`."""
     bucket, found = gathered
     parts = list(found["rows"])
     if bucket == TABLE:
@@ -167,8 +167,8 @@ def _join(
     folder: str,
     num_pieces: int,
 ) -> Iterator[Staged]:
-    """A piece with the columns of the rows found. Of the table, whose `num_pieces` were read, a
-    file that says so."""
+    """A piece with the columns of the rows found. For the table, whose `num_pieces` were read, a
+    file with its summary."""
     index, parts = gathered
     found = list(parts["found"])
     if index == TABLE:
@@ -194,7 +194,7 @@ def _write_summary(passed: list[PassedRows], num_pieces: int, name: str, folder:
     good = check_rows_arrived(f"source.{name}", passed, num_pieces)
     bad = sorted(row for part in passed for row in part.bad)
     rows = good + sum(len(part.bad) for part in passed if part.pieces)
-    refuse_empty(name, rows - len(bad), bad)
+    check_not_empty(name, rows - len(bad), bad)
     summary = set_aside_table(folder, name, rows, bad)
     files.write(_summary(folder, name), json.dumps(summary).encode())
 
@@ -204,6 +204,6 @@ def _summary(folder: str, name: str) -> str:
 
 
 def read_summary(folder: str, name: str) -> dict[str, Any]:
-    """What a finished join says of its table: `rows`, `bad`, `bad_reasons`."""
+    """The summary of a finished join's table: `rows`, `bad`, `bad_reasons`."""
     found: dict[str, Any] = json.loads(files.read(_summary(folder, name)))
     return found

@@ -1,4 +1,4 @@
-"""Ids for tokens, and the TFRecord shards."""
+"""Looks up tokens' ids, and writes TFRecord shards."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from tfctr.schema import OOV_ID, PAD_ID, History, Numeric, Schema, Text
 
 @dataclass(frozen=True)
 class Shard:
-    """One split's rows of one piece; `counts` per feature: rows without a value, unknown tokens."""
+    """One split's rows of one piece; `counts` per feature: missing values and OOV tokens."""
 
     split: str
     name: str
@@ -35,7 +35,7 @@ class Shard:
 
 
 def example_fields(schema: Schema, sizes: dict[str, int], has_user: bool) -> list[Field]:
-    """What an Example of a dataset holds: numbers first, then texts."""
+    """The fields of a dataset's Examples: numbers first, then texts."""
     fields = [Field(ROW, width=INT64_WIDTH), Field(TIME, width=INT64_WIDTH), Field(LABEL)]
     if has_user:
         fields.append(Field(USER_KEY, width=INT64_WIDTH))
@@ -49,7 +49,7 @@ def example_fields(schema: Schema, sizes: dict[str, int], has_user: bool) -> lis
 
 
 class Encoder:
-    """Typed columns to the columns of Examples: ids `[N]` or `[N, max_length]`, floats, texts."""
+    """Converts typed columns to Examples': ids `[N]` or `[N, max_length]`, floats, texts."""
 
     def __init__(self, schema: Schema, user: str | None, folder: str) -> None:
         self.schema = schema
@@ -66,13 +66,13 @@ class Encoder:
         return example_fields(self.schema, sizes, self.user is not None)
 
     def columns(self, table: pa.Table) -> dict[str, Any]:
-        """What `encode` takes, for every row of a cleaned table; histories are not in it."""
+        """The columns for `encode`, for every row of a cleaned table, without histories."""
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in (ROW, TIME, LABEL)}
         if self.user is not None:
             columns[USER_KEY] = row_keys(table[self.user].combine_chunks())
         for feature in self.schema:
             if isinstance(feature, History):
-                continue  # not of one row alone
+                continue  # needs more than this row
             values = table[feature.name].combine_chunks()
             if isinstance(feature, Text):
                 columns[feature.name] = values
@@ -85,7 +85,7 @@ class Encoder:
         return columns
 
     def _padded_ids(self, feature: Any, lists: pa.ListArray) -> np.ndarray:
-        """Ids from the left, `PAD_ID` behind them."""
+        """Ids padded with `PAD_ID` at the end."""
         lengths = np.diff(lists.offsets.to_numpy())
         ids = np.full((len(lists), feature.max_length), PAD_ID, np.int64)
         rows = np.repeat(np.arange(len(lists)), lengths)
@@ -95,9 +95,9 @@ class Encoder:
 
 
 class WriteShards(beam.PTransform):
-    """`SplitPiece` -> `Shard`: a file a piece and split, named after both.
+    """`SplitPiece` -> `Shard`: one file per piece and split, named after both.
 
-    `vocabularies` is what `FitVocabularies` gave: the shards wait for it, and read its files.
+    `vocabularies` is the output of `FitVocabularies`: the shards wait for it and read its files.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ def _write_piece(piece: SplitPiece, encoder: Encoder, compression: str) -> Itera
         if past is not None:
             chosen = chosen | past.columns(histories, rows)
         counts = {f.name: _missing_and_unknown(f, chosen[f.name]) for f in encoder.schema.inputs}
-        if past is not None:  # an event may be there without a value
+        if past is not None:  # an event may have no value
             for history in histories:
                 counts[history.name]["missing"] = int((past.lengths[rows] == 0).sum())
         content: Sequence[bytes | memoryview] = encode(encoder.fields, chosen)

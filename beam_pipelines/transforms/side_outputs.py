@@ -1,4 +1,4 @@
-"""What lies beside a dataset: for each of its shards another with more of each row, row for row."""
+"""Side outputs of a dataset: for each of its shards, one with more fields of the same rows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Written:
 
 
 class EachShard(beam.PTransform):
-    """Nothing -> what `summarise` makes of the list of all that was written.
+    """Nothing -> the result of `summarise` on the list of all written shards.
 
     Args:
         data: path or URI of the dataset directory.
@@ -59,13 +59,13 @@ class EachShard(beam.PTransform):
 def write_shard(
     folder: str, name: str, fields: Sequence[Field], columns: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes a shard and gives what `Written` says of it.
+    """Writes a shard and returns its `Written`.
 
     Args:
         folder: path or URI of the directory.
-        name: of the shard in it, that of the dataset's: `split/part-00000.tfrecord[.gz]`.
-        fields: what a row holds.
-        columns: as `encode` takes them.
+        name: of the shard, the same as the dataset's: `split/part-00000.tfrecord[.gz]`.
+        fields: of a row.
+        columns: as for `encode`.
     """
     content: Sequence[bytes | memoryview] = encode(fields, columns)
     if name.endswith(".gz"):
@@ -80,7 +80,7 @@ def write_shard(
 
 
 def by_split(written: Iterable[Any]) -> dict[str, tuple[dict[str, Any], list[Any]]]:
-    """Of each split that has rows, what a manifest says of its shards, and all that was written."""
+    """For each split with rows, the manifest's entry of its shards, and all written shards."""
     written = sorted(written, key=lambda part: part.name)
     splits: dict[str, tuple[dict[str, Any], list[Any]]] = {}
     for split in SPLITS:
@@ -92,7 +92,7 @@ def by_split(written: Iterable[Any]) -> dict[str, tuple[dict[str, Any], list[Any
 
 
 def open_manifest(folder: str) -> dict[str, Any]:
-    """The manifest of a dataset, or of what lies beside one.
+    """The manifest of a dataset or of its side outputs.
 
     Raises:
         DataError: there is none of this version.

@@ -1,4 +1,4 @@
-"""Which rows train, validate and test."""
+"""Assigns rows to training, validation and test."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from tfctr.data.users import rows_by_bucket, sorted_rows
 TRAIN, VALID, TEST, POOL = 0, 1, 2, 3
 SPLITS = ("train", "valid", "test", "pool")
 EXAMPLES = SPLITS[:3]  # that every dataset has
-KNOWN = (TRAIN, POOL)  # of whose rows vocabularies and statistics are made
+KNOWN = (TRAIN, POOL)  # splits whose rows vocabularies and statistics are fitted on
 DROPPED = 4  # added for a row that is no example, only an event of its user's history
 
 
 @dataclass(frozen=True)
 class SplitPiece(Staged):
-    """A cleaned piece whose rows have their split: uint8 `[rows]` in a file of its own.
+    """A cleaned piece with the split of each row: uint8 `[rows]` in a separate file.
 
-    A dropped row has that of its time, plus `DROPPED`. Where there are histories, another file has
-    what its examples' users did before (`beam_pipelines.transforms.histories`).
+    A dropped row has the split of its time, plus `DROPPED`. With histories, another file holds
+    those of its examples (`beam_pipelines.transforms.histories`).
     """
 
     split_path: str = ""
@@ -47,20 +47,20 @@ class SplitPiece(Staged):
 
 
 class AssignSplits(beam.PTransform):
-    """`Staged` -> `SplitPiece`. Dropped rows change nothing of the split of the others.
+    """`Staged` -> `SplitPiece`. Dropped rows do not affect the split of the others.
 
-    - global_time: cut at two times, and a third before them if there is to be a pool; rows of one
+    - global_time: cut at two times, and at a third before them if there is a pool; rows of one
       time stay together, in the later split.
     - user_time: the same within each user.
     - random: by a hash of the row's id and the seed.
 
     A second output, `cuts`, is one dict: `valid_from` and `test_from` for global_time, and
-    `train_from` behind a pool.
+    `train_from` after a pool.
 
     Args:
-        split: by what, and the shares.
+        split: the kind and the shares.
         user: the column of users, for user_time.
-        num_pieces: int. How many pieces come.
+        num_pieces: int. Number of pieces.
     """
 
     def __init__(self, split: Split, user: str | None, num_pieces: int) -> None:
@@ -157,15 +157,15 @@ def _by_user_bucket(piece: Staged, user: str) -> Iterator[tuple[int, Any]]:
 
 
 def _split_users(bucket: tuple[int, Iterable[Any]], shares: list[float]) -> Iterator[Any]:
-    """All rows of some users: each user's rows ranked by time, equal times sharing the highest."""
+    """All rows of some users: ranks each user's rows by time; equal times share the highest."""
     piece, row, user, time, is_example = sorted_rows(bucket[1])
-    ranks = np.cumsum(is_example)  # over all users; dropped rows take no rank
+    ranks = np.cumsum(is_example)  # over all users; dropped rows have no rank
     first = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
     rows = np.diff(np.r_[first, len(user)])
     before = np.repeat(ranks[first] - is_example[first], rows)
     sizes = np.repeat(np.add.reduceat(is_example, first, dtype=np.int64), rows)
     same = np.r_[False, (user[1:] == user[:-1]) & (time[1:] == time[:-1])]
-    # Rows at one time go where the last of them goes: nothing trains on what happened with it.
+    # Rows of one time go where the last of them goes: training has no rows of a later split's time.
     last = np.flatnonzero(np.r_[~same[1:], True])
     rank = np.repeat(ranks[last], np.diff(np.r_[-1, last])) - before - 1
     split = np.searchsorted(shares, (rank + 0.5) / np.maximum(sizes, 1), side="right")

@@ -260,7 +260,7 @@ def test_a_vocabulary_that_shrank_is_refused(log: Path) -> None:
     assert tokens(found, "user", 0) == ["ann", "bob"]
     path.write_text(content)
     (log / "days" / str(D2) / "manifest.json").unlink()
-    with pytest.raises(DataError, match="written as number 1 is gone"):
+    with pytest.raises(DataError, match="written as number 1 is missing"):
         DayLog.open(log / "days")
 
 

@@ -254,7 +254,7 @@ def test_what_lies_beside_a_dataset_stays_with_its_rows(
 
 
 def test_what_was_made_of_other_rows_is_not_read_beside(data: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: nothing to read beside .*no manifest.json"):
+    with pytest.raises(DataError, match=r"nowhere: no side outputs of .*no manifest.json"):
         Dataset.open(data.directory, [tmp_path / "nowhere"])
     other = write_beside(data, tmp_path / "other", data_key="another")
     with pytest.raises(DataError, match="other: made of other rows than"):

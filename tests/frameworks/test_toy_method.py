@@ -73,7 +73,7 @@ def test_the_order_is_that_of_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("frameworks", "message"),
     [
-        ([TOY, TOY], "frameworks: 'toy' stands in it twice"),
+        ([TOY, TOY], "frameworks: 'toy' is given twice"),
         ([{"name": "toys"}], r"frameworks\[0\]: name: found 'toys'; allowed: .*ctrl.*, toy"),
         (
             [TOY | {"values": 1}],

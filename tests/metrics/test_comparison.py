@@ -179,7 +179,7 @@ def test_days_that_hang_together_widen_the_interval_and_those_that_do_not_keep_i
     assert covered(0.5, 7) > covered(0.5, 1) + 0.05
 
 
-def test_seeds_are_judged_by_students_t() -> None:
+def test_the_interval_over_seeds_is_students_t() -> None:
     found = daily_difference(np.array([[1.0, np.nan, 1.0], [3.0, np.nan, 3.0]]))
     assert found.mean == 2
     assert found.seeds == pytest.approx((2 - 12.7062, 2 + 12.7062), abs=1e-4)

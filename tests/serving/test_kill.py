@@ -270,7 +270,7 @@ def test_a_full_disk_is_said_and_what_was_whole_stays(small_disk: Path, tmp_path
             CSession(version)
         if status == 0:
             break
-        assert "it goes on where it was" in text
+        assert "it resumes" in text
         stopped.append(said(text))
     assert status == 0
     assert "checkpoint" in stopped[0]

@@ -89,15 +89,15 @@ def test_two_that_prepare_the_same_make_it_once(
         return inner(*args)
 
     monkeypatch.setattr(Prepare, "make", slowly)
-    told = [io.StringIO(), io.StringIO()]
+    printed = [io.StringIO(), io.StringIO()]
     with ThreadPoolExecutor(2) as pool:
         folder = tmp_path / "work" / "world"
         first, second = pool.map(
-            lambda out: prepare(config, folder, console=Console(file=out)), told
+            lambda out: prepare(config, folder, console=Console(file=out)), printed
         )
     assert first == second
     assert len(made) == 1
-    said = sorted("waits for another process" in out.getvalue() for out in told)
+    said = sorted("waits for another process" in out.getvalue() for out in printed)
     assert said == [False, True]
     assert {p.name for p in (tmp_path / "work").iterdir()} == {"world", ".world.lock"}
 
@@ -206,10 +206,10 @@ def test_changed_data_are_prepared_again_and_the_model_trained_again(tmp_path: P
 def test_worse_than_the_base_rate_is_a_warning_that_names_the_split(tmp_path: Path) -> None:
     run = run_in(tmp_path, training__epochs=1)
     run.prepare()
-    path, told = run.train(), io.StringIO()
-    run.console = Console(file=told, width=80)
+    path, printed = run.train(), io.StringIO()
+    run.console = Console(file=printed, width=80)
     run.evaluate()
-    assert "warning" not in told.getvalue()
+    assert "warning" not in printed.getvalue()
     model = run.load_model()
     model.head.bias.assign([3.0])  # it promises far too many clicks
     model.save(path)
@@ -217,11 +217,11 @@ def test_worse_than_the_base_rate_is_a_warning_that_names_the_split(tmp_path: Pa
     metrics_path = run.evaluate()
     entropy = json.loads(metrics_path.read_text())["valid"]["normalized_entropy"]
     expected = f"warning: valid: normalised entropy {entropy:.4f} is above 1, worse than"
-    lines = told.getvalue().splitlines()
+    lines = printed.getvalue().splitlines()
     assert [line for line in lines if line.startswith(expected)]
     assert sum("test: normalised entropy" in line and "log_loss" in line for line in lines) == 1
     run.evaluate()  # is done, and says so again
-    assert told.getvalue().count(expected) == 2
+    assert printed.getvalue().count(expected) == 2
 
 
 def test_a_run_without_test_rows_is_evaluated_on_validation_rows(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_the_command_runs_everything_and_ends_with_table_path_and_request(tmp_pa
         "test / unseen",
         "saved_models/run/1",
         "metrics.json",
-        "best reachable",
+        "best possible",
         "click probability",
     ):
         assert expected in result.output

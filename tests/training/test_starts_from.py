@@ -115,11 +115,11 @@ def test_the_earlier_run_is_trained_first_and_is_part_of_the_key(tmp_path: Path)
     path = write_config(tmp_path, "today", "today.csv", starts_from="yesterday.yaml")
     result = CliRunner().invoke(app, ["run", str(path), "--work", str(tmp_path / "work")])
     assert result.exit_code == 0, result.output
-    assert "tokens that it knew: user" in result.output
+    assert "tokens in its vocabularies: user" in result.output
     assert (tmp_path / "work" / "yesterday" / "model.keras").is_file()
     again = CliRunner().invoke(app, ["run", str(path), "--work", str(tmp_path / "work")])
     assert "train is done" in again.output
-    assert "tokens that it knew" not in again.output
+    assert "tokens in its vocabularies" not in again.output
     key = run_of(path).trained.key()
     write_config(tmp_path, "yesterday", "yesterday.csv", training=TRAINING | {"seed": 2})
     earlier = run_of(path).earlier
@@ -175,7 +175,7 @@ def test_training_on_keeps_what_its_rows_do_not_touch(tmp_path: Path) -> None:
         ({"starts_from": {"name": "x"}}, "allowed: the path of a run config"),
         ({"starts_from": "nowhere/model.keras"}, "no trained model to start from"),
         ({"starts_from": "work/today/model.keras"}, "is what this run writes"),
-        ({"starts_from": "alone.keras"}, "which token each row"),
+        ({"starts_from": "alone.keras"}, "so the tokens of the rows"),
         (
             {"model": {"backbone": "lr"}, "starts_from": "yesterday.yaml"},
             "should be a LR with the same arguments. Received: DeepFM",
@@ -213,5 +213,5 @@ def test_a_start_that_does_not_fit_is_one_line(
 
 def test_methods_that_train_their_own_start_are_refused(tmp_path: Path) -> None:
     config = Path(__file__).parents[2] / "configs" / "demo" / "ctrl" / "dcnv2.yaml"
-    with pytest.raises(ConfigError, match="to train a finished one on, leave it out of frameworks"):
+    with pytest.raises(ConfigError, match="to train an earlier student further, leave it out"):
         load_run(config, ["starts_from=work/x/model.keras"])

@@ -42,10 +42,8 @@ def fit(
     objective = training.LastEpoch(config)
     if not to_the_end:
         objective = training.Clicks(data, config, model.reads)
-    progressed = training.train(
-        model, data, config, folder, console or Console(quiet=True), objective
-    )
-    return model, progressed
+    state = training.train(model, data, config, folder, console or Console(quiet=True), objective)
+    return model, state
 
 
 def weights(model: Any) -> list[np.ndarray]:
@@ -60,10 +58,10 @@ def data(world_data: Path) -> Dataset:
 def test_the_model_is_left_with_the_weights_of_the_best_epoch(
     data: Dataset, tmp_path: Path
 ) -> None:
-    model, progressed = fit(data, tmp_path, epochs=4)
-    aucs = [epoch["valid_auc"] for epoch in progressed.history]
-    assert progressed.best_score == max(aucs)
-    assert progressed.best_epoch == int(np.argmax(aucs))
+    model, state = fit(data, tmp_path, epochs=4)
+    aucs = [epoch["valid_auc"] for epoch in state.history]
+    assert state.best_score == max(aucs)
+    assert state.best_epoch == int(np.argmax(aucs))
     labels = data.columns("valid", ["label"])["label"]
     found = metrics.auc(labels, model.predict(data.valid(1000), verbose=0))
     assert found == pytest.approx(max(aucs), abs=1e-6)
@@ -80,38 +78,36 @@ def test_the_model_is_left_with_the_weights_of_the_best_epoch(
 def test_the_best_epoch_is_that_of_the_chosen_measure(
     data: Dataset, tmp_path: Path, chosen_by: str, said: str
 ) -> None:
-    told = io.StringIO()
+    printed = io.StringIO()
     changes = {"epochs": 12, "patience": 2, "optimizer": {"learning_rate": 0.05}}
-    model, progressed = fit(
-        data, tmp_path, console=Console(file=told, width=200), chosen_by=chosen_by, **changes
+    model, state = fit(
+        data, tmp_path, console=Console(file=printed, width=200), chosen_by=chosen_by, **changes
     )
     sign = -1 if chosen_by == "log_loss" else 1
-    scores = [sign * epoch[f"valid_{chosen_by}"] for epoch in progressed.history]
-    assert progressed.best_epoch == int(np.argmax(scores))
-    assert progressed.best_score == sign * max(scores)
-    assert len(scores) == progressed.best_epoch + 3 < 12  # it learns by heart soon, and is stopped
+    scores = [sign * epoch[f"valid_{chosen_by}"] for epoch in state.history]
+    assert state.best_epoch == int(np.argmax(scores))
+    assert state.best_score == sign * max(scores)
+    assert len(scores) == state.best_epoch + 3 < 12  # it learns by heart soon, and is stopped
     columns = data.columns("valid", ["label", "user_key"])
     logits = model.predict(data.valid(1000), verbose=0)
-    last = progressed.history[-1]
-    for epoch, line in zip(progressed.history, told.getvalue().splitlines(), strict=True):
+    last = state.history[-1]
+    for epoch, line in zip(state.history, printed.getvalue().splitlines(), strict=True):
         named = {name: epoch[f"valid_{full}"] for name, full in NAMES.items()}
         assert said.format(**named) in line
-    assert "(best)" in told.getvalue().splitlines()[progressed.best_epoch]
+    assert "(best)" in printed.getvalue().splitlines()[state.best_epoch]
     found = {
         "gauc": metrics.gauc(columns["label"], logits, columns["user_key"]),
         "log_loss": metrics.log_loss(columns["label"], logits),
     }
-    assert found[chosen_by] == pytest.approx(progressed.best_score, abs=1e-6)
+    assert found[chosen_by] == pytest.approx(state.best_score, abs=1e-6)
     assert found[chosen_by] != pytest.approx(last[f"valid_{chosen_by}"], abs=1e-6)
 
 
 def test_a_plateau_is_of_the_chosen_measure(data: Dataset, tmp_path: Path) -> None:
     optimizer = {"learning_rate": 0.1, "schedule": {"name": "plateau", "factor": 0.5}}
-    _, progressed = fit(
-        data, tmp_path, optimizer=optimizer, chosen_by="log_loss", epochs=5, patience=5
-    )
+    _, state = fit(data, tmp_path, optimizer=optimizer, chosen_by="log_loss", epochs=5, patience=5)
     best, expected = math.inf, 0.1
-    for epoch in progressed.history:
+    for epoch in state.history:
         assert epoch["learning_rate"] == pytest.approx(expected)
         if epoch["valid_log_loss"] >= best:
             expected *= 0.5
@@ -134,10 +130,10 @@ def test_gauc_needs_a_user_with_both_labels(data: Dataset, monkeypatch: pytest.M
 
 
 def test_it_stops_when_patience_is_over(data: Dataset, tmp_path: Path) -> None:
-    _, progressed = fit(
+    _, state = fit(
         data, tmp_path, epochs=30, patience=1, optimizer={"name": "adam", "learning_rate": 0.1}
     )
-    assert len(progressed.history) == progressed.best_epoch + 2 < 30
+    assert len(state.history) == state.best_epoch + 2 < 30
 
 
 @pytest.mark.parametrize(
@@ -175,10 +171,10 @@ def test_a_killed_training_ends_with_the_same_numbers(
 
 def test_every_optimizer_of_the_config_trains(data: Dataset, tmp_path: Path) -> None:
     for name in ("lazy_adam", "lazy_adagrad", "adam", "adagrad"):
-        _, progressed = fit(
+        _, state = fit(
             data, tmp_path / name, epochs=1, optimizer={"name": name, "learning_rate": 0.02}
         )
-        assert progressed.history[0]["loss"] < 0.7
+        assert state.history[0]["loss"] < 0.7
 
 
 SCHEDULES: list[tuple[dict[str, Any], list[float]]] = [
@@ -198,16 +194,16 @@ def test_the_learning_rate_follows_the_schedule(
 ) -> None:
     """The rates at the starts of three epochs."""
     optimizer = {"learning_rate": 0.01, "schedule": schedule}
-    _, progressed = fit(data, tmp_path, optimizer=optimizer, in_memory=True)
-    found = [epoch["learning_rate"] for epoch in progressed.history]
+    _, state = fit(data, tmp_path, optimizer=optimizer, in_memory=True)
+    found = [epoch["learning_rate"] for epoch in state.history]
     np.testing.assert_allclose(found, rates, rtol=1e-5)
 
 
 def test_on_a_plateau_the_learning_rate_falls(data: Dataset, tmp_path: Path) -> None:
     optimizer = {"learning_rate": 0.2, "schedule": {"name": "plateau", "factor": 0.1}}
-    _, progressed = fit(data, tmp_path, optimizer=optimizer, epochs=6, patience=6, in_memory=True)
+    _, state = fit(data, tmp_path, optimizer=optimizer, epochs=6, patience=6, in_memory=True)
     best, expected = -1.0, 0.2
-    for epoch in progressed.history:
+    for epoch in state.history:
         assert epoch["learning_rate"] == pytest.approx(expected)
         if epoch["valid_auc"] <= best:
             expected *= 0.1
@@ -227,11 +223,11 @@ def test_weights_and_missing_negatives_do_not_shift_the_predictions(
         "weighted": {"positive_weight": 4.0},
         "sampled": {"keep_negatives": 0.25},
     }.items():
-        model, progressed = fit(data, tmp_path / name, epochs=2, in_memory=in_memory, **changes)
+        model, state = fit(data, tmp_path / name, epochs=2, in_memory=in_memory, **changes)
         logits = model.predict(data.valid(1000), verbose=0)
         ratios[name] = metrics.calibration_ratio(labels, 1 / (1 + np.exp(-logits)))
         found = metrics.log_loss(labels, logits)
-        best = progressed.history[progressed.best_epoch]
+        best = state.history[state.best_epoch]
         assert best["valid_log_loss"] == pytest.approx(found, abs=1e-5)
     # Without the correction they would be twice as high, or more.
     assert ratios["weighted"] == pytest.approx(ratios["plain"], rel=0.3)
@@ -243,10 +239,10 @@ def test_a_model_trained_in_mixed_precision_is_saved_in_full(
     data: Dataset, tmp_path: Path, precision: str
 ) -> None:
     with stages.training._precision(precision):
-        model, progressed = fit(data, tmp_path, in_memory=True)
+        model, state = fit(data, tmp_path, in_memory=True)
         assert model.deep.stack[0].compute_dtype == precision.removeprefix("mixed_")
         assert model.fields.table.dtype == "float32"
-    assert progressed.best_score > 0.6
+    assert state.best_score > 0.6
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.deep.stack[0].compute_dtype == "float32"
@@ -259,12 +255,12 @@ def test_tensorboard_shows_losses_and_rates(data: Dataset, tmp_path: Path) -> No
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
-    _, progressed = fit(data, tmp_path, tensorboard=True, in_memory=True)
+    _, state = fit(data, tmp_path, tensorboard=True, in_memory=True)
     found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     events = {name: found.Tensors(name) for name in found.Tags()["tensors"]}
-    assert set(events) == {*progressed.history[0], "loss_so_far", "examples_per_second"}
+    assert set(events) == {*state.history[0], "loss_so_far", "examples_per_second"}
     aucs = [float(tf.make_ndarray(event.tensor_proto)) for event in events["valid_auc"]]
-    np.testing.assert_allclose(aucs, [epoch["valid_auc"] for epoch in progressed.history])
+    np.testing.assert_allclose(aucs, [epoch["valid_auc"] for epoch in state.history])
     assert [event.step for event in events["valid_auc"]] == [32, 64, 96]
 
 

@@ -90,9 +90,9 @@ def test_best_yaml_is_the_best_row_and_its_run_has_its_model_already(done: Path)
     folder = done / "work" / "run-tune"
     best = max(rows(done), key=lambda row: float(row["valid_auc"]))
     config = load_run(folder / "best.yaml")
-    told = yaml.safe_load((folder / "best.yaml").read_text())
-    assert list(told) == ["extends", "name", *sorted(SPACE), "training.seed"]
-    assert (told["extends"], told["name"]) == ("../../run.yaml", "run-best")
+    written = yaml.safe_load((folder / "best.yaml").read_text())
+    assert list(written) == ["extends", "name", *sorted(SPACE), "training.seed"]
+    assert (written["extends"], written["name"]) == ("../../run.yaml", "run-best")
     assert digest(config.data) == digest(load_run(done / "run.yaml").data)
     assert best["trial"] != "0"
     rate = config.training.optimizer.learning_rate

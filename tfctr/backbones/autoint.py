@@ -13,9 +13,9 @@ from tfctr.schema import Schema
 
 @register("autoint")
 class AutoInt(Backbone):
-    """Fields that attend to each other, beside a deep tower (AutoInt+).
+    """Self-attention of the fields, and a deep tower (AutoInt+).
 
-    `q = [flatten(attention(x)) ; mlp(flatten(x))]`; without `hidden_units` the attention alone,
+    `q = [flatten(attention(x)) ; mlp(flatten(x))]`; without `hidden_units` the attention only,
     which is plain AutoInt.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a CTR model answers, so that any method can be put around any of them."""
+"""The base class of CTR models, with an interface that any method can wrap."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ _registry: dict[str, "type[Backbone]"] = {}
 
 
 def register(name: str) -> Callable[[BackboneClass], BackboneClass]:
-    """Makes a backbone known to configs under `name`, and to Keras when it loads a file."""
+    """Registers a backbone for configs under `name`, and for Keras when it loads a file."""
 
     def add(cls: BackboneClass) -> BackboneClass:
         _registry[name] = cls
@@ -34,7 +34,7 @@ def create(name: str, schema: Schema, **arguments: Any) -> "Backbone":
     """The backbone registered under `name`.
 
     Raises:
-        ValueError: no such backbone, or it has no such argument; the text lists those there are.
+        ValueError: no such backbone, or it has no such argument; the message lists all.
     """
     if name not in _registry:
         raise ValueError(f"backbone: found {name!r}; allowed: {', '.join(registered())}")
@@ -47,10 +47,10 @@ def create(name: str, schema: Schema, **arguments: Any) -> "Backbone":
 
 
 class Backbone(ClickModel):
-    """A CTR model that methods can be put around.
+    """A CTR model that methods can wrap.
 
-    A subclass makes its layers and implements `represent`. Methods that work with any backbone
-    use the three steps only: they may feed `represent` further fields of width `field_dim`.
+    A subclass creates its layers and implements `represent`. Methods use only the three steps; they
+    may pass additional fields of width `field_dim` to `represent`.
 
     Args:
         schema: a fitted `tfctr.schema.Schema`; its model inputs are the `F` fields, in order.

@@ -16,16 +16,16 @@ from tfctr.schema import Schema
 class BST(SequenceBackbone):
     """A transformer over candidate and history, whose outputs go into an MLP with the fields.
 
-    The candidate has position 0, the latest event 1, the one before it 2: learned, where the paper
-    has the time in between.
+    The candidate has position 0, the latest event 1, the one before it 2. Positions are learned;
+    the paper uses the time between candidate and event.
 
     Args:
         schema: the fields, in order, with a sequence that shares a feature of the item.
         embedding_dim: int. Width `D` of each field's vector. Defaults to 16.
         num_blocks: int, at least 1. Defaults to 1, as in the paper.
         num_heads: int. Must divide `n D`. Defaults to 2.
-        pooling: which outputs go on: all, `"flatten"`, as in the paper; or the `"candidate"`'s
-            alone, for which the last block leaves out the others. At `L = 50` a step then takes
+        pooling: which outputs are used: all, `"flatten"`, as in the paper; or only that of the
+            `"candidate"`, so that the last block computes no others. At `L = 50` a step then takes
             about a fifth of the time, and on MovieLens 1M it learned faster.
         hidden_units: widths of the MLP. Defaults to `(256, 128)`.
         dropout: float. In the blocks and the MLP. Defaults to 0.

@@ -1,4 +1,4 @@
-"""What backbones of crosses and a deep tower have in common."""
+"""The base class of backbones with crosses and a deep tower."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,13 +13,13 @@ STRUCTURES = ("parallel", "stacked")
 
 
 class CrossBackbone(Backbone):
-    """Crosses of all fields `x_{l+1} = cross_l(x_0, x_l)`, beside a deep tower or below it.
+    """Crosses of all fields `x_{l+1} = cross_l(x_0, x_l)`, parallel to a deep tower or below it.
 
     `represent` takes `[B, F, D]` and gives `[x_L ; mlp(x_0)]`, `[B, F*D + hidden_units[-1]]`, where
     the two are parallel, and `mlp(x_L)`, `[B, hidden_units[-1]]`, where the tower is stacked.
 
     Args:
-        make_cross: gives the layer of a name; it is called on `x_0` and `x_l`, both `[B, F*D]`.
+        make_cross: creates the layer of a name, which is called on `x_0` and `x_l` `[B, F*D]`.
 
     Raises:
         ValueError: no such `structure`.

@@ -11,7 +11,7 @@ from tfctr.schema import Schema
 
 @register("dcn")
 class DCN(CrossBackbone):
-    """Crosses of all fields, a vector of weights each, beside a deep tower.
+    """Crosses of all fields, with a weight vector each, and a deep tower.
 
     `x_{l+1} = x_0 * (x_l . w_l) + b_l + x_l`, then `q = [x_L ; mlp(x_0)]`.
 

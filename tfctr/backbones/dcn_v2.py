@@ -13,7 +13,7 @@ from tfctr.schema import Schema
 
 @register("dcn_v2")
 class DCNv2(CrossBackbone):
-    """Crosses of all fields, beside a deep tower or below it.
+    """Crosses of all fields, parallel to a deep tower or below it.
 
     `x_{l+1} = x_0 * (W_l x_l + b_l) + x_l`, then `q = [x_L ; mlp(x_0)]` where the two are
     parallel, `q = mlp(x_L)` where the tower is stacked on the crosses.

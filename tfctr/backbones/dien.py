@@ -15,7 +15,7 @@ from tfctr.schema import Schema
 
 @register("dien")
 class DIEN(SequenceBackbone):
-    """Follows how the interest that the candidate meets came about.
+    """Models the evolution of the user's interest in the candidate.
 
     A GRU reads the events; `a_t = softmax(<h_t, W q>)` over them; an AUGRU reads the states `h`
     with these weights, and its last state goes into an MLP with the fields.
@@ -23,8 +23,8 @@ class DIEN(SequenceBackbone):
     Args:
         schema: the fields, in order, with a sequence that shares a feature of the item.
         embedding_dim: int. Width `D` of each field's vector. Defaults to 16.
-        auxiliary_weight: float. Of the loss that asks each state for the next event, in training;
-            0 leaves it out. Defaults to 1, as in the paper.
+        auxiliary_weight: float. Weight of the loss, in training, that predicts the next event from
+            each state; 0: no such loss. Defaults to 1, as in the paper.
         hidden_units: widths of the MLP. Defaults to `(256, 128)`.
         dropout: float. In the MLP. Defaults to 0.
 
@@ -52,10 +52,10 @@ class DIEN(SequenceBackbone):
         self.evolution = AUGRU(width, name="evolution")
 
     def attend(self, query: Any, keys: Any, exists: Any) -> Any:
-        # No step needs a mask: padding is behind all events, and there a weight is 0.
+        # No step needs a mask: padding is at the end, and its weight is 0.
         always = ops.ones_like(keys[:, :, 0])  # a GRU
         states = self.next_event(self.extraction(keys, always), keys, exists)
         scores = ops.sum(states * ops.expand_dims(self.meeting(query), 1), axis=-1)
-        weights = ops.softmax(ops.where(exists, scores, -3e4))  # which float16 holds
+        weights = ops.softmax(ops.where(exists, scores, -3e4))  # within float16
         interest = self.evolution(states, weights * ops.cast(exists, weights.dtype))[:, -1]
         return ops.reshape(interest, (-1, query.shape[1] // self.field_dim, self.field_dim))

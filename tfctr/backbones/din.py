@@ -14,14 +14,14 @@ from tfctr.schema import Schema
 
 @register("din")
 class DIN(SequenceBackbone):
-    """The candidate weighs the events of the history; their sum goes into an MLP with the fields.
+    """Attention from the candidate to the events of the history, and an MLP over all fields.
 
     Args:
         schema: the fields, in order, with a sequence that shares a feature of the item.
         embedding_dim: int. Width `D` of each field's vector. Defaults to 16.
-        attention_units: widths of the network that weighs an event. Defaults to `(64, 32)`.
-        positions: bool. Add to an event a learned vector of how many events ago it was, which
-            the paper does not have. Defaults to True.
+        attention_units: widths of the attention network. Defaults to `(64, 32)`.
+        positions: bool. Whether events get learned position vectors, counted from the latest. The
+            paper has none. Defaults to True.
         hidden_units: widths of the MLP. Defaults to `(256, 128)`.
         dropout: float. In the MLP. Defaults to 0.
 

@@ -12,7 +12,7 @@ from tfctr.schema import Schema
 
 @register("dnn")
 class DNN(Backbone):
-    """`q = mlp(x)`, `x` all fields side by side.
+    """`q = mlp(x)`, where `x` is the concatenation of all fields.
 
     Args:
         schema: the fields, in order.

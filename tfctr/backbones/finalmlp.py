@@ -27,19 +27,19 @@ class FinalMLP(Backbone):
         schema: the fields, in order.
         embedding_dim: int. Width `D` of each field's vector. Defaults to 16.
         hidden_units: widths of the first tower. Defaults to `(256, 128)`.
-        second_hidden_units: widths of the second tower. Those of the first if not given.
+        second_hidden_units: widths of the second tower. Defaults to those of the first.
         num_heads: int. `H`; divides the last widths of both towers. Defaults to 1.
-        gate_1_fields: names of features whose vectors make the first gate, e.g. of the user. None
-            given: the gate is learned, and the same for every row.
+        gate_1_fields: names of the features that the first gate reads, e.g. those of the user. If
+            there are none, the gate is learned and the same for every row.
         gate_2_fields: the same for the second gate, e.g. of the item.
         gate_units: widths of the MLP inside a gate that reads features. Defaults to `(64,)`.
         dropout: float. In both towers. Defaults to 0.
 
     `represent` takes `[B, F, D]` and gives `[B, n + 2m]` for towers that end `n` and `m` wide.
-    Further fields have to come behind the schema's, where the gates look for theirs.
+    Additional fields must come after the schema's, because the gates use their positions.
 
     Raises:
-        ValueError: a gate names no feature of the schema; when built, `num_heads` divides not.
+        ValueError: a gate names no feature of the schema; when built, `num_heads` does not divide.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class FinalMLP(Backbone):
 
 
 def _context(embeddings: Any, columns: Sequence[int]) -> Any:
-    """The vectors of some fields, flat: `[B, c * D]`; None of none."""
+    """The vectors of some fields, flat: `[B, c * D]`; None without fields."""
     if not columns:
         return None
     return ops.concatenate([embeddings[:, column] for column in columns], axis=-1)

@@ -1,4 +1,4 @@
-"""What backbones with first-order weights have in common."""
+"""The base class of backbones with first-order weights."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from tfctr.schema import Schema
 
 @register("gdcn")
 class GDCN(CrossBackbone):
-    """Crosses of all fields, each behind a gate, beside or under a deep tower.
+    """Gated crosses of all fields, parallel to a deep tower or below it.
 
     `x_{l+1} = x_0 * (W_c x_l + b) * sigmoid(W_g x_l) + x_l`, then `q = [x_L ; mlp(x_0)]`
     (parallel, GDCN-P) or `q = mlp(x_L)` (stacked, GDCN-S).

@@ -10,7 +10,7 @@ from tfctr.schema import Schema
 
 @register("lr")
 class LR(Backbone):
-    """One weight a value; the logit is their sum and a bias.
+    """One weight per value; the logit is their sum plus a bias.
 
     `represent` takes `[B, F, 1]` and gives `[B, 1]`.
     """

@@ -16,10 +16,10 @@ STRUCTURES = ("parallel", "serial")
 
 @register("masknet")
 class MaskNet(Backbone):
-    """Blocks that multiply what they read by a mask made from the whole row.
+    """Blocks that multiply their input by a mask computed from the whole row.
 
     With `x` the flat vectors and `n` the same vectors, each normalised: parallel blocks read `n`,
-    `q = mlp([block_1(x, n) ; block_2(x, n) ; ...])`; serial ones read the one before,
+    `q = mlp([block_1(x, n) ; block_2(x, n) ; ...])`; a serial block reads the block before it,
     `q = mlp(... block_2(x, block_1(x, n)))`.
 
     Args:
@@ -27,9 +27,9 @@ class MaskNet(Backbone):
         embedding_dim: int. Width `D` of each field's vector. Defaults to 16.
         structure: `"parallel"` or `"serial"`. Defaults to `"parallel"`.
         num_blocks: int. Defaults to 3.
-        block_units: int. Width of what a block gives. Defaults to 64.
-        reduction_ratio: float. Units inside the network of a mask, for each unit of the mask.
-            Defaults to 2.
+        block_units: int. Output width of a block. Defaults to 64.
+        reduction_ratio: float. Hidden units of the mask's network per unit of the mask. Defaults
+            to 2.
         hidden_units: widths of the deep tower on the blocks. Defaults to `(256, 128)`; `()` with
             serial blocks for SerMaskNet as published.
         dropout: float. In the deep tower. Defaults to 0.
@@ -63,7 +63,7 @@ class MaskNet(Backbone):
         self.reduction_ratio = reduction_ratio
         self.hidden_units = tuple(hidden_units)
         self.dropout = dropout
-        # Keras' default epsilon, 1e-3, would drown vectors that start at a stddev of 1e-4.
+        # Keras' default epsilon, 1e-3, is too large for vectors that start at a stddev of 1e-4.
         self.norm = keras.layers.LayerNormalization(epsilon=1e-12, name="norm")
         self.blocks = [
             MaskBlock(block_units, reduction_ratio, name=f"block_{i}") for i in range(num_blocks)

@@ -20,7 +20,7 @@ class PNN(Backbone):
 
     Inner products are `<e_i, e_j>`. Outer products are weighted sums over the matrix `e_i e_j^T`
     with weights for each pair, `e_i W_ij e_j`: the kernel form of Qu et al., 2018
-    (arXiv:1807.00311). It costs a matrix `[D, D]` a pair.
+    (arXiv:1807.00311). It costs a matrix `[D, D]` per pair.
 
     Args:
         schema: the fields, in order; two or more.

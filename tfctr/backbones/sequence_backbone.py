@@ -1,4 +1,4 @@
-"""What backbones that read a user's history have in common."""
+"""The base class of backbones that read a user's history."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,17 +12,17 @@ from tfctr.schema import Schema
 
 
 class SequenceBackbone(Backbone):
-    """An MLP on the fields and on what a subclass makes of candidate and history.
+    """An MLP over the fields and over a subclass's vectors of candidate and history.
 
-    The sequences are no fields: `embed` gives the other fields in the schema's order, then the `n`
-    vectors of `attend`: `[B, F - H + n, D]`. Given names without all sequences and the item
-    features that they share, it gives the fields among them only. What the histories of a schema
-    are is said at `tfctr.layers.behaviour_sequence.Behaviours`, as are its errors.
+    The sequences are no fields: `embed` returns the other fields in the schema's order, then the
+    `n` vectors of `attend`: `[B, F - H + n, D]`. If `names` lacks a sequence, or an item feature
+    that one shares, it returns only the fields. `tfctr.layers.behaviour_sequence.Behaviours`
+    defines the histories of a schema, and its errors.
 
     `represent` takes any number of fields `[B, F', D]` and gives `[B, hidden_units[-1]]`.
     """
 
-    embeds_fields_apart: bool = False  # the candidate looks at the history
+    embeds_fields_apart: bool = False  # the candidate attends to the history
     oldest_first: ClassVar[bool] = False  # else the latest event is at index 0
 
     def __init__(
@@ -45,7 +45,7 @@ class SequenceBackbone(Backbone):
         return tuple(f.name for f in self.schema.inputs if f.name not in histories)
 
     def attend(self, query: Any, keys: Any, exists: Any) -> Any:
-        """`[B, n, D]` of the candidate `[B, Q]`, the events `[B, L, Q]`, bool `[B, L]`."""
+        """`[B, n, D]` from the candidate `[B, Q]`, the events `[B, L, Q]`, and bool `[B, L]`."""
         raise NotImplementedError
 
     def embed(
@@ -62,11 +62,12 @@ class SequenceBackbone(Backbone):
         fields = self.fields(features, names=others)
         if not {*histories, *candidate} <= {*wanted}:
             return fields
-        told = self.behaviours.behaviours
+        behaviours = self.behaviours.behaviours
         if self.oldest_first:
-            ids, exists = {name: features[name] for name in histories}, told.exists(features)
+            ids = {name: features[name] for name in histories}
+            exists = behaviours.exists(features)
         else:
-            ids, exists = told.latest_first(features)
+            ids, exists = behaviours.latest_first(features)
         query, keys = self.behaviours(
             ops.concatenate([fields[:, others.index(name)] for name in candidate], axis=-1),
             self.fields.side_by_side(ids, names=histories),

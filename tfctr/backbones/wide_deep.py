@@ -13,10 +13,10 @@ from tfctr.schema import Schema
 
 @register("wide_deep")
 class WideDeep(FirstOrderBackbone):
-    """A linear part over all values beside a deep tower: `q = [mlp(x) ; sum of weights]`.
+    """A linear part over all values, and a deep tower: `q = [mlp(x) ; sum of weights]`.
 
     A field's vector has one more number than `embedding_dim`: its weight in the linear part. The
-    paper's crosses made by hand are features to prepare, e.g. a column of `country=FR&hour=9`;
+    paper's hand-made crosses must be prepared as features, e.g. a column of `country=FR&hour=9`;
     both parts read them.
 
     Args:

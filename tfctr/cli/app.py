@@ -1,4 +1,4 @@
-"""What the commands of `tfctr` share."""
+"""The app, options and errors that all commands of `tfctr` share."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tfctr.data.manifest import DataError
 from tfctr.serving.errors import ServingError
 
 app = typer.Typer(
-    help="Offline knowledge into click-through-rate models that are cheap to serve.",
+    help="Turns offline knowledge into click-through-rate models that are cheap to serve.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -33,7 +33,7 @@ ConfigFile = Annotated[
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Argument(help="what to change, as training.seed=2", metavar="KEY=VALUE"),
+    typer.Argument(help="keys to change, e.g. training.seed=2", metavar="KEY=VALUE"),
 ]
 Work = Annotated[Path, typer.Option(help="folder of datasets and runs")]
 BeamArgs = Annotated[
@@ -44,7 +44,7 @@ BeamArgs = Annotated[
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """What a user did wrong is a line, not a traceback."""
+    """Prints a user's mistake as one line, without a traceback."""
     known = (ConfigError, DataError, DownloadError, ServingError, ConnectionError, TimeoutError)
     try:
         yield
@@ -54,6 +54,6 @@ def clear_errors() -> Iterator[None]:
             if files.NO_SPACE not in text:
                 raise
             line = next(line for line in text.splitlines() if files.NO_SPACE in line)
-            text = f"{line.strip()}; make room and run it again: it goes on where it was"
+            text = f"{line.strip()}; free some space and run it again: it resumes"
         errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None

@@ -13,8 +13,9 @@ from tfctr.stages import DEFAULT_WORK, Prepare, Run, build
 
 @app.command("prepare")
 def prepare_data(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs = None) -> None:
-    """Raw logs -> a dataset directory, by a Beam job, and what a run reads beside it, by others.
-    Takes a data config as well."""
+    """Makes a dataset directory of raw logs, and a run's side outputs, by Beam jobs.
+
+    Also takes a data config."""
     with clear_errors():
         if "model" in read(config):
             Run(load_run(config), work, console, beam).prepare()
@@ -29,7 +30,7 @@ def textify(
     work: Work = DEFAULT_WORK,
     beam: BeamArgs = None,
 ) -> None:
-    """Writes every row as sentences, in the tokens of an encoder, by a Beam job."""
+    """Writes every row's texts in the tokens of an encoder, by a Beam job."""
     with clear_errors():
         from tfctr.language.config import TextConfig
         from tfctr.stages.texts import Textify
@@ -43,10 +44,10 @@ def textify(
 def download_archive(
     name: Annotated[str, typer.Argument(help=", ".join(ARCHIVES))],
     directory: Annotated[
-        Path | None, typer.Option(help="where to keep it; TFCTR_DATA_HOME if not given")
+        Path | None, typer.Option(help="folder to keep it in; default: TFCTR_DATA_HOME")
     ] = None,
 ) -> None:
-    """Fetches a public data set from its publisher, with a checksum."""
+    """Downloads a public data set from its publisher and verifies its checksum."""
     with clear_errors():
         if name not in ARCHIVES:
             raise ConfigError(f"found {name!r}; allowed: {', '.join(ARCHIVES)}")

@@ -16,12 +16,12 @@ def run_all(
     config: ConfigFile,
     changes: Changes = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="only print the stages: what is done, what would be made")
+        bool, typer.Option("--plan", help="only print the stages, and which of them are done")
     ] = False,
     work: Work = DEFAULT_WORK,
     beam: BeamArgs = None,
 ) -> None:
-    """Everything: raw logs -> TFRecords -> trained model -> metrics -> SavedModel -> a request."""
+    """All stages: raw logs -> TFRecords -> trained model -> metrics -> SavedModel -> a request."""
     with clear_errors():
         run = Run(load_run(config, changes or ()), work, console, beam)
         is_served = all(method.is_served for method in run.config.frameworks)
@@ -44,23 +44,23 @@ def run_all(
         console.print(f"metrics: {metrics_path}", soft_wrap=True)
         data = Dataset.open(run.data_folder)
         if (best := best_auc(run.config.data, data)) is not None:
-            console.print(f"best reachable test AUC, by the true probabilities: {best:.4f}")
+            console.print(f"best possible test AUC, by the true probabilities: {best:.4f}")
         if not all(method.takes_rows for method in run.config.frameworks):
-            console.print("it is asked with the tokens of a text too: docs/language.md")
+            console.print("requests to this model also need the tokens of a text: docs/language.md")
             return
         show_request(run.config.data, data, run.export_folder, console)
 
 
 @app.command()
 def train(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_WORK) -> None:
-    """Trains the model; a killed training goes on from its last checkpoint."""
+    """Trains the model; a killed training resumes from its last checkpoint."""
     with clear_errors():
         Run(load_run(config, changes or ()), work, console).train()
 
 
 @app.command()
 def evaluate(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_WORK) -> None:
-    """Exact metrics on the validation and test rows."""
+    """Computes exact metrics on the validation and test rows."""
     with clear_errors():
         path = Run(load_run(config, changes or ()), work, console).evaluate()
         _print_metrics(path)
@@ -69,7 +69,7 @@ def evaluate(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_W
 
 @app.command()
 def export(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_WORK) -> None:
-    """A new version of the SavedModel for TF Serving."""
+    """Exports a new version of the SavedModel for TF Serving."""
     with clear_errors():
         version = Run(load_run(config, changes or ()), work, console).export()
         console.print(f"SavedModel: {version}", soft_wrap=True)
@@ -80,11 +80,12 @@ def index(
     config: ConfigFile,
     changes: Changes = None,
     work: Work = DEFAULT_WORK,
-    k: Annotated[int, typer.Option(min=1, help="items found for a user")] = 100,
-    search: Annotated[str, typer.Option(help="exact; or scann, for millions of items")] = "exact",
+    k: Annotated[int, typer.Option(min=1, help="number of items to retrieve")] = 100,
+    search: Annotated[str, typer.Option(help="exact, or scann for millions of items")] = "exact",
 ) -> None:
-    """A SavedModel that finds, for a user's history, the items that may come next: what `rank` is
-    asked about. Of a run with a sequence encoder, which is trained if it was not."""
+    """Exports a SavedModel that retrieves candidates for `rank` from a user's history.
+
+    Needs a run with a sequence encoder, which is trained first if needed."""
     with clear_errors():
         if search not in ("exact", "scann"):
             raise ConfigError(f"--search: found {search!r}; allowed: exact, scann")
@@ -98,10 +99,10 @@ def tune(
     file: Annotated[Path, typer.Argument(help="YAML file of a search", metavar="FILE")],
     work: Work = DEFAULT_WORK,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="how many in all; what the file says if not given")
+        int | None, typer.Option(min=1, help="number of trials in all; default: the file's")
     ] = None,
 ) -> None:
-    """Searches a run's values by its validation rows; a killed search goes on with what is left."""
+    """Searches hyperparameters of a run on its validation rows; a killed search resumes."""
     with clear_errors():
         from tfctr import tuning
 

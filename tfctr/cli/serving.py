@@ -17,34 +17,40 @@ from tfctr.data.manifest import DataError
 
 @app.command("label")
 def label_versions(
-    model: Annotated[Path, typer.Argument(help="model folder, holding numbered versions")],
+    model: Annotated[Path, typer.Argument(help="model folder with numbered versions")],
     labels: Annotated[
         list[str] | None,
         typer.Argument(help="label=version, e.g. stable=3 canary=4", metavar="LABEL"),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="folder of models.config; the one that the model is in if not given"),
+        typer.Option(help="folder of models.config; default: the model's parent folder"),
     ] = None,
     served_from: Annotated[
-        str, typer.Option(help="where the server sees the folder of models")
+        str, typer.Option(help="path of the folder of models on the server")
     ] = "/models",
     server: Annotated[
-        str, typer.Option(help="gRPC address of the server; all that the name stands for are asked")
+        str,
+        typer.Option(help="gRPC address of the server; every address of the host name is asked"),
     ] = "127.0.0.1:8500",
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="no server runs: it is to start with these labels")
+        bool, typer.Option("--no-wait", help="do not wait: the server is not running")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0, help="seconds to wait for versions to load, and for labels")
+        float,
+        typer.Option(min=0, help="seconds to wait for versions to load, and for labels to move"),
     ] = 300,
 ) -> None:
-    """Says in models.config which versions TF Serving serves, and under which labels.
+    """Writes the versions and labels that TF Serving serves to models.config.
 
-    A canary: stable=3 canary=4. To go on with it: stable=4. To go back: stable=3. Without labels,
-    the newest version is served. Labels move when the server has loaded their versions; the
-    versions before stay loaded until labels move again. Where there is no models.config yet it is
-    begun, with monitoring.config, and nothing is waited for."""
+    A canary: stable=3 canary=4. To accept it: stable=4. To roll back: stable=3.
+    Without labels, the newest version is served.
+
+    Labels move after the server has loaded their versions; earlier versions
+    stay loaded until labels move again.
+
+    If there is no models.config yet, it is created, with monitoring.config,
+    and the command does not wait."""
     from tfctr.serving.model_directory import note_config, versions
 
     with clear_errors():
@@ -69,9 +75,9 @@ def label_versions(
         except (ValueError, PermissionError) as error:
             raise ConfigError(str(error)) from None
         said = ", ".join(f"{label}: {version}" for label, version in found.items())
-        beside = sorted({*written.versions} - {*found.values()})
-        if beside:
-            said += f"; loaded too: {', '.join(map(str, beside))}"
+        others = sorted({*written.versions} - {*found.values()})
+        if others:
+            said += f"; loaded too: {', '.join(map(str, others))}"
         _say(f"{name}: {said or 'the newest version'} ({path})")
 
 
@@ -93,14 +99,15 @@ def _label(text: str, model: Path, there: Mapping[int, Path]) -> tuple[str, int]
 def serve(
     models: Annotated[
         list[Path],
-        typer.Argument(help="model folders, each holding numbered versions; or a models.config"),
+        typer.Argument(help="model folders with numbered versions; or a models.config"),
     ],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="of gRPC")] = 8500,
-    rest_port: Annotated[int, typer.Option(help="of the REST form")] = 8501,
+    port: Annotated[int, typer.Option(help="port of gRPC")] = 8500,
+    rest_port: Annotated[int, typer.Option(help="port of the REST API")] = 8501,
 ) -> None:
-    """Serves models with TF Serving's protocol, for a laptop and for tests. New versions are
-    picked up."""
+    """Serves models with TF Serving's protocol, for a laptop and for tests.
+
+    New versions are loaded as they appear."""
     from tfctr.serving import Server
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -126,7 +133,7 @@ def serve(
         )
         server.wait()
     except KeyboardInterrupt:
-        for number in (signal.SIGTERM, signal.SIGINT):  # said again, it is not quicker
+        for number in (signal.SIGTERM, signal.SIGINT):  # a second signal is ignored
             signal.signal(number, signal.SIG_IGN)
         console.print("finishing the requests in flight")
     server.stop()
@@ -138,11 +145,11 @@ def predict(
     model: Annotated[str, typer.Argument(help="the served model's name")],
     rows: Annotated[
         Path,
-        typer.Argument(help="JSON Lines: an object of raw features a row; - is standard input"),
+        typer.Argument(help="JSON Lines, one object of raw features per row; - is standard input"),
     ] = Path("-"),
     server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
 ) -> None:
-    """Scores raw rows by a running server: a line `{"score": ...}` a row."""
+    """Scores raw rows on a running server; prints one line `{"score": ...}` per row."""
     from tfctr.serving import Client
 
     with clear_errors(), Client(server, model) as client:
@@ -158,14 +165,15 @@ def predict(
 
 @app.command()
 def smoke(
-    model: Annotated[Path, typer.Argument(help="model folder, holding numbered versions")],
+    model: Annotated[Path, typer.Argument(help="model folder with numbered versions")],
     server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
     label: Annotated[
-        str | None, typer.Option(help="of the version that is asked; the newest if not given")
+        str | None, typer.Option(help="label of the version to ask; default: the newest version")
     ] = None,
 ) -> None:
-    """Asks a running server the warm-up requests of the version that answers, and compares the
-    answers with those of the version's own graph. The exit status is 1 where they differ."""
+    """Checks that a running server answers warm-up requests as the version's own graph does.
+
+    The exit status is 1 if the answers differ."""
     from tfctr.serving.smoke import smoke as ask
 
     with clear_errors():

@@ -1,4 +1,4 @@
-"""One scored request of a served model, shown as a person would read it."""
+"""Prints one scored request of a served model as a table."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ CANDIDATES = 5
 
 
 def show_request(config: DataConfig, data: Dataset, model_folder: Path, console: Console) -> None:
-    """Serves a model for a moment and ranks a few candidates for the user of a held-out row."""
+    """Serves a model briefly and ranks a few candidates for the user of a held-out row."""
     schema = served_schema(max(versions(model_folder).items())[1])
     split = "test" if data.num_rows("test") else "valid"
     rows = raw_rows(config, data, split, 200).to_pylist()

@@ -2,15 +2,15 @@
 
 A file may have two keys of its own:
 
-- `extends: other.yaml`, or `other.yaml#variant`, takes what is said there. Mappings are merged key
-  by key, unless they are of another kind: another schedule, another backbone. The other's values
-  may be changed by `key.path: value` too.
-- `variants: {name: {key.path: value}}` are further configs, `file.yaml#name`, whose `name` is the
-  file's and theirs, unless they give one. `extends: other` in a variant takes the changes of
-  another of the same file; its own come after.
+- `extends: other.yaml`, or `other.yaml#variant`, starts from that config. Mappings are merged key
+  by key, unless their kind differs: another schedule, another backbone. The other config's values
+  may also be changed by `key.path: value`.
+- `variants: {name: {key.path: value}}` defines more configs, `file.yaml#name`. The `name` of a
+  variant is the file's name and its own, unless it gives one. `extends: other` in a variant applies
+  the changes of another variant of the file first.
 
-A path in a file is relative to the folder of that file, also where another file extends it. In a
-key's path, an item of a list is named by its number or by its `name`: `frameworks.NAME.key`.
+A path in a file is relative to the folder of that file, also if another file extends it. In a key's
+path, an item of a list is addressed by its number or by its `name`: `frameworks.NAME.key`.
 """
 
 import copy
@@ -25,28 +25,27 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-KINDS = ("name", "backbone", "format")  # say of which kind a mapping is
-FOLLOWS = "follows"  # type of an error that another one, which is said, has caused
-DEFAULTS = 1  # raise it where a default changes: a digest does not hold what stands at its default
+KINDS = ("name", "backbone", "format")  # keys that determine the kind of a mapping
+FOLLOWS = "follows"  # type of an error that follows from another error, which is reported
+DEFAULTS = 1  # raise it when a default changes: digests leave out values equal to the default
 
 
 class ConfigError(ValueError):
-    """A config file that cannot be used; the text says where and why, a mistake a line."""
+    """A config file that cannot be used; the message has one line per error: where and why."""
 
 
 def digest(value: Any, without: Iterable[str] = ()) -> str:
-    """A short hash of a config, or of anything that JSON can hold; equal values, equal hashes.
+    """A short hash of a config, or of any JSON value; equal values have equal hashes.
 
-    What stands at its default is left out, so that a config keeps its digest when there are further
-    keys.
+    Values equal to the default are left out, so that a config keeps its digest when keys are added.
 
     Args:
-        value: a config, or what JSON can hold.
+        value: a config, or a JSON value.
         without: keys of a config that are left out.
     """
     if isinstance(value, BaseModel):
-        said = value.model_dump(mode="json", exclude_defaults=True, exclude={*without})
-        value = [DEFAULTS, said]
+        content = value.model_dump(mode="json", exclude_defaults=True, exclude={*without})
+        value = [DEFAULTS, content]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -54,13 +53,13 @@ def digest(value: Any, without: Iterable[str] = ()) -> str:
 
 
 class _Text(str):
-    """A string of a file; a path is relative to the file's folder."""
+    """A string in a file, with the file's folder, to which paths are relative."""
 
     directory: Path
 
 
 class _Loader(yaml.SafeLoader):
-    """Gives `_Text` for each string."""
+    """Reads each string as a `_Text`."""
 
     directory: Path
 
@@ -75,8 +74,8 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _construct_text)
 
 
 def directory_of(value: Any) -> Path:
-    """The folder that a path of a config is relative to: of the file in which it stands, else the
-    working folder."""
+    """The folder that a path in a config is relative to: that of its file, else the working
+    folder."""
     return value.directory if isinstance(value, _Text) else Path()
 
 
@@ -84,24 +83,24 @@ def read(path: str | Path) -> dict[str, Any]:
     """The content of a config file, or of a variant in it (`file.yaml#name`).
 
     Raises:
-        ConfigError: no such file or variant; it is no YAML, or no mapping.
+        ConfigError: no such file or variant; the file is not YAML, or not a mapping.
     """
     return _read(path, ())
 
 
 def variants(path: str | Path) -> list[str]:
-    """The paths `file.yaml#name` of a file's variants; the file itself where it has none."""
+    """The paths `file.yaml#name` of a file's variants; the file's own path if it has none."""
     file, variant = _split(path)
     names = [] if variant else list(_variants(file, _with_base(file, ()).get("variants")))
     return [f"{file}#{name}" for name in names] or [str(path)]
 
 
 def changed(content: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
-    """A config with `key.path=value` changed; values are YAML. Its name says so, unless it is one
-    of them.
+    """A config with changes `key.path=value`; values are YAML. The changes are appended to its
+    `name`, unless they set the name.
 
     Raises:
-        ConfigError: one that is no `key.path=value`, or whose path leads nowhere.
+        ConfigError: a change is not of the form `key.path=value`, or its path does not exist.
     """
     content, given = copy.deepcopy(content), {}
     for change in changes:
@@ -122,15 +121,15 @@ def changed(content: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
 
 
 def with_values(content: Mapping[str, Any], values: Mapping[str, Any], where: str) -> Any:
-    """A config with the values of `key.path`s put in, one after the other.
+    """A config with the values of some key paths set, in order.
 
     Args:
-        content: of the config.
-        values: by path.
-        where: for errors.
+        content: the config.
+        values: by key path.
+        where: the place that errors name.
 
     Raises:
-        ConfigError: a path leads nowhere.
+        ConfigError: a path does not exist.
     """
     content = copy.deepcopy(dict(content))
     for key, value in values.items():
@@ -159,7 +158,7 @@ def _read(path: str | Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """A file's content over that of the one that it extends."""
+    """A file's content, merged over that of the file that it extends."""
     if path.resolve() in above:
         raise ConfigError(f"{path}: extends: the file extends itself")
     content = _read_yaml(path)
@@ -169,7 +168,7 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ConfigError(f"{path}: extends: found {base!r}; the path of a file is needed")
     paths = {key: content.pop(key) for key in list(content) if "." in str(key)}
-    # Variants of the base are the base's.
+    # The base's variants are not inherited.
     below = _read(directory_of(base) / base, (*above, path.resolve()))
     return with_values(_merged(below, content), paths, str(path))
 
@@ -189,7 +188,7 @@ def _mapping(value: Any, place: str) -> dict[str, Any]:
 def _changes(
     known: dict[str, dict[str, Any]], variant: str, path: Path, above: tuple[str, ...]
 ) -> dict[str, Any]:
-    """A variant's changes by key, those of the variant that it extends first."""
+    """A variant's changes by key; those of the variant that it extends come first."""
     place = f"{path}: variants.{above[-1]}.extends" if above else f"{path}"
     if variant not in known:
         names = ", ".join(known) or "none"
@@ -201,7 +200,7 @@ def _changes(
     if base is None:
         return own
     changes = _changes(known, str(base), path, (*above, variant))
-    # In order: a change of a part comes after that of the whole. The name is the other's.
+    # In order: a part's change comes after that of the whole. The base's name is not inherited.
     kept = {key: value for key, value in changes.items() if key not in own and key != "name"}
     return kept | own
 
@@ -222,7 +221,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def _set(content: Any, key: str, value: Any, place: str) -> None:
-    """Sets what a key's path leads to; `place` is for errors."""
+    """Sets the value at a key's path; `place` is for errors."""
     *parts, last = key.split(".")
     for i, part in enumerate(parts):
         if isinstance(content, list):
@@ -267,7 +266,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _unshared(content: Any) -> Any:
-    """A copy in which no part stands twice, as one with an anchor does: each is changed alone."""
+    """A copy without shared parts, which YAML anchors make, so that a change affects one place."""
     if isinstance(content, dict):
         return {key: _unshared(value) for key, value in content.items()}
     return [_unshared(item) for item in content] if isinstance(content, list) else content
@@ -281,20 +280,20 @@ def load(path: str | Path, model: type[Model], changes: Iterable[str] = ()) -> M
 
     Args:
         path: `file.yaml` or `file.yaml#variant`.
-        model: what it is a config of.
+        model: the class of the config.
         changes: `key.path=value`.
 
     Raises:
-        ConfigError: it cannot be read, or does not hold what it should.
+        ConfigError: it cannot be read, or is not a valid config of this class.
     """
     return validate(path, model, changed(read(path), changes))
 
 
 def from_file(model: Callable[[], type[BaseModel]]) -> BeforeValidator:
-    """Marks a key that holds a model, or the path of the file that does.
+    """Marks a key that holds a config, or the path of its file.
 
     Args:
-        model: gives the class, which may be defined further below.
+        model: returns the class, which may be defined later in the module.
     """
 
     def load_if_path(value: Any) -> Any:
@@ -304,7 +303,7 @@ def from_file(model: Callable[[], type[BaseModel]]) -> BeforeValidator:
 
 
 def validate(path: str | Path, model: type[Model], content: dict[str, Any]) -> Model:
-    """The model of a file's content."""
+    """The validated config of a file's content; errors as for `load`."""
     try:
         return model.model_validate(content)
     except ValidationError as errors:
@@ -313,10 +312,10 @@ def validate(path: str | Path, model: type[Model], content: dict[str, Any]) -> M
 
 
 def chosen(classes: Callable[[], Mapping[str, type[Model]]]) -> BeforeValidator:
-    """Marks a mapping whose `name` says which class it is of.
+    """Marks a mapping whose `name` selects its class.
 
     Args:
-        classes: by name; asked when a config is read.
+        classes: returns the classes by name, when a config is read.
     """
 
     def choose(value: Any) -> Any:
@@ -338,7 +337,7 @@ def _lines(path: str, error: Any, content: Any) -> list[str]:
     for i, part in enumerate(loc):
         if isinstance(part, int):
             key += f"[{part}]"
-        # pydantic names the chosen kind or format as if it were a key: nothing stands under it.
+        # pydantic adds the chosen kind or format to the path as if it were a key; it is left out.
         elif isinstance(at, dict) and part not in at and not (is_missing and i + 1 == len(loc)):
             continue
         else:
@@ -347,7 +346,7 @@ def _lines(path: str, error: Any, content: Any) -> list[str]:
     place = f"{path}: {key}: " if key else f"{path}: "
     inner = (error.get("ctx") or {}).get("error")
     if isinstance(inner, ConfigError):
-        return str(inner).splitlines()  # of a file that this one names
+        return str(inner).splitlines()  # an error in a file that this one names
     if error["type"] == "value_error":
         return [place + error["msg"].removeprefix("Value error, ")]
     if error["type"] == "missing":

@@ -26,7 +26,7 @@ class FileSource(Strict):
 
     Paths are relative to the config file, or to `TFCTR_DATA_HOME`; globs and lists name several
     files.
-    A CSV file has one record a line: text with line breaks belongs in JSON Lines or Parquet.
+    In a CSV file each line is a record: store text with line breaks in JSON Lines or Parquet.
     """
 
     format: Literal["csv", "jsonl", "parquet"]
@@ -43,7 +43,7 @@ class TwoDomains(Strict):
 
     days: int = Field(96, ge=1)  # with equally many rows
     ads_items: float = Field(0.2, ge=0, le=1)  # share of the movies that are advertised
-    ads_share: float = Field(0.15, ge=0, le=1)  # of their ratings: those are ads
+    ads_share: float = Field(0.15, ge=0, le=1)  # share of their ratings that are ads
 
 
 class MovieLensSource(Strict):
@@ -73,15 +73,15 @@ Source = Annotated[FileSource | MovieLensSource | WorldSource, Field(discriminat
 
 
 class Label(Strict):
-    """A click. Without `positive_above` the column holds 0 and 1."""
+    """Which rows are clicks. Without `positive_above` the column holds 0 and 1."""
 
     column: str
     positive_above: float | None = None
-    drop: tuple[float, ...] = ()  # values whose rows are left out, e.g. 3 of 5 stars
+    drop: tuple[float, ...] = ()  # rows with these values are left out, e.g. 3 of 5 stars
 
 
 class Time(Strict):
-    """When a row happened, as int64 in the dataset, in `unit`."""
+    """The time of a row, int64 in the dataset, in `unit`."""
 
     column: str
     unit: Literal["s", "ms", "us"] = "s"
@@ -90,8 +90,8 @@ class Time(Strict):
 class Split(Strict):
     """Shares of the rows (of each user's rows, for `user_time`) in validation and test.
 
-    A pool is the first rows by time. They are not trained on, but vocabularies know them, and they
-    are there to be found for later rows.
+    The pool holds the first rows by time. They are not trained on, but retrieved for later rows;
+    vocabularies include them.
     """
 
     by: Literal["global_time", "user_time", "random"] = "global_time"
@@ -113,13 +113,13 @@ class Split(Strict):
 
 
 class DataConfig(Strict):
-    """From raw logs to a dataset directory."""
+    """The config of a dataset: source, label, features and splits."""
 
     name: FolderName
     source: Source
     label: Label
     time: Time
-    user: str | None = None  # the feature that tells users apart (GAUC, unseen users)
+    user: str | None = None  # the feature that identifies users (GAUC, unseen users)
     item: str | None = None
     features: Features
     history_events: Literal["all", "clicks"] = "all"  # which earlier rows enter a history
@@ -164,7 +164,7 @@ class DataConfig(Strict):
             if isinstance(feature, History):
                 if self.user is None:
                     raise ValueError(f"feature {feature.name!r}: a history needs the key 'user'")
-                continue  # of earlier rows it may read even the label
+                continue  # it may read even the label, of earlier rows
             if feature.source_column == self.label.column:
                 raise ValueError(
                     f"feature {feature.name!r} reads the label's column {self.label.column!r}"
@@ -173,14 +173,14 @@ class DataConfig(Strict):
 
 
 def with_directory(values: Any, path: Any) -> Any:
-    """The content of a config with the `directory` of the file in which a path of it stands."""
+    """The content of a config with the `directory` of the file that contains `path`."""
     if isinstance(values, dict) and "directory" not in values:
         return values | {"directory": str(directory_of(path))}
     return values
 
 
 def data_digest(manifest: Mapping[str, Any]) -> str:
-    """Of a dataset's manifest: the same as long as its rows are."""
+    """A digest of a dataset's manifest; equal for equal rows."""
     return digest([manifest["config_digest"], manifest["inputs"]])
 
 
@@ -190,7 +190,7 @@ def data_home() -> Path:
 
 
 def find_input(path: str, directory: str) -> Path:
-    """An input path of a config: beside the file, or in the `data_home`."""
+    """An input path of a config, relative to its file or to the `data_home`."""
     candidates = [Path(directory) / path, data_home() / path]
     for candidate in candidates:
         if candidate.exists() or ("*" in path and any(candidate.parent.glob(candidate.name))):

@@ -37,12 +37,12 @@ class BackboneConfig(Strict):
     model_config = Strict.model_config | {"extra": "allow"}
 
     backbone: str
-    features: list[str] | None = None  # those it reads; all if not given
+    features: list[str] | None = None  # the features that it reads; None: all
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, values: Any) -> Any:
-        return values  # the backbone's own signature says which keys there are
+        return values  # the backbone's signature defines its keys
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class BackboneConfig(Strict):
 
 
 class Export(Strict):
-    """Where versions of the served model go, a folder a name."""
+    """The folder of exported models, with a folder of versions for each name."""
 
     directory: str = "saved_models"
     keep: int | None = Field(None, ge=1)  # the latest versions; older ones are deleted
@@ -84,12 +84,12 @@ class RunConfig(Strict):
     """One run: `tfctr run FILE`."""
 
     name: FolderName
-    # Around the model, from the inside out.
+    # Methods around the model, the innermost first.
     frameworks: tuple[Annotated[SerializeAsAny[Method], chosen(registered)], ...] = ()
-    # That of the frameworks, if not given.
+    # Default: the data of the methods.
     data: Annotated[DataConfig, from_file(lambda: DataConfig)] = Field(None, validate_default=True)
     model: BackboneConfig
-    # An earlier run, or the model.keras of one.
+    # An earlier run, or its model.keras.
     starts_from: Annotated["RunConfig | Path | None", BeforeValidator(_read_start)] = None
     training: Training = Training()
     export: Export = Export()
@@ -100,8 +100,8 @@ class RunConfig(Strict):
         for key in ("framework", "similar"):
             if isinstance(values, dict) and key in values:
                 raise ValueError(
-                    f"{key}: methods are a list now: frameworks: [{{name: ..., ...}}], from the "
-                    "inside out; CHANGELOG.md says how old keys are written"
+                    f"{key}: methods are a list now: frameworks: [{{name: ..., ...}}], the "
+                    "innermost first; CHANGELOG.md describes how to rewrite old keys"
                 )
         return values
 
@@ -110,7 +110,7 @@ class RunConfig(Strict):
     def _data_of_the_frameworks(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None:
             return value
-        if "frameworks" not in info.data:  # there is a mistake in them
+        if "frameworks" not in info.data:  # they have an error, which is reported
             raise PydanticCustomError(FOLLOWS, "not known")
         for method in info.data["frameworks"]:
             for part in method.parts.values():
@@ -125,16 +125,16 @@ class RunConfig(Strict):
         names = [method.name for method in self.frameworks]
         for number, method in enumerate(self.frameworks):
             if method.name in names[:number]:
-                raise ValueError(f"frameworks: {method.name!r} stands in it twice")
-            if method.is_of_backbone and number:
+                raise ValueError(f"frameworks: {method.name!r} is given twice")
+            if method.trains_backbone and number:
                 raise ValueError(
                     f"frameworks: {method.name!r} works on the plain backbone, so it comes first, "
                     f"before {names[0]!r}"
                 )
-            if self.starts_from is not None and not method.goes_on:
+            if self.starts_from is not None and not method.can_continue:
                 raise ValueError(
-                    f"starts_from: {method.name} trains what its student starts from itself; to "
-                    "train a finished one on, leave it out of frameworks"
+                    f"starts_from: {method.name} pre-trains the weights that its student starts "
+                    "from; to train an earlier student further, leave it out of frameworks"
                 )
             for key, part in method.parts.items():
                 data = getattr(part, "data", None)
@@ -150,7 +150,7 @@ class RunConfig(Strict):
         return self
 
     def method(self, name: str) -> Any:
-        """The config of a method; None if it is not among the run's."""
+        """The config of a method; None if the run does not use it."""
         return next((method for method in self.frameworks if method.name == name), None)
 
 
@@ -158,10 +158,10 @@ RunConfig.model_rebuild()
 
 
 def check_names(name: str, **others: Any) -> None:
-    """Each has a folder of its own.
+    """Checks that no other config has the same name, and so the same folder.
 
     Raises:
-        ValueError: two have one name.
+        ValueError: one has.
     """
     for what, other in others.items():
         if other is not None and other.name == name:

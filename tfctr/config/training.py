@@ -8,7 +8,7 @@ from tfctr.schema import Strict
 
 
 class Cosine(Strict):
-    """Up from 0 in `warmup_epochs`, then down along a cosine to `final` of the learning rate."""
+    """Rises from 0 in `warmup_epochs`, then falls as a cosine to `final` of the learning rate."""
 
     name: Literal["cosine"] = "cosine"
     warmup_epochs: float = Field(0.0, ge=0)
@@ -16,21 +16,21 @@ class Cosine(Strict):
 
 
 class Linear(Strict):
-    """Down in a line to `final` of the learning rate at the last epoch."""
+    """Falls linearly to `final` of the learning rate at the last epoch."""
 
     name: Literal["linear"] = "linear"
     final: float = Field(0.0, ge=0, le=1)
 
 
 class Exponential(Strict):
-    """Down by the factor `decay` an epoch, step by step."""
+    """Falls at each step, by the factor `decay` per epoch."""
 
     name: Literal["exponential"] = "exponential"
     decay: float = Field(gt=0, le=1)
 
 
 class Plateau(Strict):
-    """Down by `factor` after each epoch that is not the best so far (`chosen_by`)."""
+    """Falls by `factor` after each epoch that is not the best so far (`chosen_by`)."""
 
     name: Literal["plateau"] = "plateau"
     factor: float = Field(0.1, gt=0, lt=1)
@@ -44,7 +44,7 @@ class Optimizer(Strict):
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Schedule | None = None
     embedding_l2: float = Field(0.0, ge=0)  # the lazy ones only
-    encoder_rate: float = Field(1.0, gt=0)  # of an encoder's variables: times the others'
+    encoder_rate: float = Field(1.0, gt=0)  # an encoder's learning rate, as a share of the others'
     clipvalue: float | None = Field(None, gt=0)  # of every number of a gradient
     clipnorm: float | None = Field(None, gt=0)  # of each variable's gradient
     global_clipnorm: float | None = Field(None, gt=0)  # of all gradients together
@@ -60,29 +60,29 @@ class Optimizer(Strict):
         ways = ("clipvalue", "clipnorm", "global_clipnorm")
         given = [way for way in ways if getattr(self, way) is not None]
         if len(given) > 1:
-            raise ValueError(f"gradients are clipped in one way, found {' and '.join(given)}")
+            raise ValueError(f"only one way of clipping is possible, found {' and '.join(given)}")
         return self
 
 
 class Training(Strict):
-    """Epochs end with the validation rows; the weights of the best epoch are kept.
+    """Each epoch ends with an evaluation on the validation rows; the best epoch's weights are kept.
 
-    Which is the best, the validation rows' `chosen_by` says: the greatest AUC or GAUC, or the least
-    log loss. What is trained for something else than clicks has a measure of its own.
+    `chosen_by` is the measure: the greatest AUC or GAUC, or the least log loss. A model with
+    another objective than clicks has its own measure.
     """
 
-    rows: Literal["train", "pool"] = "train"  # the split whose rows are learned from
-    batch_size: int = Field(4096, ge=1)  # of all replicas together
+    rows: Literal["train", "pool"] = "train"  # the split to train on
+    batch_size: int = Field(4096, ge=1)  # over all replicas
     epochs: int = Field(10, ge=1)
-    patience: int = Field(2, ge=1)  # epochs without a better one before it stops
+    patience: int = Field(2, ge=1)  # stops after this many epochs without a better one
     chosen_by: Literal["auc", "gauc", "log_loss"] = "auc"
     optimizer: Optimizer = Optimizer()
     seed: int = 1
-    steps_per_epoch: int | None = Field(None, ge=1)  # an epoch is so many, of other rows each
-    in_memory: bool = False  # hold the training rows in memory and shuffle them whole
-    checkpoint_steps: int = Field(1000, ge=1)  # a killed run goes on from the last of these
+    steps_per_epoch: int | None = Field(None, ge=1)  # each epoch continues with other rows
+    in_memory: bool = False  # hold all training rows in memory and shuffle all of them
+    checkpoint_steps: int = Field(1000, ge=1)  # a killed run resumes from the last checkpoint
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    positive_weight: float = Field(1.0, gt=0)  # of a row with a click, in the loss
-    keep_negatives: float = Field(1.0, gt=0, le=1)  # share of the other rows that an epoch reads
+    positive_weight: float = Field(1.0, gt=0)  # weight of a row with a click in the loss
+    keep_negatives: float = Field(1.0, gt=0, le=1)  # share of the others that an epoch reads
     strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
-    tensorboard: bool = False  # write what TensorBoard shows
+    tensorboard: bool = False  # write curves for TensorBoard

@@ -1,4 +1,4 @@
-"""Public data sets: found in the data folder, or fetched into it, and verified.
+"""Public data sets: found in the data folder or downloaded into it, and verified.
 
 MovieLens is free for research but must not be redistributed without permission; its licence is the
 README inside each archive.
@@ -26,7 +26,7 @@ LICENCE = "MovieLens is for research; its licence forbids redistribution (see th
 
 
 class DownloadError(RuntimeError):
-    """A data set that could not be had; the message says what would do."""
+    """A data set that cannot be found or downloaded; the message names a way out."""
 
 
 class Archive(NamedTuple):
@@ -68,7 +68,7 @@ ARCHIVES = {
 def download(name: str, directory: pathlib.Path | None = None) -> pathlib.Path:
     """The verified zip archive of a public data set.
 
-    An archive that lies in the folder already is used; else it is fetched, under a temporary name
+    An archive that is already in the folder is used; else it is downloaded, under a temporary name
     until it is verified. MovieLens forbids redistribution: keep the archive to yourself.
 
     Args:
@@ -80,7 +80,7 @@ def download(name: str, directory: pathlib.Path | None = None) -> pathlib.Path:
 
     Raises:
         ValueError: an unknown name.
-        DownloadError: the archive can't be fetched, or is not the published one.
+        DownloadError: the archive cannot be downloaded, or is not the published one.
     """
     if name not in ARCHIVES:
         raise ValueError(f"No data set of that name; known: {sorted(ARCHIVES)}. Received: {name!r}")
@@ -119,7 +119,7 @@ def _fetch(archive: Archive, path: pathlib.Path) -> None:
 
 
 def _copy(response: http.client.HTTPResponse, target: IO[bytes], description: str) -> None:
-    """Everything the server has announced, with a progress bar."""
+    """Copies all bytes that the server has announced, with a progress bar."""
     expected = response.length  # None where the server does not say
     copied = 0
     bar = wrap_file(response, expected or 0, description=description, console=Console(stderr=True))
@@ -131,7 +131,7 @@ def _copy(response: http.client.HTTPResponse, target: IO[bytes], description: st
 
 
 def _verify(path: pathlib.Path, archive: Archive, remedy: str) -> None:
-    """Every known member has its published checksum."""
+    """Checks that every known member has its published checksum."""
     try:
         with zipfile.ZipFile(path) as opened:
             names = set(opened.namelist())

@@ -1,17 +1,17 @@
-"""Whether all that was sent has arrived."""
+"""Checks that all elements sent between two steps have arrived."""
 
 from tfctr.data.manifest import DataError
 
 
 def check_arrived(what: str, came: int, sent: int) -> None:
-    """Does nothing where all came, and came once, that was sent from one step to another.
+    """Checks that all elements sent from one step to another arrived exactly once.
 
-    Beam's own runner was seen to lose elements without an error, and Dask's to repeat them. The
-    causes are known and turned off (`flush_timer`, `dask_bundles`); a count is cheap, and runners
-    are many.
+    Beam's own runner has lost elements without an error, and Dask's has repeated them. Their causes
+    are known and worked around (`flush_timer`, `dask_bundles`), but a count is cheap, and there are
+    other runners.
 
     Raises:
-        DataError: some did not come, or came more than once.
+        DataError: some are missing, or came more than once.
     """
     if came != sent:
         fault = "lost the others" if came < sent else "repeated some"

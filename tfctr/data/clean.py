@@ -24,11 +24,11 @@ from tfctr.schema import Categorical, History, Schema
 ROW = "row_id"  # int64: the row's place in the log, over all files in order
 TIME = "time"  # int64
 LABEL = "label"  # float32: 1 click, 0 none
-USER_KEY = "user_key"  # int64: tells users apart, those that no vocabulary holds too
+USER_KEY = "user_key"  # int64: identifies the user, also one out of vocabulary
 RESERVED = (ROW, TIME, LABEL, USER_KEY)
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6}
-MAX_TIME = 4_102_444_800  # 2100-01-01 in seconds; later times are mistakes of unit
+MAX_TIME = 4_102_444_800  # 2100-01-01 in seconds; later times mean a wrong unit
 LARGE_TABLE = 256 << 20  # bytes of its files; a larger table is not held in a worker's memory
 
 BadRow: TypeAlias = tuple[int, str, str]  # (row, reason, the row as found)
@@ -36,7 +36,7 @@ BadRow: TypeAlias = tuple[int, str, str]  # (row, reason, the row as found)
 
 @dataclass(frozen=True)
 class JoinedTable:
-    """A table of users or items: good rows, no key twice."""
+    """The good rows of a table of users or items; keys are unique."""
 
     features: pa.Table  # `row_id`, the key and the features
     rows: int  # read
@@ -45,7 +45,7 @@ class JoinedTable:
 
 @dataclass(frozen=True)
 class Staged:
-    """A cleaned piece: its typed columns in a Feather file, and what was counted."""
+    """A cleaned piece: its typed columns in a Feather file, and its counts."""
 
     index: int
     path: str
@@ -55,7 +55,7 @@ class Staged:
 
 
 def event_column(schema: Schema, history: History) -> str:
-    """The column of the cleaned rows that a history's tokens stand in."""
+    """The column of the cleaned rows with a history's tokens."""
     shared = history.shares
     if shared is not None and schema[shared].source_column == history.source_column:
         return shared
@@ -63,32 +63,32 @@ def event_column(schema: Schema, history: History) -> str:
 
 
 def _one_token(history: History) -> Categorical:
-    """What an event is read as."""
+    """The feature that one event of a history is read as."""
     return Categorical(
         name=history.name, side="user", column=history.source_column, dtype=history.dtype
     )
 
 
 class Cleaner:
-    """Reads a piece and gives its typed rows: one column a feature, and `row_id`, `time`, `label`.
+    """Reads a piece as typed rows: a column per feature, and `row_id`, `time`, `label`.
 
-    A history's column holds the row's own token (`event_column`). Where histories are of all
-    events, rows that `label.drop` leaves out are given as well; their label is null.
+    A history's column holds the row's own token (`event_column`). If histories hold all events,
+    rows that `label.drop` leaves out are returned too; their label is null.
 
     Args:
         config: the data config.
-        joins_large: False: tables of more than `LARGE_TABLE` bytes are left out, and the rows have
-            the keys to join them by. Defaults to True.
+        joins_large: if False, tables of more than `LARGE_TABLE` bytes are left out, and the rows
+            have the keys for a later join. Defaults to True.
 
     Raises:
-        ConfigError: a column that the config names is in none of the source's tables.
+        ConfigError: no table of the source has a column that the config names.
     """
 
     def __init__(self, config: DataConfig, joins_large: bool = True) -> None:
         self.config = config
         self.joins_large = joins_large
         schema = config.feature_schema
-        columns: list[Any] = []  # one a feature, behind them those that only histories read
+        columns: list[Any] = []  # one per feature, then those that only histories read
         own: list[Any] = []
         for feature in schema:
             if feature.name in RESERVED:
@@ -106,11 +106,11 @@ class Cleaner:
         return open_source(self.config.model_copy(update={"features": self.features}))
 
     @cached_property
-    def homes(self) -> dict[str, list[Any]]:
-        """Table -> the features that are read from it; events come first."""
+    def features_by_table(self) -> dict[str, list[Any]]:
+        """The features that are read from each table; events come first."""
         columns = {"events": self.source.events.names()}
         columns |= {name: reader.names() for name, (reader, _) in self.source.tables.items()}
-        homes: dict[str, list[Any]] = {name: [] for name in columns}
+        by_table: dict[str, list[Any]] = {name: [] for name in columns}
         for feature in self.features:
             column = feature.source_column
             home = next((name for name, names in columns.items() if column in names), None)
@@ -120,7 +120,7 @@ class Cleaner:
                     f"features: {feature.name!r} reads column {column!r}, which is in no table; "
                     f"columns of {there}"
                 )
-            homes[home].append(feature)
+            by_table[home].append(feature)
         needed = {"label": self.config.label.column, "time": self.config.time.column}
         needed |= {f"source.{name}.key": key for name, (_, key) in self.source.tables.items()}
         for key, column in needed.items():
@@ -129,7 +129,7 @@ class Cleaner:
                     f"{key}: found {column!r}; columns of the events: "
                     f"{', '.join(columns['events'])}"
                 )
-        return homes
+        return by_table
 
     @cached_property
     def large(self) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ class Cleaner:
 
     @cached_property
     def tables(self) -> dict[str, JoinedTable]:
-        """By name, but for large ones.
+        """The joined tables by name, without large ones.
 
         Raises:
             ConfigError: a table has no good row.
@@ -160,12 +160,12 @@ class Cleaner:
             first += reader.count(piece)
         kept, again = self.first_of_keys(name, pa.concat_tables(parts))
         bad = sorted(bad + again)
-        refuse_empty(name, kept.num_rows, bad)
+        check_not_empty(name, kept.num_rows, bad)
         return JoinedTable(kept, first, bad)
 
     def read_table(self, name: str, piece: Piece, first: int) -> tuple[pa.Table, list[BadRow]]:
-        """Of a piece of a table, whose first row is its `first`: good rows, typed, with `row_id`,
-        and bad ones."""
+        """The good rows of a table's piece, typed, with `row_id`, and its bad rows. `first`: the
+        place of the piece's first row in the table."""
         reader, _ = self.source.tables[name]
         features = self.of_table(name)
         rows = reader.read(piece, _unique([feature.source_column for feature in features]))
@@ -174,7 +174,7 @@ class Cleaner:
         return count_from(first, found), [(first + n, why, text) for n, why, text in rows.bad]
 
     def first_of_keys(self, name: str, table: pa.Table) -> tuple[pa.Table, list[BadRow]]:
-        """Rows in the table's order: those whose key no earlier one has, and the others."""
+        """The first row of each key, in the table's order, and the rows that repeat a key."""
         key, table = self.key(name), table.combine_chunks()
         keys = table[key.name].combine_chunks()
         again = pc.index_in(keys, value_set=keys).to_numpy() != np.arange(len(keys))
@@ -187,10 +187,10 @@ class Cleaner:
 
     def of_table(self, name: str) -> list[Any]:
         """A table's key, and the features that are read from it."""
-        return [self.key(name), *self.homes[name]]
+        return [self.key(name), *self.features_by_table[name]]
 
     def no_rows(self, name: str) -> pa.Table:
-        """What `read_table` gives, without a row."""
+        """An empty table like that of `read_table`."""
         empty = {f.name: conform(f, pa.array([], pa.binary()))[0] for f in self.of_table(name)}
         return pa.table({ROW: pa.array([], pa.int64()), **empty})
 
@@ -204,9 +204,9 @@ class Cleaner:
         return Categorical.model_construct(name=f"key of {name}", side="context", column=column)
 
     def clean(self, piece: Piece) -> tuple[pa.Table, Rows, dict[str, int]]:
-        """Typed rows with `row_id` counted within the piece, the raw rows with all that is bad,
-        and counts."""
-        events = self.homes["events"]
+        """Typed rows with `row_id` counted within the piece; the raw rows with all bad ones; and
+        counts."""
+        events = self.features_by_table["events"]
         keys = {name: self.key(name) for name in self.source.tables}
         needed = list({feature.name: feature for feature in [*events, *keys.values()]}.values())
         wanted = _unique(
@@ -229,23 +229,23 @@ class Cleaner:
         return self.in_order(table, self.large), rows, counts
 
     def join(self, name: str, table: pa.Table, other: pa.Table) -> tuple[pa.Table, int]:
-        """The rows with a table's columns, and how many found none of its rows.
+        """The rows with a table's columns, and the number of rows without a match.
 
         Args:
             name: of the table.
-            table: rows with the key of it. Dropped rows are not counted.
-            other: as `read_table` gives them; no key twice.
+            table: rows with its key. Dropped rows are not counted.
+            other: rows of `read_table` with unique keys.
         """
         key = self.key(name).name
         keys, others = (found[key].combine_chunks() for found in (table, other))
         place = pc.index_in(keys, value_set=others)
         unmatched = pc.and_(place.is_null(), table[LABEL].combine_chunks().is_valid())
-        for feature in self.homes[name]:
+        for feature in self.features_by_table[name]:
             table = table.append_column(feature.name, other[feature.name].take(place))
         return table, pc.sum(unmatched).as_py() or 0
 
     def in_order(self, table: pa.Table, to_join: Sequence[str]) -> pa.Table:
-        """`row_id`, `time`, `label`, features; behind them other keys of tables still to join."""
+        """`row_id`, `time`, `label`, features; then keys of tables that are joined later."""
         names = [ROW, TIME, LABEL]
         names += [f.name for f in self.features if f.name in table.column_names]
         names += [self.key(name).name for name in to_join]
@@ -298,11 +298,11 @@ def _of_column(
 def typed(
     raw: pa.Table, features: list[Any], required: Any
 ) -> tuple[dict[str, pa.Array], list[Check]]:
-    """The features' columns, and what is wrong with them.
+    """The features' columns, and checks that find their bad rows.
 
     Args:
-        raw: as a reader gives them.
-        features: what is read from their `source_column`s.
+        raw: the columns of a reader.
+        features: each is read from its `source_column`.
         required: names of features that must have a value in every row.
 
     Raises:
@@ -325,9 +325,9 @@ def set_aside(rows: Rows, columns: dict[str, pa.Array], checks: list[Check]) -> 
     """The good rows' columns, `row_id` first; bad rows are added to `rows.bad`.
 
     Args:
-        rows: as a reader gives them.
+        rows: the rows of a reader.
         columns: typed, by name.
-        checks: what `typed` found wrong with them.
+        checks: those of `typed`.
     """
     spoilt = np.zeros(len(rows.numbers), dtype=bool)
     for bad, why in checks:
@@ -360,10 +360,10 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def add_up(pieces: Sequence[Staged], number: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Counts, and reasons of bad rows, of all pieces.
+    """Sums the counts, and the reasons of bad rows, of all pieces.
 
     Raises:
-        DataError: there are not so many.
+        DataError: some pieces are missing.
     """
     check_arrived("pieces of the log", len(pieces), number)
     counts: Counter[str] = Counter()
@@ -375,15 +375,15 @@ def add_up(pieces: Sequence[Staged], number: int) -> tuple[dict[str, int], dict[
 
 
 def set_aside_table(folder: str, name: str, rows: int, bad: list[BadRow]) -> dict[str, Any]:
-    """What is said of a joined table: `rows`, `bad`, `bad_reasons`; its bad rows lie beside those
-    of the events."""
+    """Writes the bad rows of a joined table next to those of the events; returns its counts `rows`,
+    `bad` and `bad_reasons`."""
     if bad:
         write_dead_letters(f"{folder}/dead_letters/{name}.jsonl", name, bad)
     return {"rows": rows, "bad": len(bad), "bad_reasons": tally(bad)}
 
 
-def refuse_empty(name: str, rows: int, bad: list[BadRow]) -> None:
-    """Does nothing where a table has good rows.
+def check_not_empty(name: str, rows: int, bad: list[BadRow]) -> None:
+    """Checks that a table has good rows.
 
     Raises:
         ConfigError: it has none.
@@ -394,16 +394,16 @@ def refuse_empty(name: str, rows: int, bad: list[BadRow]) -> None:
 
 
 def refuse_too_many_bad(name: str, logs: Mapping[str, Any], share: float, kept: str) -> None:
-    """Does nothing where few rows are bad.
+    """Checks that few rows are bad.
 
     Args:
-        name: of what is made.
-        logs: by name, `rows`, `bad` and `bad_reasons` of the events and the tables.
-        share: of the rows that may be bad.
-        kept: where the bad rows lie.
+        name: of the output.
+        logs: `rows`, `bad` and `bad_reasons` of the events and the tables, by name.
+        share: greatest share of bad rows.
+        kept: the folder of the bad rows.
 
     Raises:
-        DataError: more than that are.
+        DataError: more rows are bad.
     """
     for log, found in logs.items():
         if found["bad"] > share * found["rows"]:
@@ -411,7 +411,7 @@ def refuse_too_many_bad(name: str, logs: Mapping[str, Any], share: float, kept: 
             worst = ", ".join(f"{why} ({count:,})" for why, count in reasons[:3])
             raise DataError(
                 f"{name}: {found['bad']:,} of {found['rows']:,} rows of the {log} are bad, more "
-                f"than max_bad_share = {share:g}; most often: {worst}. They lie in {kept}"
+                f"than max_bad_share = {share:g}; most often: {worst}. They are in {kept}"
             )
 
 
@@ -423,7 +423,7 @@ def tally(bad: list[BadRow]) -> dict[str, int]:
 
 
 def write_dead_letters(path: str, source: str, bad: list[BadRow]) -> None:
-    """JSON Lines: `source`, `row` (from 0, as `row_id`), `reason`, and the row as found."""
+    """Writes JSON Lines: `source`, `row` (from 0, as `row_id`), `reason`, and the raw row."""
     name = source.rpartition("/")[2]
     lines = [
         json.dumps(
@@ -435,7 +435,7 @@ def write_dead_letters(path: str, source: str, bad: list[BadRow]) -> None:
 
 
 def write_staged(path: str, table: pa.Table, features: tuple[Any, ...]) -> None:
-    """String tokens as codes: they are told apart once, then counted and looked up as numbers."""
+    """Writes string tokens as dictionary codes, so that counts and look-ups work on numbers."""
     for feature in features:
         name = feature.name
         is_token = isinstance(feature, Categorical) and feature.dtype == "string"

@@ -1,8 +1,8 @@
-"""Raw columns, of whatever type a source has, as the typed columns of the features.
+"""Converts raw columns of any type to the typed columns of the features.
 
-Each function gives `(values, bad)`: an Arrow array with null for "no value", and a mask of the
-rows whose value cannot be what the feature says (None if there are none); those are null too.
-What a value becomes depends on it alone, never on what else is in the column.
+Each function returns `(values, bad)`: an Arrow array with null for a missing value, and a mask of
+the rows whose value does not fit the feature (None if there are none); those are null too. The
+result for a value depends only on this value, never on the rest of the column.
 """
 
 import re
@@ -17,18 +17,18 @@ from tfctr.schema import MISSING_INT, History, Numeric, Sequence, Text
 
 Conformed: TypeAlias = tuple[pa.Array, np.ndarray | None]
 
-# An integer may end in ".0": pandas writes whole columns so where a value is missing.
+# An integer may end in ".0": pandas writes a whole column so if one value is missing.
 INTEGER = re.compile(r"\s*([+-]?)0*(\d{1,19})(\.0*)?\s*", re.ASCII)
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 NO_NUMBER = re.compile(r"\s*[+-]?nan\s*", re.ASCII | re.IGNORECASE)
-WHOLE_FLOATS = 2.0**53  # below it every integer is a double of its own
+WHOLE_FLOATS = 2.0**53  # below it every integer has its own double
 
 
 def conform(feature: Any, column: pa.Array) -> Conformed:
     """A raw column as the feature's type: string, int64, double, or a list of the first two.
 
     Raises:
-        TypeError: the column's type can hold no such value at all.
+        TypeError: the column's type cannot hold such values.
     """
     if feature.is_list:
         return _lists(feature, column)
@@ -40,7 +40,7 @@ def conform(feature: Any, column: pa.Array) -> Conformed:
 
 
 def reason(feature: Any) -> str:
-    """What is wrong with a row whose value `conform` calls bad."""
+    """The reason of a row whose value `conform` marks as bad."""
     if isinstance(feature, Numeric):
         return "not a number that fits a float32"
     if isinstance(feature, Text):
@@ -62,7 +62,7 @@ def to_tokens(column: pa.Array, dtype: str) -> Conformed:
 
 
 def to_string(column: pa.Array) -> Conformed:
-    """Text; empty text is no value."""
+    """Text; empty text is a missing value."""
     column = _decoded(column)
     kind = column.type
     bad = None
@@ -81,7 +81,7 @@ def to_string(column: pa.Array) -> Conformed:
 
 
 def to_int(column: pa.Array) -> Conformed:
-    """int64; `MISSING_INT` is no value."""
+    """int64; `MISSING_INT` is a missing value."""
     column = _decoded(column)
     kind = column.type
     bad = None
@@ -100,7 +100,7 @@ def to_int(column: pa.Array) -> Conformed:
         raise TypeError(f"type {kind}; integers are needed")
     else:
         texts, bad = to_string(column)
-        # Arrow takes hexadecimal digits; nothing else here does.
+        # Arrow accepts hexadecimal digits; the other readers do not.
         values, worse = _parse(texts, pa.int64(), b"xX", r"^-?\d{1,18}$", _read_int)
         bad = _either(bad, worse)
     missing = pc.equal(values, MISSING_INT)
@@ -108,7 +108,7 @@ def to_int(column: pa.Array) -> Conformed:
 
 
 def to_double(column: pa.Array) -> Conformed:
-    """float64 that fits a float32; NaN is no value."""
+    """float64 that fits a float32; NaN is a missing value."""
     column = _decoded(column)
     kind = column.type
     bad = None
@@ -118,11 +118,11 @@ def to_double(column: pa.Array) -> Conformed:
         values = column.cast(pa.float64(), safe=False)
     else:
         texts, bad = to_string(column)
-        # Arrow takes "inf", "nan" and "nan(...)".
+        # Arrow accepts "inf", "nan" and "nan(...)".
         values, worse = _parse(texts, pa.float64(), b"nN", r"^-?\d{1,15}(\.\d+)?$", _read_float)
         bad = _either(bad, worse)
     values = _without(values, pc.is_nan(values))
-    # What does not fit a float32 the model would see as infinity.
+    # The model would read a number that does not fit a float32 as infinity.
     huge = pc.greater(pc.abs(values), float(np.finfo(np.float32).max)).fill_null(False)
     return _without(values, huge), _either(bad, _mask(huge))
 
@@ -130,7 +130,7 @@ def to_double(column: pa.Array) -> Conformed:
 def _lists(feature: Any, column: pa.Array) -> Conformed:
     """Lists of tokens, cut to `max_length`; a text column is split at the separator.
 
-    Missing values are left out, but of a history: there each is an event.
+    Missing values are left out, except in a history, where each is an event.
     """
     bad = None
     column = _decoded(column)
@@ -191,14 +191,14 @@ def _parse(
     plain: str,
     read: Callable[[str], Any],
 ) -> Conformed:
-    """Numbers from text: all at once where Arrow can, else what is not plain one by one.
+    """Numbers from text: all at once if Arrow can, else the unusual texts one by one.
 
     Args:
         texts: strings.
         kind: int64 or double.
-        strange: bytes of which texts that Arrow takes and `read` does not hold one.
-        plain: a pattern of texts that both take alike.
-        read: gives the number, or None for what is none.
+        strange: bytes; a text that Arrow accepts and `read` refuses holds one of them.
+        plain: a pattern of texts that both read in the same way.
+        read: returns the number, or None if the text is not one.
     """
     if not any(_may_hold(texts, bytes([byte])) for byte in strange):
         try:
@@ -230,7 +230,7 @@ def _read_float(text: str) -> float | None:
 
 
 def _may_hold(texts: pa.Array, part: bytes) -> bool:
-    """False if no text holds it: a look at all their bytes at once."""
+    """False if no text contains `part`, found by one search in all their bytes."""
     content = texts.buffers()[2]
     return content is not None and part in content.to_pybytes()
 

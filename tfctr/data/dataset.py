@@ -16,15 +16,15 @@ from tfctr.data.packed import Packed
 from tfctr.data.records import read_columns
 from tfctr.schema import TOKEN_KINDS, Schema, Text
 
-SHUFFLE_ROWS = 1 << 16  # held and shuffled at a time where the rows are not all in memory
+SHUFFLE_ROWS = 1 << 16  # rows shuffled at a time, unless all are in memory
 BLOCK_ROWS = 1024  # read from one shard at a time
-INTERLEAVED_SHARDS = 16  # read from in turn, so that a batch mixes parts of the log
+INTERLEAVED_SHARDS = 16  # shards read in turn, so that a batch mixes parts of the log
 ROW, LABEL = "row_id", "label"
 TEXT = tf.io.FixedLenFeature([], tf.string)
 
 
 class Part(NamedTuple):
-    """What one worker of several reads; each of its replicas gets its own batches in turn."""
+    """The rows of one of several workers; its replicas take batches in turn."""
 
     worker: int = 0
     workers: int = 1
@@ -35,20 +35,20 @@ WHOLE = Part()
 
 
 class _Folder(NamedTuple):
-    """Where some of each row's fields lie."""
+    """A folder that holds some of each row's fields."""
 
     directory: Path
     layout: dict[str, Any]  # of its manifest
     fields: frozenset[str]
-    lists: frozenset[str]  # of these, those with a list a row
+    lists: frozenset[str]  # the fields that hold a list
 
 
 class Dataset:
     """A prepared data set.
 
     Batches are `({feature: values}, labels)`: ids int64 `[B]`, or `[B, max_length]` padded with
-    `PAD_ID`; floats `[B]`, NaN where missing; labels float32 `[B]`. What lies beside the dataset's
-    own shards, row for row (similar rows, a teacher's hints), is read by name like a feature:
+    `PAD_ID`; floats `[B]`, NaN where missing; labels float32 `[B]`. Side outputs, which hold more
+    fields of the same rows (similar rows, a teacher's hints), are read by name like a feature:
     `[B, values]`.
     """
 
@@ -56,7 +56,7 @@ class Dataset:
         self,
         directory: Path,
         manifest: dict[str, Any],
-        beside: Sequence[tuple[Path, dict[str, Any]]] = (),
+        side_outputs: Sequence[tuple[Path, dict[str, Any]]] = (),
     ) -> None:
         self.directory = directory
         self.manifest = manifest
@@ -64,22 +64,22 @@ class Dataset:
         lists = frozenset(feature.name for feature in self.schema if feature.is_list)
         layout = manifest["layout"]
         self._folders = [_Folder(directory, layout, frozenset(layout["fields"]), lists)]
-        for folder, found in beside:
+        for folder, found in side_outputs:
             fields = frozenset(found["layout"]["fields"]) - {ROW}
             self._folders.append(_Folder(folder, found["layout"], fields, fields))
         self._in_memory: dict[tuple[str, ...], Any] = {}
 
     @classmethod
-    def open(cls, directory: str | Path, beside: Sequence[str | Path] = ()) -> "Dataset":
+    def open(cls, directory: str | Path, side_outputs: Sequence[str | Path] = ()) -> "Dataset":
         """Opens the directory.
 
         Args:
             directory: of the dataset.
-            beside: directories that hold more of each row, as `tfctr retrieve` writes them.
+            side_outputs: directories with more fields of its rows, e.g. those of `tfctr retrieve`.
 
         Raises:
-            DataError: there is no whole dataset; a shard that the manifest names is missing; what
-                lies beside was made of other rows.
+            DataError: the dataset is missing or incomplete; a shard that the manifest names is
+                missing; side outputs belong to other rows.
         """
         directory = Path(directory)
         manifest = read_manifest(directory / "manifest.json")
@@ -92,10 +92,10 @@ class Dataset:
             )
         _check_shards(directory, manifest, "run `tfctr prepare` again")
         more = []
-        for folder in map(Path, beside):
+        for folder in map(Path, side_outputs):
             found = read_manifest(folder / "manifest.json")
             if found is None:
-                raise DataError(f"{folder}: nothing to read beside {directory} (no manifest.json)")
+                raise DataError(f"{folder}: no side outputs of {directory} here (no manifest.json)")
             if found.get("data") != data_digest(manifest) or _rows(found) != _rows(manifest):
                 raise DataError(f"{folder}: made of other rows than {directory} has; make it again")
             _check_shards(folder, found, "make it again")
@@ -107,7 +107,7 @@ class Dataset:
         return self.directory / "vocabularies" / f"{name}.txt"
 
     def copy_vocabularies(self, folder: str | Path) -> None:
-        """Keeps the vocabularies beside a model, for one that goes on from it with other data."""
+        """Copies the vocabularies next to a model, for a training that starts from it."""
         for name in dict.fromkeys(f.vocabulary for f in self.schema if isinstance(f, TOKEN_KINDS)):
             if (path := self.vocabulary_file(name)).is_file():
                 files.write(f"{folder}/{name}.txt", path.read_bytes())
@@ -125,24 +125,24 @@ class Dataset:
         part: Part = WHOLE,
         split: str = "train",
     ) -> tf.data.Dataset:
-        """Shuffled training batches, in another order each time they are gone through.
+        """Shuffled training batches, in another order in each pass.
 
         Args:
             batch_size: int. The last batch may be smaller. With several workers or replicas it is
                 the global batch, of which each replica gets an equal part; rows that do not fill
-                the last one wait for another epoch.
-            seed: int. Of the orders, and of the negatives kept.
-            features: names of those to read; all model inputs if not given.
-            in_memory: hold all rows, as 4 bytes a number, and shuffle them whole; else shards are
+                the last batch are left for another epoch.
+            seed: int. Of the order, and of the negatives that are kept.
+            features: names of the features to read. Defaults to all model inputs.
+            in_memory: hold all rows, as 4 bytes a number, and shuffle all of them; else shards are
                 interleaved, and 65,536 rows at a time are shuffled.
-            keep_negatives: float. Share of the rows without a click that are read, chosen anew
-                by each seed. From files, the number of batches is the expected one: the last rows
-                may be left out, or the first be read again.
-            part: what to read, of several.
-            split: what is trained on.
+            keep_negatives: float. Share of the rows without a click that are read; each seed
+                chooses others. From files, the number of batches is the expected one: the last
+                rows may be left out, or the first ones read again.
+            part: the share of this worker.
+            split: the rows to train on.
 
         Raises:
-            DataError: too few rows, or shards, for so many workers.
+            DataError: too few rows, or shards, for the number of workers.
         """
         names = self._names(features)
         if batch_size % (part.workers * part.replicas):
@@ -243,7 +243,7 @@ class Dataset:
         if keep < 1:
             blocks = tf.data.Dataset.zip(chances, blocks).map(choose)
         windows = tf.data.Dataset.zip(chances, blocks.rebatch(SHUFFLE_ROWS)).map(shuffle)
-        windows = windows.prefetch(1)  # the next one is made while this one is trained on
+        windows = windows.prefetch(1)  # the next one is prepared while this one is trained on
         if keep < 1:
             windows = windows.repeat()
         batches = windows.rebatch(batch_size // replicas, drop_remainder=replicas > 1)
@@ -261,7 +261,7 @@ class Dataset:
     def columns(self, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Whole columns `[N]` of a split: features, `row_id`, `time`, `label` or `user_key`.
 
-        What lies beside the dataset is `[N, values]`.
+        Fields of side outputs are `[N, values]`.
         """
         shards = self._shards(split)
         found: dict[str, np.ndarray] = {}
@@ -290,8 +290,8 @@ class Dataset:
     def _names(self, features: Sequence[str] | None) -> tuple[str, ...]:
         if features is None:
             return tuple(feature.name for feature in self.schema.inputs)
-        beside = [name for folder in self._folders[1:] for name in folder.fields]
-        return tuple(name if name in beside else self.schema[name].name for name in features)
+        added = [name for folder in self._folders[1:] for name in folder.fields]
+        return tuple(name if name in added else self.schema[name].name for name in features)
 
     def _shards(self, split: str) -> list[str]:
         shards = self.manifest["splits"][split]["shards"]
@@ -300,7 +300,7 @@ class Dataset:
         return [shard["name"] for shard in shards]
 
     def _shards_of_workers(self, split: str, workers: int) -> list[tuple[list[str], int]]:
-        """Each worker's shards and the number of their rows: nearly as many for each."""
+        """Each worker's shards and their number of rows, which are nearly equal."""
         shards = self.manifest["splits"][split]["shards"]
         if len(shards) < workers:
             raise DataError(
@@ -321,7 +321,7 @@ class Dataset:
             )
 
     def _records(self, shards: Any, names: tuple[str, ...]) -> tf.data.Dataset:
-        """For each row of these shards a tuple: its record, and those beside it that are read."""
+        """For each row of these shards a tuple: its record, and the records of its side outputs."""
         return tf.data.Dataset.zip(
             tuple(
                 tf.data.TFRecordDataset(tf.strings.join([f"{folder}/", shards]), self._compression)
@@ -341,7 +341,7 @@ class Dataset:
         return records.map(self._decode(names), num_parallel_calls=2, deterministic=True)
 
     def _decode(self, names: tuple[str, ...]) -> Callable[..., Any]:
-        """Records `[n]`, of each folder -> packed rows, and texts `{name: [n]}` beside them."""
+        """Records `[n]` of each folder -> packed rows, and texts `{name: [n]}`."""
         parts, specs = self._packed(names), dict.fromkeys(self._texts(names), TEXT)
 
         def decode(*records: Any) -> Any:
@@ -370,7 +370,7 @@ class Dataset:
         return self._packed(names)[0][1].column(rows, LABEL)
 
     def _packed(self, names: tuple[str, ...]) -> list[tuple[Path, Packed]]:
-        """The directories in which numbers among these lie, and how; the dataset's own first."""
+        """The directories with numbers of these fields, and their layouts; the dataset first."""
         parts = []
         for i, folder in enumerate(self._folders):
             found = [name for name in names if name in folder.fields]
@@ -386,8 +386,8 @@ class Dataset:
 
 def _finish(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:
     options = tf.data.Options()
-    # Nothing here is tuned by tf.data, and the thread that would tune ends late: with it, an
-    # iterator's end waits until 5.1, 10.2, 20.5... seconds after its start.
+    # No setting here is tuned by tf.data. Its tuning thread would delay the end of an iterator to
+    # 5.1, 10.2, 20.5... seconds after its start.
     options.autotune.enabled = False
     batches = batches.prefetch(2).apply(tf.data.experimental.assert_cardinality(steps))
     return batches.with_options(options)

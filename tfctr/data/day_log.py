@@ -1,13 +1,13 @@
 """A log by day and domain, with vocabularies that only grow: its manifests and tokens.
 
     <folder>/log.json                     config, layout, means and buckets of numbers
-    <folder>/2024-01-31/manifest.json     written last: the day is whole
+    <folder>/2024-01-31/manifest.json     written last: if it exists, the day is complete
     <folder>/2024-01-31/ads/part-00000.tfrecord, .../organic/...
-    <folder>/2024-01-31/vocabularies/item_id.txt   the tokens that came with this day
-    <folder>/2024-01-31/events/part-00000.feather  where there are histories: users' latest events
+    <folder>/2024-01-31/vocabularies/item_id.txt   the tokens that entered on this day
+    <folder>/2024-01-31/events/part-00000.feather  if there are histories: users' latest events
 
-A vocabulary is what its days brought, one behind another, in the order in which the days were
-written. So ids never change, and the vocabulary as of a day is its first so many tokens.
+A vocabulary is the concatenation of its days' tokens, in the order in which the days were written.
+So ids never change, and the vocabulary of an earlier day is a prefix.
 """
 
 import datetime
@@ -30,11 +30,11 @@ DOMAINS = ("organic", "ads")
 
 @dataclass(frozen=True)
 class DayLog:
-    """The days that are there, in the order in which they were written.
+    """The written days, in the order in which they were written.
 
     Args:
         folder: path or URI.
-        log: what `log.json` says.
+        log: the content of `log.json`.
         days: manifests by day.
     """
 
@@ -47,7 +47,7 @@ class DayLog:
         """Reads the manifests.
 
         Raises:
-            DataError: there is no log of this version; a day between others is gone.
+            DataError: there is no log of this version; a day between others is missing.
         """
         folder = str(folder).rstrip("/")
         log = read_manifest(f"{folder}/{LOG}")
@@ -60,9 +60,9 @@ class DayLog:
         for number, manifest in enumerate(days):
             if manifest["number"] != number:
                 raise DataError(
-                    f"{folder}: the day that was written as number {number} is gone, and with it "
-                    f"the tokens that came with it; bring it back, or delete {folder} and write "
-                    "all days again"
+                    f"{folder}: the day that was written as number {number} is missing, with the "
+                    f"tokens that entered on it; restore it, or delete {folder} and write all "
+                    "days again"
                 )
         return cls(folder, log, {datetime.date.fromisoformat(m["day"]): m for m in days})
 
@@ -72,18 +72,18 @@ class DayLog:
 
     @cached_property
     def raw_schema(self) -> Schema:
-        """With measured numbers, and without the sizes of vocabularies."""
+        """The schema with measured numbers, but without sizes of vocabularies."""
         return Schema.model_validate(self.log["schema"])
 
     def sizes(self, through: int | None = None) -> dict[str, int]:
-        """Ids of each vocabulary as of the day of that number; of the last one if not given."""
+        """Number of ids in each vocabulary, through the day of this number; default: the last."""
         if not self.days:
             return {}
         manifests = list(self.days.values())
         return dict(manifests[-1 if through is None else through]["vocabularies"])
 
     def schema(self, through: int | None = None) -> Schema:
-        """The schema with the sizes as of the day of that number."""
+        """The schema with the sizes of `sizes(through)`."""
         sizes = self.sizes(through)
         return self.raw_schema.fitted(
             {
@@ -94,10 +94,10 @@ class DayLog:
         )
 
     def vocabulary(self, name: str, through: int | None = None) -> Vocabulary:
-        """The tokens as of the day of that number.
+        """The tokens through the day of this number.
 
         Raises:
-            DataError: tokens of a day are gone, or others than they were.
+            DataError: tokens of a day are missing or changed.
         """
         manifests = list(self.days.values())
         chosen = manifests if through is None else manifests[: through + 1]
@@ -112,8 +112,8 @@ class DayLog:
             if brought is None or google_crc32c.value(brought) != manifest["brought"][name]:
                 raise DataError(
                     f"{path}: {'missing' if brought is None else 'changed'}; the vocabulary shrank "
-                    "or changed, and ids behind it would stand for other tokens. Bring the file "
-                    f"back, or delete {self.folder} and write all days again"
+                    "or changed, and later ids would stand for other tokens. Restore the file, or "
+                    f"delete {self.folder} and write all days again"
                 )
             content += brought
         vocabulary = Vocabulary.parse(content, dtype)
@@ -126,7 +126,7 @@ class DayLog:
         return vocabulary
 
     def shards(self, day: datetime.date, domain: str) -> list[dict[str, Any]]:
-        """`{name, rows, positives, bytes}` of a day's shards; names are from the folder."""
+        """`{name, rows, positives, bytes}` of a day's shards; names are relative to the folder."""
         return self.days[day]["domains"][domain]
 
     def rows(self, day: datetime.date, domain: str) -> int:

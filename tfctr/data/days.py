@@ -1,4 +1,4 @@
-"""Rows of some days of a log, as the log was on one of them."""
+"""Rows of some days of a log, with the vocabularies of one of these days."""
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,16 @@ from tfctr.schema import OOV_ID, TOKEN_KINDS
 
 
 class DaysDataset(Dataset):
-    """A data set of whole days; a token that came later than `through` is unknown in it.
+    """A data set of whole days; tokens that entered after `through` are out of vocabulary in it.
 
     Args:
-        log: of days and domains.
-        splits: by name, the days and domains whose rows are in it, in order.
-        through: number of the day whose vocabularies are known: nothing of what came with a later
-            one is seen.
+        log: the log by days.
+        splits: by name, the days and domains of a split's rows, in order.
+        through: number of the day whose vocabularies are used; later tokens are OOV.
         joined: the folder of the snapshots joined to these rows, if they are read.
 
     Raises:
-        DataError: snapshots are not joined to a day, or to other rows of it.
+        DataError: no snapshots are joined to a day, or they are joined to other rows.
     """
 
     def __init__(
@@ -43,24 +42,24 @@ class DaysDataset(Dataset):
                 "positives": sum(shard["positives"] for shard in shards),
                 "shards": shards,
             }
-        beside = []
+        side_outputs = []
         if joined is not None:
             days = {day for parts in splits.values() for day, _ in parts}
-            beside.append((joined, {"layout": _layout(log, days, joined)}))
+            side_outputs.append((joined, {"layout": _layout(log, days, joined)}))
         manifest = {
             "config": log.config["data"],
             "schema": log.schema(through).model_dump(mode="json"),
             "layout": log.log["layout"],
             "splits": found,
         }
-        super().__init__(Path(log.folder), manifest, beside)
+        super().__init__(Path(log.folder), manifest, side_outputs)
         self.log = log
         self.through = through
         self._sizes = {f.name: f.num_ids for f in self.schema if isinstance(f, TOKEN_KINDS)}
         self._vocabularies: Path | None = None
 
     def write_vocabularies(self, folder: Path) -> None:
-        """Writes the vocabularies as of `through`, which `vocabulary_file` then finds."""
+        """Writes the vocabularies of `through`, for `vocabulary_file`."""
         folder.mkdir(parents=True, exist_ok=True)
         for name in self.log.sizes(self.through):
             content = self.log.vocabulary(name, self.through).to_bytes()
@@ -69,7 +68,7 @@ class DaysDataset(Dataset):
 
     def vocabulary_file(self, name: str) -> Path:
         if self._vocabularies is None:
-            raise ValueError("call `write_vocabularies` first: a log keeps what each day brought")
+            raise ValueError("call `write_vocabularies` first: a log has the tokens by day")
         return self._vocabularies / f"{name}.txt"
 
     def columns(self, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
-"""Delimited text (CSV, TSV, MovieLens' `::`) as binary columns; no bad line harms another.
+"""Delimited text (CSV, TSV, MovieLens' `::`) as binary columns; a bad line affects no other.
 
-One record a physical line. A quoted value may hold the separator, not a line break: so a stray
-quote spoils its own line and no other, and files can be read in pieces.
+Each physical line is one record. A quoted value may hold the separator, but no line break: so a
+stray quote affects only its own line, and files can be read in pieces.
 """
 
 import csv
@@ -16,15 +16,15 @@ from pyarrow import csv as arrow_csv
 from tfctr.config import ConfigError
 from tfctr.data import files
 
-INNER_SEPARATOR = b"\x1f"  # stands for separators of several bytes, which Arrow does not take
+INNER_SEPARATOR = b"\x1f"  # replaces separators of several bytes, which Arrow does not support
 
 
 @dataclass
 class Rows:
     """Raw rows of a piece of a source.
 
-    `table`: the columns asked for; text formats give binary columns. `numbers`: int64, each row's
-    place in the piece, counting bad ones. `bad`: (place, reason, the row as found).
+    `table`: the requested columns, binary for text formats. `numbers`: int64, each row's place in
+    the piece, bad rows included. `bad`: (place, reason, the raw row).
     """
 
     table: pa.Table
@@ -34,7 +34,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Delimited:
-    """How the lines of a delimited file are made."""
+    """The format of a delimited file."""
 
     separator: str = ","
     encoding: str = "utf-8"
@@ -48,7 +48,7 @@ class Delimited:
         """The columns' names.
 
         Raises:
-            ConfigError: a name stands twice, or the file is empty.
+            ConfigError: a name occurs twice, or the file is empty.
         """
         if self.columns is not None:
             return self.columns
@@ -72,8 +72,8 @@ class Delimited:
     def parse(self, data: bytes, names: Sequence[str], wanted: Sequence[str]) -> Rows:
         """Lines to columns; a line that is not a record is `bad` with its reason.
 
-        Arrow reads the plain lines. Those with quotes, carriage returns or another number of
-        separators than they should have are read one at a time.
+        Arrow reads the plain lines. Lines with quotes, carriage returns or a wrong number of
+        separators are read one at a time.
         """
         if data and not data.endswith(b"\n"):
             data += b"\n"
@@ -115,7 +115,7 @@ class Delimited:
         data, separator = self._with_short_separator(data)
         table = arrow_csv.read_csv(
             io.BytesIO(data),
-            # One block: a record may not straddle two.
+            # One block, so that no record is in two.
             arrow_csv.ReadOptions(
                 column_names=names, use_threads=False, block_size=max(len(data) + 1, 1 << 16)
             ),
@@ -135,7 +135,7 @@ class Delimited:
         good: list[tuple[int, list[bytes]]] = []
         bad: list[tuple[int, str, str]] = []
         for number, line in lines.items():
-            # Bytes that are not UTF-8 pass through; the column they are in decides what they mean.
+            # Bytes that are not UTF-8 are kept: the feature's type decides whether they are bad.
             text = line.decode("utf-8", "surrogateescape")
             try:
                 values = self._values(text)
@@ -169,5 +169,5 @@ class Delimited:
 
 
 def _places(data: bytes, sign: bytes) -> np.ndarray:
-    """Where a byte stands, int64."""
+    """The places of a byte, int64."""
     return np.flatnonzero(np.frombuffer(data, np.uint8) == sign[0])

@@ -1,4 +1,4 @@
-"""Files on local disks or in object stores, by path or URI; written whole or not at all."""
+"""Files on local disks or in object stores, by path or URI; writes are atomic."""
 
 import errno
 import gzip
@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 BOM = b"\xef\xbb\xbf"
-NO_SPACE = os.strerror(errno.ENOSPC)  # in whatever exception a full disk ends
-CHECKED = 64 << 20  # bytes; larger files are known by their time of change
+NO_SPACE = os.strerror(errno.ENOSPC)  # in every error of a full disk
+CHECKED = 64 << 20  # bytes; larger files are identified by their modification time
 END = 1 << 62  # of a file whose unpacked size is not known
 
 
@@ -63,8 +63,8 @@ def size(path: str) -> int:
 
 
 def fingerprint(path: str) -> list[Any]:
-    """What would change if the file did: its name, size and checksum, or, of a large one, its time
-    of change. A copy of a small one is the same."""
+    """Identifies a file's content: its name, size and checksum, or, for a large file, its
+    modification time. The copy of a small file has the same fingerprint."""
     system, inner = filesystem(path)
     info = system.get_file_info(inner)
     last = info.mtime_ns
@@ -88,18 +88,18 @@ def open_to_read(path: str) -> Iterator[BinaryIO]:
             with gzip.open(file) as opened:
                 yield opened
         else:
-            yield io.BufferedReader(file)  # Arrow's own has no `readline`
+            yield io.BufferedReader(file)  # Arrow's file has no `readline`
 
 
 def write(path: str, *content: bytes | memoryview) -> None:
-    """Writes a file, in parts, under a temporary name and renames it: a retry is harmless.
+    """Writes a file, in parts, under a temporary name and renames it, so it can be retried.
 
     Raises:
-        OSError: it can't be; nothing of it stays.
+        OSError: the file cannot be written; no part of it stays.
     """
     system, inner = filesystem(path)
     system.create_dir(str(PurePosixPath(inner).parent), recursive=True)
-    temporary = f"{inner}.{uuid.uuid4().hex[:8]}.part"  # two tries of one piece may run at once
+    temporary = f"{inner}.{uuid.uuid4().hex[:8]}.part"  # a piece may be tried twice at once
     try:
         with system.open_output_stream(temporary, compression=None) as file:
             for part in content:
@@ -108,7 +108,7 @@ def write(path: str, *content: bytes | memoryview) -> None:
     except OSError as error:
         if system.get_file_info(temporary).is_file:
             system.delete_file(temporary)
-        if NO_SPACE in str(error):  # Arrow does not say where
+        if NO_SPACE in str(error):  # Arrow does not name the file
             raise OSError(errno.ENOSPC, NO_SPACE, path) from None
         raise
 

@@ -1,4 +1,4 @@
-"""What a history holds: the user's events before a row."""
+"""Histories: the user's events before a row."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ def history_features(schema: Schema) -> list[History]:
 
 
 def is_event(config: DataConfig, table: pa.Table) -> np.ndarray:
-    """bool `[N]`: the cleaned rows that later histories hold."""
+    """bool `[N]`: the cleaned rows that are events of later histories."""
     if config.history_events == "clicks":
         return table[LABEL].to_numpy() == 1
     return np.ones(table.num_rows, dtype=bool)
@@ -22,16 +22,16 @@ def is_event(config: DataConfig, table: pa.Table) -> np.ndarray:
 def earlier_events(
     user: np.ndarray, time: np.ndarray, is_event: np.ndarray, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row the latest `length` events of its user that are strictly earlier.
+    """The latest `length` events of the user that are strictly earlier than each row.
 
     Args:
         user, time, is_event: `[N]`, rows by user, then by time.
         length: int.
 
     Returns:
-        `(start, end)` int64 `[N]`: a range of the events, counted in the order of the rows.
+        `(start, end)` int64 `[N]`: ranges of events, numbered in the order of the rows.
     """
-    before = np.cumsum(is_event) - is_event  # the events in front of a row
+    before = np.cumsum(is_event) - is_event  # number of events before a row
     rows = np.arange(len(user))
     new_user = np.r_[True, user[1:] != user[:-1]]
     new_time = new_user | np.r_[True, time[1:] != time[:-1]]
@@ -41,6 +41,6 @@ def earlier_events(
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """`start, start + 1, ...`, so many of each, one range behind the other."""
+    """The concatenation of the ranges `start, start + 1, ...` of these lengths."""
     ends = np.cumsum(lengths)
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())

@@ -1,4 +1,4 @@
-"""What an artefact says of itself: a JSON file written last, so that its presence means "whole"."""
+"""Manifests: JSON files that describe an artefact and are written last, when it is complete."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 from tfctr.data import files
 
-FORMAT = 2  # of a dataset directory; 2: the manifest says where values lie in an Example
+FORMAT = 2  # of a dataset directory; 2: the manifest has the layout of Examples
 
 
 class DataError(ValueError):
-    """Data that cannot be used; the text says which and why."""
+    """Data that cannot be used; the message says which and why."""
 
 
 def write_manifest(manifest: dict[str, Any], path: str) -> None:
@@ -18,7 +18,7 @@ def write_manifest(manifest: dict[str, Any], path: str) -> None:
 
 
 def read_manifest(path: str | Path) -> dict[str, Any] | None:
-    """The manifest, or None where there is none, or none that can be read."""
+    """The manifest; None if it does not exist or cannot be read."""
     try:
         found = files.read_json(str(path))
     except (OSError, ValueError):

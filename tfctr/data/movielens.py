@@ -23,7 +23,7 @@ GENRES_100K = (
 
 @dataclass(frozen=True)
 class Movies:
-    """The movies' table: `movie_id`, `title`, `genres` joined by `|`, `release_year`."""
+    """The table of movies: `movie_id`, `title`, `genres` joined by `|`, `release_year`."""
 
     inner: DelimitedReader
 
@@ -56,10 +56,10 @@ class Movies:
 
 
 def open_movielens(path: Path, two_domains: TwoDomains | None = None) -> Source:
-    """The ratings, with users and movies beside them; in two domains, if that is given.
+    """The ratings, and the tables of users and movies; in two domains, if that is given.
 
     Raises:
-        ConfigError: neither set's files are at `path`.
+        ConfigError: `path` holds the files of neither data set.
     """
     for folder, is_1m in (("ml-1m", True), ("ml-100k", False)):
         names = (

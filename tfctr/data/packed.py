@@ -1,8 +1,8 @@
-"""Examples of a dataset as rows of integers: read many times faster than `tf.io.parse_example`.
+"""Reads Examples of a dataset as rows of integers, many times faster than `tf.io.parse_example`.
 
-All Examples of a dataset have one layout (`beam_pipelines.tfrecord.examples`): the value of a field
-lies at the same bytes in each. The manifest holds that layout, so a block of records is taken apart
-with a few operations on `uint8 [N, bytes]`, not field by field.
+All Examples of a dataset have one layout (`beam_pipelines.tfrecord.examples`): a field's values are
+at the same bytes in each. The manifest holds this layout, so a block of records is decoded with a
+few operations on `uint8 [N, bytes]`, not field by field.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,13 +14,13 @@ from tfctr.data.records import constant_places
 
 
 class Packed:
-    """Some fields of records as int32 `[N, C]`; floats by their bits.
+    """Some fields of records as int32 `[N, C]`; floats as their bits.
 
     Args:
         layout: of the manifest: `head`, the bytes before any text, as hexadecimal text, and
             `fields`: `{name: {offset, values, width}}`. `width` is the number of bytes of an
             integer; 0 stands for floats.
-        lists: names of the fields that have a list a row, even of one value.
+        lists: names of the fields that hold a list, even one of length 1.
         names: the fields to read. At least one.
 
     Raises:
@@ -34,7 +34,7 @@ class Packed:
         self.lists = lists
         self.head = bytes.fromhex(layout["head"])
         self.constant = constant_places(layout)
-        self.widths: dict[int, list[int]] = {}  # bytes a value -> where the values lie
+        self.widths: dict[int, list[int]] = {}  # bytes of a value -> offsets of the values
         self.columns: dict[str, tuple[int, int, int]] = {}  # field -> first column, values, width
         chosen = {name: layout["fields"][name] for name in self.names}
         for name, field in chosen.items():

@@ -1,4 +1,4 @@
-"""Rows of a prepared split as they were before vocabularies: what a served model is asked with."""
+"""Raw rows of a prepared split, as in requests to a served model."""
 
 import re
 from typing import Any
@@ -17,17 +17,17 @@ from tfctr.data.manifest import DataError
 def raw_rows(config: DataConfig, data: Any, split: str, limit: int) -> pa.Table:
     """The first `limit` rows of a split, in the order of `Dataset.columns(split)`.
 
-    Reads only the pieces of the source that hold them; all of them where there are histories.
+    Reads only the pieces of the source that hold them; with histories, all pieces.
 
     Args:
         config: the data config that the dataset was prepared with.
         data: its `tfctr.data.Dataset`.
         split: "train", "valid" or "test".
-        limit: int. How many rows at most.
+        limit: int. Greatest number of rows.
 
     Returns:
         `row_id`, `time`, `label`, and a column a feature: strings, int64, double, or lists of the
-        first two; null where there is no value.
+        first two; null for a missing value.
 
     Raises:
         DataError: the source no longer holds the rows that the dataset was made from.
@@ -58,7 +58,7 @@ def raw_rows(config: DataConfig, data: Any, split: str, limit: int) -> pa.Table:
 
 
 def _with_histories(cleaner: Cleaner, rows: pa.Table) -> pa.Table:
-    """The rows with the lists of their histories, from all of the log."""
+    """The rows with their histories, from the whole log."""
     config, schema = cleaner.config, cleaner.config.feature_schema
     users = np.unique(_user_keys(config, rows))
     parts: list[pa.Table] = []

@@ -1,7 +1,7 @@
-"""The numbers of a shard as NumPy columns, for batch jobs: without TensorFlow.
+"""Reads the numbers of a shard as NumPy columns, without TensorFlow, for batch jobs.
 
-All Examples of a dataset have one layout, which its manifest tells
-(`beam_pipelines.tfrecord.examples`): the value of a field lies at the same bytes in each.
+All Examples of a dataset have one layout, which the manifest holds
+(`beam_pipelines.tfrecord.examples`): a field's values are at the same bytes in each.
 """
 
 import struct
@@ -15,9 +15,9 @@ import numpy as np
 from tfctr.data import files
 from tfctr.data.manifest import DataError
 
-FRAME = 12  # bytes before a record: its length and the checksum of that
-CHECKSUM = 4  # bytes behind it
-CHUNK = 4096  # rows taken apart at a time: few enough to stay in the processor's cache
+FRAME = 12  # bytes before a record: its length, and a checksum of the length
+CHECKSUM = 4  # bytes after a record
+CHUNK = 4096  # rows decoded at a time: few enough for the processor's cache
 PREPARE = "run `tfctr prepare` again"
 
 
@@ -27,7 +27,7 @@ def read_columns(
     """Columns of all records of a shard, in order: int64 or float32 `[N, values]` by field name.
 
     Args:
-        path: of a TFRecord file, or of one packed with gzip (`.gz`).
+        path: of a TFRecord file, also with gzip (`.gz`).
         layout: of the manifest.
         names: the fields to read.
 
@@ -65,9 +65,9 @@ def read_texts(path: str, layout: Mapping[str, Any], names: Sequence[str]) -> di
     """The texts of all records of a shard, in order: `[N]` by field name.
 
     Args:
-        path: as of `read_columns`, whose errors are raised here too.
+        path: as for `read_columns`; the errors are the same.
         layout: of the manifest.
-        names: all texts that a record holds, in order.
+        names: all text fields of a record, in order.
     """
     content = files.read(path)
     found: dict[str, list[str]] = {name: [] for name in names}
@@ -85,22 +85,22 @@ def read_texts(path: str, layout: Mapping[str, Any], names: Sequence[str]) -> di
 
 
 def constant_places(layout: Mapping[str, Any]) -> list[int]:
-    """The bytes of an Example's head that are the same in all: not a length, not a value."""
+    """The bytes of an Example's head that are equal in all Examples: no lengths, no values."""
     constant = [True] * (len(layout["head"]) // 2)
     for field in layout["fields"].values():
         size = field["values"] * (field["width"] or 4)
         constant[field["offset"] : field["offset"] + size] = [False] * size
-    constant[1:6] = [False] * 5  # the length, which texts make vary
+    constant[1:6] = [False] * 5  # the length, which varies with texts
     return [i for i, is_constant in enumerate(constant) if is_constant]
 
 
 def masked(checksums: np.ndarray) -> np.ndarray:
-    """TFRecord's disguise of a checksum (CRC-32C, uint32) of data that may hold checksums."""
+    """TFRecord's masking of a checksum (CRC-32C, uint32)."""
     return (((checksums >> 15) | (checksums << 17)) + np.uint32(0xA282EAD8)).astype("<u4")
 
 
 def _starts(content: bytes, path: str) -> np.ndarray:
-    """Where the records begin; their checksums are compared."""
+    """The starts of the records; verifies their checksums."""
     edges, place = [0], 0
     while place + FRAME <= len(content):
         place += FRAME + struct.unpack_from("<Q", content, place)[0] + CHECKSUM

@@ -1,4 +1,4 @@
-"""What a model knew of users and items when a period ended: vectors by token.
+"""Snapshots: a model's vectors of users and items at the end of a period, by token.
 
 <folder>/2024-02-26/manifest.json     since, until (the first day that is not in it), dim
 <folder>/2024-02-26/user.parquet      token, vector
@@ -25,11 +25,11 @@ SIDES = ("user", "item")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Vectors of those users and items that had a row by the end of a period.
+    """Vectors of the users and items that had a row before the end of a period.
 
     Args:
-        since: first day of the rows that made it what it is.
-        until: the day behind the last; rows of this day and later ones may read it.
+        since: first day of the rows that the model was trained on.
+        until: the day after the last; rows of this day and later days may read the snapshot.
         dim: int. Width of a vector.
         tokens: by side.
         vectors: by side, float32 `[N, dim]`.
@@ -59,7 +59,7 @@ class Snapshot:
         """Reads what `write` wrote.
 
         Raises:
-            DataError: there is no whole snapshot.
+            DataError: there is no complete snapshot.
         """
         manifest = read_manifest(f"{folder}/manifest.json")
         if manifest is None:
@@ -75,8 +75,8 @@ class Snapshot:
         return cls(since, until, manifest["dim"], tokens, vectors)
 
     def rows(self, side: str, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors float32 `[ids, dim]` by id, zeros where there is none, and bool `[ids]`: which
-        there are."""
+        """Vectors float32 `[ids, dim]` by id, zeros for ids without one, and bool `[ids]`: which
+        ids have one."""
         vectors = np.zeros((vocabulary.size, self.dim), np.float32)
         exists = np.zeros(vocabulary.size, bool)
         places = pc.index_in(self.tokens[side], value_set=vocabulary.tokens)
@@ -89,6 +89,5 @@ class Snapshot:
 def finished_before(
     ends: Iterable[datetime.date], day: datetime.date, number: int
 ) -> list[datetime.date]:
-    """Of snapshots `until` these days, the latest that `day` may read, latest first: `number` at
-    most."""
+    """The `until` days of the snapshots that `day` may read: at most `number`, the latest first."""
     return sorted((end for end in ends if end <= day), reverse=True)[:number]

@@ -1,4 +1,4 @@
-"""Rows gathered by user: all rows of a user meet on one worker."""
+"""Groups rows by user, so that one worker has all rows of a user."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -8,14 +8,13 @@ import numpy as np
 
 from tfctr.data.fingerprint import mix
 
-USER_BUCKETS = 256  # users are spread over this many groups, one sorted at a time
+USER_BUCKETS = 256  # number of groups of users; one group is sorted at a time
 
 
 def rows_by_bucket(
     users: np.ndarray, number: int = USER_BUCKETS
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """`(bucket, its rows, ascending)` for each of the buckets that has rows; `users` are int64
-    keys."""
+    """`(bucket, its rows, ascending)` for each bucket with rows; `users` are int64 keys."""
     buckets = (mix(users, 0) % np.uint64(number)).astype(np.int64)
     rows = np.argsort(buckets, kind="stable")
     edges = np.searchsorted(buckets[rows], np.arange(number + 1))
@@ -28,8 +27,8 @@ def sorted_rows(parts: Iterable[tuple[Any, ...]]) -> list[np.ndarray]:
     """A bucket's rows by user, then by time, then by place in the log.
 
     Args:
-        parts: `(piece's index, rows ascending, users, times, ...)` of each piece; all but the first
-            are arrays with a row's value at one place.
+        parts: `(piece's index, rows ascending, users, times, ...)` of each piece; all but the index
+            are arrays with one value per row.
 
     Returns:
         The columns `piece, row, user, time, ...`.

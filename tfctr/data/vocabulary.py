@@ -1,4 +1,4 @@
-"""Tokens and their ids, looked up alike when TFRecords are written and when a model serves."""
+"""Vocabularies: tokens and their ids."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +14,18 @@ from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, PAD_ID
 class Vocabulary:
     """The tokens of a feature in the order of their ids, the first being `FIRST_TOKEN_ID`.
 
-    Its file holds one token a line, most frequent first; `PAD`, `OOV` and `MASK` are not in it.
+    Its file holds one token per line, most frequent first, without `PAD`, `OOV` and `MASK`.
     """
 
     tokens: pa.Array  # string or int64
 
     @property
     def size(self) -> int:
-        """How many ids there are, the special ones included."""
+        """Number of ids, special ones included."""
         return len(self.tokens) + FIRST_TOKEN_ID
 
     def ids(self, values: pa.Array) -> np.ndarray:
-        """Ids int64 `[N]`: `PAD_ID` for null, `OOV_ID` for what is not a token."""
+        """Ids int64 `[N]`: `PAD_ID` for null, `OOV_ID` for values out of vocabulary."""
         if pa.types.is_dictionary(values.type):
             ids = np.append(self.ids(values.dictionary), PAD_ID)
             return ids[values.indices.fill_null(len(ids) - 1).to_numpy()]
@@ -36,7 +36,7 @@ class Vocabulary:
         return ids
 
     def places_in(self, other: "Vocabulary") -> np.ndarray:
-        """Int64 `[size]`: which id each of these ids has in another vocabulary, -1 for none.
+        """Int64 `[size]`: the id of each token in another vocabulary, -1 for none.
 
         The special ids stay as they are.
         """

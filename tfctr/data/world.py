@@ -1,6 +1,6 @@
 """A generated world: a seeded click log whose true click probabilities are known.
 
-Users with long-term tastes and a current interest see items whose topics their text tells, in an
+Users with long-term tastes and a current interest see items, whose texts show their topics, in an
 organic and an ads domain. docs/world.md gives the logit, what each method can find in it, and
 measured figures.
 """
@@ -26,7 +26,7 @@ def _words(*rows: str) -> NDArray[np.str_]:
     return np.squeeze(np.array([row.split() for row in rows]))
 
 
-# A topic is never a column: its words, and the categories and brands it favours, tell it.
+# Topics are not in the log: only their words, categories and brands are.
 TOPICS = {
     "running": "running marathon jogging sprint track racing",
     "hiking": "hiking trail summit alpine ridge trekking",
@@ -75,7 +75,7 @@ CATEGORY_NOUNS = {
     "Bags": "backpack tote pouch suitcase satchel",
     "Tools": "toolbox pliers stand case brush",
 }
-# From low to high: an item's lasting quality chooses the row, so its adjective tells a part of it.
+# From low to high: the constant part of an item's quality chooses the row.
 QUALITY_WORDS = _words(
     "basic plain budget refurbished",
     "classic handy everyday simple",
@@ -115,9 +115,9 @@ CONTEXT_SIZES = (10, 100, 1_000, 10_000)  # distinct values of context_00, conte
 BIAS = np.array([-1.75, -3.5])  # organic, ads
 USER_SCALE = 0.35
 QUALITY_SCALE = 0.45
-TEXT_SHARE = 0.5  # of the quality's variance: what the item's adjective tells, and does not drift
-TASTE_SCALE = 0.65  # of the first topic alone
-SECOND_TOPIC = 0.5  # weight of the second topic beside the first
+TEXT_SHARE = 0.5  # of the quality's variance: the constant part, which the adjective shows
+TASTE_SCALE = 0.65  # of the first topic only
+SECOND_TOPIC = 0.5  # weight of the second topic; the first has 1
 INTEREST_LIFT = 1.4  # on the logit of items on the user's current topic
 INTEREST_DAYS = 5.0  # how long a user's current interest lasts
 INTEREST_SHARE = 0.35  # of impressions, drawn from the user's current interest
@@ -130,7 +130,7 @@ ADS_ITEM_SCALE = 0.35
 ADS_AGE_CATEGORY_SCALE = 0.4
 ADS_ITEM_SHARE = 0.3
 LATECOMERS = 0.4  # share of users, and of items, that appear during the log, evenly over its time
-PAUSED_USERS = 0.3  # share of users who stay away for a long middle part of the log
+PAUSED_USERS = 0.3  # share of users who are absent for a long middle part of the log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,7 @@ class World:
 
     Rows are drawn in fixed blocks, each from its own counter-based random state (Philox keyed by
     the seed, counting by block): `events` gives the same rows however the log is cut, so many
-    workers can each write a part. A `World` pickles as its parameters alone.
+    workers can each write a part. A pickled `World` holds only its parameters.
 
     Args:
         num_users: users in all, at least 1. A user takes about 130 bytes of memory.
@@ -236,7 +236,7 @@ class World:
 
         `timestamp` is in seconds (UTC) and never falls from row to row; `hour` (0-23) follows from
         it; `domain` is "organic" or "ads"; `position` is 1 (top) to 8; `click` is 0 or 1.
-        `true_probability` is what the click was drawn from: for judging models, never a feature.
+        `true_probability` is what the click was drawn from: for evaluation, never a feature.
 
         Raises:
             ValueError: not 0 <= start <= stop <= num_events.
@@ -268,9 +268,9 @@ class World:
     def history_free_probability(self, start: int, stop: int) -> NDArray[np.float64]:
         """`true_probability` of rows `start` to `stop`, averaged over the user's current interest.
 
-        It is the best prediction for who knows all of a row and the world's tables but nothing of
-        what the user was shown before: the chance that the item is on the user's current topic
-        follows from how impressions are drawn (Bayes' rule). Shape `[stop - start]`.
+        It is the best prediction from the whole row and the world's tables, without the user's
+        history: the chance that the item is on the user's current topic follows from how
+        impressions are drawn (Bayes' rule). Shape `[stop - start]`.
 
         Raises:
             ValueError: not 0 <= start <= stop <= num_events.
@@ -331,7 +331,7 @@ class _Users(NamedTuple):
     city: NDArray[np.int8]
     account_age_days: NDArray[np.float64]
     birth: NDArray[np.float64]  # rising; share of the log's time
-    pause: NDArray[np.float64]  # [users, 2]: away from .. to, shares of the log's time
+    pause: NDArray[np.float64]  # [users, 2]: absent from .. to, shares of the log's time
     weight: NDArray[np.float64]  # cumulative popularity
     bias: NDArray[np.float64]  # [2, users]: inclination to click, by domain
     taste: NDArray[np.float32]  # [users, topics]
@@ -348,7 +348,7 @@ def _users(world: World) -> _Users:
     birth = _births(n, 1, rng)
     account_age = (1 - birth) * world.days + np.where(birth > 0, 0, rng.exponential(400, n))
 
-    # User 1 is always there to take a row when the ones drawn before are away.
+    # User 1 is never absent, and takes a row when the users drawn before are absent.
     pause = np.stack([rng.uniform(0.2, 0.5, n), rng.uniform(0.7, 0.9, n)], axis=1)
     pause[(rng.random(n) >= PAUSED_USERS) | (np.arange(n) == 0)] = 2.0
 
@@ -408,15 +408,15 @@ def _items(world: World) -> _Items:
     log_price = rng.normal(2.5, 0.5, len(CATEGORIES))[category] + rng.normal(0, 0.6, n)
     price_rank = np.argsort(np.argsort(log_price))
 
-    told = rng.standard_normal(n)
+    constant = rng.standard_normal(n)
     # One value a week, each pulled back just enough that the spread stays 1.
     weeks = world.days // 7 + 2
-    untold = np.empty((weeks, n))
-    untold[0] = rng.standard_normal(n)
+    drifting = np.empty((weeks, n))
+    drifting[0] = rng.standard_normal(n)
     kept = 1 - world.drift**2 / 2
     for week in range(1, weeks):
-        untold[week] = kept * untold[week - 1] + np.sqrt(1 - kept**2) * rng.standard_normal(n)
-    quality = np.sqrt(TEXT_SHARE) * told + np.sqrt(1 - TEXT_SHARE) * untold
+        drifting[week] = kept * drifting[week - 1] + np.sqrt(1 - kept**2) * rng.standard_normal(n)
+    quality = np.sqrt(TEXT_SHARE) * constant + np.sqrt(1 - TEXT_SHARE) * drifting
     return _Items(
         topic=topic.astype(np.int8),
         second_topic=second_topic.astype(np.int8),
@@ -424,7 +424,7 @@ def _items(world: World) -> _Items:
         brand=brand.astype(np.int8),
         price=np.exp(log_price).round(2),
         price_level=(price_rank * NUM_PRICE_LEVELS // n).astype(np.int8),
-        tier=np.digitize(told, [-0.43, 0.43]).astype(np.int8),  # thirds of a standard normal
+        tier=np.digitize(constant, [-0.43, 0.43]).astype(np.int8),  # thirds of a standard normal
         in_ads=(row < NUM_TOPICS) | (rng.random(n) < ADS_ITEM_SHARE),
         birth=_births(n, NUM_TOPICS, rng),
         weight=_zipf_weights(n, 3, 1.2, rng),
@@ -544,7 +544,7 @@ class _Rows(NamedTuple):
     device: NDArray[np.int64]
     position: NDArray[np.int64]
     interest: NDArray[np.int64]  # the user's current topic
-    luck: NDArray[np.float64]  # a click where below the click probability
+    luck: NDArray[np.float64]  # a click if it is below the click probability
 
 
 def _draw(world: World, block: int) -> _Rows:
@@ -620,7 +620,7 @@ def _draw_item(
 
 
 def _logit(world: World, rows: _Rows) -> NDArray[np.float64]:
-    """The click logit but for the lift of the user's current interest."""
+    """The click logit without the lift of the user's current interest."""
     users, items, tables = _users(world), _items(world), _tables(world)
     ads, user, item = rows.ads, rows.user, rows.item
     week = rows.time * (world.days / 7)
@@ -643,7 +643,7 @@ def _logit(world: World, rows: _Rows) -> NDArray[np.float64]:
 
 
 def _on_topic_chance(world: World, rows: _Rows) -> NDArray[np.float64]:
-    """The chance that a shown item is on its user's current topic, given the item alone."""
+    """The chance that a shown item is on its user's current topic, given only the item."""
     items, pools = _items(world), _tables(world).pools
 
     def chance_to_show(topic: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Methods that bring offline knowledge into a backbone: a folder each."""
+"""Methods that bring offline knowledge into a backbone, one per folder."""
 
 import tfctr.frameworks.clickprompt.config
 import tfctr.frameworks.ctrl.config

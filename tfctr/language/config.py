@@ -13,7 +13,7 @@ from tfctr.schema import Name, Strict
 
 
 class SmallEncoder(Strict):
-    """A BERT that learns a vocabulary and its weights of the training rows' texts alone."""
+    """A BERT whose vocabulary and weights are learned from the training rows' texts only."""
 
     vocabulary_size: int = Field(4000, ge=100)
     num_layers: int = Field(2, ge=1)
@@ -27,8 +27,8 @@ class EncoderConfig(Strict):
     """A language model that reads text: a preset by name, a folder, a folder in a package, or a
     small one that is trained here.
 
-    A folder is beside the config file or in the `data_home`; with `package` it is within that
-    Python package, which need not be one that can be imported.
+    A folder is relative to the config file or to the `data_home`; with `package` it is in this
+    Python package, which is not imported.
     """
 
     preset: str | None = None  # of keras-nlp, e.g. bert_tiny_en_uncased
@@ -46,21 +46,19 @@ class EncoderConfig(Strict):
     def _is_one(self) -> "EncoderConfig":
         kinds = (self.preset, self.folder or self.package, self.trained)
         if sum(kind is not None for kind in kinds) != 1:
-            raise ValueError(
-                "an encoder is either a preset, or a folder, maybe of a package, or trained here"
-            )
+            raise ValueError("give one of preset, folder (with or without package), trained")
         return self
 
 
 class TextTemplate(Strict):
-    """A sentence a row: `{feature}` stands for its value or values."""
+    """The text of a row: `{feature}` stands for its value or values."""
 
     template: str
-    max_tokens: int = Field(64, ge=4)  # the sentence's ends included
+    max_tokens: int = Field(64, ge=4)  # start and end tokens included
 
     @property
     def places(self) -> list[tuple[str, str | None]]:
-        """Words, and the feature that stands behind them, if any, in order."""
+        """Words, and the feature that follows them, if any, in order."""
         return [(words, name) for words, name, _, _ in string.Formatter().parse(self.template)]
 
     @property
@@ -75,19 +73,19 @@ class TextTemplate(Strict):
             raise ValueError(f"template: {error}; braces stand around a feature's name") from None
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"template: {{{name}}} stands in it twice")
+                raise ValueError(f"template: {{{name}}} occurs twice")
         if not names:
             raise ValueError("template: no {feature} in it, so all rows would have one text")
         return self
 
 
 def _read_words(value: Any) -> Any:
-    """They may be the path of a file of nothing else."""
+    """Words may be given as the path of a file."""
     return read(directory_of(value) / value) if isinstance(value, str) else value
 
 
 class TextConfig(Strict):
-    """Rows as sentences, in an encoder's tokens: `tfctr textify FILE`."""
+    """Texts of rows, in an encoder's tokens: `tfctr textify FILE`."""
 
     name: FolderName
     data: Annotated[DataConfig, from_file(lambda: DataConfig)]
@@ -96,7 +94,7 @@ class TextConfig(Strict):
     words: Annotated[dict[str, dict[str, str]], BeforeValidator(_read_words)] = Field(
         {}
     )  # by feature: what to write for a value
-    missing: str = Field("unknown", min_length=1)  # for no value, and for one out of vocabulary
+    missing: str = Field("unknown", min_length=1)  # for missing and OOV values
     separator: str = Field("|", min_length=1)  # between the values of a list
 
     @model_validator(mode="after")
@@ -117,6 +115,6 @@ class TextConfig(Strict):
 
 
 def text_fields(text: str) -> tuple[str, str, str, str]:
-    """What a text of this name leaves of a row: its tokens, where in them each feature stands, a
-    key that equal texts share, and the text itself."""
+    """The fields of a text with this name: its tokens, the spans of its features, a key that equal
+    texts share, and the text itself."""
     return (f"{text}_tokens", f"{text}_spans", f"{text}_text_key", f"{text}_text")

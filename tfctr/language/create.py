@@ -1,4 +1,4 @@
-"""The encoders that text configs describe, ready to be trained beside a dataset."""
+"""Creates the encoders of text configs for training."""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ def create_encoder(
     """The encoder of a text config.
 
     Args:
-        text: whose texts it is to read.
-        where: the preset or folder that it lies in.
-        pretrained: bool. Whether its weights are those that lie there; else they are random.
-        trained_layers: int. Of its last layers, those that are trained; all if not given.
-        **settings: of keras-hub's encoder, in place of those that lie there.
+        text: of the texts that it reads.
+        where: its preset or folder.
+        pretrained: bool. Whether to load its weights; else they are random.
+        trained_layers: int. Number of last layers that are trained. Defaults to all.
+        **settings: of keras-hub's encoder, instead of the saved ones.
 
     Raises:
-        ConfigError: texts are longer than it can read.
+        ConfigError: a text may be longer than the encoder allows.
     """
     encoder = load_encoder(where, pretrained, **settings)
     _refuse_longer_texts(text, encoder)
@@ -39,7 +39,7 @@ def create_encoder(
 def create_masked_lm(
     task: Any, text: TextConfig, schema: Schema, described: dict[str, Any]
 ) -> MaskedLM:
-    """What trains the encoder and the head of a `keras_hub.models.BertMaskedLM`. `described` is the
+    """The masked-LM training model of a `keras_hub.models.BertMaskedLM`. `described` is the
     manifest of the texts."""
     _refuse_longer_texts(text, task.backbone)
     return MaskedLM(

@@ -1,4 +1,4 @@
-"""Guessing hidden words of rows' texts (Devlin et al., 2019, arXiv:1810.04805)."""
+"""Masked language modelling of rows' texts (Devlin et al., 2019, arXiv:1810.04805)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -20,19 +20,19 @@ from tfctr.training.loop import Objective
 
 
 class MaskedLM(SchemaModel):
-    """Trains an encoder to guess hidden tokens of rows' texts.
+    """Trains an encoder to predict masked tokens of rows' texts.
 
-    Of each text's tokens a share is hidden (`mask_tokens`); the encoder reads what is left, and a
-    head says what the hidden ones were. No label is read.
+    A share of each text's tokens is masked (`mask_tokens`); the encoder reads the masked text, and
+    a head predicts the masked tokens. No label is read.
 
     Args:
         schema: of the dataset.
         encoder: trained in place.
         head: `keras_hub.layers.MaskedLMHead` on the encoder's token table.
-        texts: names of the row's texts, and how many tokens they have.
+        texts: names of the row's texts, and their numbers of tokens.
         special: ids of the tokens `pad`, `start`, `end` and `mask`.
-        candidates: int `[V']`, ascending: the tokens that may be guessed, those of the dataset's
-            texts; one not among them would never be right.
+        candidates: int `[V']`, ascending: the tokens of the softmax, which are those of the
+            dataset's texts.
         mask_rate: float. Share of a text's tokens.
     """
 
@@ -53,7 +53,7 @@ class MaskedLM(SchemaModel):
         self.texts = dict(texts)
         self.special = dict(special)
         self.candidates = np.asarray(candidates, np.int32)
-        # Of each token among the candidates; 0 for what is never guessed.
+        # The place of each token among the candidates; 0 for tokens that are none.
         self._places = np.zeros(encoder.encoder.vocabulary_size, np.int32)
         self._places[self.candidates] = np.arange(len(self.candidates))
         self.mask_rate = mask_rate
@@ -64,13 +64,13 @@ class MaskedLM(SchemaModel):
         return tuple(text_fields(text)[0] for text in self.texts)
 
     def prompts(self, features: Mapping[str, Any], training: bool) -> dict[str, Any]:
-        """What the encoder reads beside the text: arguments of its call."""
+        """Additional inputs of the encoder: arguments of its call."""
         return {}
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
-        """Log likelihoods of hidden tokens `[B, P]`, and bool `[B, P]`, whether there is one.
+        """Log likelihoods of masked tokens `[B, P]`, and bool `[B, P]`, false at padding.
 
-        Out of training the same tokens of a batch are hidden each time.
+        Outside of training the masked tokens of a batch are always the same.
         """
         prompts = self.prompts(features, training)
         found = [
@@ -88,14 +88,14 @@ class MaskedLM(SchemaModel):
         )
         exists = ops.not_equal(tokens, self.special["pad"])
         vectors = self.encoder(hidden, exists, **prompts, training=training)
-        logits = self._guess(ops.take_along_axis(vectors, places[:, :, None], axis=1))
+        logits = self._head_logits(ops.take_along_axis(vectors, places[:, :, None], axis=1))
         own = ops.take_along_axis(tokens, places, axis=1)
         targets = ops.take(self._places, own, axis=0)
         found = ops.take_along_axis(logits, targets[:, :, None], axis=2)[:, :, 0]
         return found - ops.logsumexp(logits, axis=2), chosen
 
-    def _guess(self, vectors: Any) -> Any:
-        """Logits `[B, P, V']` of vectors `[B, P, H]`: the head's, of the candidates alone."""
+    def _head_logits(self, vectors: Any) -> Any:
+        """The head's logits `[B, P, V']` of vectors `[B, P, H]`, for the candidates only."""
         head = self.lm_head
         x = head._intermediate_layer_norm(head._intermediate_dense(vectors))
         table = ops.take(self.encoder.encoder.token_embedding.embeddings, self.candidates, axis=0)
@@ -116,12 +116,12 @@ class MaskedLM(SchemaModel):
         }
 
 
-class GuessingWords(Objective):
-    """The best epoch is that of the greatest likelihood of validation rows' hidden tokens."""
+class MaskedWordsObjective(Objective):
+    """The best epoch has the greatest likelihood of validation rows' masked tokens."""
 
     chosen_by = "valid_log_likelihood"
     title = "validation log likelihood of a hidden token"
-    rows: ClassVar[int] = 16_384  # measured
+    rows: ClassVar[int] = 16_384  # number of rows to measure
     batch: ClassVar[int] = 512
 
     def __init__(self, data: Dataset, reads: Sequence[str]) -> None:
@@ -129,7 +129,7 @@ class GuessingWords(Objective):
         self.batches = rows.take(self.rows // self.batch)
 
     def measure(self, model: MaskedLM, console: Console) -> dict[str, float]:
-        """`valid_log_likelihood`: of a token, the mean, in nats."""
+        """`valid_log_likelihood`: the mean per token, in nats."""
         model._catch_up()
         call = tf.function(lambda features: model(features, training=False), reduce_retracing=True)
         total, count = 0.0, 0

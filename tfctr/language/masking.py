@@ -1,4 +1,4 @@
-"""Which tokens of a text are hidden, and behind what (Devlin et al., 2019, arXiv:1810.04805)."""
+"""Masks tokens of texts (Devlin et al., 2019, arXiv:1810.04805)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,13 @@ from keras import ops
 
 from tfctr.models.masking import choose
 
-MASKED, RANDOM = 0.8, 0.1  # of the chosen tokens; the others are read as they are
+MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the others are unchanged
 
 
 def mask_tokens(
     tokens: Any, special: Mapping[str, int], candidates: np.ndarray, rate: float, seed: Any
 ) -> tuple[Any, Any, Any]:
-    """Hides a share of each text's tokens.
+    """Masks a share of each text's tokens.
 
     Of a text's `n` tokens that are not special, `round(rate * n)` are chosen, at least one if it
     has any; of these, 80% are replaced by the mask, 10% by a random token, and 10% are left.
@@ -23,13 +23,13 @@ def mask_tokens(
     Args:
         tokens: int32 `[B, T]`.
         special: ids of `pad`, `start`, `end` and `mask`.
-        candidates: int `[V']`, what random tokens are drawn from.
+        candidates: int `[V']`, to draw random tokens from.
         rate: float.
         seed: a seed of `keras.random`.
 
     Returns:
-        Tokens `[B, T]` to read; int32 `[B, P]`, the places of the chosen ones; bool `[B, P]`, false
-        where a text has fewer.
+        Masked tokens `[B, T]`; int32 `[B, P]`, the places of the chosen tokens; bool `[B, P]`,
+        false where a text has fewer.
     """
     draws = keras.random.uniform((3, *ops.shape(tokens)), seed=seed)
     words = ops.ones_like(tokens, dtype="bool")
@@ -41,5 +41,5 @@ def mask_tokens(
         ops.cast(ops.floor(draws[2] * len(candidates)), "int32"),
     )
     kept = draws[1] >= MASKED + RANDOM
-    behind = ops.where(draws[1] < MASKED, special["mask"], ops.where(kept, tokens, random))
-    return ops.where(is_chosen, behind, tokens), places, chosen
+    masked = ops.where(draws[1] < MASKED, special["mask"], ops.where(kept, tokens, random))
+    return ops.where(is_chosen, masked, tokens), places, chosen

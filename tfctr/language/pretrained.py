@@ -73,13 +73,13 @@ def load_encoder(where: str, weights: bool = True, **settings: Any) -> Any:
     """A `keras_hub.models.BertBackbone` or `RobertaBackbone`.
 
     Args:
-        where: a preset's name or a folder's path, as `locate` gives it.
+        where: a preset's name or a folder's path, from `locate`.
         weights: bool. Load the pretrained weights; else they are random.
         settings: of the backbone, e.g. `dropout=0.0`.
 
     Raises:
         ConfigError: no such preset, or it cannot be downloaded; the folder holds no encoder, or
-            lacks a part of one, which the text names.
+            lacks a part of it, which the message names.
     """
     with _readable(where) as (readable, family):
         kind = FAMILIES[family][0] if family else keras_hub.models.Backbone
@@ -95,7 +95,7 @@ def load_encoder(where: str, weights: bool = True, **settings: Any) -> Any:
 
 
 def load_tokenizer(where: str) -> Any:
-    """The tokenizer that belongs to an encoder; errors as of `load_encoder`."""
+    """The tokenizer of an encoder; errors as for `load_encoder`."""
     with _readable(where) as (readable, family):
         kind = FAMILIES[family][1] if family else keras_hub.models.Tokenizer
         try:
@@ -107,8 +107,8 @@ def load_tokenizer(where: str) -> Any:
 def load_masked_lm_head(where: str | None, encoder: Any) -> Any:
     """A `keras_hub.layers.MaskedLMHead` on the encoder's token table; pretrained if there is one.
 
-    Where an encoder comes without its head (one that was trained on for sentences, say), the head's
-    own layers are random, and its `is_pretrained` is false.
+    If an encoder comes without its head (e.g. one tuned for sentences), the head's own layers are
+    random, and its `is_pretrained` is false.
     """
     family = _family_of(encoder)
     head = keras_hub.layers.MaskedLMHead(
@@ -148,7 +148,7 @@ def _family_of(encoder: Any) -> str:
 
 
 def _read_head(path: Path, family: str) -> dict[str, np.ndarray]:
-    """The head's tensors by keras-hub's names; none if the file has no head."""
+    """The head's tensors by keras-hub's names; empty if the file has no head."""
     names = HEADS[family]
     wanted = {"bias": [names["bias"], names["bias"].replace("bias", "decoder.bias")]}
     for part in ("dense", "norm"):
@@ -167,10 +167,10 @@ def _read_head(path: Path, family: str) -> dict[str, np.ndarray]:
 
 @contextmanager
 def _readable(where: str) -> Iterator[tuple[str, str | None]]:
-    """What keras-hub can read, and the family if it is in Hugging Face's layout.
+    """A preset or folder for keras-hub, and the family if it has Hugging Face's layout.
 
-    keras-hub wants a file of the vocabulary and a pooler's weights. A folder without them is
-    completed in a temporary one.
+    keras-hub needs a vocabulary file and a pooler's weights. A folder without them is completed in
+    a temporary copy.
     """
     folder = Path(where)
     if not folder.is_dir():
@@ -233,7 +233,7 @@ def _complete_vocabulary(folder: Path, family: str) -> None:
 
 
 def _complete_pooler(folder: Path, width: int) -> None:
-    """A pooler of zeros where there is none; nothing here reads what comes out of it."""
+    """Adds a pooler of zeros if there is none; its output is not used here."""
     with safe_open(folder / WEIGHTS, "numpy") as tensors:
         names = list(tensors.keys())
         if any(name.endswith("pooler.dense.weight") for name in names):

@@ -1,4 +1,4 @@
-"""A pretrained encoder that reads prompts beside text (Li and Liang, 2021, arXiv:2101.00190)."""
+"""A pretrained encoder with prompts (prefix tuning; Li and Liang, 2021, arXiv:2101.00190)."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class PromptedEncoder(keras.layers.Layer):
-    """A BERT- or RoBERTa-like encoder, run layer by layer on its own weights.
+    """A BERT or RoBERTa encoder, run layer by layer with its own weights.
 
-    Keys and values of `K` prompts stand before those of the text in the attention of every layer;
-    prompts ask nothing themselves and no position is given to them, so texts keep theirs. Without
-    prompts the result is the encoder's own.
+    In the attention of every layer, keys and values of `K` prompts precede those of the text.
+    Prompts have no queries and no positions, so texts keep their positions. Without prompts the
+    output is the encoder's.
 
     Args:
         encoder: `keras_hub.models.BertBackbone` or `RobertaBackbone`. It is shared, not copied.
-        trained_layers: int or None. How many of the layers are trained, the last ones; 0 for none
-            of the encoder, None for all, the tokens' table included. Defaults to None.
+        trained_layers: int or None. Number of last layers that are trained; 0: none of the
+            encoder; None: all, with the token embeddings. Defaults to None.
     """
 
     def __init__(self, encoder: Any, trained_layers: int | None = None, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ class PromptedEncoder(keras.layers.Layer):
         return self.encoder.hidden_dim
 
     def build(self, input_shape: Any = None) -> None:
-        self.built = True  # the encoder was, when it was made
+        self.built = True  # the encoder was built when it was created
 
     def call(
         self,
@@ -59,16 +59,16 @@ class PromptedEncoder(keras.layers.Layer):
         prompts: Any = None,
         training: bool = False,
     ) -> Any:
-        """The last layer's vectors `[B, T, H]` of the tokens; zeros behind the longest text's end,
-        as nothing is computed there.
+        """The last layer's vectors `[B, T, H]` of the tokens; zeros after the end of the longest
+        text, where nothing is computed.
 
         Args:
             token_ids: int `[B, T]`.
-            exists: bool `[B, T]`, false at padding, which is behind the text.
-            prefixes: `[B, L, 2, K, heads, H / heads]`: of each of `L` layers, keys and values; or
+            exists: bool `[B, T]`, false at padding, which is after the text.
+            prefixes: `[B, L, 2, K, heads, H / heads]`: keys and values for each of `L` layers; or
                 None.
-            prompts: `[B, K, H]`, vectors that stand before the tokens' in the first layer and are
-                read on like tokens; or None.
+            prompts: `[B, K, H]`, vectors that precede the tokens' in the first layer and are
+                processed like tokens; or None.
         """
         size = ops.shape(token_ids)[1]
         longest = ops.max(ops.sum(ops.cast(exists, "int32"), axis=1))

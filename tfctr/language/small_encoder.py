@@ -1,4 +1,4 @@
-"""A small BERT for a dataset's own texts, where there is no pretrained one."""
+"""A small BERT for a dataset's own texts, if there is no pretrained one."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,14 +15,14 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def learn_vocabulary(config: TextConfig, data: Dataset, size: int) -> list[str]:
-    """Word pieces of the training rows' texts, the special ones first; about `size` of them.
+    """About `size` word pieces of the training rows' texts, special tokens first.
 
-    Each distinct value of a feature counts once, however many rows have it, and the words that
-    stand in all texts count as often as there are values.
+    Each distinct value of a feature counts once, however many rows have it. Words of the template,
+    which are in all texts, count as often as there are values.
     """
     values = list(dict.fromkeys(_values(config, data)))
     words = [words for text in config.texts.values() for words, _ in text.places]
-    # Of digits numbers are made.
+    # Numbers are made of digits.
     in_all = [*words, config.missing, config.separator, " ".join("0123456789")]
     found = keras_hub.tokenizers.compute_word_piece_vocabulary(
         tf.data.Dataset.from_tensor_slices([*values, *in_all * len(values)]),
@@ -35,7 +35,7 @@ def learn_vocabulary(config: TextConfig, data: Dataset, size: int) -> list[str]:
 
 
 def _values(config: TextConfig, data: Dataset) -> Iterator[str]:
-    """The values of the features that stand in texts, as they are written."""
+    """The values of the features of the texts, as they are written."""
     for name in dict.fromkeys(name for text in config.texts.values() for name in text.features):
         words = config.words.get(name, {})
         yield from (words.get(value, value) for value in _raw_values(data, name))

@@ -1,9 +1,9 @@
-"""Rows as sentences in an encoder's tokens, column by column.
+"""Texts of rows in an encoder's tokens, column by column.
 
-Each value that a column holds is tokenised once, by itself, and a row's text is put together of
-those tokens. So it is known where in a text each feature stands. A tokenizer that sees the whole
-text gives the same tokens where it never joins a value with the words around it, as WordPiece does
-not; a byte-pair tokenizer may join a value's last sign with the comma behind it.
+Each distinct value of a column is tokenised once, separately, and a row's text is the concatenation
+of these tokens. So the span of each feature is known. Tokenising the whole text gives the same
+tokens if the tokenizer never joins a value with the words around it, like WordPiece; a byte-pair
+tokenizer may join a value's last character with the comma after it.
 """
 
 from collections.abc import Mapping
@@ -27,33 +27,33 @@ NONE = -1
 class Texts:
     """The texts of `N` rows by one template."""
 
-    tokens: np.ndarray  # int64 [N, max_tokens], the encoder's padding behind the end
-    spans: np.ndarray  # int64 [N, features, 2]: first token and the one behind the last; 0, 0: cut
+    tokens: np.ndarray  # int64 [N, max_tokens], padded
+    spans: np.ndarray  # int64 [N, features, 2]: first token and the one after the last; 0, 0: cut
     keys: np.ndarray  # int64 [N, 2], 31 bits each, the same for the same tokens
     texts: pa.Array  # strings [N], without the events that were left out
     lengths: np.ndarray  # int64 [N]: of the texts in tokens, both ends included, before a cut
     shortened: np.ndarray  # bool [N]: early events of a sequence were left out
     cut: np.ndarray  # bool [N]: the text's end was cut off
-    unknown: int  # tokens that stand for what the encoder's vocabulary lacks
+    unknown: int  # number of tokens that are unknown to the encoder
 
 
 @dataclass
 class _Part:
-    """What stands at one place of a template: words, or the values of a feature."""
+    """One part of a template: words, or the values of a feature."""
 
-    index: np.ndarray  # int64 [N, L], of strings; `NONE` where nothing stands
+    index: np.ndarray  # int64 [N, L], of strings; `NONE` for no string
     first: list[str]  # as they are written
-    later: list[str]  # behind another value: with the separator; none where L = 1
+    later: list[str]  # after another value: with the separator; none if L = 1
     feature: str | None = None
     is_sequence: bool = False  # its first values may be left out
 
     @property
     def strings(self) -> list[str]:
-        """What `written` points to; the last one is empty."""
+        """The strings that `written` refers to; the last one is empty."""
         return [*self.first, *self.later, ""]
 
     def written(self) -> np.ndarray:
-        """int64 `[N, L]`, places in `strings`."""
+        """int64 `[N, L]`, indices of `strings`."""
         stands = self.index != NONE
         is_first = stands & (np.cumsum(stands, axis=1) == 1)
         later = np.where(is_first, self.index, self.index + len(self.first))
@@ -97,8 +97,8 @@ class Textifier:
         return self._put_together(template, parts, shortened)
 
     def _parts(self, template: TextTemplate, columns: Mapping[str, Any]) -> list[_Part]:
-        """In order. White space before a value goes with the value, as byte-pair tokenizers
-        expect it."""
+        """The parts in order. White space before a value belongs to the value, as byte-pair
+        tokenizers expect."""
         rows = len(columns[template.features[0]])
         parts = []
         for words, name in template.places:
@@ -136,19 +136,19 @@ class Textifier:
             self._tokens |= {s: np.asarray(t, np.int64) for s, t in zip(new, found, strict=True)}
 
     def _lengths(self, part: _Part) -> np.ndarray:
-        """int64 `[N, L]`: tokens of each value."""
+        """int64 `[N, L]`: the number of tokens of each value."""
         sizes = np.array([len(self._tokens[string]) for string in part.strings])
         return sizes[part.written()]
 
     def _leave_out_early_values(self, template: TextTemplate, parts: list[_Part]) -> np.ndarray:
-        """Shortens sequences until the texts fit, all but the latest value; bool `[N]`, which."""
+        """Shortens sequences until the texts fit, but keeps the latest value; bool `[N]`: which."""
         total = 2 + sum(self._lengths(part).sum(axis=1) for part in parts)
         shortened = np.zeros(len(total), bool)
         for part in parts:
             if not part.is_sequence:
                 continue
             lengths = self._lengths(part)
-            # Where the first value goes, so does the separator behind it.
+            # If the first value is removed, so is the separator after it.
             sizes = np.array([len(self._tokens[string]) for string in [*part.later, ""]])
             saved = sizes[part.index]
             earlier = np.cumsum(saved, axis=1) - saved
@@ -186,7 +186,7 @@ class Textifier:
                 span[span[:, 0] == span[:, 1]] = 0
                 spans[:, template.features.index(part.feature)] = span
         tokens[np.arange(rows), np.minimum(end, size - 1)] = self.tokenizer.end_token_id
-        unknown = getattr(self.tokenizer, "oov_token", None)  # none where bytes are tokens
+        unknown = getattr(self.tokenizer, "oov_token", None)  # byte-level tokenizers have none
         return Texts(
             tokens=tokens,
             spans=spans,
@@ -205,8 +205,8 @@ def joined_keys(keys: Any) -> Any:
 
 
 def _distinct(values: Any, are_numbers: bool) -> tuple[list[str], np.ndarray]:
-    """Distinct values as strings, and the index `[N, 1]` of each row's; without one, behind the
-    last."""
+    """Distinct values as strings, and the index `[N, 1]` of each row's value; a missing value has
+    the index after the last."""
     strings: list[str]
     if are_numbers:
         numbers = np.asarray(values, np.float64)

@@ -1,4 +1,4 @@
-"""Vectors of texts in large batches on little memory (Gao et al., 2021, arXiv:2101.06983)."""
+"""Vectors of texts in large batches with little memory (Gao et al., 2021, arXiv:2101.06983)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,27 +6,27 @@ from typing import Any
 
 import tensorflow as tf
 
-# By itself TensorFlow works on up to ten parts at a time, with the memory of ten.
+# By default TensorFlow computes up to ten parts at a time, with the memory of ten.
 _one_by_one = partial(tf.while_loop, parallel_iterations=1)
 
 
 def distinct_texts(tokens: Any, keys: Any, pad_id: int) -> tuple[Any, Any]:
-    """Each text of a batch once, the shortest first, and where each row's is.
+    """The distinct texts of a batch, shortest first, and the index of each row's text.
 
     Args:
         tokens: int `[B, T]`.
         keys: int64 `[B]`, equal for equal texts.
-        pad_id: int. The token behind a text's end.
+        pad_id: int. The padding token.
 
     Returns:
-        Tokens `[n, T]`, and int32 `[B]`, places in them.
+        Tokens `[n, T]`, and int32 `[B]`, indices of them.
     """
     _, places = tf.unique(keys)
     count = tf.reduce_max(places) + 1
     first = tf.math.unsorted_segment_min(tf.range(tf.size(keys)), places, count)
     found = tf.gather(tokens, first)
     lengths = tf.reduce_sum(tf.cast(found != pad_id, tf.int32), axis=1)
-    order = tf.argsort(lengths)  # an encoder computes a part as far as its longest reaches
+    order = tf.argsort(lengths)  # an encoder computes a part up to the end of its longest text
     return tf.gather(found, order), tf.gather(tf.math.invert_permutation(order), places)
 
 
@@ -49,15 +49,14 @@ def gradients_in_parts(
     upstream: Any,
     part: int,
 ) -> list[Any]:
-    """Gradients of the variables, dense, from those of the vectors.
+    """Dense gradients of the variables, from the gradients of the vectors.
 
     Args:
-        encode: tokens `[m, t]` -> vectors `[m, H]`, the same each time it is called.
+        encode: tokens `[m, t]` -> vectors `[m, H]`; deterministic.
         variables: of `encode`.
         tokens: int `[n, T]`.
-        upstream: `[n, H]`, gradients of a loss in the vectors.
-        part: int. Texts encoded at a time: only so many are in memory with all that a gradient
-            needs.
+        upstream: `[n, H]`, gradients of the loss by the vectors.
+        part: int. Number of texts encoded at a time, whose activations are in memory.
     """
     size = tf.shape(tokens)[0]
 

@@ -1,4 +1,4 @@
-"""The side of a transformer block that looks (Vaswani et al., 2017, arXiv:1706.03762)."""
+"""A transformer block for given keys and values (Vaswani et al., 2017, arXiv:1706.03762)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,26 +8,26 @@ from keras import ops
 
 from tfctr.layers.flat_dense import FlatDense
 
-NO_WEIGHT = -1e9  # added to the logit of what is not there; e^-1e9 is zero
+NO_WEIGHT = -1e9  # added to the logits of masked places; e^-1e9 is zero
 
 
-class Seen(NamedTuple):
-    """Which places hold something; made once, for all blocks that look at them."""
+class AttentionMask(NamedTuple):
+    """Which places exist; computed once for all blocks that attend to them."""
 
-    logits: Any  # [B, 1, 1, L], 0, or NO_WEIGHT where there is nothing
-    any: Any  # [B, 1, 1, 1], 1, or 0 where all is nothing
+    logits: Any  # [B, 1, 1, L], 0, or NO_WEIGHT for a masked place
+    any: Any  # [B, 1, 1, 1], 1, or 0 if all places are masked
 
 
-def seen(exists: Any) -> Seen:
-    """Of bool, or 1 and 0, `[B, L]`."""
+def attention_mask(exists: Any) -> AttentionMask:
+    """The mask of `exists [B, L]`, bool or 1 and 0."""
     exists = ops.cast(exists, "float32")[:, None, None]
-    return Seen((1 - exists) * NO_WEIGHT, ops.max(exists, axis=3, keepdims=True))
+    return AttentionMask((1 - exists) * NO_WEIGHT, ops.max(exists, axis=3, keepdims=True))
 
 
 def by_heads(x: Any, shape: Any, num_heads: int, layers: Sequence[Any]) -> list[Any]:
-    """What dense layers make of `x [B * M, d]`: `[B, heads, M, d / heads]` of each layer.
+    """The outputs of dense layers on `x [B * M, d]`, by head: `[B, heads, M, d / heads]` each.
 
-    One product of matrices for all of them, and one transpose.
+    One matrix product for all of them, and one transpose.
 
     Args:
         x: `[B * M, d]`.
@@ -37,7 +37,7 @@ def by_heads(x: Any, shape: Any, num_heads: int, layers: Sequence[Any]) -> list[
     """
     kernel = ops.concatenate([layer.kernel for layer in layers], axis=1)
     bias = ops.concatenate([layer.bias for layer in layers], axis=0)
-    # Not `+`: of `ops.add` TensorFlow makes one operation with the product.
+    # `ops.add`, not `+`, because TensorFlow fuses it with the product.
     made = ops.add(ops.matmul(x, ops.cast(kernel, x.dtype)), ops.cast(bias, x.dtype))
     heads, width = num_heads * len(layers), x.shape[-1] // num_heads
     made = ops.transpose(ops.reshape(made, (*shape, heads, width)), (0, 2, 1, 3))
@@ -46,15 +46,15 @@ def by_heads(x: Any, shape: Any, num_heads: int, layers: Sequence[Any]) -> list[
 
 @keras.saving.register_keras_serializable("tfctr")
 class AttendingBlock(keras.layers.Layer):
-    """Places that look at a sequence whose keys and values are given: `[B * M, d] -> [B * M, d]`.
+    """Attention to a sequence with given keys and values: `[B * M, d] -> [B * M, d]`.
 
     `u = LN(x + attention(x W_Q, keys, values) W_O)`, then `LN(u + W_2 gelu(W_1 u))`, the hidden
-    layer `4 d` wide. With keys and values of another's making, a sequence can be looked at by
-    itself and by candidates, and is the same for all of these.
+    layer `4 d` wide. As keys and values are inputs, a sequence and its candidates can attend to the
+    sequence, whose keys and values are computed once for all candidates.
 
     Args:
         num_heads: int. Must divide `d`.
-        dropout: float. Of what is added to `x` and `u`. Defaults to 0.
+        dropout: float. On the residual branches. Defaults to 0.
     """
 
     def __init__(self, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
@@ -86,27 +86,27 @@ class AttendingBlock(keras.layers.Layer):
         query: Any,
         keys: Any,
         values: Any,
-        seen: Seen | None = None,
+        seen: AttentionMask | None = None,
         own: Any = None,
         training: bool = False,
     ) -> Any:
         """The new `x [B * M, d]`.
 
         Args:
-            x: `[B * M, d]`, the places that look; places are rows, as a matrix product wants them.
+            x: `[B * M, d]`, the attending places, as rows of one matrix.
             query: `[B, heads, M, d / heads]`, of these places: `by_heads` of `self.query`.
-            keys, values: `[B, heads, L, d / heads]`, of the places looked at.
-            seen: those that hold something. A place that finds nothing gets zero. All of them, if
-                not given.
-            own: a key and a value `[B, heads, M, d / heads]` of each place, which it alone sees
-                beside the others; none if not given.
+            keys, values: `[B, heads, L, d / heads]`, of the places attended to.
+            seen: the mask of these places; if all are masked, the attention is zero. Defaults to
+                no mask.
+            own: a further key and value `[B, heads, M, d / heads]` for each attending place only.
+                Defaults to none.
         """
         logits = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(keys, 2, 3))
         if seen is not None:
             logits += ops.cast(seen.logits, logits.dtype)
         if own is None:
             attended = ops.matmul(ops.softmax(logits), values)
-            if seen is not None:  # a softmax over nothing is none of zeros
+            if seen is not None:  # a softmax over masked places only is not zero
                 attended *= ops.cast(seen.any, attended.dtype)
         else:
             of_own = ops.sum(query * own[0], axis=3, keepdims=True) * query.shape[-1] ** -0.5

@@ -8,10 +8,10 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class AUGRU(keras.layers.Layer):
-    """Reads a sequence with more care where the weights are larger; gives the state after each.
+    """A GRU whose update gate is scaled by attention weights; returns the state after each event.
 
     `u, r = sigmoid(W x + U h + b)`, `c = tanh(W' x + r * U' h + b')`,
-    `h <- (1 - a u) * h + a u * c`, from `h = 0`. An event of weight `a = 0` changes nothing; where
+    `h <- (1 - a u) * h + a u * c`, from `h = 0`. An event of weight `a = 0` changes nothing; if
     all weights are 1 this is a GRU (Cho et al., 2014, arXiv:1406.1078).
 
     Args:
@@ -39,7 +39,7 @@ class AUGRU(keras.layers.Layer):
 
     def _step(self, h: Any, of_event: tuple[Any, Any]) -> tuple[Any, Any]:
         new, weight = of_event
-        # Splits, not slices: the gradient of a slice is a whole tensor of zeros around it.
+        # Splits, because the gradient of a slice is a whole tensor padded with zeros.
         new, new_candidate = ops.split(new, [2 * self.units], axis=1)
         old, old_candidate = ops.split(ops.matmul(h, self.recurrent), [2 * self.units], axis=1)
         update, reset = ops.split(ops.sigmoid(new + old), 2, axis=1)

@@ -1,4 +1,4 @@
-"""The candidate, and what the user did before, as vectors that can be compared."""
+"""The candidate and the user's earlier events, as vectors of one width."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from tfctr.schema import PAD_ID, Categorical, Schema, Sequence
 
 
 class Behaviours:
-    """What the histories of a schema say of an event.
+    """The histories of a schema.
 
     The histories are the schema's sequences of the user or the context. Index `i` is the same
-    event in each of them, oldest first, padding behind. Those that share an item feature tell what
-    the event was `about`, and there is an event where any of these is not `PAD_ID`. The others are
+    event in each of them, oldest first, padded at the end. Item-side histories share an item
+    feature (`of_item`); an event exists where any of them is not `PAD_ID`. The others are
     attributes that the candidate does not have, such as the stars that the user gave.
 
     Args:
@@ -30,8 +30,8 @@ class Behaviours:
     def __init__(self, schema: Schema) -> None:
         found = [f for f in schema.side("user", "context") if isinstance(f, Sequence)]
         items = {f.name: f for f in schema.side("item")}
-        about = [f for f in found if f.shares in items]
-        if not any(isinstance(items[f.shares], Categorical) for f in about):
+        of_item = [f for f in found if f.shares in items]
+        if not any(isinstance(items[f.shares], Categorical) for f in of_item):
             raise ValueError(_nothing_to_compare(schema))
         if len({f.max_length for f in found}) > 1:
             lengths = ", ".join(f"{f.name}: {f.max_length}" for f in found)
@@ -41,11 +41,11 @@ class Behaviours:
             )
         self.histories = tuple(f.name for f in found)
         # history -> the item feature it shares
-        self.of_item: dict[str, str] = {f.name: str(f.shares) for f in about}
+        self.of_item: dict[str, str] = {f.name: str(f.shares) for f in of_item}
         self.max_length = found[0].max_length
 
     def exists(self, features: Mapping[str, Any]) -> Any:
-        """Where ids `[B, L]` are of an event: bool `[B, L]`."""
+        """Bool `[B, L]`: where ids `[B, L]` belong to an event."""
         found = [ops.not_equal(features[name], PAD_ID) for name in self.of_item]
         return ops.any(ops.stack(found), axis=0)
 
@@ -59,18 +59,18 @@ class Behaviours:
 
 @keras.saving.register_keras_serializable("tfctr")
 class BehaviourSequence(keras.layers.Layer):
-    """Brings the candidate and each event of a history (`Behaviours`) to one width `Q`.
+    """Vectors of one width `Q` for the candidate and for each event of a history (`Behaviours`).
 
-    - query: the candidate's vectors of the shared item features, side by side: `Q = n * D`.
-    - keys: the event's vectors of all histories, side by side; where the candidate lacks one of
-      them, a dense layer brings them to `Q`.
+    - query: the candidate's vectors of the shared item features, concatenated: `Q = n * D`.
+    - keys: the event's vectors of all histories, concatenated; if the candidate lacks one of them,
+      a dense layer projects them to `Q`.
 
     Args:
         schema: a `tfctr.schema.Schema`.
         dim: int. Width `D` of a field's vector.
 
     Raises:
-        ValueError: as of `Behaviours`.
+        ValueError: as for `Behaviours`.
     """
 
     def __init__(self, schema: Schema, dim: int, **kwargs: Any) -> None:
@@ -101,8 +101,8 @@ class BehaviourSequence(keras.layers.Layer):
         """Query `[B, Q]` and keys `[B, L, Q]`.
 
         Args:
-            candidate: `[B, n * D]`, the vectors of `self.candidate` side by side.
-            events: `[B, L, H * D]`, the vectors of `self.histories` side by side.
+            candidate: `[B, n * D]`, the concatenated vectors of `self.candidate`.
+            events: `[B, L, H * D]`, the concatenated vectors of `self.histories`.
         """
         return candidate, events if self.projection is None else self.projection(events)
 
@@ -118,15 +118,15 @@ class BehaviourSequence(keras.layers.Layer):
 
 
 def count(exists: Any) -> Any:
-    """How many places `[B]` of `[B, L]` a history takes, up to its latest event."""
+    """The length `[B]` of each history in `[B, L]`, up to its latest event."""
     places = ops.arange(1, exists.shape[1] + 1, dtype="int32")
     return ops.max(ops.where(exists, places, 0), axis=1)
 
 
 def latest_first(values: Any, number: Any) -> Any:
-    """`[B, L]` with the first `number [B]` in reverse: the latest event at 0, padding behind.
+    """`[B, L]` with the first `number [B]` reversed: the latest event at 0, padding at the end.
 
-    So an index is how long ago an event was, however long the history and its padding.
+    So an index counts events back from the latest, whatever the history's length.
     """
     return tf.reverse_sequence(values, number, seq_axis=1)
 

@@ -10,7 +10,7 @@ from keras import ops
 class BilinearFusion(keras.layers.Layer):
     """`[(x_1 W_1) * y_1 ; ... ; (x_H W_H) * y_H]` of the `H` equal parts of `x [B, n]`, `y [B, m]`.
 
-    Gives `[B, m]`. A weighted sum of it is `sum_h x_h^T W'_h y_h`, with the weights in `W'`.
+    Returns `[B, m]`. A weighted sum of it is `sum_h x_h^T W'_h y_h`, with the weights in `W'`.
 
     Args:
         num_heads: int. `H`. Defaults to 1.
@@ -28,7 +28,7 @@ class BilinearFusion(keras.layers.Layer):
         if n % self.num_heads or m % self.num_heads:
             raise ValueError(f"num_heads: found {self.num_heads}; allowed: divisors of {n} and {m}")
         n, m = n // self.num_heads, m // self.num_heads
-        limit = (6 / (n + m)) ** 0.5  # Glorot's of one head; Keras would count all heads together
+        limit = (6 / (n + m)) ** 0.5  # Glorot's for one head; Keras would count all heads together
         self.kernel = self.add_weight(
             shape=(self.num_heads, n, m),
             initializer=keras.initializers.RandomUniform(-limit, limit),

@@ -34,7 +34,7 @@ class BilinearInteraction(keras.layers.Layer):
             raise ValueError(f"bilinear interactions need at least 2 fields, found {fields}")
         pairs = fields * (fields - 1) // 2
         matrices = {"all": 1, "each": fields - 1, "interaction": pairs}[self.bilinear]
-        limit = (3 / dim) ** 0.5  # Glorot's of one matrix; Keras would take all for a convolution
+        limit = (3 / dim) ** 0.5  # Glorot's for one matrix; Keras would treat all as a convolution
         self.kernel = self.add_weight(
             shape=(dim, matrices, dim),
             initializer=keras.initializers.RandomUniform(-limit, limit),
@@ -45,7 +45,7 @@ class BilinearInteraction(keras.layers.Layer):
         _, fields, dim = inputs.shape
         products = []
         first = 0
-        # A step a field, not one a pair; one batched product over all pairs is slower by far.
+        # A step per field, not per pair; one batched product over all pairs is much slower.
         for i in range(fields - 1):
             count = fields - 1 - i if self.bilinear == "interaction" else 1
             kernel = ops.reshape(self.kernel[:, first : first + count], (dim, count * dim))

@@ -9,13 +9,13 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class CIN(keras.layers.Layer):
-    """Crosses of whole vectors, one order more a layer: `[B, F, D] -> [B, sum(units)]`.
+    """Crosses of whole vectors, one order higher per layer: `[B, F, D] -> [B, sum(units)]`.
 
     `x^k_h = sum_ij W^k_hij (x^{k-1}_i * x^0_j)`, all `[B, units[k], D]`, without activation as in
-    the paper; what comes out are the sums over `D` of every layer.
+    the paper; the output is the sums over `D` of every layer.
 
     Args:
-        units: vectors a layer, e.g. `(32, 32)`; the number of layers is theirs.
+        units: number of vectors in each layer, e.g. `(32, 32)`.
 
     Raises:
         ValueError: no units.
@@ -44,12 +44,12 @@ class CIN(keras.layers.Layer):
         x = x0
         sums = []
         for kernel in self.kernels[:-1]:
-            # A field at a time: all products at once would be [B, D, units * F].
+            # One field at a time: all products at once would be [B, D, units * F].
             x = sum(
                 ops.matmul(x * x0[:, :, j : j + 1], kernel[:, j]) for j in range(self.num_fields)
             )
             sums.append(ops.sum(x, axis=1))
-        # Of the last layer only the sum is asked for, so D is summed before the kernel.
+        # Only the sum of the last layer is needed, so D is summed before the kernel.
         products = ops.einsum("bdi,bdj->bij", x, x0)
         sums.append(ops.einsum("bij,ijh->bh", products, self.kernels[-1]))
         return ops.concatenate(sums, axis=1)

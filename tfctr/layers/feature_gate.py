@@ -11,10 +11,10 @@ from tfctr.layers.mlp import MLP
 
 @keras.saving.register_keras_serializable("tfctr")
 class FeatureGate(keras.layers.Layer):
-    """`2 sigmoid(g) * x`, each number of `x [B, n]` by its own gate between 0 and 2.
+    """`2 sigmoid(g) * x`, with a gate between 0 and 2 for each number of `x [B, n]`.
 
-    `call(x, context)`: `g = W mlp(context) + b` of `context [B, c]`. `call(x)`: `g = b`, the same
-    for every row.
+    `call(x, context)`: `g = W mlp(context) + b` with `context [B, c]`. `call(x)`: `g = b`, the
+    same for every row.
 
     Args:
         units: widths of the MLP over the context. Defaults to `(64,)`.

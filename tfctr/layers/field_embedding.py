@@ -1,4 +1,4 @@
-"""Every field of a schema as a vector, from one fused table."""
+"""Embeds every field of a schema, from one fused table."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby
@@ -11,36 +11,36 @@ from keras import ops
 from tfctr.optimizers.rows import local_copy
 from tfctr.schema import PAD_ID, TOKEN_KINDS, Schema
 
-# Numbers that a request may hold and no training row did: their products must stay finite.
+# Limits for numbers in requests beyond those of training rows: products must stay finite.
 LARGEST_STANDARDIZED = 1e3
 LARGEST = 1e9
 
 
 @keras.saving.register_keras_serializable("tfctr")
 class FieldEmbedding(keras.layers.Layer):
-    """Looks all fields up at once: `[B, F, D]`, fields in the schema's order.
+    """Embeds all fields at once: `[B, F, D]`, fields in the schema's order.
 
-    - categorical: the row of its id; the row of `PAD_ID` is learned and stands for "missing".
-    - multi_valued and sequence: the mean over the values, `PAD_ID` left out; zero if none.
-    - numeric: `(x - mean) / std` times a learned vector, or the row of its bucket. What is not
-      finite is missing: the mean, or a bucket of its own. Standardised values are clipped to
+    - categorical: the row of its id; the row of `PAD_ID` is learned, for missing values.
+    - multi_valued and sequence: the mean over the values without `PAD_ID`; zero if there are none.
+    - numeric: `(x - mean) / std` times a learned vector, or the row of its bucket. A number that is
+      not finite is missing: the mean, or its own bucket. Standardised values are clipped to
       `LARGEST_STANDARDIZED` deviations, with `transform: none` to `LARGEST`.
 
-    The rows of all vocabularies lie in one table `[V, D]`, a feature's ids behind its offset, so
-    that a batch is one gather, and one sparse gradient for `tfctr.optimizers.LazyAdam`.
+    All vocabularies share one table `[V, D]`, with an offset for each feature's ids, so that a
+    batch is one gather, and one sparse gradient for `tfctr.optimizers.LazyAdam`.
 
     Args:
         schema: a fitted `tfctr.schema.Schema` (`Dataset.schema`).
         dim: int. `D`.
-        stddev: float. Of the normal distribution that rows start from. Defaults to 1e-4: a row that
-            training never reads is then nothing beside those that it does.
+        stddev: float. Of the initial rows' normal distribution. Defaults to 1e-4, so that rows that
+            training never reads are negligible.
 
     Raises:
         ValueError: a feature of the schema was never fitted.
     """
 
     def __init__(self, schema: Schema, dim: int, stddev: float = 1e-4, **kwargs: Any) -> None:
-        # Numbers are standardised before they may lose bits to a lower precision.
+        # Numbers are standardised in float32, before a cast to a lower precision.
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.dim = dim
@@ -56,7 +56,7 @@ class FieldEmbedding(keras.layers.Layer):
         self.scaled = [feature.name for feature in schema.inputs if not _has_rows(feature)]
 
     def build(self, input_shape: Any = None) -> None:
-        # In a lower precision, rows are cast when they are read: a cast table would be a copy.
+        # In a lower precision, rows are cast after they are read: a cast table would be a copy.
         settings = {
             "initializer": keras.initializers.RandomNormal(stddev=self.stddev),
             "autocast": False,
@@ -68,10 +68,10 @@ class FieldEmbedding(keras.layers.Layer):
             self.directions = self.add_weight(shape, name="directions", **settings)
 
     def call(self, inputs: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
-        """Takes int ids `[B]` or `[B, M]` and floats `[B]` by field; `names`: only these fields."""
+        """`inputs`: ids int `[B]` or `[B, M]`, floats `[B]`, by field; `names`: only these."""
         features = [f for f in self.schema.inputs if names is None or f.name in names]
-        # Neighbours that have one row a value stay together: each cut costs a copy, and its
-        # gradient another.
+        # Neighbouring fields with one row per value stay together: each cut costs a copy, and its
+        # gradient another one.
         runs = [list(run) for _, run in groupby(features, key=_run)]
         vectors = [
             pool(values, inputs[run[0].name]) if run[0].is_list else values
@@ -80,9 +80,9 @@ class FieldEmbedding(keras.layers.Layer):
         return vectors[0] if len(vectors) == 1 else ops.concatenate(vectors, axis=1)
 
     def side_by_side(self, inputs: Mapping[str, Any], names: Sequence[str]) -> Any:
-        """The vectors `[B, M, n * D]` of each place of `n` sequences of one length `M`.
+        """The concatenated vectors `[B, M, n * D]` of `n` sequences of one length `M`.
 
-        Nothing is pooled; the row of `PAD_ID` stands where they are padded.
+        There is no pooling; padding has the row of `PAD_ID`.
         """
         vectors = self.each(inputs, names)
         return ops.reshape(vectors, (*ops.shape(vectors)[:2], len(names) * self.dim))
@@ -93,7 +93,7 @@ class FieldEmbedding(keras.layers.Layer):
         return self._gather(ops.stack(rows, axis=2))
 
     def rows(self, name: str, ids: Any) -> Any:
-        """The vectors `[..., D]` of a vocabulary's ids, those of the feature `name`."""
+        """The vectors `[..., D]` of ids of the feature `name`."""
         return self._gather(ids + self.offsets[self.schema[name].vocabulary])
 
     def _vectors(self, runs: list[list[Any]], inputs: Mapping[str, Any]) -> list[Any]:
@@ -117,7 +117,7 @@ class FieldEmbedding(keras.layers.Layer):
         ]
 
     def _rows(self, feature: Any, values: Any) -> Any:
-        """Row numbers `[B, M]` in the table, `M = 1` where the field has one value."""
+        """Row numbers `[B, M]` in the table, `M = 1` if the field has one value."""
         if isinstance(feature, TOKEN_KINDS):
             ids = values if feature.is_list else ops.expand_dims(values, 1)
             return ids + self.offsets[feature.vocabulary]
@@ -129,7 +129,7 @@ class FieldEmbedding(keras.layers.Layer):
 
     def _gather(self, rows: Any) -> Any:
         if keras.backend.backend() == "tensorflow":
-            # Reads, and differentiates, only these rows; `ops.take` would read the whole table.
+            # Reads and differentiates only these rows; `ops.take` would read the whole table.
             return ops.cast(tf.gather(local_copy(self.table), rows), self.compute_dtype)
         return ops.cast(ops.take(self.table, rows, axis=0), self.compute_dtype)
 
@@ -161,7 +161,7 @@ def _has_rows(feature: Any) -> bool:
 
 
 def _run(feature: Any) -> str:
-    """Equal for features that may stay together."""
+    """Equal for features that may be embedded together."""
     return feature.name if feature.is_list or not _has_rows(feature) else ""
 
 

@@ -8,11 +8,11 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class FlatDense(keras.layers.Dense):
-    """`keras.layers.Dense` of `[..., Q]`, by one product of matrices: `[rows, Q]` and the kernel.
+    """`keras.layers.Dense` on `[..., Q]`, as one matrix product of `[rows, Q]` and the kernel.
 
-    Of more than two axes Keras makes a `tensordot`, which works out shapes with ten operations more
-    and keeps TensorFlow from fusing product, bias and activation. Forward this takes half the time
-    (`benchmarks/dense.py`).
+    For more than two axes Keras uses `tensordot`, which computes shapes with ten more operations
+    and keeps TensorFlow from fusing product, bias and activation. This forward pass takes half
+    the time (`benchmarks/dense.py`).
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

@@ -10,7 +10,7 @@ from keras import ops
 class GatedCross(keras.layers.Layer):
     """`x_0 * (W_c x + b) * sigmoid(W_g x) + x`: `[B, n], [B, n] -> [B, n]`.
 
-    The gate keeps of the products of one order what serves the prediction.
+    The gate selects the products of one order that help the prediction.
     """
 
     def build(self, x0_shape: tuple[int | None, ...], x_shape: tuple[int | None, ...]) -> None:

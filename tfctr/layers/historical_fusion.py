@@ -1,4 +1,4 @@
-"""What earlier models knew of a user or an item, as a field."""
+"""A field of the vectors that earlier models had for a user or an item."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from tfctr.layers.flat_dense import FlatDense
 class HistoricalFusion(keras.layers.Layer):
     """Attention of a current vector over snapshots of it (E-CDCTR, arXiv:2408.16238).
 
-    `a_k = softmax_k(<W_q e, W_k h_k> / sqrt(D))` over the snapshots that there are, and
-    `t = sum_k a_k W_v h_k`. One more key and value are learned, for "nothing": all that there is
-    for one of whom no snapshot knows.
+    `a_k = softmax_k(<W_q e, W_k h_k> / sqrt(D))` over the existing snapshots, and
+    `t = sum_k a_k W_v h_k`. One more key and value are learned; a user or item without a snapshot
+    has only these.
 
-    Snapshots are constants: nothing of the loss reaches them.
+    Snapshots are constants: they get no gradient.
 
     Args:
         dim: int. Width `D` of the current vector and of the field.

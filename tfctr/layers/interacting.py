@@ -10,7 +10,7 @@ from tfctr.layers.flat_dense import FlatDense
 
 @keras.saving.register_keras_serializable("tfctr")
 class InteractingLayer(keras.layers.Layer):
-    """Each field as a mixture of those it attends to: `[B, F, D] -> [B, F, num_heads * head_dim]`.
+    """Self-attention of the fields: `[B, F, D] -> [B, F, num_heads * head_dim]`.
 
     `ReLU([h_1 ; ... ; h_H] + W_res x)` with `h = softmax(Q K^T) V`, where `Q`, `K` and `V` are
     linear in `x`. As in the paper, there are no biases and `Q K^T` is not scaled.

@@ -1,4 +1,4 @@
-"""Products of pairs of fields, each through a matrix of its own (Qu et al., 2018)."""
+"""Products of pairs of fields, each with its own matrix (Qu et al., 2018)."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class KernelProduct(keras.layers.Layer):
-    """`e_i W_ij e_j` of all pairs `i < j`: `[B, F, D] -> [B, F(F-1)/2]`.
+    """`e_i W_ij e_j` for all pairs `i < j`: `[B, F, D] -> [B, F(F-1)/2]`.
 
     It is the outer product of the pair, summed with weights: `sum_de W_ij[d, e] e_i[d] e_j[e]`
     (arXiv:1807.00311). Pairs are in the order (0, 1), (0, 2), ... (1, 2), ...

@@ -8,14 +8,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class MaskBlock(keras.layers.Layer):
-    """`ReLU(LN(W (mask * hidden)))` with `mask = W_2 ReLU(W_1 x + b_1) + b_2`: gives `[B, units]`.
+    """`ReLU(LN(W (mask * hidden)))` with `mask = W_2 ReLU(W_1 x + b_1) + b_2`: `[B, units]`.
 
     `call(x, hidden)`: the instance `x [B, n]` makes the mask of `hidden [B, m]`.
 
     Args:
         units: int. Width of the output.
-        reduction_ratio: float. Between `W_1` and `W_2` lie `m * reduction_ratio` units. Defaults
-            to 2.
+        reduction_ratio: float. `m * reduction_ratio` hidden units between `W_1` and `W_2`.
+            Defaults to 2.
     """
 
     def __init__(self, units: int, reduction_ratio: float = 2.0, **kwargs: Any) -> None:
@@ -29,7 +29,7 @@ class MaskBlock(keras.layers.Layer):
         self.aggregate = keras.layers.Dense(aggregated, activation="relu", name="aggregate")
         self.project = keras.layers.Dense(width, name="project")
         self.dense = keras.layers.Dense(self.units, use_bias=False, name="dense")
-        # What it normalises is as small as the rows at their start.
+        # Its inputs are as small as the initial rows.
         self.norm = keras.layers.LayerNormalization(epsilon=1e-12, name="norm")
         self.aggregate.build(x_shape)
         self.project.build((x_shape[0], aggregated))

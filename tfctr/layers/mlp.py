@@ -10,11 +10,11 @@ TRAINED_OTHERWISE = (keras.layers.Dropout, keras.layers.BatchNormalization)
 
 @keras.saving.register_keras_serializable("tfctr")
 class MLP(keras.layers.Layer):
-    """`[..., n] -> [..., units[-1]]`: dense, ReLU and dropout, once for each width.
+    """`[..., n] -> [..., units[-1]]`: dense, ReLU and dropout for each width.
 
     Args:
-        units: widths, e.g. `(256, 128)`. None: the input is returned.
-        dropout: float. Share of activations dropped behind each layer. Defaults to 0.
+        units: widths, e.g. `(256, 128)`. Without any, the input is returned.
+        dropout: float. Share of activations dropped after each layer. Defaults to 0.
         batch_norm: bool. Activations are normalised over the batch before each ReLU. Defaults to
             False.
     """

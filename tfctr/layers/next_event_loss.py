@@ -1,4 +1,4 @@
-"""A loss that asks a state for the event that came next (DIEN, Zhou et al., 2019)."""
+"""A loss that predicts the next event from a state (DIEN, Zhou et al., 2019)."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class NextEventLoss(keras.layers.Layer):
-    """Adds, in training, the paper's auxiliary loss, and gives the states back as they are.
+    """Adds the paper's auxiliary loss in training; returns the states unchanged.
 
     The log loss of `sigmoid(<h_t, e_{t+1}>)` against 1, plus that of `sigmoid(<h_t, e'_{t+1}>)`
-    against 0, each a mean over pairs of events. `e'` is what another user did then: the row half a
-    batch away, so that neighbours in a log do not meet. The paper samples it from all items.
+    against 0, each a mean over pairs of events. `e'` is the event of another row, half a batch
+    away, so that it is no neighbour in the log. The paper samples it from all items.
 
     Args:
-        weight: float. Of this loss beside the log loss of clicks. 0: none.
+        weight: float. Weight of this loss; the log loss of clicks has 1. 0: no such loss.
     """
 
     def __init__(self, weight: float, **kwargs: Any) -> None:
@@ -26,7 +26,7 @@ class NextEventLoss(keras.layers.Layer):
         """`states [B, L, Q]`, `events [B, L, Q]`, `exists` bool `[B, L]` -> `states`."""
         if training and self.weight:
             half, last = ops.shape(exists)[0] // 2, exists.shape[1] - 1
-            # Splits, not slices: the gradient of a slice is a whole tensor of zeros around it.
+            # Splits, because the gradient of a slice is a whole tensor padded with zeros.
             now, _ = ops.split(states, [last], axis=1)
             _, following = ops.split(events, [1], axis=1)
             others = ops.roll(following, half, axis=0)

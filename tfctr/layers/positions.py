@@ -7,7 +7,7 @@ import keras
 
 @keras.saving.register_keras_serializable("tfctr")
 class Positions(keras.layers.Layer):
-    """Adds a learned vector to each place of a sequence: `[B, L, Q] -> [B, L, Q]`."""
+    """Adds a learned vector to each position of a sequence: `[B, L, Q] -> [B, L, Q]`."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.table = self.add_weight(

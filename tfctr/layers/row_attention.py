@@ -1,4 +1,4 @@
-"""What rows like this one come to (RIM, Qin et al., 2021, arXiv:2108.05252)."""
+"""Attention from a row to its similar rows (RIM, Qin et al., 2021, arXiv:2108.05252)."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class RowAttention(keras.layers.Layer):
-    """The mean of `K` rows' vectors, weighed by how well each row's fields fit the target's.
+    """The mean of `K` rows' vectors, weighted by attention between their fields and the target's.
 
     `a_k = softmax_k(<W x + b, s_k> / sqrt(n))` over the rows that exist, and `sum_k a_k v_k`; `s_k`
     are the `n` numbers of row `k`'s first `num_fields` vectors, `v_k` all its vectors. Zero if no
-    row exists. (The paper does not divide by the root; then one row soon takes all the weight.)
+    row exists. (The paper does not divide by the root; then one row soon gets all the weight.)
 
     Args:
-        num_fields: int. How many of a row's vectors are compared with the target.
+        num_fields: int. Number of a row's vectors that are compared with the target.
     """
 
     def __init__(self, num_fields: int, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Weights of fields, from all fields (Huang et al., 2019, arXiv:1905.09433)."""
+"""Field weights computed from all fields (Huang et al., 2019, arXiv:1905.09433)."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class SENET(keras.layers.Layer):
-    """Fields times one weight each: `[B, F, D] -> [B, F, D]`.
+    """Multiplies each field by a weight: `[B, F, D] -> [B, F, D]`.
 
     `a = ReLU(W_2 ReLU(W_1 z) + b)` with `z_i` the mean of field `i`'s vector, then `a_i x_i`.
 
-    The paper has no `b`. It starts at 1, so that fields start as they are: without it, embeddings
-    that start small give weights near 0, and for half of the fields a ReLU that never opens.
+    The paper has no `b`. It starts at 1, so that fields are unchanged at first: without it, small
+    initial embeddings give weights near 0, and for half of the fields a ReLU that stays at 0.
 
     Args:
-        reduction_ratio: int. `F / reduction_ratio` units lie between `W_1` and `W_2`, at least 1.
+        reduction_ratio: int. `F / reduction_ratio` hidden units, at least 1.
     """
 
     def __init__(self, reduction_ratio: int = 3, **kwargs: Any) -> None:

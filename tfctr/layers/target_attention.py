@@ -1,4 +1,4 @@
-"""What of a history matters for the candidate (DIN, Zhou et al., 2018, arXiv:1706.06978)."""
+"""Attention from the candidate to a history (DIN, Zhou et al., 2018, arXiv:1706.06978)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from tfctr.layers.mlp import MLP
 
 @keras.saving.register_keras_serializable("tfctr")
 class TargetAttention(keras.layers.Layer):
-    """The sum of a history's events, each weighed by a small network that sees the candidate.
+    """The sum of a history's events, weighted by a small network that reads the candidate.
 
     `sum_i sigmoid(a(q, k_i)) k_i` over the events, `a` a network on `[q ; k ; q * k]`. The weights
-    do not sum to one, as in the paper, so that the sum tells how strong an interest is. The
+    do not sum to one, as in the paper, so that the sum shows the strength of an interest. The
     paper's `q - k` would add nothing: the first layer is linear in `q` and `k`. Zero if there is
     no event.
 
@@ -45,8 +45,8 @@ class TargetAttention(keras.layers.Layer):
     def call(self, query: Any, keys: Any, exists: Any) -> Any:
         """`query [B, Q]`, `keys [B, L, Q]`, `exists` bool `[B, L]` -> `[B, Q]`."""
         query = ops.expand_dims(query, 1)
-        # The first layer's three parts apart: the query's is the same for all events of a row, and
-        # no tensor of `[q ; k ; q * k]` is written.
+        # The first layer in three parts: the query's is the same for all events of a row, and no
+        # tensor `[q ; k ; q * k]` is made.
         x = self.of_query(query) + self.of_event(keys) + self.of_product(query * keys)
         scores = self.score(self.hidden(ops.relu(x)))
         weights = ops.sigmoid(scores) * ops.expand_dims(ops.cast(exists, scores.dtype), 2)

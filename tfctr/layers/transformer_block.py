@@ -10,13 +10,13 @@ from tfctr.layers.flat_dense import FlatDense
 
 @keras.saving.register_keras_serializable("tfctr")
 class TransformerBlock(keras.layers.Layer):
-    """Attention and a feed-forward network, as BST has them: `[B, M, Q] -> [B, M, Q]`.
+    """Attention and a feed-forward network, as in BST: `[B, M, Q] -> [B, M, Q]`.
 
     `s = LN(x + attention(x, y))`, then `LN(s + W2 leaky_relu(W1 s))`, the hidden layer `4 Q` wide.
 
     Args:
         num_heads: int. Must divide `Q`.
-        dropout: float. Of attention weights and of what is added to `x` and `s`. Defaults to 0.
+        dropout: float. On attention weights and on the residual branches. Defaults to 0.
     """
 
     def __init__(self, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
@@ -49,9 +49,9 @@ class TransformerBlock(keras.layers.Layer):
         """The new `x [B, M, Q]`.
 
         Args:
-            x: `[B, M, Q]`, the places that look: all of `y`, or some.
-            y: `[B, L, Q]`, the places looked at.
-            exists: bool `[B, L]`, those of `y` that hold something; at least one a row.
+            x: `[B, M, Q]`, the attending places: all of `y`, or some.
+            y: `[B, L, Q]`, the places attended to.
+            exists: bool `[B, L]`, false at padding of `y`; at least one place per row exists.
         """
         mask = ops.expand_dims(exists, 1)
         attended = self.attention(x, y, attention_mask=mask, training=training)

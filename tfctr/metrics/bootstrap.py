@@ -1,4 +1,4 @@
-"""How far a metric could be off because these are the users that happened to be logged."""
+"""Bootstrap intervals: the variation of a metric over the sample of users."""
 
 import math
 from collections.abc import Sequence
@@ -27,22 +27,22 @@ def bootstrap_interval(
     """95% percentile interval of each metric (Efron and Tibshirani, 1993, chapter 13).
 
     Users are resampled, each with all its rows (the cluster bootstrap; Field and Welsh, 2007): rows
-    of one user are not independent, and intervals of resampled rows are too narrow by as much. All
-    metrics share a resample. Without users, rows are resampled.
+    of one user are not independent, so intervals of resampled rows are too narrow. All metrics use
+    the same resamples. Without users, rows are resampled.
 
-    Nothing is sorted again: AUC takes a resample as weights of rows, GAUC and log loss as weights
-    of what each user has.
+    Nothing is sorted again: a resample is a weight of each row for AUC, and of each user's sums for
+    GAUC and log loss.
 
     Args:
         labels: `[N]` of 0 and 1.
         logits: `[N]`, finite.
-        users: `[N]` of keys as for `gauc`, or None for rows that are independent, and no GAUC.
+        users: `[N]` of keys as for `gauc`; None for independent rows, without GAUC.
         resamples: int, at least 1.
         seed: int. The same seed and rows give the same intervals.
 
     Returns:
         `{"auc": (low, high), "log_loss": ..., "gauc": ...}`, "gauc" only with users. Resamples in
-        which a metric is undefined are left out of its interval; if it is in all, `(nan, nan)`.
+        which a metric is undefined are left out of its interval; without any other, `(nan, nan)`.
 
     Raises:
         ValueError: as for `log_loss` and `gauc`; no resamples.
@@ -64,11 +64,11 @@ class Prepared(NamedTuple):
 
     Attributes:
         ranking: of the rows.
-        user: int `[N]`. Whose the rows are, in the order of `ranking.order`.
-        rows: int `[U]`. How many each user has.
+        user: int `[N]`. The rows' users, in the order of `ranking.order`.
+        rows: int `[U]`. The number of each user's rows.
         losses: float64 `[U]`. The sum of each user's log losses.
-        aucs: float64 `[U]`, of each user; None for no GAUC.
-        weights: int `[U]`, of each user's AUC; None for no GAUC.
+        aucs: float64 `[U]`, of each user; None without GAUC.
+        weights: int `[U]`, of each user's AUC; None without GAUC.
     """
 
     ranking: Ranking
@@ -79,7 +79,7 @@ class Prepared(NamedTuple):
     weights: np.ndarray | None
 
     def measure(self, counts: np.ndarray) -> dict[str, float]:
-        """The metrics of a resample in which each user is `counts` times, int `[U]`."""
+        """The metrics of a resample that holds each user `counts` times, int `[U]`."""
         found = {
             "auc": ranked_auc(self.ranking, counts[self.user]),
             "log_loss": float(counts @ self.losses / (counts @ self.rows)),
@@ -94,7 +94,7 @@ class Prepared(NamedTuple):
 def prepare(labels: np.ndarray, logits: np.ndarray, users: np.ndarray | None) -> Prepared:
     """Arranges predictions; arguments and errors as for `bootstrap_interval`.
 
-    Without users, each row stands for one of its own.
+    Without users, each row is its own user.
     """
     positive, scores = check_rows(labels, logits, "logits")
     ranking = rank_positives(positive, scores)
@@ -109,13 +109,13 @@ def prepare(labels: np.ndarray, logits: np.ndarray, users: np.ndarray | None) ->
 
 
 def draw(generator: np.random.Generator, size: int, draws: int | None = None) -> np.ndarray:
-    """How often each of `size` things comes up in draws with replacement, as many by default: int
+    """The counts of `size` things in `draws` draws with replacement, by default `size`: int
     `[size]`."""
     return np.bincount(generator.integers(size, size=draws or size), minlength=size)
 
 
 def middle(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """The range of the middle 95% of the values that are defined."""
+    """The range of the middle 95% of the defined values."""
     found = np.asarray(values, np.float64)
     found = found[~np.isnan(found)]
     if not len(found):

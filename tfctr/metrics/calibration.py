@@ -1,4 +1,4 @@
-"""How far predicted probabilities are from clicks: log loss, NE, ECE, predicted/observed."""
+"""Metrics of predicted probabilities: log loss, NE, ECE, predicted over observed clicks."""
 
 import math
 
@@ -50,8 +50,8 @@ def expected_calibration_error(
 ) -> float:
     """`sum_b (n_b / N) |mean predicted_b - mean observed_b|` (Naeini et al., 2015, AAAI).
 
-    Bins hold equally many rows in order of prediction (Nixon et al., 2019, arXiv:1904.01685), as
-    click probabilities crowd near 0 where bins of equal width would put most rows into one. Equal
+    Bins hold equally many rows in order of prediction (Nixon et al., 2019, arXiv:1904.01685):
+    click probabilities are mostly near 0, so one bin of equal width would hold most rows. Equal
     predictions belong to one bin, that of the first of them, so the result does not depend on the
     order of rows; a large tie makes its bin larger and may leave following bins empty.
 
@@ -61,8 +61,8 @@ def expected_calibration_error(
         bins: int, at least 1.
 
     Returns:
-        float in [0, 1]. Noise alone puts a perfect model near `0.8 sqrt(p (1 - p) bins / N)` for a
-        base rate `p`, not at 0: compare models on the same rows.
+        float in [0, 1]. A perfect model has about `0.8 sqrt(p (1 - p) bins / N)` for a base rate
+        `p`, not 0, because of noise: compare models on the same rows.
 
     Raises:
         ValueError: as for `log_loss`; a probability outside [0, 1]; no bins.
@@ -80,7 +80,7 @@ def expected_calibration_error(
 def calibration_ratio(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Predicted over observed clicks, `sum(probabilities) / sum(labels)` (He et al., 2014, ADKDD).
 
-    Above 1 the model promises too many clicks. NaN when there is no click.
+    Above 1 the model predicts too many clicks. NaN when there is no click.
     Arguments and errors as for `expected_calibration_error`.
     """
     positive, probabilities = _check_probabilities(labels, probabilities)

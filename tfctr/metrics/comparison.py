@@ -1,4 +1,4 @@
-"""Whether one model is better than another, or only had the luck of these rows and seeds."""
+"""Tests whether one model is better than another, over users, days and training seeds."""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ RESAMPLES = 1_000
 
 
 class Difference(NamedTuple):
-    """How much greater a metric of the first model is than that of the second.
+    """The difference of a metric, first model minus second.
 
     Attributes:
         mean: over the seeds, on the rows as they are.
         low, high: ends of the 95% percentile interval.
-        p: two-sided, of there being no difference.
+        p: two-sided p-value of no difference.
     """
 
     mean: float
@@ -39,30 +39,29 @@ def paired_difference(
     """Compares two models on the same rows by a bootstrap over users and over training seeds.
 
     A resample draws users with all their rows (the cluster bootstrap; Field and Welsh, 2007), the
-    same for both models, so what makes a user hard for both cancels. And it draws seeds, for each
-    model of its own: a seed that both models share starts other weights in each, so there is
-    nothing in which the two are a pair. Of `S` seeds it draws `S - 1`: the mean of so many varies
-    as the mean of `S` new trainings would, that of `S` drawn ones too little, by `(S - 1) / S` in
-    variance, which matters for a few (Rao and Wu, 1988). Of one seed there is no spread to see: the
-    interval is then of these very weights.
+    same for both models, so that the difficulty of a user cancels. It also draws seeds, separately
+    for each model: equal seeds give different weights in the two models, so they are no pairs. Of
+    `S` seeds it draws `S - 1`: the mean of `S` draws would vary too little, by `(S - 1) / S` in
+    variance, which matters for few seeds (Rao and Wu, 1988). With one seed, the interval is for
+    these weights only.
 
-    `p` is twice the share of resamples on the smaller side of 0, those at 0 counted on both sides,
-    and at least `2 / (resamples + 1)` (Davison and Hinkley, 1997, section 4.2).
+    `p` is twice the share of resamples on the smaller side of 0, with those at 0 on both sides, and
+    at least `2 / (resamples + 1)` (Davison and Hinkley, 1997, section 4.2).
 
     Args:
         labels: `[N]` of 0 and 1.
-        first: logits `[S, N]`, finite, a row a training seed of the first model.
+        first: logits `[S, N]`, finite, one row per training seed of the first model.
         second: logits `[T, N]` of the second model on the same rows.
-        users: `[N]` of keys as for `gauc`; None for rows that are independent, and no GAUC.
+        users: `[N]` of keys as for `gauc`; None for independent rows, without GAUC.
         resamples: int, at least 1.
         seed: int, of the bootstrap.
 
     Returns:
-        A `Difference`, first less second, by "auc", "log_loss" and, with users, "gauc". Of AUC and
-        GAUC more is better, of log loss less. NaN where a metric is undefined.
+        A `Difference`, first minus second, by "auc", "log_loss" and, with users, "gauc". A greater
+        AUC or GAUC is better, and a smaller log loss. NaN where a metric is undefined.
 
     Raises:
-        ValueError: as for `bootstrap_interval`; logits that are not `[S, N]`, or of no seed.
+        ValueError: as for `bootstrap_interval`; logits that are not `[S, N]`, or without a seed.
 
     Example:
         >>> labels, users = np.array([1, 0, 1, 0]), np.array([1, 1, 2, 2])
@@ -111,12 +110,12 @@ def _difference(mean: float, drawn: np.ndarray) -> Difference:
 
 
 class DailyDifference(NamedTuple):
-    """How much greater a daily measure is than another.
+    """The difference of a daily measure between two rollouts.
 
     Attributes:
         mean: over days and seeds.
-        days: ends of the 95% interval for other days, of these seeds.
-        seeds: ends of the 95% interval for other seeds, on these days; NaN of a single seed.
+        days: ends of the 95% interval over days, for these seeds.
+        seeds: ends of the 95% interval over seeds, for these days; NaN with one seed.
     """
 
     mean: float
@@ -127,21 +126,21 @@ class DailyDifference(NamedTuple):
 def daily_difference(
     differences: np.ndarray, block: int = WEEK, resamples: int = RESAMPLES, seed: int = 0
 ) -> DailyDifference:
-    """What a series of daily differences says of other days and of other seeds.
+    """Intervals of a series of daily differences, over days and over seeds.
 
     Days: blocks of consecutive days are resampled from the mean of the seeds, the last day followed
     by the first (the circular block bootstrap; Politis and Romano, 1992). Days are not independent:
-    a model that is trained on from day to day carries a good or a bad start with it. A block is a
-    week, so each holds every day of the week once, and a series of some weeks still has several
-    blocks; half the series at most. One block less is drawn than fill the series, as blocks vary
-    about the mean of the very days that they are drawn from: without that, four weeks that are
-    independent day by day would have intervals too narrow by an eighth.
+    a model that is trained further every day keeps a good or a bad start. A block is a week, so
+    that each holds every day of the week once and a series of some weeks has several blocks; at
+    most half the series. It draws one block fewer than fill the series, because blocks vary about
+    the mean of the observed days: otherwise the intervals of four weeks of independent days would
+    be too narrow by an eighth.
 
     Seeds: Student's t of the seeds' means. A few seeds are too few to resample.
 
     Args:
-        differences: float `[S, D]`, a row a seed and a column a day, NaN where undefined. A day
-            that is undefined for all seeds is left out.
+        differences: float `[S, D]`, one row per seed and one column per day, NaN where undefined.
+            A day that is undefined for all seeds is left out.
         block: int, at least 1. Days.
         resamples: int, at least 1.
         seed: int, of the bootstrap.
@@ -172,15 +171,15 @@ def daily_difference(
 
 
 def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """The 95% interval of a mean by Student's t; NaN of fewer than two values.
+    """The 95% interval of a mean by Student's t; NaN for fewer than two values.
 
     Args:
-        values: `[S]`, independent, e.g. one a seed.
+        values: `[S]`, independent, e.g. one per seed.
 
     Example:
         >>> low, high = t_interval([1.0, 3.0])  # 2 -+ 12.706
     """
-    from scipy.stats import t  # here: what only trains or serves need not wait for it
+    from scipy.stats import t  # imported here, because training and serving do not need it
 
     count = len(values)
     if count < 2:

@@ -1,4 +1,4 @@
-"""How well scores put clicks above non-clicks: AUC, and AUC within each user."""
+"""Metrics of the order of scores: AUC, and AUC within each user."""
 
 import math
 from typing import NamedTuple
@@ -51,9 +51,9 @@ class Ranking(NamedTuple):
     """Rows arranged once, so that AUC under any row weights is one cumulative sum.
 
     Attributes:
-        order: int `[N]`. Row numbers: the negatives by ascending score, then so the positives.
-        below: int `[P]`. For each positive, in `order`, how many negatives score lower.
-        through: int `[P]`. The same, how many score lower or equal.
+        order: int `[N]`. Row numbers: the negatives by ascending score, then the positives.
+        below: int `[P]`. For each positive, in `order`, the number of negatives that score lower.
+        through: int `[P]`. The same, for lower or equal scores.
     """
 
     order: np.ndarray
@@ -114,7 +114,7 @@ def user_aucs(
     impressions = np.bincount(user)
     ranks = mean_position - np.repeat(np.flatnonzero(new_user), impressions) + 1
 
-    # Mann-Whitney: the positives' ranks less what they would sum to with no negative below.
+    # Mann-Whitney: the positives' ranks minus their sum if no negative were below.
     clicks = np.bincount(user, weights=positive)
     wins = np.bincount(user, weights=ranks * positive) - clicks * (clicks + 1) / 2
     pairs = clicks * (impressions - clicks)
@@ -136,18 +136,18 @@ def number_users(users: np.ndarray, rows: int) -> np.ndarray:
 
 
 def check_rows(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Checks labels against what was predicted for them.
+    """Checks labels and their predictions.
 
     Args:
         labels: `[N]` of 0 and 1.
         values: `[N]` of numbers without NaN.
-        name: what `values` are, for the error.
+        name: of `values`, for errors.
 
     Returns:
         `labels` as bool `[N]` and `values` as float64 `[N]`.
 
     Raises:
-        ValueError: saying what was found, and in which row.
+        ValueError: names what was found, and the row.
     """
     labels, values = np.asarray(labels), np.asarray(values, dtype=np.float64)
     if labels.ndim != 1 or labels.shape != values.shape:

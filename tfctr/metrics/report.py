@@ -29,22 +29,22 @@ def evaluate(
     resamples: int = 200,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measures a whole split, never a batch, and each segment of it.
+    """All metrics of a whole split and of its segments.
 
     Args:
         labels: `[N]` of 0 and 1.
         logits: `[N]`, finite.
-        users: `[N]` of keys as for `gauc`, or None for no GAUC and intervals of resampled rows.
+        users: `[N]` of keys as for `gauc`; None: no GAUC, and intervals of resampled rows.
         segments: bool `[N]` by name, e.g. `{"unseen_users": mask}`; they may overlap.
-        resamples: int, at least 1. Bootstrap resamples behind the intervals.
-        seed: int, of the bootstrap; a segment's numbers are those of evaluating its rows alone.
+        resamples: int, at least 1. Bootstrap resamples of the intervals.
+        seed: int, of the bootstrap; a segment has the same numbers as an evaluation of its rows.
 
     Returns:
-        What `json.dump(..., allow_nan=False)` takes: "rows", "positives", "auc", "gauc" (if users
+        A dict for `json.dump(..., allow_nan=False)`: "rows", "positives", "auc", "gauc" (if users
         are given), "log_loss", "normalized_entropy", "expected_calibration_error",
         "calibration_ratio", "intervals" (`[low, high]` of "auc", "log_loss" and "gauc"),
-        "resampled" ("users" or "rows": what the intervals are of), and "segments": by name the same
-        but "segments", or `{"rows": 0}`. What is undefined is None.
+        "resampled" ("users" or "rows"), and "segments": by name the same without "segments", or
+        `{"rows": 0}`. Undefined values are None.
 
     Raises:
         ValueError: as for the metrics; a segment that is not bool `[N]`.
@@ -94,14 +94,14 @@ def _defined(value: float) -> float | None:
 
 
 def print_report(results: Mapping[str, Mapping[str, Any]], console: Console | None = None) -> None:
-    """Prints a table, a line a split and, under it, a line a segment.
+    """Prints a table with a line for each split and, below it, for each segment.
 
     Args:
-        results: what `evaluate` gave, by the name of the split, e.g. `{"test": evaluate(...)}`.
+        results: of `evaluate`, by the name of the split, e.g. `{"test": evaluate(...)}`.
         console: where to print; standard output by default.
     """
     table = Table(box=None, pad_edge=False, collapse_padding=True)
-    table.add_column(overflow="fold")  # only names wrap: 80 columns show every digit
+    table.add_column(overflow="fold")  # only names wrap, so that 80 columns show every digit
     for name in ("rows", "AUC", "95% interval", "GAUC", "log\nloss", "NE", "ECE", "pred./\nobs."):
         table.add_column(name, justify="right", no_wrap=True)
     for split, measured in results.items():

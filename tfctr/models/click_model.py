@@ -13,47 +13,47 @@ from tfctr.schema import Schema
 class ClickModel(SchemaModel):
     """A CTR model in three steps: `embed`, `represent`, `predict_logits`.
 
-    Called on `{feature: values}` it gives logits `[B]`. `compile` needs only an optimizer: the loss
+    A call on `{feature: values}` returns logits `[B]`. `compile` needs only an optimizer: the loss
     is log loss unless another is given.
     """
 
-    head: Any  # a dense layer whose bias is a constant in all logits
-    embeds_fields_apart: bool = True  # else `embed` needs all features together
-    reads_side_outputs: ClassVar[bool] = False  # what a job found for each row; not when serving
-    folds: bool = False  # much of it is of the user alone: worth keeping between requests
+    head: Any  # a dense layer whose bias is added to all logits
+    embeds_fields_apart: bool = True  # whether `embed` can embed some fields only
+    reads_side_outputs: ClassVar[bool] = False  # of a job; they cannot be served
+    folds: bool = False  # whether caching a user between requests saves much
 
     @property
     def served_schema(self) -> Schema:
-        """The features that it is served with; it may read more than the schema's."""
+        """The features of a request; they may be more than the schema's."""
         return self.schema
 
     @property
     def field_dim(self) -> int:
-        """`D`, of fields that `add_fields` may be given."""
+        """`D`, the width of fields for `add_fields`."""
         raise NotImplementedError
 
     @property
     def may_read(self) -> tuple[str, ...]:
-        """`reads`, and what may be given in place of some of it."""
+        """`reads`, and features that may replace some of them."""
         return self.reads
 
     @property
     def reads_of_item(self) -> tuple[str, ...]:
-        """Those of `may_read` that differ among the candidates of a request."""
+        """The features of `may_read` that differ between the candidates of a request."""
         return tuple(feature.name for feature in self.schema.side("item"))
 
     @property
     def field_names(self) -> tuple[str, ...]:
-        """The features whose fields come first in `embed`, in order; others may stand behind."""
+        """The features of the first fields of `embed`, in order; others may follow."""
         return tuple(feature.name for feature in self.schema.inputs)
 
     @property
     def encoder_variables(self) -> list[Any]:
-        """Of an encoder that came trained: they may have a learning rate of their own."""
+        """The variables of a pre-trained encoder, which may have their own learning rate."""
         return []
 
     def innermost(self) -> "ClickModel":  # no property: Keras walks those when it saves
-        """The backbone that no method has been put around."""
+        """The plain backbone, inside all students."""
         return self
 
     def embed(
@@ -66,29 +66,29 @@ class ClickModel(SchemaModel):
         raise NotImplementedError
 
     def add_fields(self, embeddings: Any, fields: Any) -> Any:
-        """`[B, F + n, D]` of what `embed` gave and of further fields `[B, n, field_dim]`."""
+        """Appends fields `[B, n, field_dim]` to those of `embed`: `[B, F + n, D]`."""
         return ops.concatenate([embeddings, ops.cast(fields, embeddings.dtype)], axis=1)
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
-        """What is known of a row before the last layer: `[B, F, D] -> [B, q]`."""
+        """The input of the last layer: `[B, F, D] -> [B, q]`."""
         raise NotImplementedError
 
     def predict_logits(self, representation: Any) -> Any:
-        """Logits `[B]` from `[B, q]`. (`predict` is what Keras calls batch inference.)"""
+        """Logits `[B]` from `[B, q]`. (In Keras `predict` is batch inference.)"""
         raise NotImplementedError
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a request is the same for all its candidates: tensors `[B, ...]` by name.
+        """The part of a request that all candidates share: tensors `[B, ...]` by name.
 
         Args:
-            features: those of the user and the context, `[B]` or `[B, M]`.
+            features: of the user and the context, `[B]` or `[B, M]`.
         """
         if not self.embeds_fields_apart or not features:
             return dict(features)
         return {"fields": self.embed(features, names=list(features))}
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        """`embed` `[B * N, F, D]` of candidates, from `encode_user` and their own features.
+        """`embed` of candidates, `[B * N, F, D]`, from `encode_user` and the item features.
 
         Args:
             user: `[B, ...]`.
@@ -107,7 +107,7 @@ class ClickModel(SchemaModel):
         return fields if order == sorted(order) else ops.take(fields, order, axis=1)
 
     def score(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        """Logits `[B, N]` of candidates; arguments as of `embed_candidates`."""
+        """Logits `[B, N]` of candidates; arguments as for `embed_candidates`."""
         embeddings = self.embed_candidates(user, items)
         logits = self.predict_logits(self.represent(embeddings, training=False))
         return ops.reshape(logits, ops.shape(next(iter(items.values())))[:2])
@@ -121,16 +121,16 @@ class ClickModel(SchemaModel):
 
 
 def candidate_rows(user: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, Any]:
-    """A row `[B * N, ...]` for each candidate, of tensors `[B, ...]` and `[B, N, ...]`."""
+    """A row for each candidate, `[B * N, ...]`, from tensors `[B, ...]` and `[B, N, ...]`."""
     number = ops.shape(next(iter(items.values())))[1]
     rows = {name: for_each(values, number) for name, values in user.items()}
     return rows | {name: ops.reshape(v, (-1, *v.shape[2:])) for name, v in items.items()}
 
 
 def for_each(values: Any, number: Any) -> Any:
-    """`[B, ...]` to `[B * number, ...]`, each row so many times.
+    """`[B, ...]` to `[B * number, ...]`: repeats each row.
 
-    One broadcast, where `ops.repeat` works out shapes with operations of their own.
+    This is one broadcast; `ops.repeat` needs more operations to compute shapes.
     """
     inner = values.shape[1:]
     shape = (ops.shape(values)[0], number, *inner)

@@ -8,14 +8,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class LogLoss(keras.losses.Loss):
-    """Binary cross-entropy of logits `[B]` against clicks `[B]`, one value a row.
+    """Binary cross-entropy of logits `[B]` and clicks `[B]`, one value per row.
 
     Args:
-        positive_weight: float. Of a row with a click. It multiplies the odds that a model learns;
-            `tfctr.training.loop.train` takes that out of the trained model again. Defaults to 1.
+        positive_weight: float. Weight of a row with a click. It multiplies the odds that a model
+            learns; `tfctr.training.loop.train` corrects the trained model for it. Defaults to 1.
 
-    Keras' own takes the mean over the last axis first; with one logit a row that axis is the
-    batch, and sample weights would weigh nothing.
+    Keras' own loss first takes the mean over the last axis; with one logit per row that axis is the
+    batch, and sample weights would have no effect.
     """
 
     def __init__(self, positive_weight: float = 1.0, **kwargs: Any) -> None:

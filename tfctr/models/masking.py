@@ -1,4 +1,4 @@
-"""A share of each row's places, chosen to be hidden and guessed."""
+"""Chooses a share of each row's places to be masked and predicted."""
 
 import math
 from typing import Any
@@ -7,11 +7,11 @@ from keras import ops
 
 
 def choose(eligible: Any, draws: Any, rate: float) -> tuple[Any, Any, Any]:
-    """Of a row's `n` eligible places `round(rate * n)`, at least one if it has any.
+    """Chooses `round(rate * n)` of a row's `n` eligible places, at least one if it has any.
 
     Args:
         eligible: bool `[B, T]`.
-        draws: float `[B, T]` in `[0, 1)`; the places of the greatest are chosen.
+        draws: float `[B, T]` in `[0, 1)`; the places with the greatest are chosen.
         rate: float.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A Keras model that reads the features of a schema; what all models here have in common."""
+"""The base class of all models here: a Keras model that reads the features of a schema."""
 
 import inspect
 from typing import Any
@@ -26,11 +26,11 @@ class SchemaModel(keras.Model):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The names of what a call needs."""
+        """The names of the features that a call needs."""
         return tuple(feature.name for feature in self.schema.inputs)
 
     def build(self, input_shape: Any = None) -> None:
-        """Makes all weights by one pass over a row without values."""
+        """Creates all weights by a call on a row of missing values."""
         if not self.built:
             self.built = True  # before the call, which would build again
             self(self._empty_row())
@@ -42,14 +42,14 @@ class SchemaModel(keras.Model):
         return self._reducible(super().test_step(data))
 
     def _reducible(self, logs: Any) -> Any:
-        # Keras takes the mean of several workers' logs over an axis that its scalars do not have.
+        # Keras averages several workers' logs over an axis that its scalars do not have.
         resolver = self.distribute_strategy.cluster_resolver
         several = resolver is not None and resolver.cluster_spec().as_dict()
         return {name: ops.expand_dims(v, 0) for name, v in logs.items()} if several else logs
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Under a `tf.distribute` strategy Keras takes the mean of the replicas' first batches to
-        # see what a batch looks like. The mean of ids is no id, and the batches would be lost.
+        # Under a `tf.distribute` strategy Keras averages the replicas' first batches to see the
+        # shape of a batch. The mean of ids is not an id, and these batches would not be trained.
         if self._distribute_strategy is not None:
             label = np.zeros(1, "float32")
             super()._maybe_symbolic_build(data_batch=(self._empty_row(), label))
@@ -61,19 +61,19 @@ class SchemaModel(keras.Model):
         self.build()
 
     def get_compile_config(self) -> dict[str, Any] | None:
-        # One optimizer a variable cannot be written down: such a model is loaded uncompiled.
+        # An optimizer for each variable cannot be saved: such a model is loaded uncompiled.
         if isinstance(getattr(self, "optimizer", None), keras.optimizers.MultiOptimizer):
             return None
         return super().get_compile_config()
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        # Keras leaves a model with its own `compile` uncompiled when it loads a file.
+        # Keras does not compile a loaded model that overrides `compile`.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
-    # A lazy optimizer owes L2 to the rows that no recent batch touched. Before anyone looks at
-    # the weights, it pays.
+    # Rows that no recent batch touched lack the L2 of the steps since then. A lazy optimizer
+    # applies it before the weights are read.
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         self._catch_up()
@@ -98,7 +98,7 @@ class SchemaModel(keras.Model):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.pop("dtype", None)  # a lower precision is for training
-        # Keras would set it before there are layers that it could reach.
+        # Keras would set it before the layers exist.
         config.pop("trainable", None)
         for name in inspect.signature(type(self)).parameters:
             if name != "kwargs":

@@ -1,4 +1,4 @@
-"""A model around a model: what methods put around a backbone, or around one another."""
+"""Students: models that wrap a backbone or another student."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,25 @@ from tfctr.schema import Schema
 
 
 class Student(ClickModel):
-    """A `ClickModel` around another one, whose steps are its own where it does not override them.
+    """A `ClickModel` that wraps another one and delegates the steps that it does not override.
 
-    What it adds is further fields (`add_fields`), or more of the representation. It must not edit
-    what it wraps, so that students stack: each is a backbone to the next.
+    It may add fields (`add_fields`) or extend the representation. It must not change the wrapped
+    model, so that students stack: each is the backbone of the next.
 
     Args:
         backbone: a `ClickModel` that is not built yet.
-        schema: what it reads, if that is more than the backbone's.
+        schema: the features that the student reads, if they are more than the backbone's.
 
     Raises:
-        ValueError: the backbone reads what a server does not have.
+        ValueError: the backbone reads side outputs, which a server does not have.
     """
 
     def __init__(self, backbone: ClickModel, schema: Schema | None = None, **kwargs: Any) -> None:
         super().__init__(schema or backbone.schema, **kwargs)
         if backbone.reads_side_outputs:
             raise ValueError(
-                f"backbone: {backbone.name} reads what stands beside training rows; nothing can be "
-                "put around it"
+                f"backbone: {backbone.name} reads side outputs, which a server does not have; no "
+                "method can wrap it"
             )
         self.backbone = backbone
         self.embeds_fields_apart = backbone.embeds_fields_apart
@@ -40,14 +40,14 @@ class Student(ClickModel):
             self.build_parts()
             super().build(input_shape)
             inner = self.backbone
-            while True:  # their steps were called, never they themselves
+            while True:  # only their steps were called, never the models themselves
                 inner.built = True
                 if not isinstance(inner, Student):
                     break
                 inner = inner.backbone
 
     def build_parts(self) -> None:
-        """Builds the models among its parts whose steps are called, never they themselves."""
+        """Builds those of its models whose steps are called, but never the models themselves."""
         if isinstance(self.backbone, Student):
             self.backbone.build_parts()
 
@@ -94,10 +94,10 @@ class Student(ClickModel):
         return self.backbone.add_fields(embeddings, fields)
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
-        return self.backbone.encode_user(of(self.backbone, features))
+        return self.backbone.encode_user(readable(self.backbone, features))
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        return self.backbone.embed_candidates(user, of(self.backbone, items))
+        return self.backbone.embed_candidates(user, readable(self.backbone, items))
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
         return self.backbone.represent(embeddings, training=training)
@@ -132,6 +132,6 @@ class Student(ClickModel):
         return cls(**config | made)
 
 
-def of(model: ClickModel, features: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the features that a model may read."""
+def readable(model: ClickModel, features: Mapping[str, Any]) -> dict[str, Any]:
+    """The features that a model may read."""
     return {name: value for name, value in features.items() if name in model.may_read}

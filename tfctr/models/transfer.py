@@ -1,4 +1,4 @@
-"""A model that starts where another ended."""
+"""Starts a model from the weights of another one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +11,10 @@ from tfctr.layers.field_embedding import FieldEmbedding
 
 
 def start_from(model: Any, pretrained: Any) -> None:
-    """Gives a backbone the weights of a pretrained one of the same make; its head stays new.
+    """Copies the weights of a pretrained backbone, without its head.
 
     Raises:
-        ValueError: the two are not of the same make.
+        ValueError: the two differ in class or arguments.
     """
     own = {id(weight) for weight in model.head.weights}
     if [w.shape for w in model.weights] != [w.shape for w in pretrained.weights]:
@@ -28,19 +28,19 @@ def start_from(model: Any, pretrained: Any) -> None:
 
 
 def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None = None) -> None:
-    """Gives a model all weights of an earlier one of the same make, which knew other tokens.
+    """Copies all weights of an earlier model, whose vocabularies may differ.
 
-    An embedding moves with its token. Tokens that are new keep the rows they start from.
+    Embeddings are matched by token. New tokens keep their initial rows.
 
     Args:
         model: built.
         earlier: of the same class and arguments; its vocabularies may differ.
-        places: by what owns rows in the `tables`, int `[ids]`: which id each of the earlier ids has
-            now, -1 for none (`Vocabulary.places_in`). Without it vocabularies have only grown, and
-            ids are the same.
+        places: for each owner of rows in the `tables`, int `[ids]`: the new id of each earlier id,
+            -1 for none (`Vocabulary.places_in`). Without it ids are the same, and vocabularies may
+            only have grown.
 
     Raises:
-        ValueError: the two are not of the same make; without `places`, a vocabulary has shrunk.
+        ValueError: class or arguments differ; without `places`, a vocabulary has shrunk.
     """
     own, others = tables(model), tables(earlier)
     names = [[w.path.rpartition("/")[2] for w in of.weights] for of in (model, earlier)]
@@ -65,8 +65,7 @@ def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None =
 
 
 def reset_statistics(model: Any) -> None:
-    """Lets every batch normalisation start anew: it measures what another domain's activations
-    are."""
+    """Resets every batch normalisation, for activations of another domain."""
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.gamma.assign(np.ones(layer.gamma.shape))
@@ -76,7 +75,7 @@ def reset_statistics(model: Any) -> None:
 
 
 def tables(model: Any) -> list[FieldEmbedding]:
-    """The layers of a model that have a table."""
+    """The layers of a model with an embedding table."""
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, FieldEmbedding)]
     return [layer for layer in layers if layer.num_rows]
 
@@ -88,7 +87,7 @@ def _moved(
     rows: np.ndarray,
     places: Mapping[str, np.ndarray] | None,
 ) -> np.ndarray:
-    """The table of `layer`, with those rows of the earlier one that it has a place for."""
+    """The table of `layer`, with the rows of the earlier table that have a place in it."""
     values = np.array(ops.convert_to_numpy(weight))
     if [*layer.offsets] != [*earlier.offsets]:
         raise ValueError(
@@ -115,7 +114,7 @@ def _moved(
 
 
 def _blocks(layer: FieldEmbedding) -> dict[str, tuple[int, int]]:
-    """Where the rows of each vocabulary begin, and how many there are."""
+    """The first row of each vocabulary, and the number of its rows."""
     starts = [*layer.offsets.values(), layer.num_rows]
     return {
         owner: (start, after - start)

@@ -1,4 +1,4 @@
-"""Optimizers whose step costs what the batch touches, however large the tables."""
+"""Optimizers whose step cost depends on the batch, not on the size of the tables."""
 
 from tfctr.optimizers.lazy_adagrad import LazyAdagrad
 from tfctr.optimizers.lazy_adam import LazyAdam

@@ -1,4 +1,4 @@
-"""Adagrad that touches only the rows of an embedding table that the batch has read."""
+"""Adagrad that updates only the embedding rows that the batch has read."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ class LazyAdagrad(RowOptimizer, keras.optimizers.Adagrad):
 
     `embedding_l2` adds `λw` to the gradients of tables, and only of those: a variable with dense
     gradients never gets it (give its layer a regularizer). A row that no step has touched keeps
-    its value. When another is next read by a step, and for all rows in `catch_up`, first follow
-    the `k` steps that skipped it, element by element and all at once. With the accumulator `a`
+    its value. When any other row is read again, and for all rows in `catch_up`, the `k` steps that
+    skipped it are applied first, element by element and at once. With the accumulator `a`
     taken as constant over the gap,
 
         x = η λ k / √(a + ε)
@@ -28,18 +28,18 @@ class LazyAdagrad(RowOptimizer, keras.optimizers.Adagrad):
         a ← a + λ² w² k (1 - exp(-2x)) / (2x)        (the sum of (λw)² along the way)
 
     `η` is the mean learning rate of the skipped steps. A step reads a row before this catch-up.
-    Against the steps done one by one (`w = 0.05`, up to 10,000 of them), `w` is within 0.02% of the
-    distance moved for `a ≥ 0.1` and `λ ≤ 1e-3`, within 2% for `λ ≤ 0.1`. Not so where L2 is what
-    fills the accumulator: from `a = 0`, up to 13% off at `λ = 1e-3`, and useless at `λ = 0.1`.
+    Compared with single steps (`w = 0.05`, up to 10,000 of them), `w` is within 0.02% of the
+    distance moved for `a ≥ 0.1` and `λ ≤ 1e-3`, within 2% for `λ ≤ 0.1`. It is worse if L2 fills
+    the accumulator: from `a = 0`, up to 13% off at `λ = 1e-3`, and useless at `λ = 0.1`.
 
     Args:
         learning_rate: float or `keras.optimizers.schedules.LearningRateSchedule`.
-        initial_accumulator_value: float. Where accumulators start.
+        initial_accumulator_value: float. Initial value of accumulators.
         epsilon: float. Added to the accumulator, under the root.
         embedding_l2: float. `λ`. Defaults to 0.
-        **kwargs: of `keras.optimizers.Adagrad`. `clipnorm`, `clipvalue` and `global_clipnorm` see
-            the merged gradient, without `λw`. `weight_decay` and `use_ema` work on whole tables at
-            every step, as in Keras.
+        **kwargs: of `keras.optimizers.Adagrad`. `clipnorm`, `clipvalue` and `global_clipnorm`
+            apply to the merged gradient, without `λw`. `weight_decay` and `use_ema` work on whole
+            tables at every step, as in Keras.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Adam that touches only the rows of an embedding table that the batch has read."""
+"""Adam that updates only the embedding rows that the batch has read."""
 
 import math
 from typing import Any
@@ -19,11 +19,11 @@ class LazyAdam(RowOptimizer, keras.optimizers.Adam):
     leaves out keeps its value and moments as they are.
 
     `embedding_l2` adds `λw` to the gradients of tables, and only of those: a variable with dense
-    gradients never gets it (give its layer a regularizer). It does what L2 does under Adam over the
-    whole table, at the cost of the rows touched, from the first step that touches a row; one that
-    none has touched keeps its value. When a row is next read by a step, and for all rows in
-    `catch_up`, first follow the `k` steps up to step `t` that skipped it, element by element and
-    all at once. `η` is their mean learning rate, `c(s) = √(1 - β2^s)`:
+    gradients never gets it (give its layer a regularizer). It approximates L2 under Adam over the
+    whole table, at the cost of the rows touched, from the first step that touches a row; a row that
+    no step has touched keeps its value. When a row is read again, and for all rows in `catch_up`,
+    the `k` steps up to step `t` that skipped it are applied first, element by element and at once.
+    `η` is their mean learning rate, `c(s) = √(1 - β2^s)`:
 
         r = β2^(-1/2),  q = β1 r,  f = t - k + 1
         w ← w - η c(f) / (1 - β1^f) · m / (√v + ε) · (q + ... + q^k)
@@ -31,13 +31,13 @@ class LazyAdam(RowOptimizer, keras.optimizers.Adam):
         w ← w - sign(d) min(|d|, η k · c λ|w| / (c λ|w| + ε))
         m ← β1^k m,  v ← β2^k v
 
-    First goes the momentum that Adam still spends, then the pull of L2, which grows while the old
-    click gradients fade from `v`; the minimum is what Adam can do on `λw` alone. Without
+    The first line is the remaining momentum. The next two are the pull of L2, which grows while the
+    old click gradients fade from `v`; the minimum is Adam's largest move on `λw` alone. Without
     `embedding_l2` the momentum of a row waits for its next batch, so rare rows move less.
 
     Measured against dense Adam with L2, over 30 to 2,000 steps of Zipf-distributed ids, `λ` from
-    1e-5 to 1e-3: tables end 2% to 14% of the distance moved apart, and 41% to 98% where `λw` is
-    only added to the rows of a batch. A batch still reads its rows before this catch-up.
+    1e-5 to 1e-3: tables differ by 2% to 14% of the distance moved, and by 41% to 98% if `λw` is
+    only added to the rows of a batch. A batch reads its rows before this catch-up.
 
     Args:
         learning_rate: float or `keras.optimizers.schedules.LearningRateSchedule`.
@@ -45,9 +45,9 @@ class LazyAdam(RowOptimizer, keras.optimizers.Adam):
         beta_2: float. Decay of the mean of squares.
         epsilon: float. Added to the root of the mean of squares.
         embedding_l2: float. `λ`. Defaults to 0.
-        **kwargs: of `keras.optimizers.Adam`. `clipnorm`, `clipvalue` and `global_clipnorm` see the
-            merged gradient, without `λw`. `weight_decay` and `use_ema` work on whole tables at
-            every step, as in Keras.
+        **kwargs: of `keras.optimizers.Adam`. `clipnorm`, `clipvalue` and `global_clipnorm` apply
+            to the merged gradient, without `λw`. `weight_decay` and `use_ema` work on whole tables
+            at every step, as in Keras.
 
     Raises:
         ValueError: `amsgrad=True`; `embedding_l2` with `β1² ≥ β2`, where Adam diverges.
@@ -108,7 +108,7 @@ class LazyAdam(RowOptimizer, keras.optimizers.Adam):
         alpha = rate * tf.sqrt(1 - self.beta_2**first) / (1 - self.beta_1**first)
         w -= alpha * (q * (1 - q**skipped) / (1 - q)) * m / root
 
-        # r^k leaves float32 after 177 thousand steps; by e^80 the row has long decayed.
+        # r^k overflows float32 after 177 thousand steps; by e^80 the row has long decayed.
         growth = tf.math.expm1(tf.minimum(skipped * log_r, 80.0)) / math.expm1(log_r)
         pull_of_one = self.embedding_l2 * tf.sqrt(1 - self.beta_2 ** (now - skipped / 2))
         size = tf.abs(w)

@@ -12,7 +12,7 @@ def merge_duplicate_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
     rows, position = tf.unique(gradient.indices)
     count, distinct = tf.size(gradient.indices), tf.size(rows)
     of_a_row = tf.shape(gradient.values)[1:]
-    # A product with a matrix of zeros and ones: half the time of `unsorted_segment_sum`.
+    # A product with a matrix of zeros and ones takes half the time of `unsorted_segment_sum`.
     values = tf.raw_ops.SparseTensorDenseMatMul(
         a_indices=tf.stack([tf.cast(position, tf.int64), tf.range(tf.cast(count, tf.int64))], 1),
         a_values=tf.ones([count], gradient.values.dtype),
@@ -31,18 +31,18 @@ def local_copy(variable: Any) -> Any:
 
 
 class RowOptimizer(keras.optimizers.Optimizer):
-    """What `LazyAdam` and `LazyAdagrad` share; comes before a dense optimizer in their bases.
+    """The base of `LazyAdam` and `LazyAdagrad`; in their bases it precedes a dense optimizer.
 
     A dense gradient goes to that optimizer. For a `tf.IndexedSlices`, duplicate rows are merged and
-    only these rows of the variable and of its slots are read and written. A subclass says which
-    slots (`slots`), how a row steps (`step_rows`) and what skipped steps would have done to it
+    only these rows of the variable and of its slots are read and written. A subclass implements the
+    slots (`slots`), the step of a row (`step_rows`) and the effect of skipped steps
     (`skip_steps`).
 
     With `embedding_l2 > 0` each variable also gets, per row, the number of its last step (int32)
     and the sum of the learning rates up to it (float32), 8 bytes a row. A row whose last step is 0
-    was never in a batch, and nothing is owed to it: it keeps its value, as in a training that goes
-    on from an earlier model it must, or what only that one has seen would be erased. Which
-    variables are tables need not be said: those without row steps have only such rows.
+    was never in a batch and keeps its value. Otherwise a training that starts from an earlier model
+    would erase the rows that only the earlier data have. Variables that are no tables have only
+    such rows, so tables need not be listed.
 
     Args:
         embedding_l2: float, at least 0. `λ`.
@@ -68,7 +68,7 @@ class RowOptimizer(keras.optimizers.Optimizer):
         raise NotImplementedError
 
     def skip_steps(self, w: Any, slots: list[Any], skipped: Any, rate: Any) -> tuple[Any, ...]:
-        """`skipped [n, 1, ...]` steps of the gradient `λw` at mean learning rate `rate`, alike."""
+        """The same after `skipped [n, 1, ...]` steps of the gradient `λw` at mean rate `rate`."""
         raise NotImplementedError
 
     def build(self, variables: Sequence[Any]) -> None:
@@ -137,12 +137,11 @@ class RowOptimizer(keras.optimizers.Optimizer):
             _write(table, rows, new)
 
     def catch_up(self, variables: Sequence[Any] | None = None) -> None:
-        """Applies to rows what L2 would have done in the steps that skipped them.
+        """Applies to rows the L2 of the steps that skipped them.
 
-        Only to rows that some step has read; all others keep their values. To be called before
-        evaluating, saving weights to serve, and exporting. A second call changes nothing, and so
-        does a call without `embedding_l2`. It reads and writes whole tables, with a few temporary
-        copies.
+        Rows that no step has read keep their values. Call it before evaluating, saving weights to
+        serve, and exporting. A second call changes nothing, nor does a call without
+        `embedding_l2`. It reads and writes whole tables, with a few temporary copies.
 
         Args:
             variables: variables that the optimizer was built with. All of them if not given.
@@ -165,7 +164,7 @@ class RowOptimizer(keras.optimizers.Optimizer):
             last_rate_sum.assign_add(rates)
 
     def _skipped(self, last_step: Any, last_rate_sum: Any) -> tuple[Any, Any]:
-        """How many steps have skipped each row since its last one, and the sum of their rates."""
+        """The number of steps that skipped each row since its last, and the sum of their rates."""
         last_step, last_rate_sum = map(tf.convert_to_tensor, (last_step, last_rate_sum))
         skipped = tf.cast(self.iterations, tf.int32) - last_step
         rates = tf.cast(self._rate_sum, tf.float32) - last_rate_sum
@@ -181,7 +180,7 @@ class RowOptimizer(keras.optimizers.Optimizer):
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
         if self._distribution_strategy.num_replicas_in_sync > 1:
-            return grads  # not a replica's part of them, but their sum: below
+            return grads  # clipped later, when the replicas' parts are summed
         return self._clip_merged(grads)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
@@ -196,7 +195,7 @@ class RowOptimizer(keras.optimizers.Optimizer):
         if self.clipnorm is None and self.global_clipnorm is None and self.clipvalue is None:
             return grads
         grads = [merge_duplicate_rows(g) if isinstance(g, tf.IndexedSlices) else g for g in grads]
-        # A table's part of the global norm, and its clipped values, without the zeros between.
+        # A table's part of the global norm, and its clipped values, from the batch's rows only.
         values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in grads]
         return [
             tf.IndexedSlices(clipped, g.indices, g.dense_shape)
@@ -210,15 +209,15 @@ class RowOptimizer(keras.optimizers.Optimizer):
 
 
 def catch_up(optimizer: Any, variables: Sequence[Any] | None = None) -> None:
-    """`optimizer.catch_up(variables)` wherever it applies.
+    """Calls `optimizer.catch_up(variables)` on lazy optimizers.
 
-    Finds the `LazyAdam` and `LazyAdagrad` inside a `keras.optimizers.MultiOptimizer` or
-    `LossScaleOptimizer`; does nothing for any other optimizer. Variables that another optimizer
-    looks after are passed over.
+    It finds the `LazyAdam` and `LazyAdagrad` inside a `keras.optimizers.MultiOptimizer` or
+    `LossScaleOptimizer`; does nothing for any other optimizer. Variables of other optimizers are
+    skipped.
 
     Args:
         optimizer: a `keras.optimizers.Optimizer`, such as `model.optimizer`.
-        variables: e.g. `model.trainable_variables`. All that were built if not given.
+        variables: e.g. `model.trainable_variables`. Defaults to all that were built.
     """
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
         for inner in optimizer.optimizers:

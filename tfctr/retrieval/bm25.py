@@ -1,8 +1,8 @@
 """The most similar earlier rows by BM25, exactly (RIM, Qin et al., 2021, arXiv:2108.05252).
 
-A row is a bag of tokens, one of each single-valued field. A token is in a row once or not at all,
-and all rows count as equally long; then BM25 is, up to a factor, the sum of the idf of the tokens
-that two rows share.
+A row is a bag of tokens, one for each single-valued field. Term frequencies are 0 or 1, and all
+rows have the same length; then BM25 is, up to a factor, the sum of the idf of the tokens that two
+rows share.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from tfctr.schema import FIRST_TOKEN_ID
 
-UNIT = 1 << 20  # of scores: whole numbers have no rounding that would break a tie
+UNIT = 1 << 20  # of scores, which are integers so that no rounding breaks a tie
 PLACES = 31  # bits for a row's place in the pool, below its score
 CHUNK = 1 << 14  # rows of a postings list scored at a time
 
@@ -20,7 +20,7 @@ CHUNK = 1 << 14  # rows of a postings list scored at a time
 def idf(counts: np.ndarray, num_rows: int) -> np.ndarray:
     """int64 `[V]`, in units of 1 / `UNIT`: `ln(1 + (N - n + 0.5) / (n + 0.5))`, above 0.
 
-    No idf belongs to ids that stand for no token, missing and unknown: 0, they match nothing.
+    Ids that are no tokens (missing, OOV) have 0, so that they match nothing.
 
     Args:
         counts: int `[V]`. Rows that hold each id.
@@ -32,9 +32,9 @@ def idf(counts: np.ndarray, num_rows: int) -> np.ndarray:
 
 
 class _Postings(NamedTuple):
-    """The places of the rows that hold each token, rising: `places[starts[i] : starts[i + 1]]`."""
+    """The places of the rows with each token, ascending: `places[starts[i] : starts[i + 1]]`."""
 
-    tokens: np.ndarray  # int64, rising
+    tokens: np.ndarray  # int64, ascending
     starts: np.ndarray
     places: np.ndarray  # int32
 
@@ -46,18 +46,18 @@ class _Postings(NamedTuple):
 
 
 class Bm25Index:
-    """Searches a pool of rows for those most like a target, earlier than it.
+    """Searches a pool for the rows most similar to a target and earlier than it.
 
-    Of equal scores the newer row is better: of the later time, then of the greater row id. A row
-    that shares no token is never found. A search reads the lists of rows that hold one of the
-    target's tokens, the rarest token first, and ends as soon as no row that it has not seen could
-    be among the best (MaxScore: Turtle & Flood, 1995, doi:10.1016/0306-4573(95)00020-H).
+    Among equal scores the newer row is better: a later time, then a greater row id. A row that
+    shares no token is never found. A search reads the postings lists of the target's tokens, the
+    rarest token first, and ends as soon as no unseen row could be among the best (MaxScore: Turtle
+    & Flood, 1995, doi:10.1016/0306-4573(95)00020-H).
 
     Args:
         columns: `{field: ids [P] or [P, values]}`, integers, of the pool's rows.
         times: int64 `[P]`.
         row_ids: int64 `[P]`, all different.
-        weights: `{field: int64 [V]}`, what `idf` gives.
+        weights: `{field: int64 [V]}` of `idf`.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Bm25Index:
             k: int.
 
         Returns:
-            `(rows, scores)` int64 `[T, k]`: positions in the arrays that the index was made of, -1
-            where there is no further row, and scores in units of 1 / `UNIT`, 0 there.
+            `(rows, scores)` int64 `[T, k]`: positions in the index's arrays, padded with -1, and
+            scores in units of 1 / `UNIT`, padded with 0.
         """
         parts = [_two_dimensional(columns[name]) for name in self.weights]
         rows = np.full((len(times), k), -1, np.int64)
@@ -102,7 +102,7 @@ class Bm25Index:
         return rows, scores
 
     def _best(self, target: Sequence[np.ndarray], limit: int, k: int) -> np.ndarray:
-        """Keys of the best rows in places below `limit`, falling: score, then place."""
+        """Keys of the best rows in places below `limit`, descending: score, then place."""
         tokens = self._tokens(target)
         if not tokens:
             return np.zeros(0, np.int64)
@@ -118,7 +118,7 @@ class Bm25Index:
         most = np.cumsum(weights[::-1])[::-1].astype(np.int64).tolist()  # of a row's score
         best = np.zeros(0, np.int64)
         for i, (_, field, token) in enumerate(tokens):
-            # A row that is new here has none of the tokens before.
+            # A row that is new here has none of the earlier tokens.
             if len(best) == k and best[-1] > most[i] << PLACES | limit - 1:
                 break
             places = self.postings[field].of(token)
@@ -163,6 +163,6 @@ def _postings(ids: np.ndarray) -> _Postings:
     order = np.lexsort((places, tokens))
     tokens, places = tokens[order], places[order]
     new = np.r_[True, (tokens[1:] != tokens[:-1]) | (places[1:] != places[:-1])][: len(tokens)]
-    tokens, places = tokens[new], places[new]  # a token twice in a row counts once
+    tokens, places = tokens[new], places[new]  # a token that occurs twice in a row counts once
     distinct, starts = np.unique(tokens, return_index=True)
     return _Postings(distinct, np.append(starts, len(tokens)), places.astype(np.int32))

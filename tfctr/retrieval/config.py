@@ -15,13 +15,13 @@ class RetrievalConfig(Strict):
 
     name: FolderName
     data: Annotated[DataConfig, from_file(lambda: DataConfig)]
-    method: Literal["bm25", "dense", "random"] = "bm25"  # random: any rows, to compare with
-    fields: tuple[str, ...] = ()  # in which rows are compared, by bm25
+    method: Literal["bm25", "dense", "random"] = "bm25"  # random: a baseline
+    fields: tuple[str, ...] = ()  # compared by bm25
     encoder: Annotated[RunConfig | None, from_file(lambda: RunConfig)] = (
-        None  # whose vectors of fields are compared, by dense
+        None  # a run; its vectors are compared by dense
     )
-    k: int = Field(10, ge=1)  # rows found for each
-    pool: float = Field(1.0, gt=0, le=1)  # the first share of the rows, by time; 1: all before
+    k: int = Field(10, ge=1)  # number of rows to retrieve
+    pool: float = Field(1.0, gt=0, le=1)  # share of the rows, from the first; 1: all earlier ones
 
     @model_validator(mode="after")
     def _fields_can_be_compared(self) -> "RetrievalConfig":
@@ -33,7 +33,7 @@ class RetrievalConfig(Strict):
             needs = "needs a run config" if self.method == "dense" else "reads none"
             raise ValueError(f"encoder: {self.method} {needs}")
         if self.encoder and self.encoder.frameworks:
-            raise ValueError(f"encoder: {self.encoder.name} is no run of a plain backbone")
+            raise ValueError(f"encoder: {self.encoder.name} is not a run of a plain backbone")
         if self.encoder and digest(self.encoder.data) != digest(self.data):
             raise ValueError(f"encoder: {self.encoder.name} is a run of other data")
         known = {

@@ -1,4 +1,4 @@
-"""The nearest earlier rows by the vectors that a trained model has for their fields."""
+"""The nearest earlier rows by a trained model's vectors of their fields."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from tfctr.retrieval.bm25 import PLACES, UNIT
 
-BLOCK_ROWS = 1 << 15  # of the pool; of rows before a target's block, an index is made
-QUERIES = 128  # searched for at a time
+BLOCK_ROWS = 1 << 15  # rows of a block of the pool; blocks before a target's share an index
+QUERIES = 128  # number of targets searched at a time
 
 
 class DenseIndex:
-    """Searches a pool for the rows of the greatest cosine with a target, earlier than it, exactly.
+    """Searches a pool, exactly, for the rows with the greatest cosine that are before a target.
 
-    The pool lies in the order of time, in blocks. All blocks before the one that a target's time
-    falls into are searched by `tensorflow_recommenders`' `BruteForce`, that block row by row. Of
-    equal scores the newer row is better.
+    The pool is sorted by time and cut into blocks. `tensorflow_recommenders`' `BruteForce` searches
+    all blocks before the block of the target's time; this block is searched row by row. Among equal
+    scores the newer row is better.
 
     Args:
         vectors: float32 `[P, d]`, of the pool's rows.
@@ -39,8 +39,8 @@ class DenseIndex:
             k: int.
 
         Returns:
-            `(rows, scores)` int64 `[T, k]`: positions in the arrays that the index was made of, -1
-            where there is no further row, and scores from 1, 0 there.
+            `(rows, scores)` int64 `[T, k]`: positions in the index's arrays, padded with -1, and
+            scores from 1, padded with 0.
         """
         rows = np.full((len(times), k), -1, np.int64)
         scores = np.zeros((len(times), k), np.int64)
@@ -66,7 +66,7 @@ class DenseIndex:
         return rows, scores
 
     def _index(self, size: int, k: int) -> Any:
-        """Of the first rows; the newest lies first, which is what comes first of equal ones."""
+        """An index of the first rows, newest first: it returns the first of equal scores."""
         if not size:
             return None
         import tensorflow_recommenders as tfrs
@@ -88,6 +88,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _keys(cosines: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """One number a row, greater where it is better: its score, from 1, then its place."""
+    """One number per row, greater for better rows: its score, from 1, then its place."""
     scores = np.rint((cosines.astype(np.float64) + 1) / 2 * UNIT).astype(np.int64) + 1
     return np.maximum(scores, 1) << PLACES | places

@@ -1,4 +1,4 @@
-"""Any earlier rows: what a search for similar ones has to be better than."""
+"""Random earlier rows: a baseline of the search for similar rows."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ UNIT = 1 << 20  # of scores, as those of `tfctr.retrieval.bm25`
 
 
 class RandomRows:
-    """Draws from a pool for each target rows earlier than it, each as likely as any other.
+    """Draws earlier rows from a pool for each target, uniformly.
 
-    Rows come with scores that grow falling by chance, such that of the rows drawn from several
-    parts of a pool those of the greatest scores are drawn from the whole.
+    Rows have random scores in descending order, such that the greatest scores over several parts of
+    a pool are a uniform draw from the whole pool.
 
     Args:
         times: int64 `[P]`, of the pool's rows.
@@ -22,15 +22,15 @@ class RandomRows:
         self.random = np.random.default_rng(seed)
 
     def search(self, times: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """`k` different rows earlier than each of `T` targets; all there are, if fewer.
+        """`k` different rows earlier than each of `T` targets, or all if there are fewer.
 
         Args:
             times: int64 `[T]`. Rows of this time or a later one are not drawn.
             k: int.
 
         Returns:
-            `(rows, scores)` int64 `[T, k]`: positions in the arrays that the pool was made of, -1
-            where there is no further row, and scores from 1 to `UNIT`, falling, 0 there.
+            `(rows, scores)` int64 `[T, k]`: positions in the pool's arrays, padded with -1, and
+            scores from 1 to `UNIT`, descending, padded with 0.
         """
         earlier = np.searchsorted(self.times, times, side="left")[:, None]
         place = np.arange(k)
@@ -46,9 +46,9 @@ class RandomRows:
 
 
 def _without_repeats(draws: np.ndarray) -> np.ndarray:
-    """Draw `i` of `[T, k]`, among the places from 0 that are left, as a place among all.
+    """Converts draw `i` of `[T, k]`, an index among the places that are left, to a place.
 
-    Each of the earlier draws, from the least, moves it up by one if it is not above it.
+    Each earlier draw, in ascending order, moves it up by one if it is not above it.
     """
     rows = draws.copy()
     for i in range(1, draws.shape[1]):

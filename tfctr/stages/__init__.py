@@ -1,4 +1,4 @@
-"""A run is a graph of stages: each is built once, of what others have built."""
+"""A run is a graph of stages: each is built once, from the artefacts of others."""
 
 from tfctr.stages.export import Export, Version
 from tfctr.stages.prepare import Prepare, SideOutputs, prepare

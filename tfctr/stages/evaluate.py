@@ -13,14 +13,14 @@ from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
 from tfctr.stages.stage import Stage
 from tfctr.stages.train import Train
 
-RARE = 0.1  # of the training rows
+RARE = 0.1  # share of the training rows
 
 
 class Evaluate(Stage):
-    """`metrics.json`: `{"valid": {...}, "test": {...}}`, of what has rows.
+    """`metrics.json`: `{"valid": {...}, "test": {...}}`, for the splits with rows.
 
-    Beside it lies `<split>.parquet`, what the model says of each row: `label`, `logit`, `user_key`
-    if the data has a user, and a bool column a segment.
+    It also writes `<split>.parquet`, a row per row of the split: `label`, `logit`, `user_key` if
+    the data has a user, and a bool column per segment.
     """
 
     name = "evaluate"
@@ -51,14 +51,14 @@ class Evaluate(Stage):
         return {"rows": {split: data.num_rows(split) for split in splits}}
 
     def warn(self, console: Console) -> None:
-        """Names the splits on which the model is worse than saying the base rate."""
+        """Warns of splits on which the model is worse than predicting the base rate."""
         found: Mapping[str, Any] = read_manifest(self.path) or {}
         for split, measured in found.items():
             entropy = measured["normalized_entropy"]
             if entropy is not None and entropy > 1:
                 console.print(
                     f"[yellow]warning:[/] {split}: normalised entropy {entropy:.4f} is above 1, "
-                    "worse than saying the base rate of every row; try training.chosen_by: "
+                    "worse than predicting the base rate for every row; try training.chosen_by: "
                     "log_loss, fewer training.epochs, or more training.optimizer.embedding_l2",
                     soft_wrap=True,
                 )
@@ -67,9 +67,9 @@ class Evaluate(Stage):
 def predict_split(
     model: Any, data: Any, split: str, console: Console
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What a model says of each row of a split, and of which segments the rows are.
+    """The logits of a split's rows, and their segments.
 
-    Rare users and items are the least frequent that together have `RARE` of the training rows.
+    Rare users and items are the least frequent ones that together have `RARE` of the training rows.
 
     Returns:
         The columns `[N]` label, user_key (if the data has a user) and logit; and, bool `[N]`, the

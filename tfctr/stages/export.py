@@ -12,9 +12,9 @@ from tfctr.stages.train import Train
 
 
 class Version(Stage):
-    """A version of a SavedModel, whose number is known once it is there.
+    """A version of a SavedModel; its number is known after it is written.
 
-    A subclass writes it in `write`.
+    A subclass implements `write`.
 
     Args:
         served: the folder of the versions.
@@ -33,7 +33,7 @@ class Version(Stage):
         return str(self.served)
 
     def write(self, console: Console) -> Path:
-        """The path of the new version."""
+        """Writes a new version and returns its path."""
         raise NotImplementedError
 
     def make(self, console: Console) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Export(Version):
     """The SavedModel of a run's student, `<export.directory>/<the run's name>/<version>`.
 
     Raises:
-        ConfigError: the student reads what a server does not have.
+        ConfigError: the student reads features that a server does not have.
     """
 
     name = "export"
@@ -62,8 +62,8 @@ class Export(Version):
         for method in config.frameworks:
             if not method.is_served:
                 raise ConfigError(
-                    f"{config.name}: {method.name} reads what a server does not have; a run that "
-                    "learns from it can be exported"
+                    f"{config.name}: {method.name} reads side outputs, which a server does not "
+                    "have; export a run that learns from it instead"
                 )
 
     def write(self, console: Console) -> Path:

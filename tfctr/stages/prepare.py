@@ -1,4 +1,4 @@
-"""The stage that every run begins with: raw logs to a dataset directory."""
+"""The first stage of every run: raw logs to a dataset directory."""
 
 import logging
 import threading
@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"  # of a directory that a Beam job has written
 
 
 class Prepare(Stage):
-    """The dataset directory, `<work>/<the data's name>`, by `beam_pipelines.prepare`.
+    """The dataset directory `<work>/<data's name>`, written by `beam_pipelines.prepare`.
 
     Args:
         config: of the data.
@@ -40,8 +40,8 @@ class Prepare(Stage):
 
     @property
     def made_from(self) -> Any:
-        """As `tfctr.config.data_digest`: the log's files as they are, or as they were where they
-        are no longer there."""
+        """Like `tfctr.config.data_digest`: with the log's files as they are now or, if they are
+        missing, as they were."""
         from tfctr.data.sources import open_source
 
         try:
@@ -83,23 +83,22 @@ def prepare(
     beam_args: Sequence[str] | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """The manifest of the dataset in `folder`, prepared if it is not there as configured."""
+    """The manifest of the dataset in `folder`, which is prepared first if needed."""
     stage = Prepare(config, folder, beam_args)
     build(stage, console or Console())
     return read_manifest(stage.manifest_path) or {}
 
 
 class SideOutputs(Stage):
-    """Side outputs of a dataset: shards that a Beam job writes, which a model can read together
-    with the dataset's.
+    """Side outputs of a dataset: shards with more fields of the same rows, written by a Beam job.
 
-    A subclass has the job (`write`), and the text that people see of a split (`describe`).
+    A subclass implements the job (`write`) and the text that is printed for a split (`describe`).
 
     Args:
         config: of the job, with `name` and `data`.
         dataset: the stage of the dataset.
-        work: the folder that the directory, `<work>/<the config's name>`, is in.
-        reads: further stages that the job reads.
+        work: the folder of the directory, `<work>/<config's name>`.
+        reads: other stages that the job reads.
     """
 
     manifest_name = MANIFEST
@@ -118,7 +117,7 @@ class SideOutputs(Stage):
         raise NotImplementedError
 
     def describe(self, split: str, counts: dict[str, Any]) -> str:
-        """The text that people see of a split; "" for none."""
+        """The text to print for a split; "" for none."""
         return ""
 
     @property
@@ -140,8 +139,8 @@ class SideOutputs(Stage):
         start = time.perf_counter()
         manifest = self.write(_list(self.dataset.beam_args))
         for split, counts in manifest["splits"].items():
-            if said := self.describe(split, counts):
-                console.print(said)
+            if text := self.describe(split, counts):
+                console.print(text)
         rows = sum(counts["rows"] for counts in manifest["splits"].values())
         seconds = time.perf_counter() - start
         console.print(f"{rows:,} rows; {seconds:.0f} s, {rows / seconds:,.0f} rows/s")
@@ -153,7 +152,7 @@ def _list(beam_args: Sequence[str] | None) -> list[str] | None:
 
 @contextmanager
 def _pieces_done(config: DataConfig, folder: Path, console: Console) -> Iterator[None]:
-    """A progress bar fed by what the workers leave in the temporary folder, wherever they run."""
+    """A progress bar that counts the workers' files in the temporary folder."""
     from tfctr.data.sources import open_source
 
     pieces = len(open_source(config).events.pieces())
@@ -165,7 +164,7 @@ def _pieces_done(config: DataConfig, folder: Path, console: Console) -> Iterator
             while not done.wait(0.5):
                 found = list(folder.parent.glob(f"{folder.name}.tmp-*"))
                 if found:
-                    names = {p.name for p in found[-1].glob("*/*")}  # a piece has the same in each
+                    names = {p.name for p in found[-1].glob("*/*")}  # the same in each split
                     ends = (".feather", ".split", ".tfrecord", ".tfrecord.gz")
                     bar.update(task, completed=sum(name.endswith(ends) for name in names))
 

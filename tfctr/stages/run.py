@@ -21,16 +21,16 @@ DEFAULT_WORK = Path("work")
 class Run:
     """The stages of one run config, from the dataset to the export.
 
-    What is asked for is built, and before it what it reads. Artefacts:
+    A requested stage is built after the stages that it reads. Artefacts:
 
     - `data_folder`, `<work>/<data's name>`: the dataset directory, shared by runs;
-    - `folder`, `<work>/<run's name>`: `model.keras` and the `vocabularies` that it knows,
-      `metrics.json`, `<split>.parquet` with what the model says of each row, and the manifests;
+    - `folder`, `<work>/<run's name>`: `model.keras` and its `vocabularies`, `metrics.json`,
+      `<split>.parquet` with the model's logits, and the manifests;
     - `export_folder`: the versions of the SavedModel.
 
     Args:
         config: of the run.
-        work: the folder of folders.
+        work: the folder of all artefacts.
         console: for progress.
         beam_args: options for Beam.
     """
@@ -67,12 +67,12 @@ class Run:
 
     @cached_property
     def before(self) -> Mapping[str, Mapping[str, Stage]]:
-        """What methods build before the student's training, by method and role."""
+        """The stages that methods need before the student's training, by method and role."""
         return {method.name: method.stages(self) for method in self.config.frameworks}
 
     @cached_property
     def earlier(self) -> "Run | None":
-        """The run that this one's training goes on from, if it is one and not a file."""
+        """The earlier run that the training starts from; None if there is none or it is a file."""
         earlier = self.config.starts_from
         return self.other(earlier) if isinstance(earlier, RunConfig) else None
 
@@ -90,14 +90,14 @@ class Run:
         return Export(self.trained)
 
     def other(self, config: RunConfig) -> "Run":
-        """Another run, in the same place."""
+        """Another run, in the same work folder."""
         return Run(config, self.work, self.console, self.beam_args)
 
-    # --- what is asked for ----------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------
 
     def prepare(self) -> dict[str, Any]:
-        """The dataset's manifest; side outputs that the model, or what is trained before it, reads
-        are there too."""
+        """Builds the dataset, and the side outputs that any training of the run reads; returns the
+        dataset's manifest."""
         for stage in in_order(self.trained):
             if stage.is_data:
                 build(stage, self.console)
@@ -108,8 +108,8 @@ class Run:
         return build(self.trained, self.console)
 
     def evaluate(self) -> Path:
-        """The path of `metrics.json`; a split on which the model is worse than saying the base rate
-        is warned of, also when all is done."""
+        """The path of `metrics.json`; warns of splits on which the model is worse than predicting
+        the base rate, also if nothing was left to do."""
         path = build(self.evaluated, self.console)
         self.evaluated.warn(self.console)
         return path
@@ -118,13 +118,13 @@ class Run:
         """The path of the SavedModel's version.
 
         Raises:
-            ConfigError: the model reads what a server does not have.
+            ConfigError: the model reads features that a server does not have.
         """
         self.exported.check()
         return build(self.exported, self.console)
 
     def index(self, k: int = 100, search: str = "exact") -> Path:
-        """The path of the version of an index of items, by what comes next after a history.
+        """The path of the version of an index of next items.
 
         Raises:
             ConfigError: no method of the run has one; k is too many; scann is not installed.
@@ -134,18 +134,18 @@ class Run:
             if stage is not None:
                 return build(stage, self.console)
         raise ConfigError(
-            f"{self.config.name}: no sequence encoder is pre-trained for it, so nothing tells "
-            "which item comes next"
+            f"{self.config.name}: none of its methods pre-trains a sequence encoder, which "
+            "predicts the next item"
         )
 
     def open_data(self) -> Any:
-        """The dataset, and beside it what the student reads of side outputs."""
+        """The dataset, with the side outputs that the student reads."""
         return self.trained.open_data()
 
     def load_model(self) -> Any:
         """The trained model.
 
         Raises:
-            DataError: there is none, or it is of another config or of other data.
+            DataError: there is none, or it belongs to another config or other data.
         """
         return self.trained.load()

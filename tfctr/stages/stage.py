@@ -1,8 +1,7 @@
-"""A run is a graph of stages. What they have in common is here: key, lock, skip, resume, manifest.
+"""The base of all stages in the graph of a run: key, lock, skip, resume, manifest.
 
-Each stage leaves an artefact and, last of all, a manifest with a key: the digest of all that it was
-made from. A stage whose manifest has the right key is skipped; so a second run does nothing, and a
-killed one goes on where it was.
+Each stage writes an artefact and then a manifest with a key: the digest of all its inputs. A stage
+whose manifest has the right key is skipped; so a second run does nothing, and a killed run resumes.
 """
 
 from abc import ABC, abstractmethod
@@ -22,17 +21,17 @@ _keys: ContextVar["dict[Stage, str] | None"] = ContextVar("keys", default=None)
 
 
 class Stage(ABC):
-    """Something that is made of a config and of what other stages have made.
+    """A step that makes an artefact from a config and from the artefacts of other stages.
 
     Attributes:
-        name: of the work, e.g. "train".
+        name: e.g. "train".
         folder: of the manifest.
-        path: the artefact.
+        path: of the artefact.
         reads: the stages whose artefacts it reads.
-        manifest_name: of the manifest's file; `<name>.json` if it is not given.
-        is_data: whether it makes rows, or what stands beside them; else something is learned.
+        manifest_name: file name of the manifest. Defaults to `<name>.json`.
+        is_data: whether it makes rows or side outputs; else it trains or exports.
         by_all_workers: whether several processes make it together (`tf.distribute`), so that none
-            waits for another.
+            waits for the lock.
     """
 
     name: str
@@ -46,18 +45,18 @@ class Stage(ABC):
     @property
     @abstractmethod
     def made_from(self) -> Any:
-        """What the artefact depends on beside what it reads; JSON can hold it."""
+        """The inputs of the artefact other than `reads`, as a JSON value."""
 
     @abstractmethod
     def make(self, console: Console) -> dict[str, Any] | None:
-        """Makes the artefact from artefacts that are there.
+        """Makes the artefact; those that it reads are built.
 
         Returns:
-            What the manifest says of it; None where `make` has written it, with `key()`.
+            The manifest's content; None if `make` has written the manifest, with `key()`.
         """
 
     def key(self) -> str:
-        """The digest of all that the artefact is made from; computed once in a `build`."""
+        """The digest of all inputs of the artefact; computed once per `build`."""
         known = _keys.get()
         if known is None:
             return self.compute_key()
@@ -69,7 +68,7 @@ class Stage(ABC):
         return digest([self.name, self.made_from, *(stage.key() for stage in self.reads)])
 
     def is_done(self) -> bool:
-        """Whether the artefact is there, made from what it should be."""
+        """Whether the artefact exists and was made from the current inputs."""
         found = read_manifest(self.manifest_path)
         return found is not None and found.get("key") == self.key() and self.path.exists()
 
@@ -79,10 +78,10 @@ class Stage(ABC):
 
 
 def build(stage: Stage, console: Console) -> Path:
-    """The path of a stage's artefact, which is made if it is not there as it should be; so is what
-    the stage reads.
+    """The path of a stage's artefact, which is built first if needed, as are the stages that it
+    reads.
 
-    Of several processes one makes it, the others wait till it is there or that one has died.
+    If several processes ask for it, one builds it, and the others wait until it is done or dead.
     """
     with _keys_once():
         return _build(stage, console)
@@ -110,8 +109,8 @@ def _make(stage: Stage, console: Console) -> Path:
 
 @contextmanager
 def _keys_once() -> Iterator[None]:
-    """Keys are computed once meanwhile: each asks for those of all that is read, down to the log's
-    files, and many ask for the same."""
+    """Computes each key only once in this context: a key needs those of all stages below, down to
+    the log's files, and many stages share them."""
     if _keys.get() is not None:
         yield
         return
@@ -124,9 +123,9 @@ def _keys_once() -> Iterator[None]:
 
 @contextmanager
 def folder_lock(folder: Path, console: Console) -> Iterator[None]:
-    """Lets one process at a time make what is in a folder; the others wait till it ends or dies.
+    """Locks a folder, so that one process at a time builds it; the others wait.
 
-    Without this, one would take what the other is writing for what a killed one left behind.
+    Without the lock, a process would take the other's unfinished files for those of a killed run.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.parent / f".{folder.name}.lock")
@@ -142,7 +141,7 @@ def folder_lock(folder: Path, console: Console) -> Iterator[None]:
 
 
 def in_order(stage: Stage) -> list[Stage]:
-    """A stage and all behind it, each once, what is read before what reads it."""
+    """A stage and all stages that it needs, each once, inputs first."""
     found: dict[tuple[Path, str], Stage] = {}
 
     def visit(at: Stage) -> None:
@@ -156,7 +155,7 @@ def in_order(stage: Stage) -> list[Stage]:
 
 
 def print_plan(stage: Stage, console: Console) -> None:
-    """Prints the graph: what is done, and what would be built."""
+    """Prints the graph: which stages are done, and which would be built."""
     with _keys_once():
         for at in in_order(stage):
             reads = ", ".join(f"{before.name} of {before.folder.name}" for before in at.reads)
@@ -168,7 +167,7 @@ def print_plan(stage: Stage, console: Console) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what a model is made with, for manifests."""
+    """The versions of the libraries, for manifests."""
     import keras
     import tensorflow as tf
 

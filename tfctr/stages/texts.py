@@ -1,4 +1,4 @@
-"""Stages of texts: rows as sentences, and the encoder that reads them."""
+"""Stages of language-model methods: texts of rows, encoders, pre-training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ from tfctr.stages.training import TrainingStage
 
 
 class LearnVocabulary(Stage):
-    """The tokenizer of a small encoder, and the encoder untrained: `untrained`, in
-    `<work>/<the text's name>-encoder`."""
+    """The tokenizer of a small encoder, and the untrained encoder: `untrained`, in
+    `<work>/<text's name>-encoder`."""
 
     name = "vocabulary"
 
@@ -76,12 +76,12 @@ class Textify(SideOutputs):
         )
 
     def manifest(self) -> dict[str, Any]:
-        """What the job wrote of the texts."""
+        """The manifest of the texts."""
         return read_manifest(self.manifest_path) or {}
 
 
 class TrainEncoder(TrainingStage):
-    """A small encoder that has learned to guess hidden words of the texts: `trained`, beside
+    """A small encoder, trained to predict masked words of the texts: `trained`, in the folder of
     `untrained`."""
 
     name = "train"
@@ -105,7 +105,7 @@ class TrainEncoder(TrainingStage):
 
         from tfctr.data.dataset import Dataset
         from tfctr.language.create import create_masked_lm
-        from tfctr.language.masked_lm import GuessingWords
+        from tfctr.language.masked_lm import MaskedWordsObjective
         from tfctr.language.pretrained import load_encoder, load_tokenizer
 
         texts, untrained = self.texts, str(self.vocabulary.path)
@@ -132,21 +132,22 @@ class TrainEncoder(TrainingStage):
             about,
             console,
             save,
-            objective=lambda model: GuessingWords(data, model.reads),
+            objective=lambda model: MaskedWordsObjective(data, model.reads),
         )
 
 
 class TextPretraining(TrainingStage):
-    """`pretrained.keras`: what a method keeps of a backbone that was trained beside a language
-    model. Runs that differ in their students alone share it: the folder is
-    `<work>/<the text's name>-<the method's>-<key>`.
+    """`pretrained.keras`: the result of training a backbone together with a language model. Runs
+    that differ only in their students share it: the folder is
+    `<work>/<text's name>-<method's name>-<key>`.
 
-    A subclass says what is trained (`create`), what for (`objective`) and what is kept (`keep`).
+    A subclass implements the model to train (`create`), its `objective`, and the part that is saved
+    (`keep`).
 
     Args:
         config: of the method, with `text` and `pretraining`.
         texts: the stages of its texts, by role.
-        run: whose backbone it is.
+        run: the run with the backbone.
     """
 
     name = "train"
@@ -201,14 +202,14 @@ class TextPretraining(TrainingStage):
 
 
 def text_stages(config: TextConfig, run: Any) -> dict[str, Stage]:
-    """The stages of a run's texts: "texts" and, where it is trained here, their "encoder"."""
+    """The stages of a run's texts: "texts" and, if the encoder is trained here, "encoder"."""
     texts = Textify(config, run.dataset, run.work)
     small = config.encoder.trained
     return {"texts": texts} | ({"encoder": TrainEncoder(small, texts)} if small else {})
 
 
 def encoder_of(stages: Mapping[str, Any]) -> str:
-    """The preset or folder of the encoder of `text_stages`, which are built."""
+    """The preset or folder of the encoder of `text_stages`, which must be built."""
     from tfctr.language.pretrained import locate
 
     if "encoder" in stages:

@@ -16,13 +16,13 @@ from tfctr.stages.training import TrainingStage
 
 
 class Train(TrainingStage):
-    """`model.keras`, the student with the best weights, and the `vocabularies` that it knows.
+    """`model.keras`, the student with the best weights, and its `vocabularies`.
 
     Args:
         config: of the run.
-        work: the folder that the run's own, `<work>/<the run's name>`, is in.
+        work: the folder of the run's folder, `<work>/<run's name>`.
         dataset: the stage of the dataset.
-        stages: those before the student's training, by the method's name and by role.
+        stages: those before the student's training, by method and role.
         earlier: the training stage of the run that this one starts from, if there is one.
     """
 
@@ -48,7 +48,7 @@ class Train(TrainingStage):
             for method in config.frameworks
             for stage in method.side_outputs(stages[method.name])
         ]
-        # Where the student starts from an earlier one, that one has all that methods train before.
+        # An earlier student already contains all that methods train before.
         before = [stage for made in stages.values() for stage in made.values()]
         if config.starts_from is not None:
             before = [*self.side_outputs, *([earlier] if earlier else [])]
@@ -56,7 +56,7 @@ class Train(TrainingStage):
 
     @property
     def made_from(self) -> Any:
-        # Methods with their parts, since not each part is a stage in `reads`.
+        # Methods with their parts, since not every part is a stage in `reads`.
         parts = (self.config.model, self.config.training, *self.config.frameworks)
         own = [digest(part) for part in parts]
         if isinstance(self.config.starts_from, Path):
@@ -67,7 +67,7 @@ class Train(TrainingStage):
         """The dataset, with the side outputs that the student reads.
 
         Raises:
-            DataError: one of them is not there as configured.
+            DataError: one of them is missing or was made with another config.
         """
         from tfctr.data.dataset import Dataset
 
@@ -77,7 +77,7 @@ class Train(TrainingStage):
         return Dataset.open(self.dataset.path, [stage.path for stage in self.side_outputs])
 
     def make(self, console: Console) -> None:
-        # Before the seed is set: to import a library may draw from Python's random numbers.
+        # Before the seed is set, because imports may draw from Python's random numbers.
         _import_models(self.config)
         from tfctr.training.earlier_model import VOCABULARIES
 
@@ -100,11 +100,11 @@ class Train(TrainingStage):
         self.train(create, data, about, console, save)
 
     def create_student(self, data: Any, console: Console) -> Any:
-        """The student before its training: built, with the weights that it starts from."""
+        """The student before its training: built, with its initial weights."""
         student, parts = create_parts(self.config, data.schema, self.stages)
         student.build()
         if self.config.starts_from is not None:
-            self._earlier_model().hand_over(student, data, console)
+            self._earlier_model().initialize(student, data, console)
             return student
         for method, part in parts:
             method.start(part, self.stages[method.name])
@@ -114,7 +114,7 @@ class Train(TrainingStage):
         """The trained model.
 
         Raises:
-            DataError: there is none, or it is of another config or of other data.
+            DataError: there is none, or it belongs to another config or other data.
         """
         if not self.path.is_file():
             raise DataError(f"{self.path}: no trained model; run `tfctr train` first")
@@ -128,11 +128,11 @@ class Train(TrainingStage):
         return keras.models.load_model(self.path)
 
     def _earlier_model(self) -> Any:
-        """The model that the training goes on from.
+        """The model that the training starts from.
 
         Raises:
-            ConfigError: it is this run's own.
-            DataError: it is not there, or not whole.
+            ConfigError: it is this run's own model.
+            DataError: it is missing or incomplete.
         """
         from tfctr.training.earlier_model import EarlierModel
 
@@ -150,23 +150,23 @@ class Train(TrainingStage):
 def create_parts(
     config: RunConfig, schema: Schema, stages: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Any, list[tuple[Method, Any]]]:
-    """The student, and what each method has made of what was there before; nothing is built.
+    """The student, and the models that each method wraps in turn; nothing is built yet.
 
     Args:
         config: of the run.
         schema: of its dataset, fitted.
-        stages: what methods have built before, by the method's name and by role.
+        stages: those before the student's training, by method and role.
 
     Raises:
-        ConfigError: the backbone reads more than the dataset has, and no method gives it.
+        ConfigError: the backbone reads side outputs that no method provides.
         ValueError: no such backbone, or it has no such argument; a method does not fit.
     """
     _import_models(config)
     model = config.model.create(schema)
     if model.reads_side_outputs and all(method.is_served for method in config.frameworks):
         raise ConfigError(
-            f"{config.name}: the backbone {config.model.backbone} reads what stands beside each "
-            f"row, and none of its frameworks gives it"
+            f"{config.name}: the backbone {config.model.backbone} reads side outputs, which none "
+            "of its frameworks provides"
         )
     parts = []
     for method in config.frameworks:
@@ -176,7 +176,7 @@ def create_parts(
 
 
 def _import_models(config: RunConfig) -> None:
-    """Imports the classes of all that a student is made of."""
+    """Imports the classes of all parts of a student."""
     import tfctr.backbones  # noqa: F401
 
     for method in config.frameworks:
@@ -184,5 +184,5 @@ def _import_models(config: RunConfig) -> None:
 
 
 def create_model(config: RunConfig, schema: Schema) -> Any:
-    """The student of a run, untrained; see `create_parts`."""
+    """The untrained student of a run; see `create_parts`."""
     return create_parts(config, schema, {})[0]

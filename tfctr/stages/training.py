@@ -13,9 +13,9 @@ from tfctr.stages.stage import Stage, versions
 
 
 class TrainingStage(Stage):
-    """A stage whose artefact is of a trained model.
+    """A stage that trains a model and saves it, or a part of it.
 
-    A subclass has `training`, its config, and says in `make` what is trained: it calls `train`.
+    A subclass has its config `training`, and calls `train` in `make`.
     """
 
     training: Training
@@ -29,15 +29,15 @@ class TrainingStage(Stage):
         save: Callable[[Any, str], None],
         objective: Callable[[Any], Any] | None = None,
     ) -> None:
-        """Trains a model, and puts what `save` writes of it at `path`.
+        """Trains a model, and saves it at `path` by `save`.
 
         Args:
-            create: the untrained model.
+            create: returns the untrained model.
             data: a `tfctr.data.Dataset`.
-            about: for the manifest.
+            about: content of the manifest.
             console: for progress.
-            save: writes the model, or what is kept of it, to a path.
-            objective: what the model is trained for; clicks if not given.
+            save: writes the model, or the part to keep, to a path.
+            objective: of the training. Defaults to clicks.
         """
         import keras
 
@@ -55,7 +55,7 @@ class TrainingStage(Stage):
         if writes:
             folder.mkdir(parents=True, exist_ok=True)
             if not checkpoint_key.is_file() or checkpoint_key.read_text() != key:
-                clean_up(folder)  # of another config
+                clean_up(folder)  # files of another config
             checkpoint_key.write_text(key)
             self.manifest_path.unlink(missing_ok=True)
         distribution.wait(strategy)
@@ -93,7 +93,7 @@ class TrainingStage(Stage):
 
 @contextmanager
 def _precision(policy: str) -> Iterator[None]:
-    """Layers made meanwhile compute in this precision."""
+    """Layers that are created in this context compute in this precision."""
     import keras
 
     before = keras.config.dtype_policy()

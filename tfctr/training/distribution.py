@@ -10,12 +10,12 @@ from tfctr.data.manifest import DataError
 
 
 def open_strategy(name: str) -> tf.distribute.Strategy:
-    """The strategy that a config names; to be called before TensorFlow does anything else.
+    """The strategy of a config; call it before any other use of TensorFlow.
 
     - one_device: TensorFlow's own placement.
     - mirrored: a replica on each GPU of this machine, or on each of its logical CPUs.
-    - multi_worker: a replica on each GPU of each machine; `TF_CONFIG` says which machines there
-      are and which this is, as TensorFlow documents it. All run the same command.
+    - multi_worker: a replica on each GPU of each machine; `TF_CONFIG` names the
+      machines and this one, as TensorFlow documents it. All run the same command.
 
     Raises:
         DataError: multi_worker without a `TF_CONFIG` that names workers and a task.
@@ -41,7 +41,7 @@ def open_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def part(strategy: tf.distribute.Strategy) -> Part:
-    """What this process reads of the training rows."""
+    """The share of the training rows that this process reads."""
     resolver = strategy.cluster_resolver
     workers = len(resolver.cluster_spec().as_dict().get("worker", [])) if resolver else 0
     if not workers:
@@ -50,14 +50,14 @@ def part(strategy: tf.distribute.Strategy) -> Part:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes what all have computed."""
+    """Whether this process writes the results of all."""
     return part(strategy).worker == 0
 
 
 def agreed(strategy: tf.distribute.Strategy, value: float) -> float:
     """The mean of the workers' values, the same number on each.
 
-    They compute the same, but perhaps on other machines: a decision must not hang on a rounding.
+    Different machines may round differently, and all must take the same decision.
     """
     if part(strategy).workers == 1:
         return value
@@ -66,5 +66,5 @@ def agreed(strategy: tf.distribute.Strategy, value: float) -> float:
 
 
 def wait(strategy: tf.distribute.Strategy) -> None:
-    """Until all workers are here."""
+    """Waits for all workers."""
     agreed(strategy, 0.0)

@@ -1,4 +1,4 @@
-"""A trained model that a training goes on from, with the vocabularies that it knew."""
+"""The trained model that a training starts from, with its vocabularies."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from tfctr.data.vocabulary import Vocabulary
 from tfctr.models.transfer import carry_on, tables
 from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS
 
-VOCABULARIES = "vocabularies"  # the folder beside a run's model.keras
+VOCABULARIES = "vocabularies"  # folder next to a run's model.keras
 
 
 class EarlierModel:
-    """The `model.keras` of a run, and `vocabularies/` beside it.
+    """The `model.keras` of a run, and its `vocabularies/`.
 
     Raises:
-        DataError: one of the two is not there.
+        DataError: one of the two is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,26 +31,26 @@ class EarlierModel:
             raise DataError(f"{path}: no trained model to start from")
         if not self.vocabularies.is_dir():
             raise DataError(
-                f"{self.vocabularies}: not there, so which token each row of {path} is of can't be "
-                "known; `tfctr train` leaves it beside model.keras"
+                f"{self.vocabularies}: missing, so the tokens of the rows of {path} are unknown; "
+                "`tfctr train` writes it next to model.keras"
             )
 
     def key(self) -> str:
-        """Of both, as long as their files are the same."""
+        """A digest of the files of both."""
         found = [self.path, *sorted(self.vocabularies.glob("*.txt"))]
         return digest([files.fingerprint(str(path)) for path in found])
 
-    def hand_over(self, model: Any, data: Any, console: Console) -> None:
-        """Gives `model`, built for `data`, the weights; embeddings move with their tokens.
+    def initialize(self, model: Any, data: Any, console: Console) -> None:
+        """Copies the weights to `model`, built for `data`; embeddings are matched by token.
 
         Raises:
-            ConfigError: the two are not of the same make.
+            ConfigError: the two differ in class or arguments.
         """
         import keras
 
         places: dict[str, np.ndarray] = {}
         known: dict[str, str] = {}  # by vocabulary
-        # A layer of its own schema may call a vocabulary by the feature that it reads of it.
+        # A layer with its own schema may name a vocabulary after a feature that shares it.
         for owner in dict.fromkeys(owner for of in tables(model) for owner in of.offsets):
             feature = data.schema[owner]
             if not isinstance(feature, TOKEN_KINDS):
@@ -64,7 +64,9 @@ class EarlierModel:
             carry_on(model, keras.models.load_model(self.path, compile=False), places)
         except ValueError as error:
             raise ConfigError(f"starts_from: {self.path}: {error}") from None
-        console.print(f"starts from {self.path}; tokens that it knew: {', '.join(known.values())}")
+        console.print(
+            f"starts from {self.path}; tokens in its vocabularies: {', '.join(known.values())}"
+        )
 
     def _vocabulary(self, name: str, dtype: str) -> Vocabulary:
         path = self.vocabularies / f"{name}.txt"

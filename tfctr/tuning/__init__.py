@@ -1,4 +1,4 @@
-"""A search over the values of a run config, chosen as its epochs are: `tfctr tune FILE`.
+"""Hyperparameter search, by the validation measure of the run: `tfctr tune FILE`.
 
 Each trial trains the run's model with other values, once for each seed. Test rows are never read.
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _number(value: Any) -> int | float:
-    if isinstance(value, str):  # YAML takes 1e-4 for text
+    if isinstance(value, str):  # YAML reads 1e-4 as text
         with suppress(ValueError):
             value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -28,23 +28,23 @@ Number = Annotated[int | float, PlainValidator(_number)]
 
 
 class Searched(Strict):
-    """What a key may be: one of `choices`, or a number from `low` to `high`, both included.
+    """The values of a key: one of `choices`, or a number from `low` to `high`, both included.
 
-    Numbers are whole where `low` and `high` are.
+    Numbers are integers if `low` and `high` are.
     """
 
     low: Number | None = None
     high: Number | None = None
     step: Number | None = None
-    log: bool = False  # as many from 0.1 to 1 as from 1 to 10
+    log: bool = False  # log-uniform: 0.1 to 1 is as likely as 1 to 10
     choices: tuple[JsonValue, ...] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Searched":
         if self.choices is not None:
-            beside = sorted(self.model_fields_set - {"choices"})
-            if beside:
-                raise ValueError(f"choices stand alone, found {', '.join(beside)} beside them")
+            others = sorted(self.model_fields_set - {"choices"})
+            if others:
+                raise ValueError(f"choices exclude other keys, found {', '.join(others)}")
             if len(set(self._texts)) < len(self.choices):
                 raise ValueError(f"choices must differ, found {list(self.choices)}")
             return self
@@ -57,8 +57,8 @@ class Searched(Strict):
         if self.step is not None:
             if self.log:
                 raise ValueError("step and log exclude each other")
-            if self.step <= 0 or (self.is_whole and not isinstance(self.step, int)):
-                kind = "whole number" if self.is_whole else "number"
+            if self.step <= 0 or (self.is_integer and not isinstance(self.step, int)):
+                kind = "whole number" if self.is_integer else "number"
                 raise ValueError(f"step must be a {kind} above 0, found {self.step}")
             steps = (self.high - self.low) / self.step
             if not math.isclose(steps, round(steps)):
@@ -69,7 +69,7 @@ class Searched(Strict):
         return self
 
     @property
-    def is_whole(self) -> bool:
+    def is_integer(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
@@ -79,23 +79,23 @@ class Searched(Strict):
 
     @property
     def _texts(self) -> list[str]:
-        """The choices as optuna knows them: it takes no lists, and 1 for True."""
+        """The choices as text, because optuna takes no lists, and treats 1 and True as equal."""
         return [json.dumps(choice) for choice in self.choices or ()]
 
     def as_parameter(self, value: Any) -> Any:
-        """A value, maybe outside of the range, as optuna knows it; None for one it can't hold."""
+        """A value as optuna's parameter, maybe out of range; None if optuna cannot hold it."""
         if self.choices is not None:
             return text if (text := json.dumps(value)) in self._texts else None
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return value if is_number and (value > 0 or not self.log) else None
 
     def suggest(self, trial: "optuna.Trial", key: str) -> Any:
-        """What a trial proposes for a key, as it stands in a run config."""
+        """A trial's proposal for a key, as a value of a run config."""
         if self.choices is not None:
             return json.loads(trial.suggest_categorical(key, self._texts))
         assert self.low is not None
         assert self.high is not None
-        if self.is_whole:
+        if self.is_integer:
             step = int(self.step or 1)
             return trial.suggest_int(key, int(self.low), int(self.high), step=step, log=self.log)
         value = trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
@@ -110,8 +110,8 @@ class TuneConfig(Strict):
     """A search: `tfctr tune FILE`."""
 
     run: Annotated[str, BeforeValidator(_from_here)]  # `file.yaml` or `file.yaml#variant`
-    trials: int = Field(20, ge=1)  # the run's own values are the first
-    seeds: tuple[int, ...] = Field((1,), min_length=1)  # a trial counts as the mean over them
+    trials: int = Field(20, ge=1)  # trial 0 has the run's own values
+    seeds: tuple[int, ...] = Field((1,), min_length=1)  # a trial's result is the mean over them
     space: dict[str, Searched] = Field(min_length=1)  # by key, e.g. training.optimizer.name
 
     @model_validator(mode="after")
@@ -120,7 +120,9 @@ class TuneConfig(Strict):
             raise ValueError(f"seeds must differ, found {list(self.seeds)}")
         for key in self.space:
             if key == "training.chosen_by":
-                raise ValueError(f"space.{key}: trials are compared by what the run is chosen by")
+                raise ValueError(
+                    f"space.{key}: trials are compared by this measure, so it is not searched"
+                )
             if key == "training.seed":
                 raise ValueError(f"space.{key}: the key 'seeds' gives the seeds of a trial")
             if not re.fullmatch(r"(model|training|frameworks)(\.\w+)+", key):

@@ -1,4 +1,4 @@
-"""A search on disk: optuna's journal, a line for all that happens to a study."""
+"""A search on disk: optuna's journal, which has a line for each event of a study."""
 
 import os
 from pathlib import Path
@@ -15,10 +15,10 @@ JOURNAL = "journal.log"
 
 
 def open_study(folder: Path, space: Space, data: str) -> optuna.Study:
-    """The study of a folder, begun if there is none. Its first trial has the run's own values.
+    """The study in a folder, created if needed. Its first trial has the run's own values.
 
     Args:
-        folder: whose lock is held.
+        folder: its lock must be held.
         space: of the search.
         data: the digest of its data.
 
@@ -53,23 +53,23 @@ def open_study(folder: Path, space: Space, data: str) -> optuna.Study:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that are done, in order; those that failed are pruned ones in optuna's terms.
+    """The finished trials, in order. Failed trials are recorded as pruned.
 
-    optuna leaves those that failed in its own terms out of account, and would try the same again;
-    pruned ones count as bad.
+    optuna ignores trials that it records as failed, and would try their values again; pruned trials
+    count as bad.
     """
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
 def best_of(study: optuna.Study) -> FrozenTrial | None:
-    """The best mean over seeds; of equals, the first. None where all failed."""
+    """The trial with the best mean over seeds, the first among equals; None if all failed."""
     found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return study.best_trial if found else None
 
 
 def _open_storage(path: Path) -> JournalStorage:
-    """The journal, without what a killed process left: its lock, and half a last line."""
-    Path(f"{path}.lock").unlink(missing_ok=True)  # that of the folder is held
+    """Opens the journal; removes a killed process's lock and its incomplete last line."""
+    Path(f"{path}.lock").unlink(missing_ok=True)  # the folder's lock is held
     if path.exists():
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))

@@ -1,4 +1,4 @@
-"""What a search tells: its table, the best trials, and the config of the best run."""
+"""The results of a search: its table, the best trials, and the config of the best run."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ SHOWN = 10  # rows of the printed table
 
 
 def write_table(path: Path, study: optuna.Study, space: Space) -> None:
-    """A row a trial: its number, values, measures, and why it failed."""
+    """Writes one row per trial: its number, values, measures, and why it failed."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["trial", *space.config.space, *MEASURES, "failed"])
@@ -39,11 +39,11 @@ def write_table(path: Path, study: optuna.Study, space: Space) -> None:
 
 
 def write_best(path: Path, best: FrozenTrial, space: Space, changes: dict[str, Any]) -> None:
-    """A run config that extends the search's by the changes of its best trial."""
+    """Writes a run config that extends the search's run by the best trial's changes."""
     file, mark, variant = space.config.run.partition("#")
     base = os.path.relpath(Path(file).resolve(), path.parent.resolve()) + mark + variant
-    said = outcome(best, space.base.training.chosen_by)
-    comment = f"# trial {best.number} of {Path(space.path).name}: validation {said}\n"
+    result = outcome(best, space.base.training.chosen_by)
+    comment = f"# trial {best.number} of {Path(space.path).name}: validation {result}\n"
     content = {"extends": base, **changes}
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, allow_unicode=True)
     files.write(str(path), (comment + text).encode())

@@ -1,4 +1,4 @@
-"""The search itself: trials one after the other, each told to optuna's study."""
+"""The search: runs trials one after the other and reports each to optuna's study."""
 
 import logging
 import warnings
@@ -23,25 +23,24 @@ def tune(
     console: Console | None = None,
     trials: int | None = None,
 ) -> Path:
-    """Runs the trials that are not done yet and gives the path of `best.yaml`.
+    """Runs the trials that are not done yet and returns the path of `best.yaml`.
 
-    In `<work>/<run's name>-tune` lie `table.csv`, a row a trial, `best.yaml`, a run config, and
-    optuna's journal, which a search that was killed goes on from; a trial that it was killed in
-    goes on with its values, from its checkpoint. The best model itself is put where `best.yaml`
-    looks for it.
+    `<work>/<run's name>-tune` holds `table.csv`, a row per trial, `best.yaml`, a run config, and
+    optuna's journal, from which a killed search resumes; an interrupted trial keeps its values and
+    resumes from its checkpoint. The best model is placed where `best.yaml` finds it.
 
     Args:
         path: of the YAML file, or a variant in it.
         work: folder of datasets and runs.
         console: for progress and the table of the best trials.
-        trials: int. How many there are to be; what the file says if not given.
+        trials: int. Number of trials in all. Defaults to the file's.
 
     Raises:
         ConfigError: as for `load_tune`; the folder holds another search.
         DataError: every trial failed.
     """
     console = console or Console()
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of model after model
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns for each new model
     space = load_tune(path)
     total = trials or space.config.trials
     run = Run(space.base, work, console)
@@ -54,13 +53,13 @@ def tune(
             values = trial.user_attrs["values"]
             to_go = total - number - 1
             console.print(f"trial {number}, {to_go} to go: {shown(values)}", markup=False)
-            said = _run_trial(trial, space, folder, work, console)
+            summary = _run_trial(trial, space, folder, work, console)
             best = _settle(study, space, folder)
             chosen_by = space.base.training.chosen_by
             so_far = (
                 f"; best so far {outcome(best, chosen_by)}, trial {best.number}" if best else ""
             )
-            console.print(f"trial {number}: {said}{so_far}", markup=False)
+            console.print(f"trial {number}: {summary}{so_far}", markup=False)
         best = _settle(study, space, folder)
         if best is None:
             why = finished(study)[0].user_attrs["failed"]
@@ -74,13 +73,13 @@ def tune(
 
 
 def _next(study: optuna.Study, space: Space) -> optuna.Trial:
-    """The trial that a killed search was at, with its values; else one that optuna proposes, by the
-    tree-structured Parzen estimator (Bergstra et al., 2011), at random at first.
+    """The interrupted trial of a killed search, with its values; else a new trial, proposed at
+    random at first, then by the tree-structured Parzen estimator (Bergstra et al., 2011).
 
-    optuna keeps no sampler with its study. So each trial has a new one, whose seed is the trial's
-    number: what it proposes follows from the trials before, and a resumed search proposes what one
-    that was never killed would. Not where it was killed while it wrote a proposal: each value is a
-    line of the journal, and those of a half-written one that are not there are drawn anew.
+    optuna does not store a sampler with its study. So each trial has a new one, whose seed is the
+    trial's number: its proposal follows from the trials before, and a resumed search proposes the
+    same as an uninterrupted one. The exception is a kill while a proposal is written: each value is
+    a line of the journal, and missing values of an incomplete proposal are drawn again.
     """
     study.sampler = TPESampler(seed=len(finished(study)), constant_liar=False)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -89,7 +88,7 @@ def _next(study: optuna.Study, space: Space) -> optuna.Trial:
         is_own = trial.number == 0
         keys = sorted(space.own_parameters if is_own else space.config.space)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the run's own may lie outside of the space
+            warnings.simplefilter("ignore")  # the run's own values may be outside of the space
             found = {key: space.config.space[key].suggest(trial, key) for key in keys}
         trial.set_user_attr("values", space.own_values if is_own else found)
     return trial
@@ -98,7 +97,7 @@ def _next(study: optuna.Study, space: Space) -> optuna.Trial:
 def _run_trial(
     trial: optuna.Trial, space: Space, folder: Path, work: Path, console: Console
 ) -> str:
-    """Trains a trial, unless its values were, and tells the study. What there is to say of it."""
+    """Trains a trial, unless its values were trained, and reports it; returns a summary."""
     study, number, values = trial.study, trial.number, trial.user_attrs["values"]
     twin = next((t for t in finished(study) if t.user_attrs["values"] == values), None)
     if twin is not None:
@@ -112,19 +111,19 @@ def _run_trial(
     chosen_by = space.base.training.chosen_by
     if found["failed"]:
         study.tell(trial, state=TrialState.PRUNED)
-        said = found["failed"]
+        summary = found["failed"]
     else:
-        said = f"validation {outcome(study.tell(trial, found[f'valid_{chosen_by}']), chosen_by)}"
-    return said if twin is None else f"the values of trial {twin.number}"
+        summary = f"validation {outcome(study.tell(trial, found[f'valid_{chosen_by}']), chosen_by)}"
+    return summary if twin is None else f"the values of trial {twin.number}"
 
 
 def _changed(trial: optuna.Trial | FrozenTrial) -> dict[str, object]:
-    """What a trial has put into the run config: the first, nothing."""
+    """The changes of a trial to the run config; none for the first."""
     return trial.user_attrs["values"] if trial.number else {}
 
 
 def _settle(study: optuna.Study, space: Space, folder: Path) -> FrozenTrial | None:
-    """Writes the table and leaves no model but the best trial's; that trial, if there is one."""
+    """Writes the table and deletes all models but the best trial's; returns this trial, if any."""
     write_table(folder / "table.csv", study, space)
     best = best_of(study)
     remove_models(

@@ -1,4 +1,4 @@
-"""What a search may try, checked before anything is prepared."""
+"""The search space, checked before anything is prepared."""
 
 import json
 import re
@@ -42,9 +42,9 @@ class Space:
     base: RunConfig
 
     def changes(self, values: dict[str, Any], seed: int, name: str) -> dict[str, Any]:
-        """What a trial's run differs in from the base, by key.
+        """The changes of a trial's run to the base, by key.
 
-        A mapping comes before a key inside it, where both are searched.
+        If a mapping and a key inside it are both searched, the mapping comes first.
         """
         return {"name": name, **dict(sorted(values.items())), "training.seed": seed}
 
@@ -60,7 +60,7 @@ class Space:
 
     @cached_property
     def own_values(self) -> dict[str, Any]:
-        """What the run config, or a default, says of each searched key; None where neither does."""
+        """The run config's or default value of each searched key; None if there is none."""
         base = self.base
         backbone = base.model.create(_stand_in(base.data)).get_config()
         content = {
@@ -78,15 +78,15 @@ class Space:
 
     @property
     def own_parameters(self) -> dict[str, Any]:
-        """The same as optuna knows them, without those that it can't hold."""
+        """The same as optuna's parameters, without values that it cannot hold."""
         space, own = self.config.space, self.own_values
         found = {key: searched.as_parameter(own[key]) for key, searched in space.items()}
         return {key: value for key, value in found.items() if value is not None}
 
     def covering(self) -> Iterator[dict[str, Any]]:
-        """Values in which each key's choices, or both its ends, occur, the others at their first.
+        """Values that cover each key's choices, or both its ends, with the others at their first.
 
-        All of them can come up in a trial. What only other combinations reveal makes a trial fail.
+        All of them can occur in a trial. Errors of other combinations make a trial fail.
         """
         first = {key: searched.extremes[0] for key, searched in self.config.space.items()}
         yield first
@@ -99,7 +99,7 @@ def load_tune(path: str | Path) -> Space:
     """The search of a file, `file.yaml` or `file.yaml#variant`.
 
     Raises:
-        ConfigError: also for a value of the space that the run config or a model refuses.
+        ConfigError: also if the run config or a model refuses a value of the space.
     """
     config = load(path, TuneConfig)
     content = read(config.run)
@@ -132,11 +132,11 @@ def load_tune(path: str | Path) -> Space:
 
 
 def _try_model(config: RunConfig) -> None:
-    """Makes the model to see whether it can be made, without data: its vocabularies are empty."""
+    """Creates the model as a check, without data: its vocabularies are empty."""
     schema = _stand_in(config.data)
     if all(method.takes_rows for method in config.frameworks):
         create_model(config, schema).build()
-    else:  # one that reads texts too is made of what was prepared of them
+    else:  # a model that also reads texts needs their manifest
         config.model.create(schema).build()
 
 
@@ -163,7 +163,7 @@ def _text(value: Any) -> str:
 
 
 def reason(error: Exception) -> str:
-    """An error as one line; Keras puts colours in, and the arguments of the call behind it."""
+    """An error as one line, without the colours and the call's arguments that Keras adds."""
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     text = re.sub(r"\x1b\[\d+m", "", text).partition("Arguments received")[0]
     return " ".join(text.split())

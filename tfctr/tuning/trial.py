@@ -1,4 +1,4 @@
-"""A trial: a run for each seed, what they come to, and the models that they leave."""
+"""A trial: a run for each seed, their mean measures, and their models."""
 
 import shutil
 import statistics
@@ -20,7 +20,7 @@ MEASURES = (
     "valid_log_loss",
     "valid_gauc",  # None where it is undefined
     "best_epoch",  # from 1
-    "seconds",  # of training, all seeds
+    "seconds",  # of training, over all seeds
     "parameters",
 )
 
@@ -34,14 +34,14 @@ def train(configs: Iterable[RunConfig], folder: Path, work: Path, console: Conso
     """Trains the runs of a trial in folders of their names.
 
     Args:
-        configs: of the runs; one that is refused makes the trial fail.
-        folder: that the runs' folders are in.
-        work: where the dataset is, and what methods build before, which trials share.
+        configs: of the runs; if one is refused, the trial fails.
+        folder: of the runs' folders.
+        work: of the dataset and of the methods' stages, which trials share.
         console: for progress.
 
     Returns:
-        By name: `MEASURES`, means over the runs at their best epochs, and `failed`, empty; or
-        `failed` alone, why.
+        By name: `MEASURES`, means over the runs at their best epochs, and an empty `failed`; or
+        only `failed`, the reason.
     """
     import keras
     import tensorflow as tf
@@ -74,7 +74,7 @@ def train(configs: Iterable[RunConfig], folder: Path, work: Path, console: Conso
 
 
 def remove_models(folder: Path, numbers: Iterable[int]) -> None:
-    """Leaves of trials only the history of their epochs, `train.json`."""
+    """Deletes all files of trials but the history of their epochs, `train.json`."""
     for number in numbers:
         for path in folder.glob(f"trial-{number:04d}-seed-*/*"):
             if path.name != "train.json":
@@ -82,11 +82,11 @@ def remove_models(folder: Path, numbers: Iterable[int]) -> None:
 
 
 def place_model(trained: Path, run_folder: Path) -> None:
-    """Puts a trained model where a run finds it done."""
+    """Copies a trained model to where a run finds it as done."""
     if not (trained / "model.keras").is_file():
-        return  # thrown away since; `tfctr run` trains it again
+        return  # deleted since; `tfctr run` trains it again
     run_folder.mkdir(exist_ok=True)
     (run_folder / "train.json").unlink(missing_ok=True)
     shutil.copytree(trained / VOCABULARIES, run_folder / VOCABULARIES, dirs_exist_ok=True)
-    for name in ("model.keras", "train.json"):  # the manifest last: it says that the model is whole
+    for name in ("model.keras", "train.json"):  # the manifest last: it marks the model as complete
         shutil.copy(trained / name, run_folder / name)

@@ -344,8 +344,8 @@ def test_clicks_that_are_learned_while_it_aligns_all_weigh_the_same(tmp_path: Pa
         with pytest.raises(ConfigError) as error:
             load_run(path)
         assert str(error.value) == (
-            f"{path}: training.{key}: found {value}; clicks that are learned in the stage that "
-            "aligns (frameworks.ctrl.clicks) all weigh the same"
+            f"{path}: training.{key}: found {value}; training the alignment and the clicks in one "
+            "stage (frameworks.ctrl.clicks) allows only 1"
         )
 
 

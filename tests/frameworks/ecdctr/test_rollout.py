@@ -220,7 +220,7 @@ def test_another_config_starts_anew(tmp_path: Path) -> None:
     assert [*steps(longer)] == [*first, str(day(7))]
 
 
-def test_the_served_version_has_the_scores_that_are_judged(whole: Rollout) -> None:
+def test_the_served_version_has_the_scores_that_are_evaluated(whole: Rollout) -> None:
     """Raw rows of a day, asked from the version that was served on it, and the day's metrics."""
     from tfctr.data.days import DaysDataset
     from tfctr.serving.model_directory import versions
@@ -267,7 +267,7 @@ def test_the_served_version_has_the_scores_that_are_judged(whole: Rollout) -> No
     assert_merged_is_each(version, BASIC)
 
 
-def test_a_model_that_reads_histories_is_served_as_it_is_judged(tmp_path: Path) -> None:
+def test_a_model_that_reads_histories_is_served_as_it_is_evaluated(tmp_path: Path) -> None:
     import tensorflow as tf
 
     from tfctr.data.days import DaysDataset

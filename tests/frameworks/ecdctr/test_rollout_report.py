@@ -95,7 +95,7 @@ def test_the_page_shows_each_rollout_and_its_difference(tmp_path: Path) -> None:
     assert 'href="http' not in text
 
 
-def test_a_rollout_without_judged_days_is_named(tmp_path: Path) -> None:
+def test_a_rollout_without_evaluated_days_is_named(tmp_path: Path) -> None:
     file = write_configs(tmp_path, name="ads")
     found = CliRunner().invoke(app, ["report", str(file), "--work", str(tmp_path / "work")])
     assert found.exit_code == 1

@@ -186,7 +186,7 @@ def test_the_commands_do_all_of_it(tmp_path: Path) -> None:
     assert "train is done" in teacher.output
     refused = CliRunner().invoke(app, ["export", str(tmp_path / "rim.yaml"), *work])
     assert refused.exit_code == 1
-    assert "rim: rim reads what a server does not have" in refused.output
+    assert "rim: rim reads side outputs, which a server does not have" in refused.output
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_the_commands_do_all_of_it(tmp_path: Path) -> None:
     [
         (
             {"knowledge": {"teacher": "plain.yaml"}},
-            "knowledge.yaml: teacher: plain is no teacher; a run with frameworks: [{name: rim",
+            "knowledge.yaml: teacher: plain is no teacher; name a run with frameworks: [{name: rim",
         ),
         (
             {"rok": {"data": "other.yaml"}},
@@ -234,7 +234,7 @@ def test_who_is_given_similar_rows_has_to_read_them(tmp_path: Path) -> None:
 def test_who_reads_similar_rows_has_to_be_given_them(run: Run, tmp_path: Path) -> None:
     write_configs(tmp_path, rim={"name": "alone", "frameworks": [], "data": "data.yaml"})
     alone = Run(load_run(tmp_path / "rim.yaml"), run.work, Console(quiet=True))
-    with pytest.raises(ConfigError, match="alone: the backbone rim reads what stands beside"):
+    with pytest.raises(ConfigError, match="alone: the backbone rim reads side outputs"):
         alone.train()
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests.backbones.test_sequence_backbones import EVENTS, EXISTS, events_schema
 from tfctr import backbones
 from tfctr.frameworks.srp4ctr import FgBert, SequenceEncoder, Srp4ctrStudent
-from tfctr.layers.attending_block import AttendingBlock, by_heads, seen
+from tfctr.layers.attending_block import AttendingBlock, attention_mask, by_heads
 from tfctr.layers.flat_dense import FlatDense
 from tfctr.optimizers import LazyAdam
 from tfctr.schema import MASK_ID, Schema
@@ -89,7 +89,7 @@ def test_an_attending_block_is_a_loop_over_heads_and_places(with_own: bool) -> N
         by_heads(rows, (4, 3), 2, [block.query])[0],
         cut(keys),
         cut(values),
-        seen(EXISTS),
+        attention_mask(EXISTS),
         [cut(part) for part in own] if own else None,
     )
     found = np.array(found).reshape(x.shape)
@@ -376,7 +376,7 @@ def test_the_candidate_looks_as_in_pre_training() -> None:
     model.start_from(trained)
     rows = {name: tf.constant(values) for name, values in EVENTS.items()}
     items = {name: rows[name][:, None] for name in ("item", "brand")}
-    found = model._look(model.encode_user(rows), items, False)
+    found = model._cross_attend(model.encode_user(rows), items, False)
     ids, exists = trained.behaviours.latest_first(rows)
     next_one = {
         "hist_item": items["item"],
@@ -385,7 +385,7 @@ def test_the_candidate_looks_as_in_pre_training() -> None:
     }
     together = {part: tf.concat([next_one[part], ids[part]], axis=1) for part in ids}
     exists = tf.concat([tf.ones((4, 1), bool), exists], axis=1)
-    expected = trained(trained.embed(together, first_place=0), seen(exists)).last[:, 0]
+    expected = trained(trained.embed(together, first_place=0), attention_mask(exists)).last[:, 0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

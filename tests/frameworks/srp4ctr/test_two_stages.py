@@ -218,7 +218,7 @@ def test_students_share_an_encoder_and_differ_in_the_rest(run: Run) -> None:
 def test_the_command_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
     path = write_configs(tmp_path, {"pretrained": False})
     plain = Run(load_run(path), run.work, Console(quiet=True))
-    with pytest.raises(ConfigError, match="no sequence encoder is pre-trained for it"):
+    with pytest.raises(ConfigError, match="none of its methods pre-trains a sequence encoder"):
         plain.index()
     with pytest.raises(ConfigError, match=r"k: found 100; \d+ items, less a history of 6, leave"):
         run.index(k=100)

@@ -1,4 +1,4 @@
-"""ClickPrompt: a CTR model writes the prompts that a language model guesses masked words with."""
+"""ClickPrompt: a CTR model generates prompts for a language model that predicts masked words."""
 
 from tfctr.lazy import exports
 

@@ -15,19 +15,19 @@ from tfctr.schema import Schema
 
 @register
 class ClickPrompt(Method):
-    """A student that wrote prompts for a language model (ClickPrompt, arXiv:2310.09234)."""
+    """Pre-trains the backbone to generate prompts for a language model (arXiv:2310.09234)."""
 
-    is_of_backbone: ClassVar[bool] = True
-    goes_on: ClassVar[bool] = False
+    trains_backbone: ClassVar[bool] = True
+    can_continue: ClassVar[bool] = False
 
     name: Literal["clickprompt"]
     text: Annotated[TextConfig, from_file(lambda: TextConfig)]
     pretrained: bool = True  # else the encoder starts at random
     prompts: Literal["layers", "input", "none"] = "layers"  # where the encoder reads them
     num_prompts: int = Field(3, ge=1)
-    mask_rate: float = Field(0.15, gt=0, lt=1)  # share of a text's tokens that are guessed
-    pretraining: Training | None = Training()  # None: none
-    serves_language_model: bool = False  # the student reads the text as well
+    mask_rate: float = Field(0.15, gt=0, lt=1)  # share of a text's tokens that are predicted
+    pretraining: Training | None = Training()  # None: no pre-training
+    serves_language_model: bool = False  # the student also reads the text
 
     @model_validator(mode="after")
     def _has_one_text(self) -> "ClickPrompt":
@@ -57,8 +57,8 @@ class ClickPrompt(Method):
             if getattr(run.training, key) != 1:
                 raise ValueError(
                     f"training.{key}: found {getattr(run.training, key)}; it shifts logits by a "
-                    "constant that is taken out of a bias, and a student that serves a language "
-                    "model has none that all logits share"
+                    "constant, which a bias of all logits must correct; a student that serves a "
+                    "language model has no such bias"
                 )
 
     def import_models(self) -> None:

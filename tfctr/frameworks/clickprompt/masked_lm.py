@@ -12,17 +12,16 @@ from tfctr.language.prompted_encoder import PromptedEncoder
 
 
 class PromptedMaskedLM(MaskedLM):
-    """Trains a backbone, what makes prompts of it, and an encoder to guess hidden words of texts.
+    """Trains a backbone, a prompt generator and an encoder to predict masked words of texts.
 
-    The encoder reads what is left of a row's text beside prompts that are made of the backbone's
-    representation of the row. The ids are never hidden, so what they tell of the text is learned
-    by the backbone.
+    The encoder reads a row's masked text and prompts generated from the backbone's representation
+    of the row. The ids are never masked, so the backbone learns what they say about the text.
 
     Args:
         backbone: trained in place.
         encoder: trained in place.
-        generator: of prompts; None for none, and then the backbone learns nothing.
-        head, special, candidates, mask_rate: as of `MaskedLM`.
+        generator: of prompts. None: no prompts, and the backbone is not trained.
+        head, special, candidates, mask_rate: as for `MaskedLM`.
         text: name of the row's text.
         max_tokens: int. `T`.
     """
@@ -50,10 +49,10 @@ class PromptedMaskedLM(MaskedLM):
         self.max_tokens = max_tokens
 
     def build(self, input_shape: Any = None) -> None:
-        self.backbone.build()  # whose steps are called, never itself
-        # Now that all layers are there: some are made when others are built.
+        self.backbone.build()  # only its steps are called, never the model itself
+        # Here all layers exist: some are created when others are built.
         self.backbone.trainable = self.generator is not None
-        self.backbone.head.trainable = False  # of clicks, which are not learned here
+        self.backbone.head.trainable = False  # the head of clicks, which are not learned here
         super().build(input_shape)
 
     @property

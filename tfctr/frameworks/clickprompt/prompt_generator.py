@@ -1,4 +1,4 @@
-"""Prompts for a language model, of what a CTR model knows of a row (arXiv:2310.09234)."""
+"""Prompts for a language model from a CTR model's representation (arXiv:2310.09234)."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("tfctr")
 class PromptGenerator(keras.layers.Layer):
-    """`u = tanh(W q + b)`, then all prompts by one dense layer.
+    """`u = tanh(W q + b)`, then one dense layer for all prompts.
 
     Args:
         num_prompts: int. `K`.
@@ -54,7 +54,7 @@ class PromptGenerator(keras.layers.Layer):
         return ops.reshape(found, (-1, self.num_layers, 2, self.num_prompts, *heads))
 
     def prompt(self, representation: Any) -> dict[str, Any]:
-        """The prompts, under the name of the encoder's argument that they are."""
+        """The prompts, by the name of the encoder's argument."""
         return {"prefixes" if self.where == "layers" else "prompts": self(representation)}
 
     def get_config(self) -> dict[str, Any]:

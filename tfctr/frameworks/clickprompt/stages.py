@@ -1,4 +1,4 @@
-"""What ClickPrompt builds before its student: a backbone that writes prompts, with its encoder."""
+"""The stage before ClickPrompt's student: pre-training of the backbone with its encoder."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from tfctr.stages.texts import TextPretraining, encoder_of
 
 
 class PromptedPretraining(TextPretraining):
-    """A backbone with its encoder and what writes the prompts."""
+    """A backbone with its encoder and its prompt generator."""
 
     of_student = ("serves_language_model",)
 
@@ -16,16 +16,16 @@ class PromptedPretraining(TextPretraining):
         return create_prompted_masked_lm(self.config, self.model.create(data.schema), self.texts)
 
     def objective(self, data: Any, model: Any) -> Any:
-        from tfctr.language.masked_lm import GuessingWords
+        from tfctr.language.masked_lm import MaskedWordsObjective
 
-        return GuessingWords(data, model.reads)
+        return MaskedWordsObjective(data, model.reads)
 
     def keep(self, model: Any) -> Any:
         return as_student(model)
 
 
 def create_prompted_masked_lm(config: ClickPrompt, backbone: Any, stages: Mapping[str, Any]) -> Any:
-    """ClickPrompt's first stage around a backbone. `stages` are those of the texts."""
+    """The pre-training model around a backbone. `stages` are those of the texts."""
     from tfctr.frameworks.clickprompt.masked_lm import PromptedMaskedLM
     from tfctr.language.create import create_encoder, used_tokens
     from tfctr.language.pretrained import load_masked_lm_head
@@ -47,7 +47,7 @@ def create_prompted_masked_lm(config: ClickPrompt, backbone: Any, stages: Mappin
 
 
 def create_student(config: ClickPrompt, backbone: Any, where: str, pad_id: int) -> Any:
-    """The student that keeps the language model, which lies at `where`."""
+    """The student that keeps the language model, a preset or folder `where`."""
     from tfctr.frameworks.clickprompt.student import ClickPromptStudent
     from tfctr.language.create import create_encoder
 
@@ -58,7 +58,7 @@ def create_student(config: ClickPrompt, backbone: Any, where: str, pad_id: int) 
 
 
 def as_student(model: Any) -> Any:
-    """What is kept of the first stage: all but the head that guesses."""
+    """The pre-trained model without the head of masked words."""
     from tfctr.frameworks.clickprompt.student import ClickPromptStudent
 
     model.backbone.trainable = True

@@ -18,14 +18,14 @@ from tfctr.schema import Schema, Tokens
 
 @keras.saving.register_keras_serializable("tfctr")
 class ClickPromptStudent(ClickModel):
-    """A backbone and the language model that it writes prompts for: `α z_ctr + (1 - α) z_plm`.
+    """A backbone and the language model that reads its prompts: `α z_ctr + (1 - α) z_plm`.
 
-    `z_plm` is of two dense layers on the mean over the text's tokens; `α` is learned, 0.5 at first.
+    `z_plm`: two dense layers on the mean of the text's tokens. `α` is learned and starts at 0.5.
 
     Args:
-        backbone: its representation is what prompts are made of.
+        backbone: prompts are generated from its representation.
         encoder: of the text.
-        generator: of prompts; None for none.
+        generator: of prompts. None: no prompts.
         text: name of the row's text.
         max_tokens: int. `T`.
         pad_id: int. The encoder's padding token.
@@ -48,7 +48,7 @@ class ClickPromptStudent(ClickModel):
         self.text = text
         self.max_tokens = max_tokens
         self.pad_id = pad_id
-        self.embeds_fields_apart = False  # a candidate's text is of all fields
+        self.embeds_fields_apart = False  # a candidate's text depends on all fields
         self.of_text = [
             keras.layers.Dense(encoder.width, activation="tanh", name="of_text"),
             keras.layers.Dense(1, dtype="float32", name="text_head"),
@@ -56,7 +56,7 @@ class ClickPromptStudent(ClickModel):
         self.share = self.add_weight((), initializer=keras.initializers.Constant(0.5), name="share")
 
     def build(self, input_shape: Any = None) -> None:
-        self.backbone.build()  # whose steps are called, never itself
+        self.backbone.build()  # only its steps are called, never the model itself
         super().build(input_shape)
 
     @property
@@ -93,7 +93,7 @@ class ClickPromptStudent(ClickModel):
         return self.backbone.represent(embeddings, training=training)
 
     def predict_logits(self, representation: Any) -> Any:
-        """Those of the backbone alone."""
+        """The backbone's logits only."""
         return self.backbone.predict_logits(representation)
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
@@ -102,12 +102,12 @@ class ClickPromptStudent(ClickModel):
         return self.share * self.predict_logits(represented) + (1 - self.share) * of_text
 
     def score(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        """The text is a feature of the item: it is of all fields."""
+        """Scores whole rows, because the text depends on all fields."""
         logits = self(candidate_rows(user, items), training=False)
         return ops.reshape(logits, ops.shape(next(iter(items.values())))[:2])
 
     def start_from(self, pretrained: "ClickPromptStudent") -> None:
-        """Takes what the first stage left; the heads stay new."""
+        """Copies the pre-trained weights; the heads stay new."""
         start_from(self.backbone, pretrained.backbone)
         for part in ("encoder", "generator"):
             own, theirs = getattr(self, part), getattr(pretrained, part)

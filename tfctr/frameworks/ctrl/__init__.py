@@ -1,11 +1,11 @@
-"""CTRL: rows and their texts are aligned, and only the tabular model is kept."""
+"""CTRL: aligns rows with their texts, and keeps only the tabular model."""
 
 from tfctr.lazy import exports
 
 __getattr__, __all__ = exports(
     __name__,
     {
-        "Aligning": "alignment",
+        "AlignmentObjective": "alignment",
         "Alignment": "alignment",
         "JointAlignment": "joint_alignment",
     },

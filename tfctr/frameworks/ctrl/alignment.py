@@ -1,4 +1,4 @@
-"""How a tabular and a language model are brought to agree on rows (CTRL, arXiv:2306.02841)."""
+"""Alignment of a tabular and a language model (CTRL, arXiv:2306.02841)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -22,29 +22,29 @@ from tfctr.training.loop import Objective
 
 
 class Alignment(SchemaModel):
-    """Trains a backbone to represent a row as an encoder represents its text; no label is read.
+    """Aligns a backbone's representations of rows with an encoder's of their texts; reads no label.
 
-    `h = W x + b`, of width `projection_dim`, of the row and of the text; `M` sub-vectors of each,
-    of length 1, by a dense layer of its own; then `InfoNCE` both ways over the batch with the
-    similarity of `max_similarity`. The text's vector is the mean over its tokens; of several texts
-    (a user's and an item's), the vectors side by side. A text that repeats in a batch is encoded
+    The row and the text each have `h = W x + b` of width `projection_dim`, then `M` sub-vectors of
+    length 1 from separate dense layers. The loss is `InfoNCE` in both directions over the batch,
+    with the similarity of `max_similarity`. A text's vector is the mean over its tokens; those of
+    several texts (a user's and an item's) are concatenated. Repeated texts of a batch are encoded
     once.
 
     The batch may be large: scores are in memory for `tile` rows at a time, and texts are encoded
     twice, `part` at a time, first for their vectors, then for the gradients (gradient caching).
-    So the encoder must give the same twice, and it runs without dropout.
+    So the encoder must be deterministic, and runs without dropout.
 
     Args:
         backbone: trained in place.
-        encoder: trained in place, as far as its `trained_layers` say.
+        encoder: its `trained_layers` are trained in place.
         texts: names of the row's texts.
         pad_id: int. The encoder's padding token.
         num_subspaces: int. `M`. 1 is the plain cosine.
         projection_dim: int.
         subspace_dim: int.
         temperature: float.
-        part: int. Texts in memory at a time.
-        tile: int. Rows whose scores are.
+        part: int. Number of texts in memory at a time.
+        tile: int. Number of rows whose scores are in memory at a time.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Alignment(SchemaModel):
     ) -> None:
         super().__init__(backbone.schema, **kwargs)
         self.backbone = backbone
-        backbone.head.trainable = False  # of clicks, which are not learned here
+        backbone.head.trainable = False  # the head of clicks, which are not learned here
         self.encoder = encoder
         self.texts = dict(texts)
         self.pad_id = pad_id
@@ -77,7 +77,7 @@ class Alignment(SchemaModel):
         self.of_text = [keras.layers.Dense(n, name=f"of_text_{n}") for n in (projection_dim, width)]
 
     def build(self, input_shape: Any = None) -> None:
-        self.backbone.build()  # whose steps are called, never itself
+        self.backbone.build()  # only its steps are called, never the model itself
         super().build(input_shape)
 
     @property
@@ -86,9 +86,9 @@ class Alignment(SchemaModel):
         return (*super().reads, *(field(text) for text in self.texts for field in fields))
 
     def remember(self, data: Dataset) -> int:
-        """Encodes all texts of the training and validation rows, each once; how many there are.
+        """Encodes each distinct text of training and validation rows once; returns their number.
 
-        For an encoder of which nothing is trained: then no step encodes a text.
+        For a frozen encoder: no training step then encodes a text.
         """
         encode = tf.function(lambda t: encode_in_parts(self.encode, t, self.part))
         for text in self.texts:
@@ -123,7 +123,7 @@ class Alignment(SchemaModel):
         return mean_pool(self.encoder(tokens, exists), exists)
 
     def text_vectors(self, vectors: Sequence[Any]) -> Any:
-        """`[B, M, d]` of the vectors `[B, H]` of the rows' texts."""
+        """`[B, M, d]` from the vectors `[B, H]` of the rows' texts."""
         return self._sub_vectors(self.of_text, ops.concatenate(vectors, axis=1))
 
     def _sub_vectors(self, layers: list[Any], x: Any) -> Any:
@@ -165,11 +165,11 @@ class Alignment(SchemaModel):
         return self._reducible({"loss": self._loss_tracker.result()})
 
     def further_losses(self, represented: Any, labels: Any) -> list[Any]:
-        """Scalars of the rows' representations `[B, q]`, learned beside the alignment."""
+        """Additional losses, scalars of the rows' representations `[B, q]`."""
         return []
 
     def _distinct(self, features: Mapping[str, Any], text: str) -> tuple[Any, Any, Any]:
-        """A batch's texts, each once: tokens, vectors `[n, H]`, and where each row's is `[B]`."""
+        """A batch's distinct texts: tokens, vectors `[n, H]`, and each row's index `[B]`."""
         keys = joined_keys(features[_key(text)])
         if text in self.known:
             known, vectors = self.known[text]
@@ -181,9 +181,9 @@ class Alignment(SchemaModel):
         return tokens, vectors, places
 
     def matched(self, features: Mapping[str, Any]) -> tuple[Any, Any]:
-        """For rows: is none of the others' texts more alike than the own; for texts, so of rows.
+        """Whether each row's own text is the most similar one, and each text's own row.
 
-        Two bools `[B]`. Others with the same text do not count.
+        Two bools `[B]`. Other rows with the same text do not count.
         """
         found = [self._distinct(features, text) for text in self.texts]
         texts = self.text_vectors([tf.gather(vectors, places) for _, vectors, places in found])
@@ -198,7 +198,7 @@ class Alignment(SchemaModel):
         return both[0], both[1]
 
     def _keys(self, features: Mapping[str, Any]) -> Any:
-        """int64 `[B]`: equal where all texts are."""
+        """int64 `[B]`: equal for rows with equal texts."""
         keys = 0
         for text in self.texts:
             keys = keys * 1_000_003 + joined_keys(features[_key(text)])  # wraps around
@@ -214,13 +214,12 @@ class Alignment(SchemaModel):
         return row
 
 
-class Aligning(Objective):
-    """The best epoch is the one in which most rows of validation batches are told by their texts,
-    and texts by their rows."""
+class AlignmentObjective(Objective):
+    """The best epoch matches most rows and texts of validation batches correctly."""
 
     chosen_by = "valid_matched"
     title = "validation share matched"
-    batches: ClassVar[int] = 8  # measured, of so many rows as a training batch has
+    batches: ClassVar[int] = 8  # batches to measure, each as large as a training batch
 
     def __init__(self, data: Dataset, batch_size: int, reads: Sequence[str]) -> None:
         self.rows = data.valid(batch_size, features=reads).take(self.batches)

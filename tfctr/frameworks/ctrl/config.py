@@ -14,24 +14,23 @@ from tfctr.language.config import TextConfig
 
 @register
 class Ctrl(Method):
-    """A student that started from a row's likeness to its text (CTRL, arXiv:2306.02841).
+    """Pre-trains the backbone by aligning rows with their texts (CTRL, arXiv:2306.02841).
 
-    Or one that learned both at once: with `clicks`, its training is that of the alignment too, and
-    there is no `pretraining`.
+    With `clicks` and without `pretraining`, one stage learns the alignment and the clicks.
     """
 
-    is_of_backbone: ClassVar[bool] = True
-    goes_on: ClassVar[bool] = False
+    trains_backbone: ClassVar[bool] = True
+    can_continue: ClassVar[bool] = False
 
     name: Literal["ctrl"]
     text: Annotated[TextConfig, from_file(lambda: TextConfig)]
     pretrained: bool = True  # else the encoder starts at random
-    trained_layers: int | None = Field(None, ge=0)  # of the encoder, the last ones; None: all of it
+    trained_layers: int | None = Field(None, ge=0)  # number of the encoder's last layers; None: all
     num_subspaces: int = Field(4, ge=1)  # 1: the cosine
     projection_dim: int = Field(128, ge=1)
     subspace_dim: int = Field(32, ge=1)
     temperature: float = Field(0.1, gt=0)
-    rows_at_a_time: int = Field(256, ge=1)  # whose scores, or texts, are in memory
+    rows_at_a_time: int = Field(256, ge=1)  # rows whose scores or texts are in memory
     clicks: float | None = Field(None, gt=0)  # weight of the clicks, learned in the same stage
     pretraining: Training | None = Training()  # None: in the same stage
 
@@ -39,8 +38,8 @@ class Ctrl(Method):
     def _in_one_stage_or_two(self) -> "Ctrl":
         if (self.clicks is None) == (self.pretraining is None):
             raise ValueError(
-                "a stage of its own aligns (pretraining, no clicks), or clicks are learned in the "
-                f"same (clicks, pretraining: null); found clicks: {self.clicks} and pretraining: "
+                "give pretraining without clicks (two stages), or clicks with pretraining: null "
+                f"(one stage); found clicks: {self.clicks} and pretraining: "
                 f"{'null' if self.pretraining is None else 'given'}"
             )
         return self
@@ -56,13 +55,13 @@ class Ctrl(Method):
             names = ", ".join(m.name for m in run.frameworks if m.name != self.name)
             raise ValueError(
                 "frameworks.ctrl.pretraining: null aligns a backbone while it learns clicks, and "
-                f"can't be stacked with {names}; align it in a stage of its own"
+                f"can't be stacked with {names}; give pretraining, a separate stage"
             )
         for key in ("positive_weight", "keep_negatives"):
             if getattr(run.training, key) != 1:
                 raise ValueError(
-                    f"training.{key}: found {getattr(run.training, key)}; clicks that are learned "
-                    "in the stage that aligns (frameworks.ctrl.clicks) all weigh the same"
+                    f"training.{key}: found {getattr(run.training, key)}; training the alignment "
+                    "and the clicks in one stage (frameworks.ctrl.clicks) allows only 1"
                 )
 
     def import_models(self) -> None:

@@ -1,4 +1,4 @@
-"""Alignment and clicks in one stage, which CTRL (arXiv:2306.02841) compares its two with."""
+"""Alignment and clicks in one stage, an ablation of CTRL (arXiv:2306.02841)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from tfctr.models.losses import LogLoss
 
 
 class JointAlignment(Alignment):
-    """An `Alignment` that learns clicks meanwhile: its loss is `L_ccl + clicks * L_log`.
+    """An `Alignment` that also learns clicks: its loss is `L_ccl + clicks * L_log`.
 
-    Called on features it gives the backbone's logits `[B]`, so that its best epoch can be that of
-    the best validation measure. The backbone alone is kept.
+    A call on features returns the backbone's logits `[B]`, so that the validation measure chooses
+    the best epoch. Only the backbone is kept.
 
     Args:
         clicks: float. Weight of the log loss.

@@ -1,4 +1,4 @@
-"""How alike a row and a text are (CTRL, arXiv:2306.02841), and a loss that memory bounds not."""
+"""The similarity of rows and texts (CTRL, arXiv:2306.02841), and its loss in little memory."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from keras import ops
 
 
 def max_similarity(of: Any, to: Any) -> Any:
-    """`[n, B]`: for each of the sub-vectors of one the most alike of the other, summed.
+    """`[n, B]`: the sum over the sub-vectors of `of` of the greatest similarity with one of `to`.
 
-    `sim(a, b) = Σ_m max_m' <a_m, b_m'>`. It is not symmetric: the maximum is over those of `to`.
+    `sim(a, b) = Σ_m max_m' <a_m, b_m'>`. It is not symmetric.
 
     Args:
         of: `[n, M, d]`.
@@ -18,24 +18,24 @@ def max_similarity(of: Any, to: Any) -> Any:
     _, m, d = to.shape
     by_place = ops.reshape(ops.transpose(to, (1, 0, 2)), (-1, d))
     scores = ops.matmul(ops.reshape(of, (-1, d)), ops.transpose(by_place))
-    # The maximum is over an axis that is not the last: over so short a one, that is twice as fast.
+    # The maximum is over an axis that is not the last: for a short axis this is twice as fast.
     return ops.sum(ops.max(ops.reshape(scores, (-1, m, m, ops.shape(to)[0])), axis=2), axis=1)
 
 
 def contrastive_loss(of: Any, to: Any, own: Any, excluded: Any, temperature: float) -> Any:
-    """InfoNCE of some rows, `[n]`: `logsumexp_j(sim(a, b_j) / τ) - sim(a, b_own) / τ`.
+    """InfoNCE of `n` rows, `[n]`: `logsumexp_j(sim(a, b_j) / τ) - sim(a, b_own) / τ`.
 
     Args:
         of: `[n, M, d]`.
-        to: `[B, M, d]`, among them each row's own.
-        own: int `[n]`, where that one is.
-        excluded: bool `[n, B]`: pairs that are no negatives, for the same text.
+        to: `[B, M, d]`, with each row's own one.
+        own: int `[n]`, the place of each row's own one.
+        excluded: bool `[n, B]`: pairs that are no negatives, because their texts are equal.
         temperature: float. `τ`.
     """
     scores = max_similarity(of, to) / temperature
     own_score = ops.squeeze(ops.take_along_axis(scores, own[:, None], axis=1), axis=1)
     scores = ops.where(excluded, -1e9, scores)
-    # The own one is among the excluded, so it is added back.
+    # The own one is also excluded, so it is added back.
     others = ops.logsumexp(scores, axis=1)
     return ops.logaddexp(others, own_score) - own_score
 
@@ -43,19 +43,19 @@ def contrastive_loss(of: Any, to: Any, own: Any, excluded: Any, temperature: flo
 def tiled_gradients(
     rows: Any, texts: Any, keys: Any, temperature: float, tile: int
 ) -> tuple[Any, Any, Any]:
-    """The loss, both ways, and its gradients, without a score of all with all in memory.
+    """The loss in both directions, and its gradients, without all scores in memory.
 
     Args:
         rows: `[B, M, d]`.
         texts: `[B, M, d]`, each row's text.
-        keys: int64 `[B]`, equal for equal texts. A row is not told apart from another one's text
-            that is the same as its own.
+        keys: int64 `[B]`, equal for equal texts. Rows with equal texts are not negatives of each
+            other.
         temperature: float.
-        tile: int. Rows whose scores, `tile * B * M` of them, are in memory at a time.
+        tile: int. Number of rows whose scores, `tile * B * M`, are in memory at a time.
 
     Returns:
-        The loss, a scalar: the mean over rows and both ways; its gradients, shaped as `rows` and
-        `texts`.
+        The loss, a scalar: the mean over rows and both directions; its gradients, shaped like
+        `rows` and `texts`.
     """
     size = tf.shape(keys)[0]
 
@@ -78,6 +78,6 @@ def tiled_gradients(
         lambda start, *_: start < size,
         body,
         (0, tf.zeros((), rows.dtype), tf.zeros_like(rows), tf.zeros_like(texts)),
-        parallel_iterations=1,  # of several, all tiles would be in memory
+        parallel_iterations=1,  # with more, all tiles would be in memory
     )
     return loss, of_rows, of_texts

@@ -1,4 +1,4 @@
-"""What CTRL builds before its student: a backbone that is aligned with texts."""
+"""The stage before CTRL's student: a backbone aligned with texts."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,27 +9,27 @@ from tfctr.stages.texts import TextPretraining, encoder_of
 
 
 class Align(TextPretraining):
-    """A backbone, aligned with the texts of its rows."""
+    """Aligns a backbone with the texts of its rows."""
 
     def create(self, data: Any) -> Any:
         return create_alignment(self.config, self.model.create(data.schema), data, self.texts)
 
     def objective(self, data: Any, model: Any) -> Any:
-        from tfctr.frameworks.ctrl.alignment import Aligning
+        from tfctr.frameworks.ctrl.alignment import AlignmentObjective
 
-        return Aligning(data, self.training.batch_size, model.reads)
+        return AlignmentObjective(data, self.training.batch_size, model.reads)
 
     def keep(self, model: Any) -> Any:
         return model.backbone
 
 
 def create_alignment(ctrl: Ctrl, backbone: Any, data: Any, stages: Mapping[str, Any]) -> Any:
-    """CTRL's first stage, or its only one, around a backbone. `stages` are those of the texts."""
+    """The alignment model around a backbone. `stages` are those of the texts."""
     from tfctr.frameworks.ctrl.alignment import Alignment
     from tfctr.frameworks.ctrl.joint_alignment import JointAlignment
     from tfctr.language.create import create_encoder
 
-    # The encoder must give the same vectors twice, see `Alignment`.
+    # The encoder must be deterministic, see `Alignment`.
     encoder = create_encoder(
         ctrl.text, encoder_of(stages), ctrl.pretrained, ctrl.trained_layers, dropout=0.0
     )

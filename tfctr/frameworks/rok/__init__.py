@@ -1,8 +1,8 @@
-"""ROK (arXiv:2404.18304): a knowledge base imitates what sample retrieval would return.
+"""ROK (arXiv:2404.18304): a knowledge base imitates the result of sample retrieval.
 
 In the data's order: a teacher (`RIM`) learns from retrieved rows; a batch job
-(`beam_pipelines.hints`) writes what it makes of them for each row; `Imitation` trains a
-`KnowledgeBase` to tell that from the row alone; `RokStudent` carries it into any backbone.
+(`beam_pipelines.hints`) writes its hint for each row; `Imitation` trains a `KnowledgeBase` to
+predict the hint from the row alone; `RokStudent` adds it to any backbone.
 """
 
 from tfctr.lazy import exports
@@ -10,7 +10,7 @@ from tfctr.lazy import exports
 __getattr__, __all__ = exports(
     __name__,
     {
-        "Imitating": "imitation",
+        "ImitationObjective": "imitation",
         "Imitation": "imitation",
         "KnowledgeBase": "knowledge_base",
         "RIM": "rim",

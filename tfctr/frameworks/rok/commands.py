@@ -1,4 +1,4 @@
-"""The command of the search for similar rows."""
+"""The command `tfctr retrieve`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -16,7 +16,7 @@ from tfctr.schema import Schema, Strict
 
 @register
 class Rim(Method):
-    """A model that reads similar earlier rows beside each row: the backbone `rim`."""
+    """A model that also reads the similar earlier rows of each row: the backbone `rim`."""
 
     name: Literal["rim"]
     similar: Annotated[RetrievalConfig, from_file(lambda: RetrievalConfig)]
@@ -49,18 +49,17 @@ class Rim(Method):
 
 
 class KnowledgeConfig(Strict):
-    """ROK's knowledge base: it learns to tell, from a row alone, what a teacher makes of the rows
-    that are similar to it."""
+    """ROK's knowledge base: it learns to predict a teacher's hint from the row alone."""
 
     name: FolderName
     teacher: Annotated[RunConfig, from_file(lambda: RunConfig)]
     embedding_dim: int = Field(16, ge=1)
     hidden_units: tuple[int, ...] = (256, 256)
     dropout: float = Field(0.1, ge=0, lt=1)
-    imitation: float = Field(1.0, ge=0)  # weight of the teacher's hints in the loss
-    contrastive: float = Field(0.1, ge=0)  # weight of the contrastive loss, with fields hidden
-    clicks: float = Field(0.0, ge=0)  # weight of the rows' own clicks
-    mask_rate: float = Field(0.2, gt=0, lt=1)  # share of the fields hidden
+    imitation: float = Field(1.0, ge=0)  # weight of the imitation loss
+    contrastive: float = Field(0.1, ge=0)  # weight of the contrastive loss
+    clicks: float = Field(0.0, ge=0)  # weight of the log loss of the rows' own clicks
+    mask_rate: float = Field(0.2, gt=0, lt=1)  # share of the fields that the contrastive loss masks
     temperature: float = Field(0.2, gt=0)
     training: Training = Training()
 
@@ -77,8 +76,8 @@ class KnowledgeConfig(Strict):
         rim = self.teacher.method("rim")
         if rim is None:
             raise ValueError(
-                f"teacher: {self.teacher.name} is no teacher; a run with frameworks: [{{name: rim, "
-                "similar: ...}] is"
+                f"teacher: {self.teacher.name} is no teacher; name a run with frameworks: "
+                "[{name: rim, similar: ...}]"
             )
         check_names(self.name, data=self.data, similar=rim.similar, teacher=self.teacher)
         return self
@@ -86,7 +85,7 @@ class KnowledgeConfig(Strict):
 
 @register
 class Rok(Method):
-    """A student that carries a knowledge base (ROK, arXiv:2404.18304)."""
+    """A student with a knowledge base (ROK, arXiv:2404.18304)."""
 
     name: Literal["rok"]
     knowledge: Annotated[KnowledgeConfig, from_file(lambda: KnowledgeConfig)]

@@ -1,4 +1,4 @@
-"""How a knowledge base learns what its teacher knows (ROK, arXiv:2404.18304)."""
+"""The training of a knowledge base (ROK, arXiv:2404.18304)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,15 +20,15 @@ from tfctr.training.loop import EVALUATION_BATCH, Objective, predict
 class Imitation(SchemaModel):
     """Trains a knowledge base: `imitation * L_KI + contrastive * L_CR + clicks * L_CTR`.
 
-    - `L_KI`: the mean square of `r̂ - (r - mean) / std`, `r` the teacher's hint: 1 for a knowledge
-      base that says the same of all rows, 0 for one that says what the teacher says.
-    - `L_CR`: rows are told apart. Of each row there is a second view, some of its fields hidden
-      behind a learned vector; `-log softmax` of the cosine of a row's two views over those of the
-      first with the batch's other rows, divided by a temperature, both ways.
-    - `L_CTR`: log loss of a dense layer on `r̂`, which is not kept. It is not the paper's: alone, it
-      makes a knowledge base that saw the same rows and no teacher.
+    - `L_KI`: the mean square of `r̂ - (r - mean) / std`, where `r` is the teacher's hint: 1 for a
+      constant prediction of the mean, 0 for a perfect one.
+    - `L_CR`: a contrastive loss. A row's second view has some fields masked by a learned vector;
+      the loss is `-log softmax` of the cosine of a row's two views among those with the batch's
+      other rows, divided by a temperature, in both directions.
+    - `L_CTR`: log loss of a dense layer on `r̂`, which is not kept. The paper does not have it:
+      alone, it trains a knowledge base on the same rows without a teacher.
 
-    Without imitation there is nothing to explain; then called on rows it gives logits `[B]`.
+    Without imitation, a call on rows returns logits `[B]`.
 
     Args:
         knowledge: trained in place.
@@ -37,7 +37,7 @@ class Imitation(SchemaModel):
         imitation: float. Weight of `L_KI`.
         contrastive: float. Weight of `L_CR`.
         clicks: float. Weight of `L_CTR`.
-        mask_rate: float. Share of the fields that the second view hides.
+        mask_rate: float. Share of the fields that the second view masks.
         temperature: float.
     """
 
@@ -72,7 +72,7 @@ class Imitation(SchemaModel):
             self.head = keras.layers.Dense(1, dtype="float32", name="head")
 
     def build(self, input_shape: Any = None) -> None:
-        self.knowledge.build()  # whose steps are called, never itself
+        self.knowledge.build()  # only its steps are called, never the model itself
         super().build(input_shape)
 
     @property
@@ -80,27 +80,27 @@ class Imitation(SchemaModel):
         return (*super().reads, HINT)
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
-        """`L_KI` a row, or logits, `[B]`; in training what `compute_loss` takes."""
+        """`L_KI` per row, or logits, `[B]`; in training the input of `compute_loss`."""
         fields = self.knowledge.decompose(features)
-        said = _flat(self.knowledge.reconstruct(fields, training=training))
-        logits = ops.squeeze(self.head(said), axis=-1) if self.clicks else None
+        predicted = _flat(self.knowledge.reconstruct(fields, training=training))
+        logits = ops.squeeze(self.head(predicted), axis=-1) if self.clicks else None
         if not training:
             if logits is not None and not self.imitation:
                 return logits
-            return ops.mean(ops.square(said - self._standardised(features)), axis=1)
+            return ops.mean(ops.square(predicted - self._standardised(features)), axis=1)
         if not self.contrastive:
-            return said, None, logits
+            return predicted, None, logits
         hidden = keras.random.uniform(ops.shape(fields)[:2], seed=self.seeds) < self.mask_rate
         view = ops.where(ops.expand_dims(hidden, 2), self.hidden_fields, fields)
-        return said, _flat(self.knowledge.reconstruct(view, training=training)), logits
+        return predicted, _flat(self.knowledge.reconstruct(view, training=training)), logits
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        said, of_view, logits = y_pred
-        loss = self.imitation * ops.mean(ops.square(said - self._standardised(x)))
+        predicted, of_view, logits = y_pred
+        loss = self.imitation * ops.mean(ops.square(predicted - self._standardised(x)))
         if of_view is not None:
-            loss += self.contrastive * contrastive_loss(said, of_view, self.temperature)
+            loss += self.contrastive * contrastive_loss(predicted, of_view, self.temperature)
         if logits is not None:
             loss += self.clicks * LogLoss()(y, logits)
         return loss
@@ -112,8 +112,8 @@ class Imitation(SchemaModel):
         return super()._empty_row() | {HINT: np.zeros((1, len(self.mean)), "float32")}
 
 
-class Imitating(Objective):
-    """The best epoch is the one that explains most of the hints of the validation rows."""
+class ImitationObjective(Objective):
+    """The best epoch has the greatest explained variance of the validation rows' hints."""
 
     chosen_by = "valid_explained"
     title = "validation share explained"
@@ -122,18 +122,18 @@ class Imitating(Objective):
         self.batches = data.valid(EVALUATION_BATCH, features=reads)
 
     def measure(self, model: Imitation, console: Console) -> dict[str, float]:
-        """`valid_explained`: 1 less the mean `L_KI`."""
+        """`valid_explained`: 1 minus the mean `L_KI`."""
         losses = predict(model, self.batches, "validation", console)
         if not np.isfinite(losses).all():
             raise DataError(
-                "what the knowledge base says is no longer finite; lower "
+                "the knowledge base's predictions are no longer finite; lower "
                 "training.optimizer.learning_rate"
             )
         return {"valid_explained": 1.0 - float(losses.mean(dtype=np.float64))}
 
 
 def contrastive_loss(first: Any, second: Any, temperature: float) -> Any:
-    """InfoNCE of two views `[B, n]`, both ways: each row's own other view among all rows'."""
+    """InfoNCE of two views `[B, n]` in both directions; other rows are the negatives."""
     similarities = ops.matmul(_unit(first), ops.transpose(_unit(second))) / temperature
     own = ops.diagonal(similarities)
     each_way = (ops.logsumexp(similarities, axis=axis) - own for axis in (0, 1))

@@ -1,4 +1,4 @@
-"""What retrieval would say of a row, told from the row alone (ROK, arXiv:2404.18304)."""
+"""Predicts the result of retrieval from a row alone (ROK, arXiv:2404.18304)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from tfctr.schema import Schema
 
 @keras.saving.register_keras_serializable("tfctr")
 class KnowledgeBase(SchemaModel):
-    """A row's fields in a table of their own, and an encoder from these to a teacher's hint.
+    """Embeds a row's fields in its own table, and encodes them to predict a teacher's hint.
 
-    Two steps: `decompose` looks the fields up, `reconstruct` makes of them the `V` vectors of
-    width `D` that the teacher would make of retrieved rows, each number standardised over the
-    training rows. Its cost depends neither on how many rows could be retrieved nor on how many are.
+    Two steps: `decompose` looks up the fields; `reconstruct` predicts the teacher's hint, `V`
+    vectors of width `D`, each number standardised over the training rows. The cost does not depend
+    on the size of the pool, nor on the number of retrieved rows.
 
     Args:
         schema: the `F` fields, in order.

@@ -18,27 +18,27 @@ from tfctr.schema import Sequence as TokenSequence
 
 @register("rim")
 class RIM(Backbone):
-    """A deep tower over a row's fields, what similar earlier rows hold, and what became of those.
+    """A deep tower over a row's fields and over the fields and labels of similar earlier rows.
 
-    The `K` rows that `tfctr retrieve` found are weighed by attention, `a_k = softmax_k(<W x + b,
-    s_k> / sqrt(F' D))`, and summed field by field; so are the vectors of their labels. `x` are the
-    row's `F` fields, `s_k` the `F'` of a found row, from the same table: all but sequences. Where
-    no row was found the sums are zero.
+    The `K` rows of `tfctr retrieve` are weighted by attention, `a_k = softmax_k(<W x + b, s_k> /
+    sqrt(F' D))`, and summed field by field; so are the vectors of their labels. `x` are the row's
+    `F` fields, `s_k` the `F'` fields of a similar row, from the same table: all but sequences.
+    Without a similar row the sums are zero.
 
-    `embed` gives `[B, F + F' + 1, D]`: the fields, the sums of the found rows' fields, the sum of
-    their labels' vectors. `represent` feeds these and the inner products of all pairs to the tower
-    and gives `[mlp ; sum of labels]`, `[B, hidden_units[-1] + D]`.
+    `embed` returns `[B, F + F' + 1, D]`: the fields, the sums of the similar rows' fields, the sum
+    of their labels' vectors. `represent` feeds these and the inner products of all pairs to the
+    tower and returns `[mlp ; sum of labels]`, `[B, hidden_units[-1] + D]`.
 
     Args:
         schema: the fields, in order.
         embedding_dim: int. Width `D` of each field's vector. Defaults to 16.
         hidden_units: widths of the tower. Defaults to `(200, 80)`.
         dropout: float. In the tower. Defaults to 0.
-        labels: bool. False leaves the found rows' labels out, and the last vector with them.
+        labels: bool. False leaves out the similar rows' labels, and so the last vector.
             Defaults to True.
     """
 
-    embeds_fields_apart: bool = False  # found rows are found for a row as a whole
+    embeds_fields_apart: bool = False  # similar rows belong to the whole row
     reads_side_outputs: ClassVar[bool] = True
 
     def __init__(
@@ -69,7 +69,7 @@ class RIM(Backbone):
 
     @property
     def num_aggregates(self) -> int:
-        """How many of the vectors of `embed`, the last ones, come from the found rows."""
+        """The number of the last vectors of `embed`, which come from the similar rows."""
         return len(self.of_found) + self.labels
 
     def embed(
@@ -90,7 +90,7 @@ class RIM(Backbone):
         return ops.concatenate([fields, sums], axis=1)
 
     def aggregate(self, features: Mapping[str, Any]) -> Any:
-        """What the found rows come to, `[B, num_aggregates, D]`: what a student imitates."""
+        """The sums over the similar rows, `[B, num_aggregates, D]`: the hint."""
         return self.embed(features)[:, -self.num_aggregates :]
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
@@ -104,7 +104,7 @@ class RIM(Backbone):
         return ops.concatenate([deep, embeddings[:, label]], axis=1)
 
     def _found(self, features: Mapping[str, Any], k: int) -> Any:
-        """The found rows' fields `[B, K, F', D]`."""
+        """The similar rows' fields `[B, K, F', D]`."""
         rows = {}
         for feature in self.of_found:
             values = features[PREFIX + feature.name]

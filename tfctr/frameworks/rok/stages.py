@@ -1,4 +1,4 @@
-"""What ROK builds before its student: similar rows, a teacher, its hints, a knowledge base."""
+"""The stages before ROK's student: similar rows, a teacher, its hints, a knowledge base."""
 
 import logging
 from pathlib import Path
@@ -42,7 +42,7 @@ class Retrieve(SideOutputs):
 
 
 class Hints(Stage):
-    """What a teacher makes of similar rows, for all rows: `hints`, in the teacher's folder."""
+    """A teacher's hints for all rows: `hints`, in the teacher's folder."""
 
     name = "hints"
     manifest_name = MANIFEST
@@ -73,8 +73,8 @@ class Hints(Stage):
 
 
 class Imitate(TrainingStage):
-    """A knowledge base that has learned what a teacher's hints say of each row, from the row alone:
-    `knowledge.keras`, in `<work>/<its name>`."""
+    """A knowledge base trained to predict a teacher's hints: `knowledge.keras`, in
+    `<work>/<its name>`."""
 
     name = "train"
 
@@ -93,7 +93,7 @@ class Imitate(TrainingStage):
     def make(self, console: Console) -> None:
         from tfctr.data.dataset import Dataset
         from tfctr.frameworks.rok import rim  # noqa: F401  before the seed is set
-        from tfctr.frameworks.rok.imitation import Imitating, Imitation
+        from tfctr.frameworks.rok.imitation import Imitation, ImitationObjective
 
         config, hints = self.config, self.hints.path
         data = Dataset.open(self.hints.teacher.data_folder, [hints])
@@ -119,7 +119,7 @@ class Imitate(TrainingStage):
             {"knowledge": config.model_dump(mode="json", exclude={"teacher", "training"})},
             console,
             save=lambda model, path: model.knowledge.save(path),
-            objective=None if clicks_only else lambda model: Imitating(data, model.reads),
+            objective=None if clicks_only else lambda model: ImitationObjective(data, model.reads),
         )
 
     def load(self) -> Any:
@@ -131,8 +131,8 @@ class Imitate(TrainingStage):
 
 
 def create_knowledge(config: KnowledgeConfig, schema: Schema) -> Any:
-    """ROK's knowledge base, as large as what its teacher makes of similar rows; untrained.
-    `schema` is the dataset's."""
+    """An untrained knowledge base, with the shape of its teacher's hints. `schema` is the
+    dataset's."""
     from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
     from tfctr.frameworks.rok.rim import RIM
 

@@ -1,4 +1,4 @@
-"""A backbone that carries a knowledge base (ROK, arXiv:2404.18304)."""
+"""A backbone with a knowledge base (ROK, arXiv:2404.18304)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,26 +11,27 @@ from tfctr.models.click_model import ClickModel, candidate_rows
 from tfctr.models.student import Student
 
 USES = ("instance", "feature")
-OF_USER = "known_fields"  # what is kept of a user, beside what the backbone keeps
+OF_USER = "known_fields"  # the knowledge base's part of `encode_user`
 
 
 @keras.saving.register_keras_serializable("tfctr")
 class RokStudent(Student):
-    """Any backbone, with what retrieval would have said of the row.
+    """Any backbone, with a knowledge base that predicts the result of retrieval.
 
-    - feature-wise: each field's vector is `e_i + W_i k_i`, `k_i` its vector in the knowledge base:
-      `[e_i ; k_i]` brought back to the backbone's width, so that its cost stays as it was.
-    - instance-wise: the last layer sees `[q ; r̂]`, `q` the backbone's representation, `r̂` what the
-      knowledge base makes of the row.
+    - feature-wise: each field's vector is `e_i + W_i k_i`, where `k_i` is its vector in the
+      knowledge base: `[e_i ; k_i]` projected to the backbone's width, so that the backbone costs
+      the same.
+    - instance-wise: the last layer reads `[q ; r̂]`: the backbone's representation and the
+      predicted hint.
 
-    `embed` gives `[e_i ; k_i]`, zeros in the place of `k_i` where the knowledge base has no such
-    field: `[B, F, D + R]`. `represent` gives `[q ; r̂]`, or `q`.
+    `embed` returns `[e_i ; k_i]`, with zeros for `k_i` if the knowledge base has no such field:
+    `[B, F, D + R]`. `represent` returns `[q ; r̂]`, or `q`.
 
     Args:
-        backbone: a backbone, or a student around one; not trained yet.
+        backbone: an untrained backbone or student.
         knowledge: a knowledge base; its fields are among the backbone's.
-        use: of `"instance"` and `"feature"` at least one. Defaults to both.
-        tuned: bool. Whether the knowledge base learns on, or stays as it is. Defaults to False.
+        use: at least one of `"instance"` and `"feature"`. Defaults to both.
+        tuned: bool. Whether the knowledge base is trained further. Defaults to False.
 
     Raises:
         ValueError: no such use; the backbone lacks a field of the knowledge base.
@@ -79,7 +80,7 @@ class RokStudent(Student):
         fields = self.backbone.embed(features, names=names, training=training)
         known = [name for name in self.known if names is None or name in names]
         vectors = self.knowledge.decompose(features, names=known) if known else None
-        return self._beside(fields, vectors, known, self._places(fields, names))
+        return self._concatenate(fields, vectors, known, self._places(fields, names))
 
     def add_fields(self, embeddings: Any, fields: Any) -> Any:
         width = self.knowledge.embedding_dim
@@ -89,7 +90,7 @@ class RokStudent(Student):
         return ops.concatenate([inner, vectors], axis=2)
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
-        """What the backbone keeps, and `OF_USER` `[B, n, R]`."""
+        """The backbone's part, and `OF_USER` `[B, n, R]`."""
         user = super().encode_user(features)
         known = [name for name in self.known if name in features]
         return user | ({OF_USER: self.knowledge.decompose(features, names=known)} if known else {})
@@ -105,7 +106,7 @@ class RokStudent(Student):
         if of_items:
             vectors.append(self.knowledge.decompose(rows, names=of_items))
         together = ops.concatenate(vectors, axis=1) if vectors[1:] else vectors[0]
-        return self._beside(fields, together, [*of_user, *of_items], self._places(fields))
+        return self._concatenate(fields, together, [*of_user, *of_items], self._places(fields))
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
         width = self.knowledge.embedding_dim
@@ -131,10 +132,10 @@ class RokStudent(Student):
     def _size(self) -> int:
         return self.knowledge.num_vectors * self.knowledge.vector_dim
 
-    def _beside(
+    def _concatenate(
         self, fields: Any, vectors: Any, known: Sequence[str], places: Sequence[str]
     ) -> Any:
-        """`[B, F, D + R]`: fields, and beside each its vector of `vectors [B, n, R]`."""
+        """`[B, F, D + R]`: each field, concatenated with its vector of `vectors [B, n, R]`."""
         if vectors is None:
             vectors = ops.zeros_like(fields[:, :, :1]) * ops.zeros(self.knowledge.embedding_dim)
         else:
@@ -142,13 +143,13 @@ class RokStudent(Student):
         return ops.concatenate([fields, vectors], axis=2)
 
     def _places(self, fields: Any, names: Sequence[str] | None = None) -> list[str]:
-        """Which feature's field stands at each place; "" where it is of none."""
+        """The feature of the field at each place; "" if it is of none."""
         found = [name for name in self.field_names if names is None or name in names]
         return found + [""] * (fields.shape[1] - len(found))
 
 
 def _placed(vectors: Any, names: Sequence[str], places: Sequence[str]) -> Any:
-    """Vectors `[B, n, d]` of these names at these places; zeros where there is none."""
+    """Puts vectors `[B, n, d]` of `names` at `places`; zeros elsewhere."""
     if [*names] == [*places]:
         return vectors
     if not {*places} <= {*names}:

@@ -6,7 +6,7 @@ __getattr__, __all__ = exports(
     __name__,
     {
         "FgBert": "fg_bert",
-        "GuessingParts": "fg_bert",
+        "MaskedPartsObjective": "fg_bert",
         "SequenceEncoder": "sequence_encoder",
         "Srp4ctrStudent": "student",
     },

@@ -1,4 +1,4 @@
-"""What a user may want next, out of all items: the step before ranking, as a SavedModel."""
+"""Candidate retrieval, the step before ranking, as a SavedModel."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,27 +25,26 @@ def export_candidates(
 ) -> Path:
     """Writes the next version of an index of items, `directory/<version>/`.
 
-    Its one signature, `serving_default`, takes the raw histories that the encoder reads, `[B, M]`,
-    and gives `candidates` `[B, k]`, tokens as in the log, the best first, and `scores` `[B, k]`,
-    the logits of coming next. What the history holds is not among them. Another input is needed
-    for nothing: no item's features, no candidates.
+    Its only signature, `serving_default`, takes the raw histories that the encoder reads, `[B, M]`,
+    and returns `candidates` `[B, k]`, tokens as in the log, the best first, and `scores` `[B, k]`,
+    the logits of the next item. Items of the history are left out. No other input is needed.
 
     Args:
         model: a pre-trained encoder with its heads.
-        data: the `tfctr.data.Dataset` whose vocabularies it knows.
-        part: the history whose tokens are sought, e.g. that of item ids.
+        data: the `tfctr.data.Dataset` with its vocabularies.
+        part: the history whose tokens are retrieved, e.g. that of item ids.
         directory: the model's directory; its name is the model's name.
-        k: int. How many are found.
-        search: `"exact"`, all inner products; `"scann"`, which finds most of the best in a tree of
-            quantised vectors and needs the Python package scann here and its ops in the server.
+        k: int. Number of candidates.
+        search: `"exact"`: all inner products; `"scann"`: approximate, in a tree of quantised
+            vectors; needs the Python package scann here and its ops in the server.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        ValueError: the encoder does not read `part` as what an event is about; there are too few
-            items; no such search.
-        DataError: as of `export`.
+        ValueError: `part` is no item-side history of the encoder; there are too few items; no such
+            search.
+        DataError: as for `export`.
         ImportError: scann is not installed.
     """
     encoder = model.encoder
@@ -70,7 +69,7 @@ def export_candidates(
         )
     raw = RawFeatures(schema, files)
     factorized = tfrs.layers.factorized_top_k
-    looked_at = k + history.max_length  # so many are found before the history is left out
+    looked_at = k + history.max_length  # before those of the history are removed
     index = factorized.BruteForce(k=looked_at)
     if search == "scann":
         index = factorized.ScaNN(k=looked_at, num_reordering_candidates=4 * looked_at)

@@ -1,4 +1,4 @@
-"""The command of users' events."""
+"""The command `tfctr sequences`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ def sequences(
     work: Work = DEFAULT_WORK,
     beam: BeamArgs = None,
 ) -> None:
-    """Writes users' events in windows, by a Beam job: what a sequence encoder learns from."""
+    """Cuts users' events into windows, the training data of a sequence encoder, by a Beam job."""
     with clear_errors():
         from tfctr.frameworks.srp4ctr.config import SequencesConfig
         from tfctr.frameworks.srp4ctr.stages import Windows

@@ -14,11 +14,11 @@ from tfctr.schema import History, Schema, Strict
 
 
 class SequencesConfig(Strict):
-    """Windows of users' events, those of the training rows' time: `tfctr sequences FILE`."""
+    """Windows of users' events in the training period: `tfctr sequences FILE`."""
 
     name: FolderName
     data: Annotated[DataConfig, from_file(lambda: DataConfig)]
-    stride: int | None = Field(None, ge=1)  # events between the ends of windows; None: a window's
+    stride: int | None = Field(None, ge=1)  # events between the ends of windows; None: the length
     held_out: float = Field(0.05, gt=0, lt=1)  # share of the users, for validation
 
     @model_validator(mode="after")
@@ -30,18 +30,18 @@ class SequencesConfig(Strict):
 
 
 class SequenceEncoderConfig(Strict):
-    """An encoder of users' events that learned to infer hidden parts of them (FG-BERT)."""
+    """An encoder of users' events, pre-trained to predict masked parts of them (FG-BERT)."""
 
     name: FolderName
     sequences: Annotated[SequencesConfig, from_file(lambda: SequencesConfig)]
-    histories: tuple[str, ...] | None = None  # what it reads of an event; all if not given
+    histories: tuple[str, ...] | None = None  # the parts of an event that it reads; None: all
     dim: int = Field(32, ge=1)
     num_layers: int = Field(2, ge=1)
     num_heads: int = Field(2, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-    mask_rate: float = Field(0.2, gt=0, lt=1)  # share of the events, for either group of parts
-    last_rate: float = Field(0.1, ge=0, le=1)  # share of the windows whose last event is hidden
-    sampled_tokens: int | None = Field(None, ge=1)  # told from the right one; None: all there are
+    mask_rate: float = Field(0.2, gt=0, lt=1)  # share of the events, for each group of parts
+    last_rate: float = Field(0.1, ge=0, le=1)  # share of the windows whose last event is masked
+    sampled_tokens: int | None = Field(None, ge=1)  # sampled negatives; None: the whole vocabulary
     training: Training = Training()
 
     @property
@@ -77,8 +77,8 @@ class Srp4ctr(Method):
     name: Literal["srp4ctr"]
     encoder: Annotated[SequenceEncoderConfig, from_file(lambda: SequenceEncoderConfig)]
     pretrained: bool = True  # else the encoder starts at random
-    cross_attention: bool = True  # the candidate looks at each layer of the events
-    num_queries: int = Field(4, ge=0)  # of the querying transformer; 0: none
+    cross_attention: bool = True  # the candidate attends to the events in each layer
+    num_queries: int = Field(4, ge=0)  # of the querying transformer; 0: no such transformer
     num_query_blocks: int = Field(1, ge=1)
     frozen: Literal["none", "embeddings", "all"] = "none"  # of the encoder
 

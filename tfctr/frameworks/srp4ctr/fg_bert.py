@@ -1,4 +1,4 @@
-"""Pre-training of a sequence encoder: hidden parts of events are inferred (SRP4CTR, FG-BERT)."""
+"""Pre-training of a sequence encoder: it predicts masked parts of events (SRP4CTR, FG-BERT)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from rich.console import Console
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.frameworks.srp4ctr.sequence_encoder import SequenceEncoder
-from tfctr.layers.attending_block import seen
+from tfctr.layers.attending_block import attention_mask
 from tfctr.layers.flat_dense import FlatDense
 from tfctr.models.masking import choose
 from tfctr.models.schema_model import SchemaModel
@@ -22,25 +22,24 @@ from tfctr.training.loop import Objective
 
 @keras.saving.register_keras_serializable("tfctr")
 class FgBert(SchemaModel):
-    """Hides what some events were about, and how others went, and guesses both (BERT4Rec,
+    """Masks the items of some events and the outcomes of others, and predicts both (BERT4Rec,
     arXiv:1904.06690, with side information).
 
-    The parts of an event that tell what it was about are one group, those that tell how it went
-    another (`SequenceEncoder.groups`). In each window each group is hidden at a share of the
-    events, drawn for itself, so that one can be inferred from the other; in some windows, what the
-    latest event was about is among it, as when the next one is sought. A head a part: `logits =
-    gelu(W h + c) E^T + b`, `E` the part's own tokens. The loss is the sum over parts of the mean
-    over hidden places. Tokens that the vocabulary lacks are not asked for.
+    The parts of an event that describe its item are one group, those that describe its outcome are
+    another (`SequenceEncoder.groups`). In each window each group is masked at a share of the
+    events, drawn independently, so that one can be predicted from the other; in some windows the
+    item of the latest event is masked, as in next-item prediction. Each part has its own head:
+    `logits = gelu(W h + c) E^T + b`, where `E` are the vectors of the part's tokens. The loss is
+    the sum over parts of the mean over masked places. OOV tokens are not predicted.
 
     Args:
-        schema: of the windows; the encoder's histories have one event more in it.
+        schema: of the windows; its histories are one event longer than the encoder's.
         encoder: trained in place.
         mask_rate: float. Share of a window's events. Defaults to 0.2.
-        last_rate: float. Share of the windows in which the latest event is hidden in any case.
+        last_rate: float. Share of the windows in which the latest event is always masked.
             Defaults to 0.1.
-        sampled_tokens: int or None. In training a token is told from so many others of its part's
-            vocabulary, which are drawn by their frequency's rank; logits are corrected for how
-            often each is drawn (logQ). None: from all. Defaults to None.
+        sampled_tokens: int or None. Number of sampled negatives in training, drawn by frequency
+            rank; logits have the logQ correction. None: the whole vocabulary. Defaults to None.
     """
 
     def __init__(
@@ -78,8 +77,8 @@ class FgBert(SchemaModel):
         super().build(input_shape)
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
-        """By part: log likelihoods of hidden tokens `[B, P]`, and bool `[B, P]`, whether there is
-        one. Out of training the same events of a batch are hidden each time."""
+        """By part: log likelihoods of masked tokens `[B, P]`, and bool `[B, P]`, false at padding.
+        Outside of training the masked events of a batch are always the same."""
         ids, exists = self.encoder.behaviours.latest_first(features)
         ids = {part: ops.cast(values, "int32") for part, values in ids.items()}
         hidden, places, chosen = dict(ids), {}, {}
@@ -95,7 +94,7 @@ class FgBert(SchemaModel):
                 hidden[part] = ops.where(is_chosen, MASK_ID, ids[part])
                 places[part], chosen[part] = found, some
         x = self.encoder.embed(hidden, first_place=0, training=training)
-        last = self.encoder(x, seen(exists), training=training).last
+        last = self.encoder(x, attention_mask(exists), training=training).last
         guessed = {}
         for part in self.encoder.parts:
             vectors = ops.take_along_axis(last, places[part][:, :, None], axis=1)
@@ -106,11 +105,11 @@ class FgBert(SchemaModel):
         return guessed
 
     def queries(self, features: Mapping[str, Any], part: str) -> Any:
-        """Vectors `[B, d + 1]` of what comes next after histories, to be compared with `vectors`.
+        """Vectors `[B, d + 1]` that predict the next event of histories, to compare with `vectors`.
 
         Args:
-            features: ids `[B, L]` of each part, as a dataset has them.
-            part: which tells what the event is about.
+            features: ids `[B, L]` of each part, as in a dataset.
+            part: an item-side history.
         """
         ids, exists = self.encoder.behaviours.latest_first(features)
         next_one = ops.full_like(exists[:, :1], MASK_ID, dtype="int64")
@@ -119,13 +118,13 @@ class FgBert(SchemaModel):
             for name, values in ids.items()
         }
         exists = ops.concatenate([ops.ones_like(exists[:, :1]), exists], axis=1)
-        last = self.encoder(self.encoder.embed(asked, first_place=0), seen(exists)).last
+        last = self.encoder(self.encoder.embed(asked, first_place=0), attention_mask(exists)).last
         query = ops.cast(self.to_token[part](last[:, 0]), "float32")
         return ops.concatenate([query, ops.ones_like(query[:, :1])], axis=1)
 
     def vectors(self, part: str) -> Any:
-        """Vectors `[V, d + 1]` of a part's tokens, the first that of `FIRST_TOKEN_ID`: their inner
-        products with `queries` are the logits."""
+        """Vectors `[V, d + 1]` of a part's tokens, from `FIRST_TOKEN_ID`; their inner products with
+        `queries` are the logits."""
         return ops.concatenate(
             [self._tokens(part), ops.expand_dims(self.frequencies[part], 1)], axis=1
         )
@@ -142,17 +141,17 @@ class FgBert(SchemaModel):
         vectors = ops.cast(self.to_token[part](vectors), "float32")
         places = targets - FIRST_TOKEN_ID
         if training and self.sampled_tokens and self.sampled_tokens < self._num_tokens(part):
-            return self._against_sampled(part, vectors, places)
+            return self._sampled_likelihoods(part, vectors, places)
         logits = ops.matmul(vectors, ops.transpose(self._tokens(part))) + self.frequencies[part]
         right = ops.take_along_axis(logits, places[:, :, None], axis=2)[:, :, 0]
         return right - ops.logsumexp(logits, axis=2)
 
-    def _against_sampled(self, part: str, vectors: Any, places: Any) -> Any:
-        """Log likelihoods `[B, P]` among the right token and tokens that are drawn.
+    def _sampled_likelihoods(self, part: str, vectors: Any, places: Any) -> Any:
+        """Log likelihoods `[B, P]` among the right token and sampled negatives.
 
-        Of token `k`, counted from the most frequent, the chance is about `1 / k` (log-uniform): as
-        in Zipf's law. (keras-rs' `RemoveAccidentalHits` of 0.4 takes next to nothing from the
-        logit of a drawn token that is the right one; here it is left out.)
+        The chance of token `k`, counted from the most frequent, is about `1 / k` (log-uniform), as
+        in Zipf's law. (A negative that equals the right token is left out here; keras-rs 0.4's
+        `RemoveAccidentalHits` would hardly lower its logit.)
         """
         size = self._num_tokens(part)
         draws = keras.random.uniform((self.sampled_tokens,), seed=self.seeds)
@@ -177,7 +176,7 @@ class FgBert(SchemaModel):
         return self.schema[part].num_ids - FIRST_TOKEN_ID
 
     def _tokens(self, part: str, places: Any = None) -> Any:
-        """Vectors of a part's tokens: of all `[V, d]`, or of these `[..., d]`."""
+        """Vectors of a part's tokens: all `[V, d]`, or those of `places` `[..., d]`."""
         if places is None:
             places = ops.arange(self._num_tokens(part), dtype="int32")
         return ops.cast(self.encoder.tokens.rows(part, places + FIRST_TOKEN_ID), "float32")
@@ -205,8 +204,8 @@ def _mean_loss(likelihoods: Any, chosen: Any) -> Any:
     return -ops.sum(likelihoods * weights) / ops.maximum(ops.sum(weights), 1)
 
 
-class GuessingParts(Objective):
-    """The best epoch is that of the greatest likelihood of validation windows' hidden parts."""
+class MaskedPartsObjective(Objective):
+    """The best epoch has the greatest likelihood of validation windows' masked parts."""
 
     chosen_by = "valid_log_likelihood"
     title = "validation log likelihood of an event's hidden parts"
@@ -216,7 +215,7 @@ class GuessingParts(Objective):
         self.batches = data.valid(self.batch, features=reads)
 
     def measure(self, model: FgBert, console: Console) -> dict[str, float]:
-        """`valid_log_likelihood`: in nats, the sum over parts of the mean of a token, and each."""
+        """`valid_log_likelihood`: the sum over parts of the mean per token, in nats; and each."""
         model._catch_up()
         call = tf.function(lambda features: model(features, training=False), reduce_retracing=True)
         total, count = dict.fromkeys(model.reads, 0.0), dict.fromkeys(model.reads, 0)

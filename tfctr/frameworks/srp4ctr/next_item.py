@@ -1,4 +1,4 @@
-"""How well an encoder of events tells which item comes next."""
+"""Metrics of next-item prediction."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,26 +16,26 @@ BATCH = 512
 
 
 def next_item(model: FgBert, data: Dataset, part: str) -> dict[str, float]:
-    """Hit rates and NDCG of the validation windows' latest item, sought by the events before it.
+    """Hit rates and NDCG of the validation windows' latest item, predicted from the events before.
 
-    All tokens of the part compete. With one right item a window's NDCG@k is `1 / log2(1 + rank)`
-    where the rank is at most k, else 0.
+    All tokens of the part are ranked. With one right item a window's NDCG@k is
+    `1 / log2(1 + rank)` if the rank is at most k, else 0.
 
     Args:
         model: the encoder and its heads.
         data: windows (`beam_pipelines.sequences`).
-        part: which tells what an event is about, e.g. the history of item ids.
+        part: an item-side history, e.g. that of item ids.
 
     Returns:
-        `hit_rate_10`, `ndcg_10`, `hit_rate_50`, `ndcg_50`, and `windows`, how many: those whose
-        latest item the vocabulary holds.
+        `hit_rate_10`, `ndcg_10`, `hit_rate_50`, `ndcg_50`, and `windows`, the number of windows
+        whose latest item is in the vocabulary.
     """
     vectors = tf.convert_to_tensor(model.vectors(part))
     tokens = tf.range(vectors.shape[0], dtype=tf.int64) + FIRST_TOKEN_ID
     most = min(max(CUTOFFS), int(vectors.shape[0]))
     index = tfrs.layers.factorized_top_k.BruteForce(k=most)
     index.index(vectors, identifiers=tokens)
-    # At every k: the difference of neighbours says how often an item stands at just that rank.
+    # Hit rates at every k: the difference of neighbours is the share of items at this rank.
     metric = tfrs.metrics.FactorizedTopK(candidates=index, ks=range(1, most + 1))
     query = tf.function(lambda features: model.queries(features, part), reduce_retracing=True)
     asked = 0
@@ -55,7 +55,7 @@ def next_item(model: FgBert, data: Dataset, part: str) -> dict[str, float]:
 
 
 def without_latest(model: FgBert, windows: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Windows `[B, L + 1]` without their latest events, as histories `[B, L]`, and these events."""
+    """Splits windows `[B, L + 1]` into histories `[B, L]` and their latest events."""
     exists = model.encoder.behaviours.exists(windows).numpy()
     last = exists.shape[1] - 1 - exists[:, ::-1].argmax(axis=1)
     before, latest = {}, {}

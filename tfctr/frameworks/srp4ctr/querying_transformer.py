@@ -1,20 +1,20 @@
-"""A few learned questions to a user's events (Q-Former, arXiv:2301.12597, in SRP4CTR)."""
+"""Attention of learned queries to a user's events (Q-Former, arXiv:2301.12597, in SRP4CTR)."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
-from tfctr.layers.attending_block import AttendingBlock, Seen, by_heads
+from tfctr.layers.attending_block import AttendingBlock, AttentionMask, by_heads
 from tfctr.layers.flat_dense import FlatDense
 
 
 @keras.saving.register_keras_serializable("tfctr")
 class QueryingTransformer(keras.layers.Layer):
-    """`m` learned queries, moved by what is known of the user, look at each other and at events.
+    """`m` learned queries, shifted by the user's fields, attend to each other and to the events.
 
-    `P_u = P + reshape(W u)`, then blocks of self-attention and of attention to the events. No
-    candidate has a part in it: a request has one result, for all candidates.
+    `P_u = P + reshape(W u)`, then blocks of self-attention and of attention to the events. The
+    candidate is no input, so a request has one result for all candidates.
 
     Args:
         num_queries: int. `m`.
@@ -66,13 +66,13 @@ class QueryingTransformer(keras.layers.Layer):
         for block in (*self.among, *self.events):
             block.build(shape)
 
-    def call(self, user: Any, events: Any, seen: Seen, training: bool = False) -> Any:
+    def call(self, user: Any, events: Any, seen: AttentionMask, training: bool = False) -> Any:
         """`[B, m, d]`.
 
         Args:
-            user: `[B, U]`, the user's and the context's fields side by side; `U` may be 0.
+            user: `[B, U]`, the concatenated fields of user and context; `U` may be 0.
             events: `[B, L, d]`.
-            seen: which of the events exist.
+            seen: the mask of the events.
         """
         batch = ops.shape(events)[0]
         x = ops.broadcast_to(self.queries[None], (batch, self.num_queries, self.dim))

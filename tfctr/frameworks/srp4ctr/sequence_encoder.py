@@ -1,4 +1,4 @@
-"""A transformer over a user's events with all that is known of them (SRP4CTR, arXiv:2407.19658)."""
+"""A transformer over a user's events with side information (SRP4CTR, arXiv:2407.19658)."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from tfctr.layers.attending_block import AttendingBlock, Seen, by_heads
+from tfctr.layers.attending_block import AttendingBlock, AttentionMask, by_heads
 from tfctr.layers.behaviour_sequence import Behaviours
 from tfctr.layers.field_embedding import FieldEmbedding
 from tfctr.layers.flat_dense import FlatDense
@@ -14,20 +14,20 @@ from tfctr.schema import MASK_ID, Schema
 
 
 class Encoded(NamedTuple):
-    """What an encoder makes of events."""
+    """The outputs of an encoder."""
 
     keys: list[Any]  # of each layer, [B, heads, L, d / heads]
     values: list[Any]  # of each layer, [B, heads, L, d / heads]
-    last: Any  # [B, L, d], what the last layer gives
+    last: Any  # [B, L, d], the output of the last layer
 
 
 @keras.saving.register_keras_serializable("tfctr")
 class SequenceEncoder(keras.layers.Layer):
-    """Events as vectors `[B, L, d]`, each of which has seen all the others.
+    """Contextual vectors of events, `[B, L, d]`, by self-attention.
 
-    An event is the sum of a vector for each of its parts (a history's token) and one for its place,
-    normalised. Place 0 is that of the event that comes next, or is about to be guessed; the latest
-    event of a history has place 1.
+    An event's input is the normalised sum of a vector for each of its parts (a history's token) and
+    one for its position. Position 0 is the next event, or the event to predict; the latest event of
+    a history has position 1.
 
     Args:
         schema: the histories, and the item features that they share (`Behaviours`).
@@ -81,7 +81,7 @@ class SequenceEncoder(keras.layers.Layer):
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """The parts that tell what an event was about, and those that tell how it went."""
+        """The parts that describe an event's item, and those that describe its outcome."""
         about = tuple(self.behaviours.of_item)
         return {"item": about, "behaviour": tuple(p for p in self.parts if p not in about)}
 
@@ -92,18 +92,18 @@ class SequenceEncoder(keras.layers.Layer):
         return self.drop(self.norm(x), training=training)
 
     def candidates(self, items: Mapping[str, Any]) -> Any:
-        """Candidates `[B, N, d]` as the event that comes next, from item features `[B, N]`."""
+        """Candidates `[B, N, d]` as the next event, from item features `[B, N]`."""
         about = self.behaviours.of_item
         hidden = ops.zeros_like(items[next(iter(about.values()))]) + MASK_ID
         ids = {part: items[about[part]] if part in about else hidden for part in self.parts}
         return self.norm(self._sum(ids) + self.places[0])
 
     def _sum(self, ids: Mapping[str, Any]) -> Any:
-        """`[B, L, d]` of each part's ids `[B, L]`."""
+        """`[B, L, d]` from each part's ids `[B, L]`."""
         return ops.sum(self.tokens.each(ids, names=self.parts), axis=2)
 
-    def call(self, x: Any, seen: Seen, training: bool = False) -> Encoded:
-        """What becomes of embedded events `[B, L, d]`, those that are `seen`."""
+    def call(self, x: Any, seen: AttentionMask, training: bool = False) -> Encoded:
+        """Encodes embedded events `[B, L, d]`; `seen` is their mask."""
         shape, x = (-1, x.shape[1]), ops.reshape(x, (-1, self.dim))
         keys, values = [], []
         for of_key, of_value, block in zip(self.of_key, self.of_value, self.blocks, strict=True):

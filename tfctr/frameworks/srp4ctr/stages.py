@@ -1,4 +1,4 @@
-"""What SRP4CTR builds before its student: windows of users' events, and an encoder of them."""
+"""The stages before SRP4CTR's student: windows of users' events, and an encoder of them."""
 
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ class Windows(SideOutputs):
 
 
 class PretrainEncoder(TrainingStage):
-    """`encoder.keras`, the encoder with the heads that guess, and `next_item.json`, how well it
-    tells what comes next; in `<work>/<the encoder's name>`."""
+    """`encoder.keras`, the encoder with its heads, and `next_item.json`, its metrics of next-item
+    prediction; in `<work>/<encoder's name>`."""
 
     name = "train"
 
@@ -47,7 +47,7 @@ class PretrainEncoder(TrainingStage):
 
     def make(self, console: Console) -> None:
         from tfctr.data.dataset import Dataset
-        from tfctr.frameworks.srp4ctr.fg_bert import FgBert, GuessingParts
+        from tfctr.frameworks.srp4ctr.fg_bert import FgBert, MaskedPartsObjective
 
         config = self.config
         windows = Dataset.open(self.windows.path)
@@ -73,7 +73,7 @@ class PretrainEncoder(TrainingStage):
             {"encoder": config.model_dump(mode="json", exclude={"sequences", "training"})},
             console,
             save,
-            objective=lambda model: GuessingParts(windows, model.reads),
+            objective=lambda model: MaskedPartsObjective(windows, model.reads),
         )
 
     def load(self) -> Any:
@@ -85,7 +85,7 @@ class PretrainEncoder(TrainingStage):
         return keras.models.load_model(self.path, compile=False)
 
     def _measure(self, model: Any, windows: Any, console: Console) -> None:
-        """Writes how well the next value is told of each history that shares an item's feature."""
+        """Writes the metrics of next-item prediction for each item-side history."""
         from tfctr.frameworks.srp4ctr.next_item import next_item
 
         found = {part: next_item(model, windows, part) for part in model.encoder.behaviours.of_item}
@@ -99,8 +99,8 @@ class PretrainEncoder(TrainingStage):
 
 
 class Index(Version):
-    """A SavedModel that finds the items that may come next after a history:
-    `<the export's folder>-candidates/<version>`.
+    """A SavedModel that retrieves the next items after a history:
+    `<export's folder>-candidates/<version>`.
 
     Raises:
         ConfigError: the encoder reads no history of items; k is too many; scann is not installed.
@@ -142,7 +142,7 @@ class Index(Version):
 
 
 def create_encoder(config: SequenceEncoderConfig, schema: Schema) -> Any:
-    """The encoder of the histories that the config names; untrained. `schema` is the dataset's."""
+    """The untrained encoder of the config's histories. `schema` is the dataset's."""
     from tfctr.frameworks.srp4ctr.sequence_encoder import SequenceEncoder
 
     return SequenceEncoder(

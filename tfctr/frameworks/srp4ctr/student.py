@@ -1,4 +1,4 @@
-"""A backbone with an encoder of the user's events that is paid once a request (SRP4CTR)."""
+"""A backbone with an encoder of the user's events, which runs once per request (SRP4CTR)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from keras import ops
 
 from tfctr.frameworks.srp4ctr.querying_transformer import QueryingTransformer
 from tfctr.frameworks.srp4ctr.sequence_encoder import Encoded, SequenceEncoder
-from tfctr.layers.attending_block import AttendingBlock, by_heads, seen
+from tfctr.layers.attending_block import AttendingBlock, attention_mask, by_heads
 from tfctr.layers.flat_dense import FlatDense
 from tfctr.models.click_model import ClickModel, for_each
 from tfctr.models.student import Student
@@ -16,40 +16,39 @@ from tfctr.schema import Schema
 from tfctr.schema import Sequence as TokenSequence
 
 FROZEN = ("none", "embeddings", "all")
-KEPT = ("fields", "interests", "model_key")  # of a user, with those of the events
+KEPT = ("fields", "interests", "model_key")  # tensors of `encode_user`, with those of the events
 OF_EVENTS = ("event_keys", "event_values", "event_exists")
 
 
 @keras.saving.register_keras_serializable("tfctr")
 class Srp4ctrStudent(Student):
-    """Any backbone, with two further kinds of fields (SRP4CTR, arXiv:2407.19658).
+    """Any backbone, with two kinds of additional fields (SRP4CTR, arXiv:2407.19658).
 
-    - Uni cross-attention: the candidate, as the event that would come next, looks at the events in
-      each of the encoder's layers, and at itself; events never look at the candidate. Keys and
-      values are the encoder's, the queries and all behind them the candidate's own, which start as
-      the encoder's (`start_from`). `ceil(d / D)` fields.
-    - Querying transformer: learned questions to the events; `num_queries` fields.
+    - Uni cross-attention: the candidate, as the next event, attends to the events in each of the
+      encoder's layers, and to itself; events never attend to the candidate. Keys and values are the
+      encoder's. The queries and the later layers are the candidate's own; they start as the
+      encoder's (`start_from`). `ceil(d / D)` fields.
+    - Querying transformer: attention of learned queries to the events; `num_queries` fields.
 
-    Both kinds are zero at first: the student begins as its backbone. The encoder's values are many
-    times larger than new embeddings; given to the backbone as they are, they keep these from being
-    learned.
+    Both kinds are zero at first, so the student starts with its backbone's output. The encoder's
+    values are much larger than new embeddings, and would keep the backbone from learning these.
 
-    What is of the user alone is computed once a request, `encode_user`, and is the same for all
-    candidates, `score`. A call is the two, with one candidate a row.
+    `encode_user` computes the user's part once per request, for all candidates of `score`. A call
+    is both, with one candidate per row.
 
     Args:
         schema: all features that backbone and encoder read.
-        backbone: one not built yet.
+        backbone: not built yet.
         encoder: its histories are features of the schema.
         cross_attention: bool. Defaults to True.
         num_queries: int. 0: no querying transformer. Defaults to 4.
         num_query_blocks: int. Defaults to 1.
-        frozen: what of the encoder is not trained: `"none"`, `"embeddings"`, `"all"`. Defaults to
-            `"none"`.
+        frozen: the part of the encoder that is not trained: `"none"`, `"embeddings"`, `"all"`.
+            Defaults to `"none"`.
 
     Raises:
-        ValueError: another `frozen`; neither cross-attention nor queries; a feature of a name that
-            `encode_user` needs.
+        ValueError: another `frozen`; neither cross-attention nor queries; a feature has the
+            name of a tensor of `encode_user`.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Srp4ctrStudent(Student):
     ) -> None:
         super().__init__(backbone, schema, **kwargs)
         self.folds = True
-        self.embeds_fields_apart = False  # a candidate looks at the events
+        self.embeds_fields_apart = False  # a candidate attends to the events
         if frozen not in FROZEN:
             raise ValueError(f"frozen: found {frozen!r}; allowed: {', '.join(FROZEN)}")
         if not cross_attention and not num_queries:
@@ -122,8 +121,8 @@ class Srp4ctrStudent(Student):
         names: Sequence[str] | None = None,
         training: bool = False,
     ) -> Any:
-        """The backbone's fields, then those of the candidate and of the user's interests, as if the
-        row was a request with one candidate; with `names` the backbone's alone."""
+        """The backbone's fields, then those of the candidate and of the user's interests, as in a
+        request with one candidate; with `names` only the backbone's fields."""
         if names is not None:
             return self.backbone.embed(features, names=names, training=training)
         items = {n: features[n][:, None] for n in self.reads_of_item if n in features}
@@ -131,18 +130,18 @@ class Srp4ctrStudent(Student):
         return self.embed_candidates(user, items, training=training)
 
     def encode_user(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
-        """What is computed once a request, from the features of user and context.
+        """The part that is computed once per request, from the features of user and context.
 
         - `event_keys`, `event_values`: `[B, layers, heads, L, d / heads]`, and `event_exists`
           `[B, L]`, 1 or 0;
         - `interests`: `[B, num_queries, D]`;
-        - what the backbone takes once: `fields`, or its features as they are.
+        - the backbone's part: `fields`, or its features unchanged.
         """
         ids, exists = self.encoder.behaviours.latest_first(features)
         events = self.encoder.embed(ids, first_place=1, training=training)
-        events_seen = seen(exists)
-        encoded = self.encoder(events, events_seen, training=training)
-        if self.frozen == "all":  # TensorFlow would go back to what is not trained as well
+        events_mask = attention_mask(exists)
+        encoded = self.encoder(events, events_mask, training=training)
+        if self.frozen == "all":  # TensorFlow would also compute the gradients of frozen parts
             encoded = Encoded(*keras.tree.map_structure(ops.stop_gradient, tuple(encoded)))
         item = self.reads_of_item
         of_user = {name: value for name, value in features.items() if name not in item}
@@ -154,7 +153,7 @@ class Srp4ctrStudent(Student):
         if self.queries is not None:
             fields = self.backbone.embed(of_user, names=self._about_user)
             about = ops.reshape(fields, (-1, fields.shape[1] * fields.shape[2]))
-            interests = self.queries(about, encoded.last, events_seen, training=training)
+            interests = self.queries(about, encoded.last, events_mask, training=training)
             user["interests"] = self.of_interests(interests)
         return user
 
@@ -167,34 +166,36 @@ class Srp4ctrStudent(Student):
         number = ops.shape(next(iter(items.values())))[1]
         further = []
         if self.cross_attention:
-            found = self.of_candidate(self._look(user, items, training))
+            found = self.of_candidate(self._cross_attend(user, items, training))
             shape = (-1, self.num_candidate_fields, self.backbone.field_dim)
             further.append(ops.reshape(found, shape))
         if self.queries is not None:
             further.append(for_each(user["interests"], number))
         return self.add_fields(fields, ops.concatenate(further, axis=1))
 
-    def _look(self, user: Mapping[str, Any], items: Mapping[str, Any], training: bool) -> Any:
-        """What candidates find in the events: `[B * N, d]`."""
-        # Not slices: the gradient of a slice is a whole tensor of zeros around it.
+    def _cross_attend(
+        self, user: Mapping[str, Any], items: Mapping[str, Any], training: bool
+    ) -> Any:
+        """Attention of the candidates to the events: `[B * N, d]`."""
+        # No slices, because the gradient of a slice is a whole tensor padded with zeros.
         keys, values = (ops.unstack(user[name], axis=1) for name in OF_EVENTS[:2])
-        events_seen = seen(user[OF_EVENTS[2]])
+        events_mask = attention_mask(user[OF_EVENTS[2]])
         shape = ops.shape(next(iter(items.values())))[:2]
         about = {name: ops.reshape(items[name], (-1, 1)) for name in self._about_candidate}
         x = ops.reshape(self.encoder.candidates(about), (-1, self.encoder.dim))
         for i, block in enumerate(self.blocks):
-            if not block.built:  # only now: the order of layers decides what each starts from
+            if not block.built:  # only now: the order of layers determines their initial weights
                 block.build(x.shape)
             layers = (block.query, self.encoder.of_key[i], self.encoder.of_value[i])
             query, *own = by_heads(x, shape, self.encoder.num_heads, layers)
-            x = block(x, query, keys[i], values[i], events_seen, own, training=training)
+            x = block(x, query, keys[i], values[i], events_mask, own, training=training)
         return x
 
     def start_from(self, encoder: SequenceEncoder) -> None:
-        """Takes the weights of a pre-trained encoder; so do the candidate's own blocks.
+        """Copies the weights of a pre-trained encoder, also to the candidate's own blocks.
 
         Raises:
-            ValueError: the encoder is of another make.
+            ValueError: the encoder has another class or other arguments.
         """
         shapes = [[w.shape for w in layer.weights] for layer in (encoder, self.encoder)]
         if encoder.parts != self.encoder.parts or shapes[0] != shapes[1]:
