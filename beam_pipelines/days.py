@@ -59,9 +59,10 @@ from tfctr.data.clean import (
 from tfctr.data.day_log import DOMAINS, LOG, DayLog
 from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
-from tfctr.data.sources import Piece, matching
+from tfctr.data.readers import Piece
+from tfctr.data.sources import matching
 from tfctr.data.vocabulary import Vocabulary
-from tfctr.frameworks.ecdctr.config import DAY, DaysConfig, load_days
+from tfctr.frameworks.ecdctr.config import ANY_DAY, DaysConfig, load_days
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Numeric
 
 SECONDS = 86_400
@@ -521,7 +522,7 @@ def _paths(config: DaysConfig, day: datetime.date) -> list[str]:
     directory, data = config.data.directory, config.of_days([day])
     try:
         if config.ready is not None:
-            matching(config.ready.replace(DAY, str(day)), directory)
+            matching(config.ready.replace(ANY_DAY, str(day)), directory)
         patterns: Any = data.source.events  # type: ignore[union-attr]
         found = [path for pattern in patterns for path in matching(pattern, directory)]
     except ConfigError:

@@ -42,7 +42,7 @@ from tfctr.data.clean import (
 )
 from tfctr.data.delimited import Delimited, Rows
 from tfctr.data.manifest import DataError, write_manifest
-from tfctr.data.sources import (
+from tfctr.data.readers import (
     DelimitedReader,
     JsonLinesReader,
     ParquetReader,

@@ -24,7 +24,7 @@ from tfctr.data.clean import (
     write_staged,
 )
 from tfctr.data.fingerprint import row_keys
-from tfctr.data.sources import Piece, Reader
+from tfctr.data.readers import Piece, Reader
 from tfctr.data.users import rows_by_bucket
 
 KEY_BUCKETS = 1024  # a table's rows are spread over so many groups, one held at a time
