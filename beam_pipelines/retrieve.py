@@ -418,21 +418,22 @@ def retrieve(
         return result
 
 
+class RetrieveOptions(job.JobOptions):
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        job.add_output(parser, __doc__)
+        parser.add_argument("--config", required=True, help="YAML file: a retrieval config")
+        parser.add_argument("--data", required=True, help="the dataset directory")
+        parser.add_argument("--encoder", default="", help="a trained model.keras, where dense")
+
+
+def _write(options: RetrieveOptions) -> str:
+    config, encoder = load(options.config, RetrievalConfig), options.encoder
+    return job.rows_of(retrieve(config, options.data, options.output, options.beam_args, encoder))
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="YAML file: a retrieval config")
-    parser.add_argument("--data", required=True, help="the dataset directory")
-    parser.add_argument("--output", required=True, help="the directory to make")
-    parser.add_argument("--encoder", default="", help="a trained model.keras, where dense")
-    return job.command(
-        parser,
-        argv,
-        lambda known, beam_args: retrieve(
-            load(known.config, RetrievalConfig), known.data, known.output, beam_args, known.encoder
-        ),
-    )
+    return job.command(RetrieveOptions, argv, _write)
 
 
 if __name__ == "__main__":
