@@ -44,7 +44,7 @@ class MaskedLM(SchemaModel):
         texts: Mapping[str, int],
         special: Mapping[str, int],
         candidates: np.ndarray,
-        mask_rate: float = 0.15,
+        mask_rate: float,
         **kwargs: Any,
     ) -> None:
         super().__init__(schema, **kwargs)

@@ -9,7 +9,7 @@ from tfctr.config.base import from_file
 from tfctr.config.method import Method, register
 from tfctr.config.run import RunConfig
 from tfctr.config.training import Training
-from tfctr.language.config import TextConfig
+from tfctr.language.config import MASK_RATE, TextConfig
 from tfctr.schema import Schema
 
 
@@ -25,7 +25,7 @@ class ClickPrompt(Method):
     pretrained: bool = True  # else the encoder starts at random
     prompts: Literal["layers", "input", "none"] = "layers"  # where the encoder reads them
     num_prompts: int = Field(3, ge=1)
-    mask_rate: float = Field(0.15, gt=0, lt=1)  # share of a text's tokens that are guessed
+    mask_rate: float = Field(MASK_RATE, gt=0, lt=1)  # share of a text's tokens that are guessed
     pretraining: Training | None = Training()  # None: none
     serves_language_model: bool = False  # the student reads the text as well
 

@@ -29,8 +29,8 @@ class RokStudent(Student):
     Args:
         backbone: a backbone, or a student around one; not trained yet.
         knowledge: a knowledge base; its fields are among the backbone's.
-        use: of `"instance"` and `"feature"` at least one. Defaults to both.
-        tuned: bool. Whether the knowledge base learns on, or stays as it is. Defaults to False.
+        use: of `"instance"` and `"feature"` at least one.
+        tuned: bool. Whether the knowledge base learns on, or stays as it is.
 
     Raises:
         ValueError: no such use; the backbone lacks a field of the knowledge base.
@@ -40,8 +40,8 @@ class RokStudent(Student):
         self,
         backbone: ClickModel,
         knowledge: KnowledgeBase,
-        use: Sequence[str] = USES,
-        tuned: bool = False,
+        use: Sequence[str],
+        tuned: bool,
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, **kwargs)

@@ -35,21 +35,20 @@ class FgBert(SchemaModel):
     Args:
         schema: of the windows; the encoder's histories have one event more in it.
         encoder: trained in place.
-        mask_rate: float. Share of a window's events. Defaults to 0.2.
+        mask_rate: float. Share of a window's events.
         last_rate: float. Share of the windows in which the latest event is hidden in any case.
-            Defaults to 0.1.
         sampled_tokens: int or None. In training a token is told from so many others of its part's
             vocabulary, which are drawn by their frequency's rank; logits are corrected for how
-            often each is drawn (logQ). None: from all. Defaults to None.
+            often each is drawn (logQ). None: from all.
     """
 
     def __init__(
         self,
         schema: Schema,
         encoder: SequenceEncoder,
-        mask_rate: float = 0.2,
-        last_rate: float = 0.1,
-        sampled_tokens: int | None = None,
+        mask_rate: float,
+        last_rate: float,
+        sampled_tokens: int | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(schema, **kwargs)

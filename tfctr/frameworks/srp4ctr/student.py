@@ -41,11 +41,10 @@ class Srp4ctrStudent(Student):
         schema: all features that backbone and encoder read.
         backbone: one not built yet.
         encoder: its histories are features of the schema.
-        cross_attention: bool. Defaults to True.
-        num_queries: int. 0: no querying transformer. Defaults to 4.
-        num_query_blocks: int. Defaults to 1.
-        frozen: what of the encoder is not trained: `"none"`, `"embeddings"`, `"all"`. Defaults to
-            `"none"`.
+        cross_attention: bool.
+        num_queries: int. 0: no querying transformer.
+        num_query_blocks: int.
+        frozen: what of the encoder is not trained: `"none"`, `"embeddings"`, `"all"`.
 
     Raises:
         ValueError: another `frozen`; neither cross-attention nor queries; a feature of a name that
@@ -57,10 +56,10 @@ class Srp4ctrStudent(Student):
         schema: Schema,
         backbone: ClickModel,
         encoder: SequenceEncoder,
-        cross_attention: bool = True,
-        num_queries: int = 4,
-        num_query_blocks: int = 1,
-        frozen: Literal["none", "embeddings", "all"] = "none",
+        cross_attention: bool,
+        num_queries: int,
+        num_query_blocks: int,
+        frozen: Literal["none", "embeddings", "all"],
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, schema, **kwargs)
