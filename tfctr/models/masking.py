@@ -1,4 +1,9 @@
-"""A share of each row's places, chosen to be hidden and guessed."""
+"""A share of each row's places, chosen to be hidden and guessed.
+
+`keras_hub.layers.MaskedLMMaskGenerator` does not fit: it takes no seed, so validation rows would
+hide other places each time, and it needs a row's tokens, where the parts of an event are hidden
+together. Nor can it draw random tokens from a part of the vocabulary, as texts need.
+"""
 
 import math
 from typing import Any
