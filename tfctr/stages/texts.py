@@ -105,8 +105,8 @@ class TrainEncoder(TrainingStage):
 
         from tfctr.data.dataset import Dataset
         from tfctr.language.create import create_masked_lm
-        from tfctr.language.masked_lm import GuessingWords
         from tfctr.language.pretrained import load_encoder, load_tokenizer
+        from tfctr.training.guessing_words import GuessingWords
 
         texts, untrained = self.texts, str(self.vocabulary.path)
         data = Dataset.open(texts.dataset.path, [texts.path])

@@ -16,7 +16,7 @@ class PromptedPretraining(TextPretraining):
         return create_prompted_masked_lm(self.config, self.model.create(data.schema), self.texts)
 
     def objective(self, data: Any, model: Any) -> Any:
-        from tfctr.language.masked_lm import GuessingWords
+        from tfctr.training.guessing_words import GuessingWords
 
         return GuessingWords(data, model.reads)
 
