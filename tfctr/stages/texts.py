@@ -180,7 +180,6 @@ class TextPretraining(TrainingStage):
     def make(self, console: Console) -> None:
         from tfctr.data.dataset import Dataset
 
-        self.config.import_models()
         texts = self.texts["texts"]
         data = Dataset.open(texts.dataset.path, [texts.path])
         console.print(f"[bold]pretrain[/] {self.model.backbone} -> {self.path}", soft_wrap=True)
@@ -193,11 +192,8 @@ class TextPretraining(TrainingStage):
             objective=lambda model: self.objective(data, model),
         )
 
-    def load(self) -> Any:
-        import keras
-
+    def import_models(self) -> None:
         self.config.import_models()
-        return keras.models.load_model(self.path, compile=False)
 
 
 def text_stages(config: TextConfig, run: Any) -> dict[str, Stage]:

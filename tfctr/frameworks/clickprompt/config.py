@@ -53,13 +53,10 @@ class ClickPrompt(Method):
                 f"two models', which can't be stacked with {names}; serve without the language "
                 "model"
             )
-        for key in ("positive_weight", "keep_negatives"):
-            if getattr(run.training, key) != 1:
-                raise ValueError(
-                    f"training.{key}: found {getattr(run.training, key)}; it shifts logits by a "
-                    "constant that is taken out of a bias, and a student that serves a language "
-                    "model has none that all logits share"
-                )
+        run.training.check_rows_weigh_the_same(
+            "it shifts logits by a constant that is taken out of a bias, and a student that serves "
+            "a language model has none that all logits share"
+        )
 
     def import_models(self) -> None:
         import tfctr.backbones

@@ -58,12 +58,10 @@ class Ctrl(Method):
                 "frameworks.ctrl.pretraining: null aligns a backbone while it learns clicks, and "
                 f"can't be stacked with {names}; align it in a stage of its own"
             )
-        for key in ("positive_weight", "keep_negatives"):
-            if getattr(run.training, key) != 1:
-                raise ValueError(
-                    f"training.{key}: found {getattr(run.training, key)}; clicks that are learned "
-                    "in the stage that aligns (frameworks.ctrl.clicks) all weigh the same"
-                )
+        run.training.check_rows_weigh_the_same(
+            "clicks that are learned in the stage that aligns (frameworks.ctrl.clicks) all weigh "
+            "the same"
+        )
 
     def import_models(self) -> None:
         import tfctr.backbones
