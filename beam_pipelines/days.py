@@ -10,7 +10,6 @@ the same, written one at a time or all at once.
 import argparse
 import datetime
 import json
-import logging
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,9 +58,10 @@ from tfctr.data.clean import (
 from tfctr.data.day_log import DOMAINS, LOG, DayLog
 from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
-from tfctr.data.sources import Piece, matching
+from tfctr.data.readers import Piece
+from tfctr.data.sources import matching
 from tfctr.data.vocabulary import Vocabulary
-from tfctr.frameworks.ecdctr.config import DAY, DaysConfig, load_days
+from tfctr.frameworks.ecdctr.config import ANY_DAY, DaysConfig, load_days
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Numeric
 
 SECONDS = 86_400
@@ -521,7 +521,7 @@ def _paths(config: DaysConfig, day: datetime.date) -> list[str]:
     directory, data = config.data.directory, config.of_days([day])
     try:
         if config.ready is not None:
-            matching(config.ready.replace(DAY, str(day)), directory)
+            matching(config.ready.replace(ANY_DAY, str(day)), directory)
         patterns: Any = data.source.events  # type: ignore[union-attr]
         found = [path for pattern in patterns for path in matching(pattern, directory)]
     except ConfigError:
@@ -551,23 +551,23 @@ def _clear_leftovers(output: str) -> None:
             system.delete_dir(info.path)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="YAML file of a log by days")
-    parser.add_argument("--output", required=True, help="the folder of the log by days")
-    parser.add_argument("--through", required=True, type=datetime.date.fromisoformat)
-    known, beam_args = parser.parse_known_args(argv)
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    try:
-        log = write_days(load_days(known.config), known.through, known.output, beam_args)
-    except (ConfigError, DataError) as error:
-        print(error, file=sys.stderr)
-        return 1
+class DaysOptions(job.JobOptions):
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        job.add_output(parser, __doc__)
+        parser.add_argument("--config", required=True, help="YAML file of a log by days")
+        parser.add_argument("--through", required=True, type=datetime.date.fromisoformat)
+
+
+def _write_through(options: DaysOptions) -> str:
+    config = load_days(options.config)
+    log = write_days(config, options.through, options.output, options.beam_args)
     rows = {domain: sum(log.rows(day, domain) for day in log.days) for domain in DOMAINS}
-    print(f"{known.output}: {len(log.days)} days through {max(log.days)}, rows: {rows}")
-    return 0
+    return f"{len(log.days)} days through {max(log.days)}, rows: {rows}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    return job.command(DaysOptions, argv, _write_through)
 
 
 if __name__ == "__main__":

@@ -164,21 +164,22 @@ def write_hints(
         return result
 
 
+class HintsOptions(job.JobOptions):
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        job.add_output(parser, __doc__)
+        parser.add_argument("--model", required=True, help="a trained teacher, model.keras")
+        parser.add_argument("--data", required=True, help="the dataset directory")
+        parser.add_argument("--similar", required=True, help="the directory of similar rows")
+
+
+def _write(options: HintsOptions) -> str:
+    paths = (options.model, options.data, options.similar, options.output)
+    return job.rows_of(write_hints(*paths, beam_args=options.beam_args))
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--model", required=True, help="a trained teacher, model.keras")
-    parser.add_argument("--data", required=True, help="the dataset directory")
-    parser.add_argument("--similar", required=True, help="the directory of similar rows")
-    parser.add_argument("--output", required=True, help="the directory to make")
-    return job.command(
-        parser,
-        argv,
-        lambda known, beam_args: write_hints(
-            known.model, known.data, known.similar, known.output, beam_args=beam_args
-        ),
-    )
+    return job.command(HintsOptions, argv, _write)
 
 
 if __name__ == "__main__":

@@ -186,17 +186,21 @@ def _fitted(config: DataConfig, manifest: dict[str, Any]) -> Schema:
     return config.feature_schema.fitted(measured)
 
 
+class PrepareOptions(job.JobOptions):
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        job.add_output(parser, __doc__)
+        parser.add_argument(
+            "--config", required=True, help="YAML file: a data config or a run config"
+        )
+
+
+def _write(options: PrepareOptions) -> str:
+    return job.rows_of(prepare(load_data(options.config), options.output, options.beam_args))
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="YAML file: a data config or a run config")
-    parser.add_argument("--output", required=True, help="the dataset directory to make")
-    return job.command(
-        parser,
-        argv,
-        lambda known, beam_args: prepare(load_data(known.config), known.output, beam_args),
-    )
+    return job.command(PrepareOptions, argv, _write)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Retrieved(Written):
     empty: int
 
 
-class Source:
+class DatasetShards:
     """The shards of a dataset directory."""
 
     def __init__(self, directory: str, manifest: Mapping[str, Any]) -> None:
@@ -107,43 +107,43 @@ class Retrieve(beam.PTransform):
     """
 
     def __init__(
-        self, config: RetrievalConfig, source: Source, folder: str, encoder: str = ""
+        self, config: RetrievalConfig, dataset: DatasetShards, folder: str, encoder: str = ""
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.config = config
-        self.source = source
+        self.dataset = dataset
         self.folder = folder
 
     def expand(self, pipeline: Any) -> beam.PCollection:
-        config, source = self.config, self.source
+        config, dataset = self.config, self.dataset
         weights = (
             pipeline
-            | "KnownShards" >> beam.Create(source.known)
-            | "CountTokens" >> beam.Map(_count_tokens, source, config.fields)
+            | "KnownShards" >> beam.Create(dataset.known)
+            | "CountTokens" >> beam.Map(_count_tokens, dataset, config.fields)
             | "OneKey" >> beam.Map(lambda counts: (0, counts))
             | "SumCounts" >> beam.CombinePerKey(_sum_counts)
             | "Sum" >> beam.Values()
-            | "Weigh" >> beam.Map(_weigh, source.num_rows(source.known))
+            | "Weigh" >> beam.Map(_weigh, dataset.num_rows(dataset.known))
             | "WriteWeights" >> beam.Map(_write_weights, self.folder)
         )
         if config.pool < 1:
-            all_shards = [name for name, _ in source.shards]
+            all_shards = [name for name, _ in dataset.shards]
             until = (
                 pipeline
                 | "Shards" >> beam.Create(all_shards)
-                | "Times" >> beam.Map(lambda name: (0, source.read([name], [TIME])[TIME]))
+                | "Times" >> beam.Map(lambda name: (0, dataset.read([name], [TIME])[TIME]))
                 | "CountTimes" >> beam.CombinePerKey(Histogram())
                 | "AllTimes" >> beam.Values()
-                | "Cut" >> beam.Map(_cut, config.pool, source.num_rows(all_shards))
+                | "Cut" >> beam.Map(_cut, config.pool, dataset.num_rows(all_shards))
             )
         else:
             until = pipeline | "NoCut" >> beam.Create([ENDLESS])
-        pools = source.groups(INDEX_ROWS)
+        pools = dataset.groups(INDEX_ROWS)
         pairs = [
             (part, pool, targets)
             for part, pool in enumerate(pools)
-            for targets in source.groups(TARGET_ROWS)
+            for targets in dataset.groups(TARGET_ROWS)
         ]
         written = (
             (
@@ -151,26 +151,26 @@ class Retrieve(beam.PTransform):
                 {"weights": weights, "until": until},
             )
             | "WithWeights" >> Broadcast("search", len(pairs), weights=1, until=1)
-            | "Search" >> beam.FlatMap(_search, config, source, self.encoder, self.folder)
+            | "Search" >> beam.FlatMap(_search, config, dataset, self.encoder, self.folder)
             | "GatherParts" >> beam.GroupByKey()
-            | "WriteShard" >> beam.Map(_write_shard, config, source, self.folder, len(pools))
+            | "WriteShard" >> beam.Map(_write_shard, config, dataset, self.folder, len(pools))
         )
         return (
             {"written": written, "until": until}
             | "Gather" >> Gather(until=1)
-            | "Summarise" >> beam.Map(_summarise, len(source.shards))
+            | "Summarise" >> beam.Map(_summarise, len(dataset.shards))
         )
 
 
-def _count_tokens(shard: str, source: Source, fields: Sequence[str]) -> tuple[int, Columns]:
+def _count_tokens(shard: str, dataset: DatasetShards, fields: Sequence[str]) -> tuple[int, Columns]:
     """Rows, and how many of them hold each id of each field."""
-    columns = source.read([shard], [ROW, *fields])
+    columns = dataset.read([shard], [ROW, *fields])
     counts = {}
     for name in fields:
         ids = columns[name].reshape(len(columns[name]), -1)
         ids = np.sort(ids, axis=1)
         first = np.c_[np.ones((len(ids), 1), bool), ids[:, 1:] != ids[:, :-1]]
-        counts[name] = np.bincount(ids[first], minlength=source.schema[name].num_ids)
+        counts[name] = np.bincount(ids[first], minlength=dataset.schema[name].num_ids)
     return len(columns[ROW]), counts
 
 
@@ -206,7 +206,7 @@ def _cut(times: State, share: float, num_rows: int) -> int:
 def _search(
     pair: tuple[tuple[int, tuple[str, ...], tuple[str, ...]], dict[str, list[Any]]],
     config: RetrievalConfig,
-    source: Source,
+    dataset: DatasetShards,
     encoder: str,
     folder: str,
 ) -> Iterator[tuple[str, str]]:
@@ -214,15 +214,15 @@ def _search(
     (part, pool_shards, target_shards), given = pair
     (path,), (until,) = given["weights"], given["until"]
     weights = dict(np.load(io.BytesIO(files.read(path))))
-    names = [ROW, TIME, LABEL, *(f.name for f in source.features)]
-    pool = source.read(pool_shards, names)
+    names = [ROW, TIME, LABEL, *(f.name for f in dataset.features)]
+    pool = dataset.read(pool_shards, names)
     _refuse_duplicates(pool[ROW], pool_shards)
     if until < ENDLESS:
         early = pool[TIME] < until
         pool = {name: values[early] for name, values in pool.items()}
-    search = _searcher(config, source, encoder, pool, weights)
+    search = _searcher(config, dataset, encoder, pool, weights)
     for shard in target_shards:
-        targets = source.read([shard], [TIME, *(f.name for f in source.features)])
+        targets = dataset.read([shard], [TIME, *(f.name for f in dataset.features)])
         rows, scores = search(targets, zlib.crc32(f"{part} {shard}".encode()))
         found = {"score": scores} | {name: _taken(pool[name], rows) for name in names}
         found[TIME] = np.where(rows < 0, NO_TIME, found[TIME])
@@ -245,7 +245,7 @@ def _refuse_duplicates(rows: np.ndarray, shards: Sequence[str]) -> None:
 
 
 def _searcher(
-    config: RetrievalConfig, source: Source, encoder: str, pool: Columns, weights: Columns
+    config: RetrievalConfig, dataset: DatasetShards, encoder: str, pool: Columns, weights: Columns
 ) -> Callable[[Columns, int], tuple[np.ndarray, np.ndarray]]:
     """What finds for targets, and a seed, their rows of the pool and the scores of these."""
     if config.method == "bm25":
@@ -253,13 +253,13 @@ def _searcher(
         return lambda targets, _: bm25.search(targets, targets[TIME], config.k)
     if config.method == "random":
         return lambda targets, seed: RandomRows(pool[TIME], seed).search(targets[TIME], config.k)
-    dense = DenseIndex(_encoded(encoder, source, pool), pool[TIME], pool[ROW])
+    dense = DenseIndex(_encoded(encoder, dataset, pool), pool[TIME], pool[ROW])
     return lambda targets, _: dense.search(
-        _encoded(encoder, source, targets), targets[TIME], config.k
+        _encoded(encoder, dataset, targets), targets[TIME], config.k
     )
 
 
-def _encoded(encoder: str, source: Source, columns: Columns) -> np.ndarray:
+def _encoded(encoder: str, dataset: DatasetShards, columns: Columns) -> np.ndarray:
     """The fields' vectors of a trained backbone, side by side: float32 `[N, F * D]`."""
     import keras
 
@@ -269,7 +269,7 @@ def _encoded(encoder: str, source: Source, columns: Columns) -> np.ndarray:
     features = {}
     for name in model.reads:
         values = columns[name]
-        features[name] = values.reshape(len(values), -1) if source.schema[name].is_list else values
+        features[name] = values.reshape(len(values), -1) if dataset.schema[name].is_list else values
     rows = len(columns[TIME])
     parts = [
         np.asarray(model.embed({k: v[i : i + ENCODED_ROWS] for k, v in features.items()}))
@@ -299,14 +299,14 @@ def _best(parts: Iterable[str], k: int) -> Columns:
     return best
 
 
-def retrieved_fields(source: Source, k: int) -> list[Field]:
+def retrieved_fields(dataset: DatasetShards, k: int) -> list[Field]:
     """What a row of the output holds."""
     fields = [
         Field(ROW, width=INT64_WIDTH),
         Field(PREFIX + "row", k, INT64_WIDTH),
         Field.ids(similar_rows.LABEL, CLICKED + 1, k),
     ]
-    for feature in source.features:
+    for feature in dataset.features:
         name, length = PREFIX + feature.name, feature.max_length if feature.is_list else 1
         if isinstance(feature, Numeric):
             fields.append(Field(name, k))
@@ -318,7 +318,7 @@ def retrieved_fields(source: Source, k: int) -> list[Field]:
 def _write_shard(
     found_in: tuple[str, Iterable[str]],
     config: RetrievalConfig,
-    source: Source,
+    dataset: DatasetShards,
     folder: str,
     num_pools: int,
 ) -> Retrieved:
@@ -326,7 +326,7 @@ def _write_shard(
     parts = list(found)
     check_arrived(f"{shard}: parts of the pool", len(parts), num_pools)
     best = _best(parts, config.k)
-    targets = source.read([shard], [ROW, TIME])
+    targets = dataset.read([shard], [ROW, TIME])
     exists = best["score"] > 0
     late = exists & (best[TIME] >= targets[TIME][:, None])
     if late.any():
@@ -335,7 +335,7 @@ def _write_shard(
     columns = {ROW: targets[ROW], PREFIX + "row": best[ROW]}
     labels = np.where(best[LABEL] > 0, CLICKED, NOT_CLICKED)
     columns[similar_rows.LABEL] = np.where(exists, labels, NO_ROW)
-    for feature in source.features:
+    for feature in dataset.features:
         values = best[feature.name]
         there = exists.reshape(*exists.shape, *[1] * (values.ndim - 2))
         nothing = np.nan if isinstance(feature, Numeric) else PAD_ID
@@ -343,7 +343,7 @@ def _write_shard(
         columns[PREFIX + feature.name] = values.reshape(len(values), -1)
     found = exists.sum(axis=1)
     return Retrieved(
-        **write_shard(folder, shard, retrieved_fields(source, config.k), columns),
+        **write_shard(folder, shard, retrieved_fields(dataset, config.k), columns),
         short=int((found < config.k).sum()),
         empty=int((found == 0).sum()),
     )
@@ -388,10 +388,10 @@ def retrieve(
     manifest = open_manifest(data)
     if manifest["config_digest"] != digest(config.data):
         raise DataError(f"{data}: holds a dataset of another config; run `tfctr prepare`")
-    source = Source(data, manifest)
+    dataset = DatasetShards(data, manifest)
     with job.directory(output) as folder:
         summary = job.run(
-            Retrieve(config, source, folder, encoder),
+            Retrieve(config, dataset, folder, encoder),
             "retrieve",
             config.name,
             folder,
@@ -411,28 +411,29 @@ def retrieve(
             "config_digest": digest(config),
             "data": data_digest(manifest),
             "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
-            "layout": layout(retrieved_fields(source, config.k)),
+            "layout": layout(retrieved_fields(dataset, config.k)),
             **summary,
         }
         write_manifest(result, f"{folder}/manifest.json")
         return result
 
 
+class RetrieveOptions(job.JobOptions):
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        job.add_output(parser, __doc__)
+        parser.add_argument("--config", required=True, help="YAML file: a retrieval config")
+        parser.add_argument("--data", required=True, help="the dataset directory")
+        parser.add_argument("--encoder", default="", help="a trained model.keras, where dense")
+
+
+def _write(options: RetrieveOptions) -> str:
+    config, encoder = load(options.config, RetrievalConfig), options.encoder
+    return job.rows_of(retrieve(config, options.data, options.output, options.beam_args, encoder))
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="YAML file: a retrieval config")
-    parser.add_argument("--data", required=True, help="the dataset directory")
-    parser.add_argument("--output", required=True, help="the directory to make")
-    parser.add_argument("--encoder", default="", help="a trained model.keras, where dense")
-    return job.command(
-        parser,
-        argv,
-        lambda known, beam_args: retrieve(
-            load(known.config, RetrievalConfig), known.data, known.output, beam_args, known.encoder
-        ),
-    )
+    return job.command(RetrieveOptions, argv, _write)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from tfctr.data.clean import (
 )
 from tfctr.data.delimited import Delimited, Rows
 from tfctr.data.manifest import DataError, write_manifest
-from tfctr.data.sources import (
+from tfctr.data.readers import (
     DelimitedReader,
     JsonLinesReader,
     ParquetReader,
@@ -346,22 +346,26 @@ def score(
     return result
 
 
+class ScoreOptions(job.JobOptions):
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        job.add_output(parser, __doc__)
+        parser.add_argument("--model", required=True, help="folder of a model, or of a version")
+        parser.add_argument("--rows", required=True, nargs="+", help="files, or globs")
+        parser.add_argument(
+            "--ids", nargs="*", default=[], help="columns written beside the scores"
+        )
+        parser.add_argument("--max-bad-share", type=float, default=0.01, help="of the rows")
+
+
+def _write(options: ScoreOptions) -> str:
+    paths = (options.model, options.rows, options.output)
+    share = options.max_bad_share
+    return job.rows_of(score(*paths, options.ids, share, options.beam_args))
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--model", required=True, help="folder of a model, or of a version")
-    parser.add_argument("--rows", required=True, nargs="+", help="files, or globs")
-    parser.add_argument("--output", required=True, help="the directory")
-    parser.add_argument("--ids", nargs="*", default=[], help="columns written beside the scores")
-    parser.add_argument("--max-bad-share", type=float, default=0.01, help="of the rows")
-    return job.command(
-        parser,
-        argv,
-        lambda known, beam_args: score(
-            known.model, known.rows, known.output, known.ids, known.max_bad_share, beam_args
-        ),
-    )
+    return job.command(ScoreOptions, argv, _write)
 
 
 if __name__ == "__main__":

@@ -243,20 +243,21 @@ def write_sequences(
         return result
 
 
+class SequencesOptions(job.JobOptions):
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        job.add_output(parser, __doc__)
+        parser.add_argument("--config", required=True, help="YAML file: a sequences config")
+        parser.add_argument("--data", required=True, help="the dataset directory")
+
+
+def _write(options: SequencesOptions) -> str:
+    config = load(options.config, SequencesConfig)
+    return job.rows_of(write_sequences(config, options.data, options.output, options.beam_args))
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="YAML file: a sequences config")
-    parser.add_argument("--data", required=True, help="the dataset directory")
-    parser.add_argument("--output", required=True, help="the directory to make")
-    return job.command(
-        parser,
-        argv,
-        lambda known, beam_args: write_sequences(
-            load(known.config, SequencesConfig), known.data, known.output, beam_args
-        ),
-    )
+    return job.command(SequencesOptions, argv, _write)
 
 
 if __name__ == "__main__":

@@ -187,21 +187,22 @@ def textify(
         return result
 
 
+class TextifyOptions(job.JobOptions):
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        job.add_output(parser, __doc__)
+        parser.add_argument("--config", required=True, help="YAML file: a text config")
+        parser.add_argument("--data", required=True, help="the dataset directory")
+        parser.add_argument("--encoder", help="preset or folder, if not where the config says")
+
+
+def _write(options: TextifyOptions) -> str:
+    config, encoder = load(options.config, TextConfig), options.encoder
+    return job.rows_of(textify(config, options.data, options.output, options.beam_args, encoder))
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="YAML file: a text config")
-    parser.add_argument("--data", required=True, help="the dataset directory")
-    parser.add_argument("--output", required=True, help="the directory to make")
-    parser.add_argument("--encoder", help="preset or folder, if not where the config says")
-    return job.command(
-        parser,
-        argv,
-        lambda known, beam_args: textify(
-            load(known.config, TextConfig), known.data, known.output, beam_args, known.encoder
-        ),
-    )
+    return job.command(TextifyOptions, argv, _write)
 
 
 if __name__ == "__main__":

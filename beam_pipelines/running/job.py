@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.runners.portability.portable_runner import PortableRunner
 from pyarrow import fs
 
 from beam_pipelines.running.flush_timer import turn_off_flush_timer
@@ -24,7 +25,30 @@ from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.manifest import DataError, write_manifest
 
+Options = TypeVar("Options", bound="JobOptions")
 OLD = ".old"  # the directory that is being replaced, for the moment between two moves
+
+
+class JobOptions(PipelineOptions):
+    """The options of a job's command that are not Beam's; a subclass says which.
+
+    Beam reads the options of all direct subclasses of `PipelineOptions` at once and refuses two of
+    a name. Those of jobs, which have names in common, are subclasses of this one.
+    """
+
+    @property
+    def beam_args(self) -> list[str]:
+        """The arguments that are not the job's own."""
+        parser: Any = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        self._add_argparse_args(parser)
+        return parser.parse_known_args(self._flags)[1]
+
+
+def add_output(parser: argparse.ArgumentParser, about: str | None) -> None:
+    """What the options of all jobs begin with: `about`, shown by `--help`, and `--output`."""
+    parser.description = about
+    parser.formatter_class = argparse.RawTextHelpFormatter
+    parser.add_argument("--output", required=True, help="the directory to make")
 
 
 @contextmanager
@@ -103,8 +127,9 @@ def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list
     # A worker's error is raised below; Beam would log its traceback as well.
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     path = f"{folder}/summary.json"
+    begun = _pipeline(options, args)
     try:
-        with beam.Pipeline(options=options) as pipeline:
+        with begun as pipeline:
             _ = (
                 pipeline
                 | what.capitalize() >> job
@@ -126,29 +151,30 @@ def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list
     return summary
 
 
-def command(
-    parser: argparse.ArgumentParser,
-    argv: list[str] | None,
-    write: Callable[[argparse.Namespace, list[str]], dict[str, Any]],
-) -> int:
+def command(options: type[Options], argv: list[str] | None, write: Callable[[Options], str]) -> int:
     """A job as a command: its exit status.
 
     Args:
-        parser: of the job's own options, `--output` among them.
-        argv: those and Beam's; the process's own if not given.
-        write: options and Beam's options -> the manifest of the directory written.
+        options: the class of the job's.
+        argv: the job's and Beam's; the process's own if not given.
+        write: options -> a line on what was written to `output`.
     """
-    known, beam_args = parser.parse_known_args(argv)
+    given = options(argv)
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     try:
-        manifest = write(known, beam_args)
+        written = write(given)
     except (ConfigError, DataError) as error:
         print(error, file=sys.stderr)
         return 1
+    print(f"{given.output}: {written}")
+    return 0
+
+
+def rows_of(manifest: dict[str, Any]) -> str:
+    """The line on a directory with this manifest."""
     rows = {split: found["rows"] for split, found in manifest["splits"].items()}
     bad = f", {manifest['counts']['bad']:,} bad rows set aside" if "counts" in manifest else ""
-    print(f"{known.output}: {rows}{bad}")
-    return 0
+    return f"{rows}{bad}"
 
 
 def main_of(spec: ModuleSpec | None) -> int:
@@ -159,6 +185,27 @@ def main_of(spec: ModuleSpec | None) -> int:
     assert spec is not None
     status: int = importlib.import_module(spec.name).main()
     return status
+
+
+def _pipeline(options: PipelineOptions, args: list[str]) -> beam.Pipeline:
+    """An empty one; its runner, once imported, has brought the options that it has."""
+    try:
+        pipeline = beam.Pipeline(options=options)
+    except (ValueError, ImportError) as error:  # no such runner; a value that Beam refuses
+        raise ConfigError(f"Beam's options: {' '.join(str(error).split())}") from None
+    # A job server names further options, which the runner asks it for.
+    if not isinstance(pipeline.runner, PortableRunner):
+        options.get_all_options(add_extra_args_fn=lambda parser: _refuse_unknown(parser, args))
+    return pipeline
+
+
+def _refuse_unknown(parser: argparse.ArgumentParser, args: list[str]) -> None:
+    """`parser` knows all options of Beam."""
+    if unknown := parser.parse_known_args(args)[1]:
+        raise ConfigError(
+            f"found {' '.join(unknown)}, an option of neither the job nor Beam; --help shows the "
+            "job's, and Beam's documentation those of its runners"
+        )
 
 
 def _refuse_to_replace(system: fs.FileSystem, target: str) -> None:

@@ -16,7 +16,7 @@ from tfctr.data.clean import (
     write_dead_letters,
     write_staged,
 )
-from tfctr.data.sources import Piece
+from tfctr.data.readers import Piece
 
 
 class Clean(beam.PTransform):

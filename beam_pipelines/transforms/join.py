@@ -24,7 +24,7 @@ from tfctr.data.clean import (
     write_staged,
 )
 from tfctr.data.fingerprint import row_keys
-from tfctr.data.sources import Piece, Reader
+from tfctr.data.readers import Piece, Reader
 from tfctr.data.users import rows_by_bucket
 
 KEY_BUCKETS = 1024  # number of groups of a table's rows; one is in memory at a time

@@ -22,7 +22,7 @@ from beam_pipelines.transforms.clean_pieces import Clean, _CleanPiece
 from beam_pipelines.transforms.split import EXAMPLES, SplitPiece
 from tests.conftest import content_of
 from tfctr.config import ConfigError, DataConfig, load_data
-from tfctr.data import Dataset, sources
+from tfctr.data import Dataset, World, readers
 from tfctr.data.manifest import DataError
 
 NAN = float("nan")
@@ -503,7 +503,7 @@ def test_of_mangled_rows_every_good_one_is_kept_and_every_bad_one_set_aside(
         "title: not UTF-8 text",
     ):
         assert part in reasons
-    monkeypatch.setattr(sources, "MIN_PIECE", 30_000)
+    monkeypatch.setattr(readers, "MIN_PIECE", 30_000)
     prepare(made, str(tmp_path / "pieces"))
     assert len(list((tmp_path / "pieces" / "train").iterdir())) > 10
     assert check_mangled(tmp_path / "pieces", lines, bad) == letters
@@ -602,13 +602,11 @@ def test_the_generated_world_is_the_same_on_two_runners(tmp_path):
     data = Dataset.open(tmp_path / "one")
     assert sum(data.num_rows(split) for split in EXAMPLES) == 3_000
     rows = all_rows(data, ["user_key", "time", "label", "price"])
-    events = sources.World(num_users=100, num_items=60, num_events=3_000, extra_fields=1).events(
-        0, 3_000
-    )
+    events = World(num_users=100, num_items=60, num_events=3_000, extra_fields=1).events(0, 3_000)
     np.testing.assert_array_equal(rows["user_key"], events["user_id"].to_numpy())
     np.testing.assert_array_equal(rows["time"], events["timestamp"].to_numpy())
     np.testing.assert_array_equal(rows["label"], events["click"].to_numpy())
-    prices = sources.World(num_users=100, num_items=60).items()["price"].to_numpy()
+    prices = World(num_users=100, num_items=60).items()["price"].to_numpy()
     np.testing.assert_array_equal(
         rows["price"], np.float32(prices)[events["item_id"].to_numpy() - 1]
     )

@@ -78,13 +78,14 @@ def test_data_home_is_the_variable_or_the_cache_folder(monkeypatch: pytest.Monke
 
 
 def test_an_archive_is_fetched_once_verified_and_kept(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: Server, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.INFO, logger="tfctr"):
         path = download("tiny")
     assert path == data_home() / "tiny.zip"
     assert left_in(data_home()) == ["tiny.zip"]
     assert path.read_bytes() == server.body
+    assert "100%" in capsys.readouterr().err
     assert "forbids redistribution" in caplog.text
     assert download("tiny") == path
     assert server.requests == 1
@@ -158,7 +159,7 @@ def test_a_page_in_place_of_an_archive_is_not_kept(server: Server) -> None:
 def test_a_truncated_download_leaves_nothing(server: Server) -> None:
     server.announced = len(server.body)
     server.body = server.body[:100]
-    with pytest.raises(DownloadError, match=rf"100 of {server.announced} bytes"):
+    with pytest.raises(DownloadError, match=rf"100 bytes read, {server.announced - 100} more"):
         download("tiny")
     assert left_in(data_home()) == []
 

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfctr.config import ConfigError, DataConfig
-from tfctr.data import files, sources
-from tfctr.data.sources import JsonLinesReader, ParquetReader, byte_ranges, open_source
+from tfctr.data import files, readers
+from tfctr.data.delimited import Delimited
+from tfctr.data.readers import JsonLinesReader, ParquetReader, byte_ranges
+from tfctr.data.sources import open_source
 from tfctr.data.world import World
 
 
@@ -152,9 +154,9 @@ def test_files_are_read_plain_packed_or_from_a_zip(tmp_path, name, monkeypatch):
             archive.writestr("inner/log.csv", content)
     else:
         (tmp_path / name).write_bytes(content)
-    monkeypatch.setattr(sources, "MIN_PIECE", 100)
+    monkeypatch.setattr(readers, "MIN_PIECE", 100)
     path = f"{tmp_path}/{name}"
-    reader = sources.DelimitedReader((path,), sources.Delimited())
+    reader = readers.DelimitedReader((path,), Delimited())
     assert (len(reader.pieces()) == 1) == name.endswith(".gz")
     good, bad = whole(reader, ["time", "user_id"])
     assert good == [(i, b"%d" % i, b"u%d" % i) for i in range(200)]
@@ -168,7 +170,7 @@ def test_a_folder_with_an_exclamation_mark_is_no_archive(tmp_path):
 
 
 def test_pieces_follow_from_the_files_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MIN_PIECE", 10)
+    monkeypatch.setattr(readers, "MIN_PIECE", 10)
     for name, size in (("a", 25), ("b", 0), ("c", 10)):
         (tmp_path / name).write_bytes(b"x" * size)
     found = byte_ranges([f"{tmp_path}/{name}" for name in "abc"])

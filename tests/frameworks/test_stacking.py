@@ -34,15 +34,28 @@ WHOLE = EVENTS | {
 
 def rok(model: ClickModel) -> Student:
     knowledge = KnowledgeBase(
-        SCHEMA.select(["user", "item", "brand", "hour"]), 3, 2, embedding_dim=5, hidden_units=[6]
+        SCHEMA.select(["user", "item", "brand", "hour"]),
+        num_vectors=3,
+        vector_dim=2,
+        embedding_dim=5,
+        hidden_units=[6],
+        dropout=0.1,
     )
-    return RokStudent(model, knowledge)
+    return RokStudent(model, knowledge, ["instance", "feature"], tuned=False)
 
 
 def srp4ctr(model: ClickModel) -> Student:
     read = SCHEMA.select(["hist_stars", "hist_item", "hist_brand", "item", "brand"])
-    encoder = SequenceEncoder(read, 8, num_layers=1, num_heads=2)
-    return Srp4ctrStudent(SCHEMA, model, encoder, num_queries=2)
+    encoder = SequenceEncoder(read, 8, num_layers=1, num_heads=2, dropout=0.0)
+    return Srp4ctrStudent(
+        SCHEMA,
+        model,
+        encoder,
+        cross_attention=True,
+        num_queries=2,
+        num_query_blocks=1,
+        frozen="none",
+    )
 
 
 def ecdctr(model: ClickModel) -> Student:

@@ -434,11 +434,11 @@ def test_the_config_makes_the_same_optimizer() -> None:
 
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 0"):
-        LazyAdam(embedding_l2=-1.0)
+        LazyAdam(0.01, embedding_l2=-1.0)
     with pytest.raises(ValueError, match="amsgrad"):
-        LazyAdam(amsgrad=True)
+        LazyAdam(0.01, amsgrad=True)
     with pytest.raises(ValueError, match=r"beta_1\*\*2 < beta_2"):
-        LazyAdam(beta_1=0.9, beta_2=0.81, embedding_l2=0.1)
+        LazyAdam(0.01, beta_1=0.9, beta_2=0.81, embedding_l2=0.1)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from rich.table import Table
 from tfctr.config import DataConfig
 from tfctr.data.dataset import Dataset
 from tfctr.data.raw_rows import raw_rows
-from tfctr.data.sources import WorldReader, open_source
+from tfctr.data.readers import WorldReader
+from tfctr.data.sources import open_source
 from tfctr.metrics import auc
 from tfctr.schema import Text
 from tfctr.serving import Client, Server

@@ -69,7 +69,7 @@ class WorldSource(Strict):
     extra_fields: int = Field(0, ge=0)
 
 
-Source = Annotated[FileSource | MovieLensSource | WorldSource, Field(discriminator="format")]
+SourceConfig = Annotated[FileSource | MovieLensSource | WorldSource, Field(discriminator="format")]
 
 
 class Label(Strict):
@@ -116,7 +116,7 @@ class DataConfig(Strict):
     """The config of a dataset: source, label, features and splits."""
 
     name: FolderName
-    source: Source
+    source: SourceConfig
     label: Label
     time: Time
     user: str | None = None  # the feature that identifies users (GAUC, unseen users)

@@ -86,3 +86,9 @@ class Training(Strict):
     keep_negatives: float = Field(1.0, gt=0, le=1)  # share of the others that an epoch reads
     strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
     tensorboard: bool = False  # write curves for TensorBoard
+
+    def check_rows_weigh_the_same(self, why: str) -> None:
+        """Raises a `ValueError`, which says `why`, where clicks weigh more than other rows."""
+        for key in ("positive_weight", "keep_negatives"):
+            if getattr(self, key) != 1:
+                raise ValueError(f"training.{key}: found {getattr(self, key)}; {why}")

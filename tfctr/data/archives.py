@@ -5,17 +5,12 @@ README inside each archive.
 """
 
 import hashlib
-import http.client
 import logging
 import os
 import pathlib
-import urllib.request
 import zipfile
 import zlib
-from typing import IO, NamedTuple
-
-from rich.console import Console
-from rich.progress import wrap_file
+from typing import NamedTuple
 
 from tfctr.config import HOME_VARIABLE, data_home
 
@@ -35,7 +30,8 @@ class Archive(NamedTuple):
     members: dict[str, str]  # path inside the zip: sha256 of its bytes
 
 
-# Checksums are of the files inside, so that a re-packed archive passes too.
+# Checksums are of the files inside, so that a re-packed archive passes too; pooch, which fetches,
+# could compare the archive's alone.
 ARCHIVES = {
     "movielens-1m": Archive(
         "ml-1m.zip",
@@ -96,6 +92,8 @@ def download(name: str, directory: pathlib.Path | None = None) -> pathlib.Path:
 
 
 def _fetch(archive: Archive, path: pathlib.Path) -> None:
+    import pooch  # here: the client image has the command, but not pooch
+
     remedy = (
         f"Put the archive at {path}, or set {HOME_VARIABLE} to a folder that holds {archive.file}."
     )
@@ -103,31 +101,16 @@ def _fetch(archive: Archive, path: pathlib.Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with (
-                partial.open("wb") as target,
-                urllib.request.urlopen(archive.url, timeout=TIMEOUT_SECONDS) as response,
-            ):
-                _copy(response, target, path.name)
+            fetch = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT_SECONDS)
+            fetch(archive.url, str(partial), None)
             _verify(partial, archive, f"It came from {archive.url}. {remedy}")
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-    except (OSError, http.client.HTTPException) as error:
+    except OSError as error:
         raise DownloadError(
             f"Could not fetch {archive.url} to {path}: {error}. {remedy}"
         ) from error
-
-
-def _copy(response: http.client.HTTPResponse, target: IO[bytes], description: str) -> None:
-    """Copies all bytes that the server has announced, with a progress bar."""
-    expected = response.length  # None where the server does not say
-    copied = 0
-    bar = wrap_file(response, expected or 0, description=description, console=Console(stderr=True))
-    with bar as source:
-        while chunk := source.read(1 << 16):
-            copied += target.write(chunk)
-    if expected is not None and copied != expected:
-        raise OSError(f"the connection ended after {copied} of {expected} bytes")
 
 
 def _verify(path: pathlib.Path, archive: Archive, remedy: str) -> None:

@@ -18,7 +18,8 @@ from tfctr.data.arrived import check_arrived
 from tfctr.data.conform import Conformed, conform, reason, to_double, to_int
 from tfctr.data.delimited import Rows
 from tfctr.data.manifest import DataError
-from tfctr.data.sources import Piece, Source, num_bytes, open_source
+from tfctr.data.readers import Piece, Source, num_bytes
+from tfctr.data.sources import open_source
 from tfctr.schema import Categorical, History, Schema
 
 ROW = "row_id"  # int64: the row's place in the log, over all files in order

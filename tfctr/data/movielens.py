@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from tfctr.config import ConfigError, TwoDomains
 from tfctr.data import files
 from tfctr.data.delimited import Delimited, Rows
-from tfctr.data.sources import DelimitedReader, Piece, Reader, Source, byte_ranges
+from tfctr.data.readers import DelimitedReader, Piece, Reader, Source, byte_ranges
 from tfctr.data.two_domains import TwoDomainRatings
 
 RATINGS = ("user_id", "movie_id", "rating", "timestamp")

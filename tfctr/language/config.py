@@ -11,6 +11,8 @@ from tfctr.config.run import check_names
 from tfctr.config.training import Training
 from tfctr.schema import Name, Strict
 
+MASK_RATE = 0.15  # share of a text's tokens that a masked language model guesses, as BERT's
+
 
 class SmallEncoder(Strict):
     """A BERT whose vocabulary and weights are learned from the training rows' texts only."""

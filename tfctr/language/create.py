@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tfctr.config import ConfigError
-from tfctr.language.config import TextConfig
+from tfctr.language.config import MASK_RATE, TextConfig
 from tfctr.language.masked_lm import MaskedLM
 from tfctr.language.pretrained import load_encoder
 from tfctr.language.prompted_encoder import PromptedEncoder
@@ -49,6 +49,7 @@ def create_masked_lm(
         {name: template.max_tokens for name, template in text.texts.items()},
         described["special_tokens"],
         used_tokens(described),
+        MASK_RATE,
     )
 
 

@@ -1,22 +1,17 @@
 """Masked language modelling of rows' texts (Devlin et al., 2019, arXiv:1810.04805)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
-from rich.console import Console
 
-from tfctr.data.dataset import Dataset
-from tfctr.data.manifest import DataError
 from tfctr.language.config import text_fields
 from tfctr.language.masking import mask_tokens
 from tfctr.language.prompted_encoder import PromptedEncoder
 from tfctr.models.schema_model import SchemaModel
 from tfctr.schema import Schema
-from tfctr.training.loop import Objective
 
 
 class MaskedLM(SchemaModel):
@@ -44,7 +39,7 @@ class MaskedLM(SchemaModel):
         texts: Mapping[str, int],
         special: Mapping[str, int],
         candidates: np.ndarray,
-        mask_rate: float = 0.15,
+        mask_rate: float,
         **kwargs: Any,
     ) -> None:
         super().__init__(schema, **kwargs)
@@ -114,29 +109,3 @@ class MaskedLM(SchemaModel):
             text_fields(text)[0]: np.full((1, size), self.special["pad"], "int64")
             for text, size in self.texts.items()
         }
-
-
-class MaskedWordsObjective(Objective):
-    """The best epoch has the greatest likelihood of validation rows' masked tokens."""
-
-    chosen_by = "valid_log_likelihood"
-    title = "validation log likelihood of a hidden token"
-    rows: ClassVar[int] = 16_384  # number of rows to measure
-    batch: ClassVar[int] = 512
-
-    def __init__(self, data: Dataset, reads: Sequence[str]) -> None:
-        rows = data.valid(self.batch, features=reads)
-        self.batches = rows.take(self.rows // self.batch)
-
-    def measure(self, model: MaskedLM, console: Console) -> dict[str, float]:
-        """`valid_log_likelihood`: the mean per token, in nats."""
-        model._catch_up()
-        call = tf.function(lambda features: model(features, training=False), reduce_retracing=True)
-        total, count = 0.0, 0
-        for features, _ in self.batches:
-            likelihoods, chosen = (found.numpy() for found in call(features))
-            total += float(likelihoods[chosen].sum(dtype=np.float64))
-            count += int(chosen.sum())
-        if not np.isfinite(total):
-            raise DataError("likelihoods are no longer finite; lower the learning rate")
-        return {"valid_log_likelihood": total / max(count, 1)}

@@ -1,4 +1,9 @@
-"""Chooses a share of each row's places to be masked and predicted."""
+"""Chooses a share of each row's places to be masked and predicted.
+
+`keras_hub.layers.MaskedLMMaskGenerator` does not fit: it takes no seed, so validation rows would
+have other masks each time, and it needs a row's tokens, where the parts of an event are masked
+together. Nor can it draw random tokens from a part of the vocabulary, as texts need.
+"""
 
 import math
 from typing import Any

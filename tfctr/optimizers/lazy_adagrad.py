@@ -44,7 +44,7 @@ class LazyAdagrad(RowOptimizer, keras.optimizers.Adagrad):
 
     def __init__(
         self,
-        learning_rate: Any = 1e-2,
+        learning_rate: Any,
         initial_accumulator_value: float = 0.1,
         epsilon: float = 1e-7,
         embedding_l2: float = 0.0,

@@ -53,7 +53,7 @@ class RowOptimizer(keras.optimizers.Optimizer):
             `gradient_accumulation_steps` or `loss_scale_factor`.
     """
 
-    def __init__(self, embedding_l2: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, embedding_l2: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if embedding_l2 < 0:
             raise ValueError(f"`embedding_l2` should be at least 0. Received: {embedding_l2}")

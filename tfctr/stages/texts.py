@@ -105,8 +105,8 @@ class TrainEncoder(TrainingStage):
 
         from tfctr.data.dataset import Dataset
         from tfctr.language.create import create_masked_lm
-        from tfctr.language.masked_lm import MaskedWordsObjective
         from tfctr.language.pretrained import load_encoder, load_tokenizer
+        from tfctr.training.masked_words import MaskedWordsObjective
 
         texts, untrained = self.texts, str(self.vocabulary.path)
         data = Dataset.open(texts.dataset.path, [texts.path])
@@ -181,7 +181,6 @@ class TextPretraining(TrainingStage):
     def make(self, console: Console) -> None:
         from tfctr.data.dataset import Dataset
 
-        self.config.import_models()
         texts = self.texts["texts"]
         data = Dataset.open(texts.dataset.path, [texts.path])
         console.print(f"[bold]pretrain[/] {self.model.backbone} -> {self.path}", soft_wrap=True)
@@ -194,11 +193,8 @@ class TextPretraining(TrainingStage):
             objective=lambda model: self.objective(data, model),
         )
 
-    def load(self) -> Any:
-        import keras
-
+    def import_models(self) -> None:
         self.config.import_models()
-        return keras.models.load_model(self.path, compile=False)
 
 
 def text_stages(config: TextConfig, run: Any) -> dict[str, Stage]:

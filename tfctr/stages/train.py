@@ -76,9 +76,10 @@ class Train(TrainingStage):
                 raise DataError(f"{stage.path}: not there as configured; run `tfctr prepare`")
         return Dataset.open(self.dataset.path, [stage.path for stage in self.side_outputs])
 
-    def make(self, console: Console) -> None:
-        # Before the seed is set, because imports may draw from Python's random numbers.
+    def import_models(self) -> None:
         _import_models(self.config)
+
+    def make(self, console: Console) -> None:
         from tfctr.training.earlier_model import VOCABULARIES
 
         data = self.open_data()
@@ -124,7 +125,7 @@ class Train(TrainingStage):
             )
         import keras
 
-        _import_models(self.config)
+        self.import_models()
         return keras.models.load_model(self.path)
 
     def _earlier_model(self) -> Any:

@@ -20,6 +20,16 @@ class TrainingStage(Stage):
 
     training: Training
 
+    def import_models(self) -> None:
+        """Imports all that its model is made of: see `tfctr.config.method.Method`."""
+
+    def load(self) -> Any:
+        """The model that lies at `path`."""
+        import keras
+
+        self.import_models()
+        return keras.models.load_model(self.path, compile=False)
+
     def train(
         self,
         create: Callable[[], Any],
@@ -44,6 +54,8 @@ class TrainingStage(Stage):
         from tfctr.training import distribution
         from tfctr.training.loop import Clicks, clean_up, train
 
+        # Before the seed is set: to import a library may draw from Python's random numbers.
+        self.import_models()
         config, folder, path, key = self.training, self.folder, self.path, self.key()
         strategy = distribution.open_strategy(config.strategy)
         keras.utils.set_random_seed(config.seed)

@@ -66,7 +66,7 @@ def test_short_texts_hide_at_least_one_word() -> None:
 
 
 def test_prompts_are_two_dense_layers() -> None:
-    layer = PromptGenerator(3, num_layers=2, num_heads=2, width=8)
+    layer = PromptGenerator(3, num_layers=2, num_heads=2, width=8, where="layers")
     q = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
     found = np.asarray(layer(q))
     assert found.shape == (4, 2, 2, 3, 2, 4)

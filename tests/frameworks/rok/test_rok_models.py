@@ -22,6 +22,7 @@ from tests.serving.test_export import (
 from tfctr import backbones
 from tfctr.frameworks.rok import Imitation, KnowledgeBase, RokStudent
 from tfctr.frameworks.rok.imitation import contrastive_loss
+from tfctr.frameworks.rok.student import USES
 from tfctr.optimizers import LazyAdam
 from tfctr.schema import Schema, Sequence
 from tfctr.serving import export
@@ -37,9 +38,14 @@ def knowledge_base(schema: Schema = SCHEMA, dropout: float = 0.0) -> KnowledgeBa
     )
 
 
+def imitating(knowledge: Any, mean: Any, std: Any, **weights: float) -> Imitation:
+    given = {"imitation": 1.0, "contrastive": 0.1, "clicks": 0.0} | weights
+    return Imitation(knowledge, mean, std, **({"mask_rate": 0.2, "temperature": 0.2} | given))
+
+
 def student(name: str, use: list[str], schema: Schema = SCHEMA) -> Any:
     backbone = backbones.create(name, schema, **SMALL[name])
-    return spread_weights(RokStudent(backbone, knowledge_base(schema), use))
+    return spread_weights(RokStudent(backbone, knowledge_base(schema), use, tuned=False))
 
 
 def test_a_knowledge_base_is_a_tower_over_a_table_of_its_own() -> None:
@@ -60,7 +66,7 @@ def test_imitation_loss_is_the_mean_square_of_standardised_hints() -> None:
     rng = np.random.default_rng(1)
     hint = rng.normal(size=(NUM_ROWS, 12)).astype(np.float32)
     mean, std = rng.normal(size=12), rng.uniform(0.5, 2, 12)
-    model = Imitation(knowledge, mean, std, imitation=2.0, contrastive=0.0)
+    model = imitating(knowledge, mean, std, imitation=2.0, contrastive=0.0)
     model.compile(keras.optimizers.SGD(0.0))
     rows = inputs | {"hint": hint}
     said = np.array(knowledge(inputs)).reshape(NUM_ROWS, -1)
@@ -78,7 +84,7 @@ def test_clicks_are_learned_beside_hints_or_alone() -> None:
     said = np.array(knowledge(inputs)).reshape(NUM_ROWS, -1)
     imitation = ((said - 1) ** 2).mean()
     for weight in (0.0, 1.0):
-        model = Imitation(
+        model = imitating(
             knowledge, np.zeros(12), np.ones(12), imitation=weight, contrastive=0.0, clicks=3.0
         )
         model.build()
@@ -119,7 +125,7 @@ def test_the_second_view_hides_the_share_of_fields_that_it_should() -> None:
         seen[len(seen)] = np.array(fields)
         return reconstruct(fields, training=training)
 
-    model = Imitation(knowledge, np.zeros(12), np.ones(12), mask_rate=0.3)
+    model = imitating(knowledge, np.zeros(12), np.ones(12), mask_rate=0.3)
     model.build()
     model.hidden_fields.assign(np.full(model.hidden_fields.shape, 7.0))
     knowledge.reconstruct = watched
@@ -139,8 +145,8 @@ def test_imitation_learns_what_a_row_tells() -> None:
     truth = rng.normal(size=(7, 7, 6))[ids["item"], ids["user"]]
     noise = rng.normal(scale=0.5, size=truth.shape)
     hint = (truth + noise).astype(np.float32)
-    knowledge = KnowledgeBase(schema, 2, 3, hidden_units=[64], dropout=0.0)
-    model = Imitation(knowledge, hint.mean(axis=0), hint.std(axis=0))
+    knowledge = KnowledgeBase(schema, 2, 3, 16, [64], dropout=0.0)
+    model = imitating(knowledge, hint.mean(axis=0), hint.std(axis=0))
     model.compile(LazyAdam(0.01))
     rows = ids | {"hint": hint}
     train, rest = ({k: v[part] for k, v in rows.items()} for part in (slice(5000), slice(5000, n)))
@@ -199,7 +205,7 @@ def test_only_the_student_learns_where_the_knowledge_base_is_frozen() -> None:
     for tuned in (False, True):
         knowledge = spread_weights(knowledge_base())
         before = [np.array(w) for w in knowledge.weights]
-        model = RokStudent(backbones.create("lr", SCHEMA), knowledge, tuned=tuned)
+        model = RokStudent(backbones.create("lr", SCHEMA), knowledge, USES, tuned)
         model.compile(LazyAdam(0.1), run_eagerly=True)
         model.fit(rows, clicks, epochs=3, verbose=0)
         changed = [(np.array(w) != b).any() for w, b in zip(knowledge.weights, before, strict=True)]
@@ -210,7 +216,7 @@ def test_a_file_keeps_what_is_trained_and_how(tmp_path: Path) -> None:
     rows, clicks = model_inputs(ROWS), np.array([1.0, 0, 1, 0, 1])
     for tuned in (False, True):
         model = student("deepfm", ["instance", "feature"])
-        model = RokStudent(model.backbone, model.knowledge, tuned=tuned)
+        model = RokStudent(model.backbone, model.knowledge, USES, tuned)
         model.compile(LazyAdam(0.01), run_eagerly=True)
         model.fit(rows, clicks, verbose=0)
         model.save(tmp_path / "model.keras")
@@ -223,8 +229,8 @@ def test_a_file_keeps_what_is_trained_and_how(tmp_path: Path) -> None:
 def test_what_does_not_fit_together_is_named() -> None:
     lr = backbones.create("lr", SCHEMA.select(["item", "user"]))
     with pytest.raises(ValueError, match=r"the knowledge base reads genres, device, .* does not"):
-        RokStudent(lr, knowledge_base())
+        RokStudent(lr, knowledge_base(), USES, tuned=False)
     with pytest.raises(ValueError, match=r"use: found \['all'\]; allowed: instance, feature"):
-        RokStudent(backbones.create("lr", SCHEMA), knowledge_base(), use=["all"])
+        RokStudent(backbones.create("lr", SCHEMA), knowledge_base(), ["all"], tuned=False)
     with pytest.raises(ValueError, match=r"use: found \[\]; allowed"):
-        RokStudent(backbones.create("lr", SCHEMA), knowledge_base(), use=[])
+        RokStudent(backbones.create("lr", SCHEMA), knowledge_base(), [], tuned=False)

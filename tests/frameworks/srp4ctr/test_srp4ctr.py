@@ -31,6 +31,10 @@ def shaken(model: Any, scale: float = 0.5) -> Any:
     return model
 
 
+STUDENT = {"cross_attention": True, "num_queries": 4, "num_query_blocks": 1, "frozen": "none"}
+FG_BERT = {"mask_rate": 0.2, "last_rate": 0.1, "sampled_tokens": None}
+
+
 def encoder(num_layers: int = 2, schema: Schema | None = None) -> SequenceEncoder:
     return SequenceEncoder(
         (schema or events_schema()).select(
@@ -39,6 +43,7 @@ def encoder(num_layers: int = 2, schema: Schema | None = None) -> SequenceEncode
         WIDTH,
         num_layers,
         num_heads=2,
+        dropout=0.0,
     )
 
 
@@ -48,9 +53,8 @@ def student(backbone: str = "dcn_v2", **arguments: Any) -> Srp4ctrStudent:
         schema if backbone in ("din", "bst", "dien") else schema.select(["user", "item", "hour"])
     )
     made = backbones.create(backbone, plain, embedding_dim=4)
-    model = Srp4ctrStudent(
-        schema, made, encoder(arguments.pop("num_layers", 2)), num_queries=3, **arguments
-    )
+    arguments = STUDENT | {"num_queries": 3} | arguments
+    model = Srp4ctrStudent(schema, made, encoder(arguments.pop("num_layers", 2)), **arguments)
     model.build()
     return shaken(model, 0.2)  # logits of some units, whose last digits count
 
@@ -181,7 +185,7 @@ def windows(length: int = 5, rows: int = 64, seed: int = 0) -> dict[str, np.ndar
 
 
 def fg_bert(**arguments: Any) -> FgBert:
-    model = FgBert(events_schema(5), encoder(), **arguments)
+    model = FgBert(events_schema(5), encoder(), **(FG_BERT | arguments))
     model.build()
     return model
 
@@ -268,7 +272,7 @@ def test_sampled_tokens_leave_the_frequencies_unbiased() -> None:
         }
     )
     keras.utils.set_random_seed(1)
-    model = FgBert(schema, SequenceEncoder(schema, 8, 1, 2), sampled_tokens=20)
+    model = FgBert(schema, SequenceEncoder(schema, 8, 1, 2, 0.0), 0.2, 0.1, sampled_tokens=20)
     model.build()
     frequency = np.linspace(1, 3, size - 3)  # the rarer in rank are the more frequent
     frequency /= frequency.sum()
@@ -348,7 +352,7 @@ def test_a_student_begins_as_its_backbone() -> None:
     """What the encoder brings is zero at first, whatever it says, and is learned at once."""
     schema = events_schema()
     plain = backbones.create("dcn_v2", schema.select(["user", "item", "hour"]), embedding_dim=4)
-    model = Srp4ctrStudent(schema, plain, shaken(encoder()))
+    model = Srp4ctrStudent(schema, plain, shaken(encoder()), **STUDENT)
     model.build()
     others = EVENTS | {name: EVENTS[name][::-1] for name in ("hist_item", "hist_stars")}
 
@@ -476,6 +480,5 @@ def test_a_student_that_would_carry_nothing() -> None:
             schema,
             backbones.create("lr", schema.select(["user"])),
             encoder(),
-            cross_attention=False,
-            num_queries=0,
+            **(STUDENT | {"cross_attention": False, "num_queries": 0}),
         )

@@ -9,7 +9,7 @@ from tfctr.config.base import from_file
 from tfctr.config.method import Method, register
 from tfctr.config.run import RunConfig
 from tfctr.config.training import Training
-from tfctr.language.config import TextConfig
+from tfctr.language.config import MASK_RATE, TextConfig
 from tfctr.schema import Schema
 
 
@@ -25,7 +25,7 @@ class ClickPrompt(Method):
     pretrained: bool = True  # else the encoder starts at random
     prompts: Literal["layers", "input", "none"] = "layers"  # where the encoder reads them
     num_prompts: int = Field(3, ge=1)
-    mask_rate: float = Field(0.15, gt=0, lt=1)  # share of a text's tokens that are predicted
+    mask_rate: float = Field(MASK_RATE, gt=0, lt=1)  # share of a text's tokens to predict
     pretraining: Training | None = Training()  # None: no pre-training
     serves_language_model: bool = False  # the student also reads the text
 
@@ -53,13 +53,10 @@ class ClickPrompt(Method):
                 f"two models', which can't be stacked with {names}; serve without the language "
                 "model"
             )
-        for key in ("positive_weight", "keep_negatives"):
-            if getattr(run.training, key) != 1:
-                raise ValueError(
-                    f"training.{key}: found {getattr(run.training, key)}; it shifts logits by a "
-                    "constant, which a bias of all logits must correct; a student that serves a "
-                    "language model has no such bias"
-                )
+        run.training.check_rows_weigh_the_same(
+            "it shifts logits by a constant, which a bias of all logits must correct; a student "
+            "that serves a language model has no such bias"
+        )
 
     def import_models(self) -> None:
         import tfctr.backbones

@@ -36,7 +36,7 @@ class PromptedMaskedLM(MaskedLM):
         max_tokens: int,
         special: Mapping[str, int],
         candidates: np.ndarray,
-        mask_rate: float = 0.15,
+        mask_rate: float,
         **kwargs: Any,
     ) -> None:
         texts = {text: max_tokens}

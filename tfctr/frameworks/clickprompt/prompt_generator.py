@@ -27,7 +27,7 @@ class PromptGenerator(keras.layers.Layer):
         num_layers: int,
         num_heads: int,
         width: int,
-        where: str = "layers",
+        where: str,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -16,7 +16,7 @@ class PromptedPretraining(TextPretraining):
         return create_prompted_masked_lm(self.config, self.model.create(data.schema), self.texts)
 
     def objective(self, data: Any, model: Any) -> Any:
-        from tfctr.language.masked_lm import MaskedWordsObjective
+        from tfctr.training.masked_words import MaskedWordsObjective
 
         return MaskedWordsObjective(data, model.reads)
 

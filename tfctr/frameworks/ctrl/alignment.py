@@ -53,12 +53,12 @@ class Alignment(SchemaModel):
         encoder: PromptedEncoder,
         texts: Mapping[str, int],
         pad_id: int,
-        num_subspaces: int = 4,
-        projection_dim: int = 128,
-        subspace_dim: int = 32,
-        temperature: float = 0.7,
-        part: int = 256,
-        tile: int = 256,
+        num_subspaces: int,
+        projection_dim: int,
+        subspace_dim: int,
+        temperature: float,
+        part: int,
+        tile: int,
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone.schema, **kwargs)

@@ -57,12 +57,10 @@ class Ctrl(Method):
                 "frameworks.ctrl.pretraining: null aligns a backbone while it learns clicks, and "
                 f"can't be stacked with {names}; give pretraining, a separate stage"
             )
-        for key in ("positive_weight", "keep_negatives"):
-            if getattr(run.training, key) != 1:
-                raise ValueError(
-                    f"training.{key}: found {getattr(run.training, key)}; training the alignment "
-                    "and the clicks in one stage (frameworks.ctrl.clicks) allows only 1"
-                )
+        run.training.check_rows_weigh_the_same(
+            "training the alignment and the clicks in one stage (frameworks.ctrl.clicks) allows "
+            "only 1"
+        )
 
     def import_models(self) -> None:
         import tfctr.backbones

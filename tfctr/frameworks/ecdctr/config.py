@@ -13,7 +13,7 @@ from tfctr.config.run import BackboneConfig, Export
 from tfctr.config.training import Training
 from tfctr.schema import Categorical, Strict
 
-DAY = "{day}"  # in a source's paths, stands for a day as 2024-01-31
+ANY_DAY = "{day}"  # in a source's paths, stands for a day as 2024-01-31
 Days = Annotated[int, Field(ge=1)]
 
 
@@ -55,14 +55,14 @@ class DaysConfig(Strict):
             )
         if data.user is None or data.item is None:
             raise ValueError("data: needs the keys 'user' and 'item', which snapshots are kept by")
-        if self.ready is not None and DAY not in self.ready:
-            raise ValueError(f"ready: needs {DAY} in the path, found {self.ready!r}")
+        if self.ready is not None and ANY_DAY not in self.ready:
+            raise ValueError(f"ready: needs {ANY_DAY} in the path, found {self.ready!r}")
         return self
 
     @property
     def comes_by_day(self) -> bool:
         """Whether each day has files of its own."""
-        return isinstance(self.data.source, FileSource) and DAY in str(self.data.source.events)
+        return isinstance(self.data.source, FileSource) and ANY_DAY in str(self.data.source.events)
 
     def through(self, last: datetime.date) -> list[datetime.date]:
         """The days from the first to this one.
@@ -82,7 +82,7 @@ class DaysConfig(Strict):
         assert isinstance(self.data.source, FileSource)
         events = self.data.source.events
         patterns = (events,) if isinstance(events, str) else events
-        paths = tuple(pattern.replace(DAY, str(day)) for day in days for pattern in patterns)
+        paths = tuple(pattern.replace(ANY_DAY, str(day)) for day in days for pattern in patterns)
         source = self.data.source.model_copy(update={"events": paths})
         return self.data.model_copy(update={"source": source})
 

@@ -46,11 +46,11 @@ class Imitation(SchemaModel):
         knowledge: KnowledgeBase,
         mean: np.ndarray,
         std: np.ndarray,
-        imitation: float = 1.0,
-        contrastive: float = 0.1,
-        clicks: float = 0.0,
-        mask_rate: float = 0.2,
-        temperature: float = 0.2,
+        imitation: float,
+        contrastive: float,
+        clicks: float,
+        mask_rate: float,
+        temperature: float,
         **kwargs: Any,
     ) -> None:
         super().__init__(knowledge.schema, **kwargs)

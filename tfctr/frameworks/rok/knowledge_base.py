@@ -24,9 +24,9 @@ class KnowledgeBase(SchemaModel):
         schema: the `F` fields, in order.
         num_vectors: int. `V`.
         vector_dim: int. `D`.
-        embedding_dim: int. Width `R` of its own fields' vectors. Defaults to 16.
-        hidden_units: widths of the encoder. Defaults to `(256, 256)`.
-        dropout: float. In the encoder. Defaults to 0.1.
+        embedding_dim: int. Width `R` of its own fields' vectors.
+        hidden_units: widths of the encoder.
+        dropout: float. In the encoder.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class KnowledgeBase(SchemaModel):
         schema: Schema,
         num_vectors: int,
         vector_dim: int,
-        embedding_dim: int = 16,
-        hidden_units: Sequence[int] = (256, 256),
-        dropout: float = 0.1,
+        embedding_dim: int,
+        hidden_units: Sequence[int],
+        dropout: float,
         **kwargs: Any,
     ) -> None:
         super().__init__(schema, **kwargs)

@@ -92,7 +92,6 @@ class Imitate(TrainingStage):
 
     def make(self, console: Console) -> None:
         from tfctr.data.dataset import Dataset
-        from tfctr.frameworks.rok import rim  # noqa: F401  before the seed is set
         from tfctr.frameworks.rok.imitation import Imitation, ImitationObjective
 
         config, hints = self.config, self.hints.path
@@ -122,12 +121,9 @@ class Imitate(TrainingStage):
             objective=None if clicks_only else lambda model: ImitationObjective(data, model.reads),
         )
 
-    def load(self) -> Any:
-        import keras
-
-        import tfctr.frameworks.rok.knowledge_base  # noqa: F401
-
-        return keras.models.load_model(self.path)
+    def import_models(self) -> None:
+        import tfctr.frameworks.rok.knowledge_base
+        import tfctr.frameworks.rok.rim  # noqa: F401
 
 
 def create_knowledge(config: KnowledgeConfig, schema: Schema) -> Any:

@@ -30,8 +30,8 @@ class RokStudent(Student):
     Args:
         backbone: an untrained backbone or student.
         knowledge: a knowledge base; its fields are among the backbone's.
-        use: at least one of `"instance"` and `"feature"`. Defaults to both.
-        tuned: bool. Whether the knowledge base is trained further. Defaults to False.
+        use: at least one of `"instance"` and `"feature"`.
+        tuned: bool. Whether the knowledge base is trained further.
 
     Raises:
         ValueError: no such use; the backbone lacks a field of the knowledge base.
@@ -41,8 +41,8 @@ class RokStudent(Student):
         self,
         backbone: ClickModel,
         knowledge: KnowledgeBase,
-        use: Sequence[str] = USES,
-        tuned: bool = False,
+        use: Sequence[str],
+        tuned: bool,
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, **kwargs)

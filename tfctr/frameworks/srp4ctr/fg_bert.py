@@ -35,20 +35,19 @@ class FgBert(SchemaModel):
     Args:
         schema: of the windows; its histories are one event longer than the encoder's.
         encoder: trained in place.
-        mask_rate: float. Share of a window's events. Defaults to 0.2.
+        mask_rate: float. Share of a window's events.
         last_rate: float. Share of the windows in which the latest event is always masked.
-            Defaults to 0.1.
         sampled_tokens: int or None. Number of sampled negatives in training, drawn by frequency
-            rank; logits have the logQ correction. None: the whole vocabulary. Defaults to None.
+            rank; logits have the logQ correction. None: the whole vocabulary.
     """
 
     def __init__(
         self,
         schema: Schema,
         encoder: SequenceEncoder,
-        mask_rate: float = 0.2,
-        last_rate: float = 0.1,
-        sampled_tokens: int | None = None,
+        mask_rate: float,
+        last_rate: float,
+        sampled_tokens: int | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(schema, **kwargs)

@@ -20,8 +20,8 @@ class QueryingTransformer(keras.layers.Layer):
         num_queries: int. `m`.
         dim: int. `d`, the events'.
         num_heads: int. Must divide `d`.
-        num_blocks: int. Defaults to 1.
-        dropout: float. Defaults to 0.
+        num_blocks: int.
+        dropout: float.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class QueryingTransformer(keras.layers.Layer):
         num_queries: int,
         dim: int,
         num_heads: int,
-        num_blocks: int = 1,
-        dropout: float = 0.0,
+        num_blocks: int,
+        dropout: float,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

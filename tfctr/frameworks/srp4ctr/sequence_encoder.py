@@ -31,10 +31,10 @@ class SequenceEncoder(keras.layers.Layer):
 
     Args:
         schema: the histories, and the item features that they share (`Behaviours`).
-        dim: int. `d`. Defaults to 32.
-        num_layers: int. Defaults to 2.
-        num_heads: int. Must divide `d`. Defaults to 2.
-        dropout: float. Defaults to 0.
+        dim: int. `d`.
+        num_layers: int.
+        num_heads: int. Must divide `d`.
+        dropout: float.
     """
 
     built: bool
@@ -42,10 +42,10 @@ class SequenceEncoder(keras.layers.Layer):
     def __init__(
         self,
         schema: Schema,
-        dim: int = 32,
-        num_layers: int = 2,
-        num_heads: int = 2,
-        dropout: float = 0.0,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        dropout: float,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

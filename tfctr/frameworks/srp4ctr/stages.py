@@ -76,13 +76,8 @@ class PretrainEncoder(TrainingStage):
             objective=lambda model: MaskedPartsObjective(windows, model.reads),
         )
 
-    def load(self) -> Any:
-        """The encoder with its heads."""
-        import keras
-
+    def import_models(self) -> None:
         import tfctr.frameworks.srp4ctr.fg_bert  # noqa: F401
-
-        return keras.models.load_model(self.path, compile=False)
 
     def _measure(self, model: Any, windows: Any, console: Console) -> None:
         """Writes the metrics of next-item prediction for each item-side history."""

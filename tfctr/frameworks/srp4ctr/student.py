@@ -40,11 +40,10 @@ class Srp4ctrStudent(Student):
         schema: all features that backbone and encoder read.
         backbone: not built yet.
         encoder: its histories are features of the schema.
-        cross_attention: bool. Defaults to True.
-        num_queries: int. 0: no querying transformer. Defaults to 4.
-        num_query_blocks: int. Defaults to 1.
+        cross_attention: bool.
+        num_queries: int. 0: no querying transformer.
+        num_query_blocks: int.
         frozen: the part of the encoder that is not trained: `"none"`, `"embeddings"`, `"all"`.
-            Defaults to `"none"`.
 
     Raises:
         ValueError: another `frozen`; neither cross-attention nor queries; a feature has the
@@ -56,10 +55,10 @@ class Srp4ctrStudent(Student):
         schema: Schema,
         backbone: ClickModel,
         encoder: SequenceEncoder,
-        cross_attention: bool = True,
-        num_queries: int = 4,
-        num_query_blocks: int = 1,
-        frozen: Literal["none", "embeddings", "all"] = "none",
+        cross_attention: bool,
+        num_queries: int,
+        num_query_blocks: int,
+        frozen: Literal["none", "embeddings", "all"],
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, schema, **kwargs)
