@@ -23,7 +23,7 @@ from tests.frameworks.ctrl import test_ctrl
 from tests.frameworks.ecdctr import test_rollout
 from tests.frameworks.rok import test_rok
 from tests.frameworks.srp4ctr import test_two_stages
-from tests.serving.test_export import ROWS
+from tests.serving.raw_rows import ROWS
 from tests.stages import test_run as test_pipeline
 from tfctr.serving import Client
 from tfctr.serving.c_session import CSession
