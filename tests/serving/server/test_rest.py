@@ -1,8 +1,10 @@
 """The local server answers over REST as TF Serving does."""
 
 import base64
+import http.client
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -245,6 +247,19 @@ def test_rest_mistakes_in_examples(server: Server) -> None:
         asked = {"signature_name": "regress"} | body
         path = "/v1/models/tiny:regress"
         assert text in rest(server, "POST", path, asked, expect=400)["error"]
+
+
+def test_rest_answers_on_a_kept_connection_without_delay(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=20)
+    seconds = []
+    for _ in range(40):
+        start = time.monotonic()
+        connection.request("GET", "/v1/models/tiny")
+        assert connection.getresponse().read()
+        seconds.append(time.monotonic() - start)
+    connection.close()
+    # A delayed acknowledgement takes 40 ms; the first on a connection are not delayed.
+    assert np.median(seconds[20:]) < 0.03
 
 
 def test_rest_refuses_what_is_too_large_or_of_unknown_length(server: Server) -> None:
