@@ -25,7 +25,7 @@ from benchmarks.record import record_table
 from tfctr import serving
 from tfctr.config import load_run
 from tfctr.data.dataset import Dataset
-from tfctr.serving.raw_features import raw_dtype
+from tfctr.serving.raw_values import raw_dtype
 from tfctr.serving.warmup import read_warmup
 from tfctr.stages import Run, create_model
 

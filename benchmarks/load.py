@@ -45,9 +45,9 @@ from tfctr import serving
 from tfctr.config import load_run, read
 from tfctr.frameworks.ecdctr.config import load_rollout
 from tfctr.schema import Numeric, Tokens
+from tfctr.serving.exporter.raw_features import read_tokens
 from tfctr.serving.model_directory import publish, served_schema
-from tfctr.serving.raw_features import read_tokens
-from tfctr.serving.tensors import to_proto
+from tfctr.serving.server.tensors import to_proto
 
 CANDIDATES = (1, 10, 100, 1000)
 PREDICT = "/tensorflow.serving.PredictionService/Predict"

@@ -73,8 +73,8 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def model() -> Any:
-    """A backbone of `tests.serving.test_export.SCHEMA` whose scores differ."""
-    from tests.serving.test_export import SCHEMA, spread_weights
+    """A backbone of `tests.serving.raw_rows.SCHEMA` whose scores differ."""
+    from tests.serving.raw_rows import SCHEMA, spread_weights
     from tfctr.backbones import DCNv2
 
     return spread_weights(DCNv2(SCHEMA, embedding_dim=4, hidden_units=(8,), num_cross_layers=1))
@@ -83,7 +83,7 @@ def model() -> Any:
 @pytest.fixture(scope="session")
 def exported(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its version's folder."""
-    from tests.serving.test_export import fake_dataset
+    from tests.serving.raw_rows import fake_dataset
     from tfctr.serving import export
 
     folder = tmp_path_factory.mktemp("exported")

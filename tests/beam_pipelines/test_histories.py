@@ -509,7 +509,8 @@ def test_a_history_with_the_example_itself_would_make_the_score_jump(
 def test_raw_rows_are_looked_up_to_the_very_ids_of_training(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    from tfctr.serving.raw_features import RawFeatures, raw_spec
+    from tfctr.serving.exporter.raw_features import RawFeatures
+    from tfctr.serving.raw_values import raw_spec
 
     write_log(tmp_path, seed=4)
     made = config(tmp_path, features=RANDOM_FEATURES)
@@ -539,7 +540,7 @@ def test_raw_rows_are_looked_up_to_the_very_ids_of_training(tmp_path: Path) -> N
 def test_a_list_longer_than_the_history_is_cut_to_its_latest_events(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    from tfctr.serving.raw_features import RawFeatures
+    from tfctr.serving.exporter.raw_features import RawFeatures
 
     (tmp_path / "h.txt").write_text("a\nb\nc\n")
     feature = History(name="h", max_length=3, vocabulary_size=6)

@@ -30,7 +30,7 @@ from beam_pipelines.snapshots import join_snapshots
 from beam_pipelines.textify import textify
 from tests.conftest import WORLD_FEATURES, content_of, world_config
 from tests.language.encoders import bert_tensors, write_bert
-from tests.serving import test_export
+from tests.serving import raw_rows
 from tfctr.backbones import LR
 from tfctr.data import World
 from tfctr.data.dataset import Dataset
@@ -77,9 +77,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("models")
     write_log(folder)
     encoder = write_bert(folder / "encoder", bert_tensors())
-    data = test_export.fake_dataset(folder / "v")
-    version = export(LR(test_export.SCHEMA), data, folder / "m")
-    columns = {f.source_column: test_export.ROWS[f.name] for f in test_export.SCHEMA.inputs}
+    data = raw_rows.fake_dataset(folder / "v")
+    version = export(LR(raw_rows.SCHEMA), data, folder / "m")
+    columns = {f.source_column: raw_rows.ROWS[f.name] for f in raw_rows.SCHEMA.inputs}
     rows = pa.concat_tables([pa.table(columns)] * 20)
     pq.write_table(rows, folder / "rows.parquet", row_group_size=30)
     return {

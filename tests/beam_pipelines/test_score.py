@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_pipelines.score import main, raw_tensor, score
-from tests.serving.test_export import ROWS, SCHEMA, model_scores
+from tests.serving.raw_rows import ROWS, SCHEMA, model_scores
 from tfctr.config import ConfigError
 from tfctr.data.conform import conform
 from tfctr.data.manifest import DataError

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from tests.backbones.test_sequence_backbones import EVENTS, events_schema
-from tests.serving.test_export import fake_dataset
+from tests.serving.raw_rows import fake_dataset
 from tfctr import backbones
 from tfctr.frameworks.ecdctr import EcdctrServed, EcdctrStudent
 from tfctr.frameworks.rok import KnowledgeBase, RokStudent

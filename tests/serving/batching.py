@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfctr.schema import Numeric, Tokens
+from tfctr.serving.exporter.raw_features import read_tokens
+from tfctr.serving.exporter.warmup_requests import example
 from tfctr.serving.model_directory import served_schema
-from tfctr.serving.raw_features import MISSING, raw_dtype, read_tokens
-from tfctr.serving.warmup import example
+from tfctr.serving.raw_values import MISSING, raw_dtype
 
 BASIC = {"serving_default", "examples", "classify", "regress", "rank"}
 SIZES = ((1, 3), (3, 1), (2, 4))  # rows and candidates of each request

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.serving.test_export import (
+from tests.serving.raw_rows import (
     NUM_ROWS,
     ROWS,
     SCHEMA,

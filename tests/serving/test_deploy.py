@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import tfctr
 from tests.frameworks.ecdctr.test_rollout import BY_DAY, day, write_configs, write_logs
-from tests.serving.test_labels import small_version
+from tests.serving.raw_rows import small_version
 from tfctr.cli import app
 from tfctr.frameworks.ecdctr.commands import MISSING_DAY
 from tfctr.serving import Server
@@ -213,7 +213,7 @@ class Installed:
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Installed()
 from tfctr.cli import app
-import tfctr.serving.server
+import tfctr.serving.server.local_server
 for command in commands:
     app(command, standalone_mode=False)
 assert "apache_beam" not in sys.modules

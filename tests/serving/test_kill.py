@@ -23,7 +23,7 @@ from tests.frameworks.ctrl import test_ctrl
 from tests.frameworks.ecdctr import test_rollout
 from tests.frameworks.rok import test_rok
 from tests.frameworks.srp4ctr import test_two_stages
-from tests.serving.test_export import ROWS
+from tests.serving.raw_rows import ROWS, that_fit
 from tests.stages import test_run as test_pipeline
 from tfctr.serving import Client
 from tfctr.serving.c_session import CSession
@@ -169,7 +169,7 @@ def test_a_server_killed_at_random_moments_serves_the_same_again(
     process, address = start_server(directory, "0")
     port = address.rpartition(":")[2]
     with Client(address, "tiny") as client:
-        expected = client.predict(ROWS)
+        expected = client.predict(that_fit(ROWS))
     answers: list[np.ndarray] = []
     refused: list[str] = []
     done = threading.Event()
@@ -178,7 +178,7 @@ def test_a_server_killed_at_random_moments_serves_the_same_again(
         while not done.is_set():
             try:
                 with Client(address, "tiny") as client:
-                    answers.append(client.predict(ROWS))
+                    answers.append(client.predict(that_fit(ROWS)))
             except (ConnectionError, TimeoutError) as error:
                 refused.append(str(error))
                 time.sleep(0.05)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tests.serving.test_server import rest, small_version, versions_of, wait_until
+from tests.serving.raw_rows import ITEMS, small_version
+from tests.serving.requests import rest, versions_of, wait_until
 from tfctr.cli import app
 from tfctr.serving import Client, Server, ServingError, labels
 from tfctr.serving.tf_serving_config import Hosted, read_models, write_model
 
-ITEMS = ["a", "b", "c", "d"]
 Label = Callable[..., Any]
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.serving.test_export import fake_dataset
-from tests.serving.test_labels import ITEMS, small_version
+from tests.serving.raw_rows import ITEMS, fake_dataset, small_version
 from tfctr.cli import app
 from tfctr.serving import Server, export
 

@@ -8,9 +8,9 @@ from typing import Any
 
 _HOMES = {
     "Client": "tfctr.serving.client",
-    "Server": "tfctr.serving.server",
+    "Server": "tfctr.serving.server.local_server",
     "ServingError": "tfctr.serving.errors",
-    "export": "tfctr.serving.saved_model",
+    "export": "tfctr.serving.exporter.saved_model",
     "write_batching": "tfctr.serving.tf_serving_config",
     "write_config": "tfctr.serving.tf_serving_config",
 }

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
 )
 
 from tfctr.serving.errors import ServingError
-from tfctr.serving.raw_features import MISSING
+from tfctr.serving.raw_values import MISSING
 
 
 class Client:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfctr.data.manifest import DataError
 from tfctr.serving.client import Client
 from tfctr.serving.model_directory import versions
-from tfctr.serving.served_model import ServedModel
+from tfctr.serving.server.loaded_version import LoadedVersion
 from tfctr.serving.warmup import inputs_of, read_warmup
 
 TOLERANCE = 1e-4  # another machine's instructions add up in another order
@@ -55,7 +55,7 @@ def smoke(model: Path, server: str, label: str | None = None) -> Found:
         logs = [log for log in read_warmup(folder) if log.HasField("predict_log")]
         if not logs:
             raise DataError(f"{folder}: no warm-up requests; export the model with tfctr")
-        own, largest = ServedModel(name, version, folder), 0.0
+        own, largest = LoadedVersion(name, version, folder), 0.0
         for log in logs:
             request = log.predict_log.request
             request.model_spec.name = name

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.backbones.test_backbones import SMALL
-from tests.serving.test_export import (
+from tests.serving.raw_rows import (
     NUM_ROWS,
     ROWS,
     SCHEMA,

@@ -20,7 +20,7 @@ from tfctr.data.raw_rows import raw_rows
 from tfctr.frameworks.srp4ctr.next_item import next_item, without_latest
 from tfctr.schema import FIRST_TOKEN_ID
 from tfctr.serving import Client, Server, ServingError
-from tfctr.serving.saved_model import model_key
+from tfctr.serving.exporter.saved_model import model_key
 from tfctr.stages import Run, create_model
 
 LENGTH = 6

@@ -10,9 +10,10 @@ import tensorflow_recommenders as tfrs
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.srp4ctr import FgBert
 from tfctr.schema import FIRST_TOKEN_ID
-from tfctr.serving.constants import dense_as_constants
-from tfctr.serving.raw_features import RawFeatures, raw_spec
-from tfctr.serving.version import write_version
+from tfctr.serving.exporter.constants import dense_as_constants
+from tfctr.serving.exporter.raw_features import RawFeatures
+from tfctr.serving.exporter.version import write_version
+from tfctr.serving.raw_values import raw_spec
 
 
 def export_candidates(

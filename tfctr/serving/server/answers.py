@@ -1,47 +1,25 @@
-"""Requests to answers, whichever way they came: the code of TF Serving's services.
+"""What a version answers to a request for scores, whichever way it came.
 
-Wordings and codes are the real server's; each function takes the version that answers.
+Wordings and codes are the real server's.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import numpy as np
 from tensorflow_serving.apis import (
     classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
     predict_pb2,
     regression_pb2,
 )
 
-from tfctr.serving.errors import ServingError, invalid, no_servable, not_found
-from tfctr.serving.raw_requests import RawPredictRequest
-from tfctr.serving.served_model import DEFAULT_SIGNATURE, ServedModel
-from tfctr.serving.tensors import to_proto
-
-if TYPE_CHECKING:
-    from tfctr.serving.model_versions import ModelVersions
+from tfctr.serving.errors import ServingError, invalid
+from tfctr.serving.server.loaded_version import DEFAULT_SIGNATURE, LoadedVersion
+from tfctr.serving.server.raw_requests import RawPredictRequest
+from tfctr.serving.server.tensors import to_proto
 
 
-def find(models: Mapping[str, "ModelVersions"], request: Any) -> ServedModel:
-    """The version that a request asks for."""
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    spec = request.model_spec
-    if not spec.name:
-        raise invalid("ModelSpec has no name specified.")
-    version = spec.version.value if spec.HasField("version") else None
-    model = models.get(spec.name)
-    if model is None:
-        if spec.HasField("version_label"):
-            raise invalid(f"Unrecognized servable version label: {spec.version_label}")
-        raise no_servable(spec.name, version)
-    return model.get(version, spec.version_label)
-
-
-def predict(model: ServedModel, request: Any) -> Any:
+def predict(model: LoadedVersion, request: Any) -> Any:
     """`PredictRequest` to `PredictResponse`.
 
     Args:
@@ -66,7 +44,7 @@ def predict(model: ServedModel, request: Any) -> Any:
     return response
 
 
-def classify(model: ServedModel, request: Any) -> Any:
+def classify(model: LoadedVersion, request: Any) -> Any:
     """`ClassificationRequest` to `ClassificationResponse`."""
     signature, definition = _for_examples(model, request)
     if len(definition.outputs) not in (1, 2):
@@ -88,7 +66,7 @@ def classify(model: ServedModel, request: Any) -> Any:
     return response
 
 
-def regress(model: ServedModel, request: Any) -> Any:
+def regress(model: LoadedVersion, request: Any) -> Any:
     """`RegressionRequest` to `RegressionResponse`."""
     signature, definition = _for_examples(model, request)
     if len(definition.outputs) != 1:
@@ -104,42 +82,7 @@ def regress(model: ServedModel, request: Any) -> Any:
     return response
 
 
-def model_metadata(models: Mapping[str, "ModelVersions"], request: Any) -> Any:
-    """`GetModelMetadataRequest` to `GetModelMetadataResponse`."""
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    if not request.metadata_field:
-        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
-    for field in request.metadata_field:
-        if field != "signature_def":  # the real server puts the name behind, not into its text
-            raise invalid(f"Metadata field %s is not supported{field}")
-    model = find(models, request)
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in model.signature_defs.items():
-        signatures.signature_def[name].CopyFrom(definition)
-    response = get_model_metadata_pb2.GetModelMetadataResponse()
-    _fill_spec(response.model_spec, model, "")
-    response.metadata["signature_def"].Pack(signatures)
-    return response
-
-
-def model_status(models: Mapping[str, "ModelVersions"], request: Any) -> Any:
-    """`GetModelStatusRequest` to `GetModelStatusResponse`.
-
-    The real server does not look at a label here, known or not: it answers with all versions.
-    """
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    spec = request.model_spec
-    version = spec.version.value if spec.HasField("version") else None
-    model = models.get(spec.name)
-    if model is None:
-        what = "any versions" if version is None else f"version {version}"
-        raise not_found(f"Could not find {what} of model {spec.name}")
-    return get_model_status_pb2.GetModelStatusResponse(model_version_status=model.status(version))
-
-
-def _for_examples(model: ServedModel, request: Any) -> tuple[str, Any]:
+def _for_examples(model: LoadedVersion, request: Any) -> tuple[str, Any]:
     """The name and the `SignatureDef` of what a request with Examples asks for."""
     signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
     if signature not in model.signature_defs:
@@ -155,7 +98,7 @@ def _check_inputs(definition: Any, task: str) -> None:
         raise invalid(f"No {task} inputs found in SignatureDef: {definition}")
 
 
-def _run_examples(model: ServedModel, request: Any, signature: str) -> dict[str, np.ndarray]:
+def _run_examples(model: LoadedVersion, request: Any, signature: str) -> dict[str, np.ndarray]:
     """The outputs of a signature for the serialized Examples of a request."""
     examples = _serialized(request.input)
     if not examples:
@@ -172,7 +115,7 @@ def _serialized(message: Any) -> list[bytes]:
     return [context + example.SerializeToString() for example in together.examples]
 
 
-def _fill_spec(spec: Any, model: ServedModel, signature: str) -> None:
+def _fill_spec(spec: Any, model: LoadedVersion, signature: str) -> None:
     spec.name = model.name
     spec.version.value = model.version
     spec.signature_name = signature

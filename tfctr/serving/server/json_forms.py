@@ -1,215 +1,32 @@
-"""The REST form of TF Serving's API: JSON over HTTP.
+"""JSON bodies of REST requests, read as the real server reads them, and the JSON that answers.
 
-POST /v1/models/NAME:predict    {"signature_name": ..., "instances": [...]}
-                             or {"signature_name": ..., "inputs": {...}}
-POST /v1/models/NAME:classify   {"signature_name": ..., "examples": [{...}], "context": {...}},
-POST /v1/models/NAME:regress    the context if there is one
-GET  /v1/models/NAME            states of the versions
-GET  /v1/models/NAME/metadata   signatures
-
-NAME may be followed by /versions/V or /labels/LABEL.
+What is wrong is said in its words.
 """
 
 import base64
 import binascii
 import json
-import logging
 import math
-import re
-import threading
-import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from typing import Any
 
-import grpc
 import numpy as np
 import tensorflow as tf
-from google.protobuf import json_format
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_pb2,
-    regression_pb2,
-)
+from tensorflow_serving.apis import classification_pb2, regression_pb2
 
-from tfctr.serving import answers
 from tfctr.serving.errors import ServingError, invalid
-from tfctr.serving.model_versions import ModelVersions
-from tfctr.serving.served_model import DEFAULT_SIGNATURE, ServedModel
-from tfctr.serving.tensors import dtype_name
+from tfctr.serving.server import answers
+from tfctr.serving.server.loaded_version import DEFAULT_SIGNATURE, LoadedVersion
+from tfctr.serving.server.tensors import dtype_name
 
-logger = logging.getLogger(__name__)
-
-_VERSION = r"(?i:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_PATHS = {  # of what is sent, with the query: the real server takes that for a part of the path
-    "POST": rf"(?i:/v1/models)/(?P<name>[^/:]+){_VERSION}:(?P<verb>predict|classify|regress)",
-    "GET": rf"(?i:/v1/models)(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?",
-}
 _MAX_DEPTH = 8  # dimensions of a tensor
 _MAX_FLOAT = float(np.finfo(np.float32).max)
 _MAX_SHOWN = 200  # characters of what is wrong
 _RESULTS = "results"  # so says the real server's json_tensor.cc; its documentation says "result"
 _WHOLE = {tf.float32: (1 - 2**24, 2**24 - 1), tf.int64: (-(2**63), 2**63 - 1)}  # what may be sent
-_HTTP_STATUS = {
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.FAILED_PRECONDITION: 400,
-    grpc.StatusCode.OUT_OF_RANGE: 400,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.UNAVAILABLE: 503,
-}  # else 500
 
 
-class RestServer(ThreadingHTTPServer):
-    """Answers for `models`; a thread a connection.
-
-    Attributes:
-        draining: whether no new requests are taken.
-
-    Raises:
-        OSError: the address is taken.
-    """
-
-    def __init__(
-        self,
-        address: tuple[str, int],
-        models: Mapping[str, ModelVersions],
-        max_request_bytes: int,
-    ) -> None:
-        super().__init__(address, _Handler)
-        self.models = models
-        self.max_request_bytes = max_request_bytes
-        self._changed = threading.Condition()
-        self._answering = 0
-        self.draining = False
-
-    def drain(self, seconds: float) -> None:
-        """Takes no new requests, and waits for those in flight, `seconds` at most."""
-        self.shutdown()
-        self.socket.close()  # else who connects now would wait for an answer
-        with self._changed:
-            self.draining = True
-            self._changed.wait_for(lambda: not self._answering, seconds)
-        self.server_close()
-
-    @contextmanager
-    def in_flight(self) -> Iterator[bool]:
-        """While a request is read and answered; whether it may be."""
-        with self._changed:
-            taken = not self.draining
-            self._answering += taken
-        try:
-            yield taken
-        finally:
-            with self._changed:
-                self._answering -= taken
-                self._changed.notify_all()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        logger.debug("%s went away", client_address, exc_info=True)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: RestServer
-    protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds that a connection may say nothing
-
-    def do_GET(self) -> None:
-        self._take(lambda: self._answer("GET", b""))
-
-    def do_POST(self) -> None:
-        self._take(self._post)
-
-    def _take(self, answer: Callable[[], None]) -> None:
-        with self.server.in_flight() as taken:
-            if taken:
-                answer()
-            else:  # on a connection that was open before
-                self._refuse(503, "the server is stopping")
-
-    def _post(self) -> None:
-        length, limit = self._content_length(), self.server.max_request_bytes
-        if length is None:
-            self._refuse(411, "Content-Length must be given")
-        elif length > limit:
-            self._refuse(413, f"the request has {length} bytes, at most {limit} are taken")
-        else:
-            self._answer("POST", self.rfile.read(length))
-
-    def _content_length(self) -> int | None:
-        length = self.headers.get("Content-Length", "")
-        return int(length[:18]) if length.isascii() and length.isdigit() else None
-
-    def _refuse(self, status: int, why: str) -> None:
-        """Answers without what was sent, and closes the connection."""
-        self.close_connection = True
-        # A client that is still sending would not read the answer.
-        left = min(self._content_length() or 0, 4 * self.server.max_request_bytes)
-        while left > 0 and (chunk := self.rfile.read(min(left, 65_536))):
-            left -= len(chunk)
-        self._send(status, {"error": why})
-
-    def _answer(self, method: str, body: bytes) -> None:
-        if not self.path.lower().startswith("/v1/"):
-            self.send_error(404)  # HTML, as the real server's
-            return
-        try:
-            status, answer = 200, self._dispatch(method, body)
-        except ServingError as error:
-            status, answer = _HTTP_STATUS.get(error.code, 500), {"error": error.message}
-        except Exception as error:
-            logger.exception("a request failed")
-            status, answer = 500, {"error": f"{type(error).__name__}: {error}"}
-        self._send(status, answer)
-
-    def _dispatch(self, method: str, body: bytes) -> dict[str, Any]:
-        match = re.fullmatch(_PATHS[method], self.path, re.ASCII)
-        if match is None:
-            raise invalid(f"Malformed request: {method} {self.path}")
-        spec, models = _spec(match), self.server.models
-        if method == "POST":
-            asked = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec)
-            answering = {"predict": predict_json, "classify": classify_json}
-            answering["regress"] = regress_json
-            return answering[match["verb"]](answers.find(models, asked), body)
-        if match["metadata"]:
-            return _metadata(models, spec)
-        asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-        return _as_json(answers.model_status(models, asked))
-
-    def _send(self, status: int, answer: dict[str, Any]) -> None:
-        self.close_connection |= self.server.draining
-        body = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        logger.debug(format, *args)
-
-
-def _spec(match: re.Match[str]) -> Any:
-    """The `ModelSpec` that a path names."""
-    if match["name"] is None:
-        raise invalid("Missing model name in request.")
-    spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match["name"]))
-    if version := match["version"]:
-        if len(version) > 19 or int(version) > 2**63 - 1:
-            raise invalid(f"Failed to convert version: {version} to numeric.")
-        spec.version.value = int(version)
-    if match["label"]:
-        spec.version_label = urllib.parse.unquote(match["label"])
-    return spec
-
-
-def predict_json(model: ServedModel, body: bytes) -> dict[str, Any]:
+def predict_json(model: LoadedVersion, body: bytes) -> dict[str, Any]:
     """The answer to the body of a `:predict`: "instances" in rows, or "inputs" in columns.
 
     Raises:
@@ -239,7 +56,7 @@ def predict_json(model: ServedModel, body: bytes) -> dict[str, Any]:
     return {"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]}
 
 
-def classify_json(model: ServedModel, body: bytes) -> dict[str, Any]:
+def classify_json(model: LoadedVersion, body: bytes) -> dict[str, Any]:
     """The answer to the body of a `:classify`: pairs of a label and a score for each Example.
 
     Raises:
@@ -250,7 +67,7 @@ def classify_json(model: ServedModel, body: bytes) -> dict[str, Any]:
     return {_RESULTS: [[[found.label, found.score] for found in row.classes] for row in rows]}
 
 
-def regress_json(model: ServedModel, body: bytes) -> dict[str, Any]:
+def regress_json(model: LoadedVersion, body: bytes) -> dict[str, Any]:
     """The answer to the body of a `:regress`: a value for each Example.
 
     Raises:
@@ -490,22 +307,3 @@ def _plain(name: str, array: np.ndarray) -> Any:
         for item in array.ravel()
     ]
     return np.array(texts, dtype=object).reshape(array.shape).tolist()
-
-
-def _metadata(models: Mapping[str, ModelVersions], spec: Any) -> dict[str, Any]:
-    request = get_model_metadata_pb2.GetModelMetadataRequest(
-        model_spec=spec, metadata_field=["signature_def"]
-    )
-    response = answers.model_metadata(models, request)
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata["signature_def"].Unpack(signatures)
-    return {
-        "model_spec": _as_json(response.model_spec),
-        "metadata": {"signature_def": _as_json(signatures)},
-    }
-
-
-def _as_json(message: Any) -> dict[str, Any]:
-    return json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from tfctr.models.click_model import ClickModel
 from tfctr.schema import TOKEN_KINDS
-from tfctr.serving.constants import dense_as_constants
-from tfctr.serving.raw_features import RawFeatures, raw_spec
-from tfctr.serving.version import write_version
+from tfctr.serving.exporter.constants import dense_as_constants
+from tfctr.serving.exporter.raw_features import RawFeatures
+from tfctr.serving.exporter.version import write_version
+from tfctr.serving.raw_values import raw_spec
 
 CLASSES = ("0", "1")  # labels of `classify`, in the order of its scores
 MODEL_KEY = "model_key"  # int64 `[B]`, beside what is kept of a user

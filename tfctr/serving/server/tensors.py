@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
 from tfctr.serving.errors import ServingError, invalid
-from tfctr.serving.raw_requests import RawTensor, sizes
+from tfctr.serving.server.raw_requests import RawTensor, sizes
 
 MAX_FILLED = 65_536
 """The largest size of a tensor that holds fewer values than its shape has elements."""

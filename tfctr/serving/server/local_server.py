@@ -19,11 +19,12 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tfctr.serving import answers
 from tfctr.serving.errors import ServingError
-from tfctr.serving.model_versions import ModelVersions
-from tfctr.serving.raw_requests import RawPredictRequest
-from tfctr.serving.rest import RestServer
+from tfctr.serving.server import answers
+from tfctr.serving.server.http_server import RestServer
+from tfctr.serving.server.model_specs import find_version, model_metadata, model_status
+from tfctr.serving.server.model_versions import ModelVersions
+from tfctr.serving.server.raw_requests import RawPredictRequest
 from tfctr.serving.tf_serving_config import read_models
 
 logger = logging.getLogger(__name__)
@@ -217,7 +218,7 @@ class Server:
 
 def _of_version(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """What the version answers that a request asks for."""
-    return lambda models, request: answer(answers.find(models, request), request)
+    return lambda models, request: answer(find_version(models, request), request)
 
 
 def _unimplemented(_: object, request: Any) -> Any:
@@ -232,12 +233,12 @@ SERVICES: dict[str, dict[str, tuple[Any, Callable[[Any, Any], Any]]]] = {
         "Regress": (regression_pb2.RegressionRequest, _of_version(answers.regress)),
         "GetModelMetadata": (
             get_model_metadata_pb2.GetModelMetadataRequest,
-            answers.model_metadata,
+            model_metadata,
         ),
         "MultiInference": (inference_pb2.MultiInferenceRequest, _unimplemented),
     },
     "tensorflow.serving.ModelService": {
-        "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, answers.model_status),
+        "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, model_status),
         "HandleReloadConfigRequest": (model_management_pb2.ReloadConfigRequest, _unimplemented),
     },
 }

@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from tfctr.data.manifest import DataError
 from tfctr.schema import Schema
+from tfctr.serving.exporter.warmup_requests import write_warmup
 from tfctr.serving.model_directory import publish, signature_defs
-from tfctr.serving.warmup import inputs_of, read_warmup, write_warmup
+from tfctr.serving.warmup import inputs_of, read_warmup
 
 TOLERANCE = 1e-4  # of a score: threads may add in another order
 
@@ -69,7 +70,7 @@ def _verify(version: Path, directory: Path, signatures: Mapping[str, Any]) -> No
         )
         expected.append((name, answer))
     run = subprocess.run(
-        [sys.executable, "-m", "tfctr.serving.answer_alone", str(version)],
+        [sys.executable, "-m", "tfctr.serving.exporter.answer_alone", str(version)],
         input=json.dumps(asked),
         capture_output=True,
         text=True,

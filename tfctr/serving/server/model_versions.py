@@ -8,10 +8,10 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2
 
-from tfctr.serving import answers
 from tfctr.serving.errors import ServingError, invalid, no_servable, not_found
 from tfctr.serving.model_directory import versions
-from tfctr.serving.served_model import ServedModel
+from tfctr.serving.server import answers
+from tfctr.serving.server.loaded_version import LoadedVersion
 from tfctr.serving.warmup import read_warmup
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class ModelVersions:
         self.directory = directory
         self.labels = dict(labels or {})
         self.named = frozenset(named)
-        self._served: dict[int, ServedModel] = {}
+        self._served: dict[int, LoadedVersion] = {}
         self._status: dict[int, Any] = {}  # version -> ModelVersionStatus
         self._broken: dict[int, int] = {}  # version -> when its files last changed
 
@@ -60,7 +60,7 @@ class ModelVersions:
                     "not currently available for inference"
                 )
 
-    def get(self, version: int | None, label: str = "") -> ServedModel:
+    def get(self, version: int | None, label: str = "") -> LoadedVersion:
         """The version that is asked for: by number, by label, or the newest.
 
         Raises:
@@ -120,7 +120,7 @@ class ModelVersions:
             return False
         self._set_status(version, State.LOADING)
         try:
-            loaded = ServedModel(self.name, version, path)
+            loaded = LoadedVersion(self.name, version, path)
             _warm_up(loaded, path)
         except Exception as error:  # whatever it is, the version before goes on
             logger.error("model %s: version %d does not load: %s", self.name, version, error)
@@ -165,7 +165,7 @@ def _last_change(path: Path) -> int:
         return 0
 
 
-def _warm_up(model: ServedModel, path: Path) -> None:
+def _warm_up(model: LoadedVersion, path: Path) -> None:
     for log in read_warmup(path):
         answer, request = {
             "predict_log": (answers.predict, log.predict_log.request),

@@ -13,12 +13,12 @@ from tensorflow.core.framework.types_pb2 import DT_INVALID, DataType
 from tfctr.serving.c_session import CSession, SessionError, UnreadableTensorError
 from tfctr.serving.errors import ServingError, invalid
 from tfctr.serving.model_directory import signature_defs
-from tfctr.serving.tensors import dtype_and_shape, dtype_name, unreadable
+from tfctr.serving.server.tensors import dtype_and_shape, dtype_name, unreadable
 
 DEFAULT_SIGNATURE = "serving_default"
 
 
-class ServedModel:
+class LoadedVersion:
     """A loaded SavedModel. Its methods may be called from many threads at a time.
 
     Args:

@@ -1,4 +1,6 @@
-"""Asks a SavedModel through TensorFlow's C API: `python -m tfctr.serving.answer_alone FOLDER`.
+"""Asks a SavedModel through TensorFlow's C API, in a process of its own.
+
+    python -m tfctr.serving.exporter.answer_alone FOLDER
 
 Requests come as JSON on stdin, a list of `{"inputs": {tensor: {dtype, shape, values}}, "outputs":
 {name: tensor}}`; answers go to stdout, a list of `{name: values}` without their shapes. Strings

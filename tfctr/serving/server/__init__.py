@@ -1,0 +1,1 @@
+"""A local server, for a laptop and for tests, that answers as TF Serving does."""
