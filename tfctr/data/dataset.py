@@ -22,6 +22,10 @@ INTERLEAVED_SHARDS = 16  # shards read in turn, so that a batch mixes parts of t
 ROW, LABEL = "row_id", "label"
 TEXT = tf.io.FixedLenFeature([], tf.string)
 
+# No function that is mapped here branches or loops on a tensor. AutoGraph would rewrite each of
+# them all the same, and all that they call, whenever a split is opened: a second or more.
+as_written = tf.autograph.experimental.do_not_convert
+
 
 class Part(NamedTuple):
     """The rows of one of several workers; its replicas take batches in turn."""
@@ -185,10 +189,12 @@ class Dataset:
 
         unpack = self._unpack(names)
 
+        @as_written
         def permute(seed_of_epoch: Any) -> Any:
             places = tf.range(tf.constant(n, tf.int64))
             return tf.random.experimental.stateless_shuffle(places, [seed_of_epoch, seed])
 
+        @as_written
         def batch(permutation: Any, i: Any) -> Any:
             step, replica = i // part.replicas, i % part.replicas
             first = step * batch_size + (part.worker * part.replicas + replica) * size
@@ -197,10 +203,13 @@ class Dataset:
             of_batch = {k: tf.gather(v, places) for k, v in strings.items()}
             return unpack(tf.gather(rows, places), of_batch)
 
+        @as_written
+        def steps_of(permutation: Any) -> Any:
+            numbers = tf.data.Dataset.range(steps * part.replicas)
+            return numbers.map(as_written(lambda i: (permutation, i)))
+
         epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
-        order = epochs.map(permute).flat_map(
-            lambda places: tf.data.Dataset.range(steps * part.replicas).map(lambda i: (places, i))
-        )
+        order = epochs.map(permute).flat_map(steps_of)
         batches = order.map(batch, num_parallel_calls=2, deterministic=True)
         return _finish(batches, steps * part.replicas)
 
@@ -224,17 +233,19 @@ class Dataset:
         self._check_steps(steps, batch_size, rows)
         order = tf.data.Dataset.from_tensor_slices(shards).shuffle(len(shards), seed=seed)
         blocks = order.interleave(
-            lambda shard: self._records(shard, names).batch(BLOCK_ROWS),
+            as_written(lambda shard: self._records(shard, names).batch(BLOCK_ROWS)),
             cycle_length=INTERLEAVED_SHARDS,
         )
         blocks = blocks.map(self._decode(names), num_parallel_calls=2, deterministic=True)
         chances = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
 
+        @as_written
         def choose(chance: Any, block: Any) -> Any:
             drawn = tf.random.stateless_uniform(tf.shape(block[0])[:1], [seed, chance])
             kept = (self._labels(names, block[0]) > 0) | (drawn < keep)
             return tf.nest.map_structure(lambda column: tf.boolean_mask(column, kept), block)
 
+        @as_written
         def shuffle(chance: Any, window: Any) -> Any:
             places = tf.range(tf.shape(window[0], tf.int64)[0])
             places = tf.random.experimental.stateless_shuffle(places, [chance, seed])
@@ -330,7 +341,8 @@ class Dataset:
         )
 
     def _in_order(self, split: str, batch_size: int, names: tuple[str, ...]) -> tf.data.Dataset:
-        batches = self._blocks(self._shards(split), names, batch_size).map(self._unpack(names))
+        blocks = self._blocks(self._shards(split), names, batch_size)
+        batches = blocks.map(self._unpack(names))
         return _finish(batches, -(-self.num_rows(split) // batch_size))
 
     def _blocks(
@@ -344,6 +356,7 @@ class Dataset:
         """Records `[n]` of each folder -> packed rows, and texts `{name: [n]}`."""
         parts, specs = self._packed(names), dict.fromkeys(self._texts(names), TEXT)
 
+        @as_written
         def decode(*records: Any) -> Any:
             texts = tf.io.parse_example(records[0], specs) if specs else {}
             found = [packed.decode(r) for (_, packed), r in zip(parts, records, strict=True)]
@@ -354,6 +367,7 @@ class Dataset:
     def _unpack(self, names: tuple[str, ...]) -> Callable[[Any, Any], Any]:
         parts = [packed for _, packed in self._packed(names)]
 
+        @as_written
         def unpack(rows: Any, texts: dict[str, Any]) -> Any:
             found: dict[str, Any] = {}
             for packed, columns in zip(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfctr.data.dataset import Dataset
+from tfctr.data.dataset import Dataset, as_written
 from tfctr.data.day_log import DayLog
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.schema import OOV_ID, TOKEN_KINDS
@@ -81,6 +81,7 @@ class DaysDataset(Dataset):
     def _unpack(self, names: tuple[str, ...]) -> Callable[[Any, Any], Any]:
         unpack, sizes = super()._unpack(names), self._sizes
 
+        @as_written
         def as_of_then(rows: Any, texts: dict[str, Any]) -> Any:
             features, label = unpack(rows, texts)
             known = {

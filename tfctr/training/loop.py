@@ -375,7 +375,7 @@ def predict(model: SchemaModel, batches: Any, what: str, console: Console) -> np
         if distribution.part(model.distribute_strategy).workers > 1:
             # Each worker reads all rows; Keras' `predict` would return them in another order.
             model._catch_up()
-            logits = tf.function(lambda features: model(features, training=False))
+            logits = tf.function(lambda features: model(features, training=False), autograph=False)
             return np.concatenate([logits(features).numpy() for features, _ in batches])
         advance = keras.callbacks.LambdaCallback()
         advance.on_predict_batch_end = lambda batch, logs=None: bar.advance(task)

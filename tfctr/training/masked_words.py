@@ -30,7 +30,9 @@ class MaskedWordsObjective(Objective):
     def measure(self, model: Any, console: Console) -> dict[str, float]:
         """`valid_log_likelihood`: the mean per token, in nats."""
         model._catch_up()
-        call = tf.function(lambda features: model(features, training=False), reduce_retracing=True)
+        call = tf.function(
+            lambda features: model(features, training=False), autograph=False, reduce_retracing=True
+        )
         total, count = 0.0, 0
         for features, _ in self.batches:
             likelihoods, chosen = (found.numpy() for found in call(features))

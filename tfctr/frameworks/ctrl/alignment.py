@@ -90,7 +90,7 @@ class Alignment(SchemaModel):
 
         For a frozen encoder: no training step then encodes a text.
         """
-        encode = tf.function(lambda t: encode_in_parts(self.encode, t, self.part))
+        encode = tf.function(lambda t: encode_in_parts(self.encode, t, self.part), autograph=False)
         for text in self.texts:
             columns = [data.columns(s, [_key(text), _tokens(text)]) for s in ("train", "valid")]
             keys = np.concatenate([joined_keys(found[_key(text)]) for found in columns])
@@ -227,7 +227,7 @@ class AlignmentObjective(Objective):
     def measure(self, model: Alignment, console: Console) -> dict[str, float]:
         """`valid_matched`: the mean of both shares."""
         model._catch_up()
-        matched = tf.function(model.matched, reduce_retracing=True)
+        matched = tf.function(model.matched, autograph=False, reduce_retracing=True)
         found = [np.stack(matched(features)) for features, _ in self.rows]
         share = float(np.concatenate(found, axis=1).mean())
         if not np.isfinite(share):

@@ -215,6 +215,7 @@ class _Step:
         self.through = max(log.days[d]["number"] for d in self.days)
         self.is_first = not state.ads
         self.rows_read: dict[str, int] = {}
+        self._loaded: dict[str, Any] = {}  # models of earlier stages, by path
         # Days have numbers in the order in which they came: late ones are new, too.
         self.new = [d for d in self.days if log.days[d]["number"] > state.through]
         self.late = [] if self.is_first else [str(d) for d in self.new if d < day]
@@ -453,9 +454,13 @@ class _Step:
         )
 
     def _load(self, path: str) -> Any:
+        """A model that is evaluated, or that another one starts from; it is not changed."""
         import keras
 
-        return keras.models.load_model(self.rollout.folder / path, compile=False)
+        if path not in self._loaded:
+            file = self.rollout.folder / path
+            self._loaded[path] = keras.models.load_model(file, compile=False)
+        return self._loaded[path]
 
     def _data(
         self,

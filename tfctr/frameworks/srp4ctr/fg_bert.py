@@ -216,7 +216,9 @@ class MaskedPartsObjective(Objective):
     def measure(self, model: FgBert, console: Console) -> dict[str, float]:
         """`valid_log_likelihood`: the sum over parts of the mean per token, in nats; and each."""
         model._catch_up()
-        call = tf.function(lambda features: model(features, training=False), reduce_retracing=True)
+        call = tf.function(
+            lambda features: model(features, training=False), autograph=False, reduce_retracing=True
+        )
         total, count = dict.fromkeys(model.reads, 0.0), dict.fromkeys(model.reads, 0)
         for features, _ in self.batches:
             for part, (likelihoods, chosen) in call(features).items():

@@ -37,7 +37,9 @@ def next_item(model: FgBert, data: Dataset, part: str) -> dict[str, float]:
     index.index(vectors, identifiers=tokens)
     # Hit rates at every k: the difference of neighbours is the share of items at this rank.
     metric = tfrs.metrics.FactorizedTopK(candidates=index, ks=range(1, most + 1))
-    query = tf.function(lambda features: model.queries(features, part), reduce_retracing=True)
+    query = tf.function(
+        lambda features: model.queries(features, part), autograph=False, reduce_retracing=True
+    )
     asked = 0
     for features, _ in data.valid(BATCH, features=model.reads):
         before, latest = without_latest(model, features)
