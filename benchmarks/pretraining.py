@@ -36,7 +36,7 @@ def measure(path: Path, work: Path, variant: str) -> dict[str, float]:
     from tfctr.frameworks.clickprompt.stages import create_prompted_masked_lm
     from tfctr.frameworks.ctrl.stages import create_alignment
     from tfctr.stages import Run
-    from tfctr.training.loop import make_optimizer
+    from tfctr.training.optimizer import make_optimizer
 
     run = Run(load_run(path), work, Console(quiet=True))
     method = _method(run.config)

@@ -15,7 +15,10 @@ from tfctr import backbones, metrics, stages
 from tfctr.config import ConfigError, Training
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
-from tfctr.training import loop as training
+from tfctr.training import progress
+from tfctr.training.checkpoint import TrainingState
+from tfctr.training.loop import train
+from tfctr.training.objectives import Clicks, LastEpoch
 
 CONFIG = {
     "batch_size": 512,
@@ -33,16 +36,16 @@ def fit(
     to_the_end: bool = False,
     console: Console | None = None,
     **changes: Any,
-) -> tuple[Any, training.TrainingState]:
+) -> tuple[Any, TrainingState]:
     keras.utils.set_random_seed(7)
     model = backbones.create(
         "dcn_v2", data.schema, embedding_dim=4, hidden_units=[8], dropout=0.2, num_cross_layers=1
     )
     config = Training.model_validate(CONFIG | changes)
-    objective = training.LastEpoch(config)
+    objective = LastEpoch(config)
     if not to_the_end:
-        objective = training.Clicks(data, config, model.reads)
-    state = training.train(model, data, config, folder, console or Console(quiet=True), objective)
+        objective = Clicks(data, config, model.reads)
+    state = train(model, data, config, folder, console or Console(quiet=True), objective)
     return model, state
 
 
@@ -121,12 +124,12 @@ def test_gauc_needs_a_user_with_both_labels(data: Dataset, monkeypatch: pytest.M
     each_alone = rows | {"user_key": np.arange(len(rows["label"]))}
     monkeypatch.setattr(data, "columns", lambda split, names: each_alone)
     with pytest.raises(DataError, match="no user has validation rows of both labels"):
-        training.Clicks(data, config, [])
-    assert training.Clicks(data, Training(), []).users is None
+        Clicks(data, config, [])
+    assert Clicks(data, Training(), []).users is None
     nobodys = data.manifest | {"config": data.manifest["config"] | {"user": None}}
     monkeypatch.setattr(data, "manifest", nobodys)
     with pytest.raises(ConfigError, match=r"training.chosen_by: 'gauc' needs the key 'user'"):
-        training.Clicks(data, config, [])
+        Clicks(data, config, [])
 
 
 def test_it_stops_when_patience_is_over(data: Dataset, tmp_path: Path) -> None:
@@ -149,7 +152,7 @@ def test_a_killed_training_ends_with_the_same_numbers(
     class Killed(Exception):
         pass
 
-    after = training._Watcher.on_train_batch_end
+    after = progress.Watcher.on_train_batch_end
     steps = 0
 
     def die(self: Any, batch: int, logs: Any = None) -> None:
@@ -159,7 +162,7 @@ def test_a_killed_training_ends_with_the_same_numbers(
         if steps == killed_at:
             raise Killed
 
-    monkeypatch.setattr(training._Watcher, "on_train_batch_end", die)
+    monkeypatch.setattr(progress.Watcher, "on_train_batch_end", die)
     with pytest.raises(Killed):
         fit(data, tmp_path / "killed", checkpoint_steps=10, in_memory=in_memory)
     monkeypatch.undo()

@@ -75,7 +75,7 @@ def predict_split(
         The columns `[N]` label, user_key (if the data has a user) and logit; and, bool `[N]`, the
         segments: rows of unseen and of rare users and items.
     """
-    from tfctr.training.loop import EVALUATION_BATCH, predict
+    from tfctr.training.predict import EVALUATION_BATCH, predict
 
     config = data.manifest["config"]
     keys = {side: config[side] for side in ("user", "item") if config[side]}

@@ -52,7 +52,9 @@ class TrainingStage(Stage):
         import keras
 
         from tfctr.training import distribution
-        from tfctr.training.loop import Clicks, clean_up, train
+        from tfctr.training.checkpoint import clean_up
+        from tfctr.training.loop import train
+        from tfctr.training.objectives import Clicks
 
         # Before the seed is set: to import a library may draw from Python's random numbers.
         self.import_models()

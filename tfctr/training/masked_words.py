@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
-from tfctr.training.loop import Objective
+from tfctr.training.objectives import Objective
 
 
 class MaskedWordsObjective(Objective):

@@ -28,7 +28,8 @@ from tfctr.frameworks.ecdctr.student import OF_USER
 from tfctr.layers.historical_fusion import HistoricalFusion
 from tfctr.models.transfer import carry_on, reset_statistics
 from tfctr.schema import FIRST_TOKEN_ID, Schema
-from tfctr.training.loop import LastEpoch, train
+from tfctr.training.loop import train
+from tfctr.training.objectives import LastEpoch
 
 RNG = np.random.default_rng(3)
 N, DIM = 3, 4  # snapshots, and their width

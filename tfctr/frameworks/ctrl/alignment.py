@@ -18,7 +18,7 @@ from tfctr.language.prompted_encoder import PromptedEncoder, mean_pool
 from tfctr.language.text import joined_keys
 from tfctr.language.text_tower import distinct_texts, encode_in_parts, gradients_in_parts
 from tfctr.models.schema_model import SchemaModel
-from tfctr.training.loop import Objective
+from tfctr.training.objectives import Objective
 
 
 class Alignment(SchemaModel):

@@ -223,7 +223,7 @@ class _Step:
     def evaluate(self) -> dict[str, Any] | None:
         """The metrics of the day's ads rows by the version that was served; None without rows."""
         from tfctr import metrics
-        from tfctr.training.loop import EVALUATION_BATCH, predict
+        from tfctr.training.predict import EVALUATION_BATCH, predict
 
         if not self.log.rows(self.day, "ads"):
             return None
@@ -518,7 +518,7 @@ class _DayTraining(TrainingStage):
         return self.made_from_key  # of the days before, too
 
     def make(self, console: Console) -> None:
-        from tfctr.training.loop import LastEpoch
+        from tfctr.training.objectives import LastEpoch
 
         console.print(self.of_item)
         self.train(

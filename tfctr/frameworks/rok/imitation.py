@@ -14,7 +14,8 @@ from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
 from tfctr.models.losses import LogLoss
 from tfctr.models.schema_model import SchemaModel
 from tfctr.retrieval.similar_rows import HINT
-from tfctr.training.loop import EVALUATION_BATCH, Objective, predict
+from tfctr.training.objectives import Objective
+from tfctr.training.predict import EVALUATION_BATCH, predict
 
 
 class Imitation(SchemaModel):

@@ -17,7 +17,7 @@ from tfctr.layers.flat_dense import FlatDense
 from tfctr.models.masking import choose
 from tfctr.models.schema_model import SchemaModel
 from tfctr.schema import FIRST_TOKEN_ID, MASK_ID, Schema
-from tfctr.training.loop import Objective
+from tfctr.training.objectives import Objective
 
 
 @keras.saving.register_keras_serializable("tfctr")

@@ -1,0 +1,82 @@
+"""What a killed training goes on from: how far it was, and its variables.
+
+Keras' `BackupAndRestore` reads the epoch that was broken off from its first batch again, and its
+`EarlyStopping` forgets the best epoch when `fit` begins. Here a training that was killed ends with
+the same weights as one that was not.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfctr.data import files
+from tfctr.models.schema_model import SchemaModel
+
+
+@dataclass
+class TrainingState:
+    """How far a training is; what a checkpoint holds beside the variables."""
+
+    epoch: int = 0
+    step: int = 0  # of the epoch
+    best_epoch: int = -1
+    best_score: float = float("nan")  # of the best epoch, once there is one
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_weights(model: SchemaModel, path: Path) -> None:
+    """Writes the model's variables, without the optimizer's."""
+    _write(path, dict(_arrays(model.variables)))
+
+
+def load_weights(model: SchemaModel, path: Path) -> None:
+    """Takes the variables that `save_weights` wrote."""
+    _assign(model.variables, np.load(path))
+
+
+def save(model: SchemaModel, state: TrainingState, path: Path) -> None:
+    arrays = dict(_arrays([*model.variables, *model.optimizer.variables]))
+    packed = np.frombuffer(json.dumps(asdict(state)).encode(), np.uint8)
+    _write(path, arrays | {"state": packed})
+
+
+def restore(model: SchemaModel, path: Path) -> TrainingState | None:
+    """Takes the variables of a checkpoint, if there is one that fits."""
+    if not path.is_file():
+        return None
+    arrays = np.load(path, allow_pickle=False)
+    variables = [*model.variables, *model.optimizer.variables]
+    if len(arrays.files) != len(variables) + 1:
+        return None
+    _assign(variables, arrays)
+    return TrainingState(**json.loads(arrays["state"].tobytes()))
+
+
+def clean_up(folder: Path) -> None:
+    """Removes the checkpoint of a training whose model is saved, and what killed ones began."""
+    for pattern in ("checkpoint.npz*", "best.npz*"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _arrays(variables: list[Any]) -> Iterator[tuple[str, np.ndarray]]:
+    # By place: paths are not unique among an optimizer's slots.
+    for i, variable in enumerate(variables):
+        yield str(i), np.asarray(keras.ops.convert_to_numpy(variable))
+
+
+def _assign(variables: list[Any], arrays: Any) -> None:
+    for i, variable in enumerate(variables):
+        variable.assign(arrays[str(i)])
+
+
+def _write(path: Path, arrays: dict[str, Any]) -> None:
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    files.write(str(path), content.getbuffer())

@@ -1,0 +1,66 @@
+"""The optimizer that a config names, and the schedule of its learning rate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tfctr.config import Cosine, Exponential, Linear, Optimizer
+from tfctr.optimizers import LazyAdagrad, LazyAdam
+
+
+def make_optimizer(
+    config: Optimizer,
+    steps_per_epoch: int = 1,
+    epochs: int = 1,
+    encoder: Sequence[Any] = (),
+) -> keras.optimizers.Optimizer:
+    """The optimizer that a config names; the lazy ones touch only a batch's rows of a table.
+
+    Args:
+        config: which, and its numbers.
+        steps_per_epoch: int. What the schedule's epochs are counted in.
+        epochs: int. At the end of which a schedule is through.
+        encoder: an encoder's variables. They have a learning rate of their own
+            (`encoder_rate`), and no `embedding_l2`.
+    """
+    if encoder:
+        of_encoder = {id(variable) for variable in encoder}
+        rate = config.learning_rate * config.encoder_rate
+        slow = config.model_copy(update={"learning_rate": rate, "embedding_l2": 0.0})
+        others = make_optimizer(config, steps_per_epoch, epochs)
+        second = make_optimizer(slow, steps_per_epoch, epochs)
+        return keras.optimizers.MultiOptimizer(
+            lambda variable: second if id(variable) in of_encoder else others
+        )
+    settings = {
+        "learning_rate": _learning_rate(config, steps_per_epoch, epochs),
+        "clipvalue": config.clipvalue,
+        "clipnorm": config.clipnorm,
+        "global_clipnorm": config.global_clipnorm,
+    }
+    if config.name == "lazy_adam":
+        return LazyAdam(embedding_l2=config.embedding_l2, **settings)
+    if config.name == "lazy_adagrad":
+        return LazyAdagrad(embedding_l2=config.embedding_l2, **settings)
+    kind = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}[config.name]
+    return kind(**settings)
+
+
+def _learning_rate(config: Optimizer, steps_per_epoch: int, epochs: int) -> Any:
+    rate, schedule, steps = config.learning_rate, config.schedule, steps_per_epoch * epochs
+    schedules = keras.optimizers.schedules
+    if isinstance(schedule, Cosine):
+        warmup = round(schedule.warmup_epochs * steps_per_epoch)
+        return schedules.CosineDecay(
+            0.0 if warmup else rate,
+            max(steps - warmup, 1),
+            alpha=schedule.final,
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    if isinstance(schedule, Linear):
+        return schedules.PolynomialDecay(rate, steps, rate * schedule.final)
+    if isinstance(schedule, Exponential):
+        return schedules.ExponentialDecay(rate, steps_per_epoch, schedule.decay)
+    return rate

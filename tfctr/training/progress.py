@@ -1,0 +1,90 @@
+"""What a person sees of an epoch while it runs: a progress bar, and TensorBoard's curves."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tfctr.config import ConfigError, Training
+from tfctr.training.checkpoint import TrainingState
+
+
+class Watcher(keras.callbacks.Callback):
+    """After each step: the progress bar, and now and then a checkpoint."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        config: Training,
+        steps: int,
+        bar: Progress,
+        save: Callable[[], None] | None,
+        board: Any,
+    ) -> None:
+        super().__init__()
+        self.state = state
+        self.config = config
+        self.steps = steps
+        self.bar = bar
+        self.save = save
+        self.board = board
+        self.task = bar.add_task(
+            f"epoch {state.epoch + 1}",
+            total=steps,
+            completed=state.step,
+            rate=0.0,
+            loss=0.0,
+        )
+        self.start, self.first = time.perf_counter(), state.step
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        state = self.state
+        state.step += 1
+        if state.step % 16 == 0:
+            done = (state.step - self.first) * self.config.batch_size
+            rate = done / (time.perf_counter() - self.start)
+            loss = float((logs or {}).get("loss", 0.0))  # the mean of the epoch so far
+            self.bar.update(self.task, completed=state.step, rate=rate, loss=loss)
+            if self.board:
+                step = int(self.model.optimizer.iterations)
+                write_scalars(self.board, step, {"loss_so_far": loss, "examples_per_second": rate})
+        # After the last step comes the validation, and then a checkpoint in any case.
+        if self.save and state.step % self.config.checkpoint_steps == 0 and state.step < self.steps:
+            self.save()
+
+
+def progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps"),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TextColumn("{task.fields[rate]:,.0f} examples/s"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def open_board(folder: Path) -> Any:
+    """A writer of what TensorBoard shows."""
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "training.tensorboard: TensorBoard is not installed; `pip install 'tfctr[tensorboard]'`"
+        ) from None
+    return tf.summary.create_file_writer(str(folder))
+
+
+def write_scalars(board: Any, step: int, values: dict[str, float]) -> None:
+    with board.as_default():
+        for name, value in values.items():
+            tf.summary.scalar(name, value, step=step)
+    board.flush()
