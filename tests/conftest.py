@@ -1,5 +1,6 @@
 """Paths to real data, and small prepared data sets, for all tests."""
 
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -9,9 +10,13 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # before TensorFlow is import
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
+from apache_beam.transforms import userstate
 from rich.console import Console
 
 from tfctr.config import DataConfig
+
+# Beam inspects the signatures of each DoFn eight times, for a third of a small pipeline's time.
+userstate.get_dofn_specs = functools.lru_cache(4096)(userstate.get_dofn_specs)
 
 WORLD_FEATURES = [
     {"name": "user_id", "kind": "categorical", "side": "user", "dtype": "int"},

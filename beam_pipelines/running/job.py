@@ -15,7 +15,12 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    TypeOptions,
+)
 from apache_beam.runners.portability.portable_runner import PortableRunner
 from pyarrow import fs
 
@@ -119,6 +124,8 @@ def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list
     turn_off_flush_timer(args)
     options = PipelineOptions(args)
     options.view_as(SetupOptions).save_main_session = False
+    # mypy has checked the transforms; Beam's check takes a quarter of a small job's time.
+    options.view_as(TypeOptions).pipeline_type_check = False
     if "dask" in (options.view_as(StandardOptions).runner or "").lower():
         from beam_pipelines.running import dask_bundles, dask_partitions  # Dask is an extra
 

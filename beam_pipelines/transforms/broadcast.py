@@ -5,7 +5,7 @@ process its second and later values have elements twice (`docs/upstream/beam-das
 Beam's own `CombineGlobally`, `Count.Globally` and `ToList` use side inputs, so no job uses them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -36,14 +36,18 @@ class Broadcast(beam.PTransform):
 
     def expand(self, inputs: Any) -> beam.PCollection:
         elements, values = inputs
-        copied = {
-            name: found | f"Copy {name}" >> beam.FlatMap(_copies, self.number)
-            for name, found in values.items()
-        }
+        named = [
+            elements | "Name" >> beam.Map(_named),
+            *(
+                found | f"Copy {name}" >> beam.FlatMap(_copies, name, self.number)
+                for name, found in values.items()
+            ),
+        ]
         return (
-            {ELEMENT: elements, **copied}
-            | "Meet" >> beam.CoGroupByKey()
-            | "Check" >> beam.Map(_check, self.what, self.sizes)
+            named
+            | "Meet" >> beam.Flatten()
+            | "Group" >> beam.GroupByKey()  # one: `CoGroupByKey` would add two steps an input
+            | "Check" >> beam.Map(_check, self.what, [*values], self.sizes)
         )
 
 
@@ -74,16 +78,26 @@ def by_index(piece: Any) -> tuple[int, Any]:
     return piece.index, piece
 
 
-def _copies(value: Any, number: int) -> Iterator[tuple[int, Any]]:
+def _named(indexed: tuple[int, Any]) -> tuple[int, tuple[str, Any]]:
+    index, element = indexed
+    return index, (ELEMENT, element)
+
+
+def _copies(value: Any, name: str, number: int) -> Iterator[tuple[int, tuple[str, Any]]]:
     for index in range(number):
-        yield index, value
+        yield index, (name, value)
 
 
 def _check(
-    joined: tuple[int, Mapping[str, Any]], what: str, sizes: Mapping[str, int]
+    group: tuple[int, Iterable[tuple[str, Any]]],
+    what: str,
+    names: Sequence[str],
+    sizes: Mapping[str, int],
 ) -> tuple[Any, dict[str, list[Any]]]:
-    index, found = joined
-    values = {name: list(these) for name, these in found.items()}
+    index, found = group
+    values: dict[str, list[Any]] = {name: [] for name in (ELEMENT, *names)}
+    for name, value in found:
+        values[name].append(value)
     check_arrived(f"{what} {index}", len(values[ELEMENT]), 1)
     (element,) = values.pop(ELEMENT)
     return element, _all_came(values, sizes, f"{what} {index}: ")
