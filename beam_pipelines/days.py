@@ -55,6 +55,7 @@ from tfctr.data.clean import (
     tally,
     write_dead_letters,
 )
+from tfctr.data.conform import token_of
 from tfctr.data.day_log import DOMAINS, LOG, DayLog
 from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
@@ -275,7 +276,7 @@ class _Place(beam.DoFn):
         table = read_staged(piece.path)
         day = table[TIME].to_numpy() // self.unit
         names = table[self.domain.feature].combine_chunks().cast(pa.string())
-        known = pa.array([self.domain.values[domain] for domain in DOMAINS])
+        known = pa.array([token_of(self.domain.values[domain]) for domain in DOMAINS])
         domain = pc.index_in(names, value_set=known).fill_null(-1).to_numpy()
         bad = [(domain < 0, f"{self.domain.feature}: not a domain; those are: {_listed(known)}")]
         own = self.day_of_piece.get(piece.index)

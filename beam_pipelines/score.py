@@ -123,7 +123,7 @@ class _ReadPiece(beam.DoFn):
         schema, ids = self.job.schema, self.job.ids
         wanted = dict.fromkeys([*(f.source_column for f in schema.inputs), *ids])
         rows: Rows = self.job.reader.read(piece, list(wanted))
-        columns, checks = typed(rows.table, list(schema.inputs), ())
+        columns, checks = typed(piece.path, rows.table, list(schema.inputs), ())
         inputs = set_aside(rows, columns, checks)
         places = np.searchsorted(rows.numbers, inputs[ROW].to_numpy())
         kept = rows.table.select(ids).take(pa.array(places)).append_column(ROW, inputs[ROW])

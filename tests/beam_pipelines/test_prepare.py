@@ -368,6 +368,43 @@ def test_several_files_and_row_groups_keep_the_order_of_the_log(tmp_path):
     np.testing.assert_array_equal(rows["price"], TABLE["price"].to_numpy())
 
 
+def test_booleans_and_whole_floats_are_the_same_tokens_from_any_format(tmp_path):
+    rows = [
+        {
+            "click": i % 3 == 0,
+            "time": 1_600_000_000 + i,
+            "member": None if i % 7 == 0 else i % 2 == 0,
+            "stars": None if i % 5 == 0 else float(i % 4) + (i % 4 == 1) / 2,
+            "seen": [float(i % 3), 7.0],
+        }
+        for i in range(60)
+    ]
+    features = [
+        categorical("member", "user"),
+        categorical("stars"),
+        {"name": "seen", "kind": "sequence", "side": "user", "max_length": 2},
+        {"name": "score", "kind": "numeric", "side": "item", "column": "member"},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet")
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "log.jsonl").write_text(lines)
+    with (tmp_path / "log.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(row | {"seen": "|".join(map(str, row["seen"]))})
+    found = {}
+    for suffix in ("parquet", "jsonl", "csv"):
+        source = {"format": suffix, "events": f"log.{suffix}"}
+        made = config(tmp_path, source=source, features=features)
+        manifest = prepare(made, str(tmp_path / suffix))
+        assert manifest["counts"]["bad"] == 0
+        found[suffix] = shards_and_vocabularies(tmp_path / suffix)
+    assert found["csv"]["vocabularies/member.txt"].split() == [b"0", b"1"]
+    assert sorted(found["csv"]["vocabularies/stars.txt"].split()) == [b"0", b"1.5", b"2", b"3"]
+    assert found["csv"] == found["jsonl"] == found["parquet"]
+
+
 @pytest.mark.parametrize("unit", ["s", "ms", "us"])
 def test_times_may_be_timestamps(tmp_path, unit):
     moments = pa.array(range(1_600_000_000, 1_600_000_060)).cast(pa.timestamp("s"))
@@ -730,13 +767,15 @@ def test_what_cannot_be_prepared_is_one_clear_line(tmp_path, log, more, error, m
 @pytest.mark.parametrize("runner", [[], RUNNERS["processes"], RUNNERS["the older runner"]])
 def test_an_error_on_a_worker_is_one_clear_line_too(tmp_path, runner):
     pq.write_table(TABLE, tmp_path / "log-1.parquet")
-    pq.write_table(TABLE.set_column(3, "city", pa.array([1.5] * 60)), tmp_path / "log-2.parquet")
+    dates = pa.array(range(60), pa.int32()).cast(pa.date32())
+    pq.write_table(TABLE.set_column(3, "city", dates), tmp_path / "log-2.parquet")
     source = {"format": "parquet", "events": "log-*.parquet"}
     made = config(tmp_path, source=source, features=[categorical("city")])
     with pytest.raises(ConfigError) as error:
         prepare(made, str(tmp_path / "data"), runner)
     assert str(error.value) == (
-        "test: features: 'city': reads column 'city' of type double; strings or integers are needed"
+        f"test: {tmp_path}/log-2.parquet: features: 'city': reads column 'city' of type "
+        "date32[day]; strings or integers are needed"
     )
     assert not list(tmp_path.glob("data*"))
 

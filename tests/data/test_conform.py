@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfctr.data.conform import conform, to_double, to_int, to_string, to_tokens
+from tfctr.data.conform import (
+    conform,
+    other_spellings,
+    to_double,
+    to_int,
+    to_string,
+    to_tokens,
+    token_of,
+)
 from tfctr.schema import MISSING_INT, Categorical, MultiValued, Numeric, Sequence, Text
 
 BAD = "bad"
@@ -31,6 +39,8 @@ INTEGERS = {
     "7.0": 7,
     "7.": 7,
     "": None,
+    "True": 1,
+    "false": 0,
     "9223372036854775807": 2**63 - 1,
     "9223372036854775808": BAD,
     "-9223372036854775807": -(2**63) + 1,
@@ -63,6 +73,8 @@ NUMBERS = {
     "NaN": None,
     "-nan": None,
     "1e-400": 0.0,
+    "true": 1.0,
+    "FALSE": 0.0,
     "1e400": BAD,
     "-1e400": BAD,
     "3.5e38": BAD,
@@ -165,6 +177,57 @@ def test_strings(column, expected):
     assert outcome((values, bad)) == expected
 
 
+# What the formats hold for one value, and its token.
+ONE_VALUE = [
+    ("1", [True, "True", "true", "TRUE", 1, 1.0, "1", "1.0", decimal.Decimal(1)]),
+    ("0", [False, "False", "false", "FALSE", 0, 0.0, -0.0, "0", "0.0", "-0.0"]),
+    ("4", [4, 4.0, "4", "4.0", np.float32(4), np.uint8(4), decimal.Decimal(4)]),
+    ("-12", [-12, -12.0, "-12", "-12.0"]),
+    ("3.5", [3.5, "3.5", np.float32(3.5), np.float16(3.5)]),
+    ("0.1", [0.1, "0.1", np.float32(0.1)]),
+    ("9007199254740991", [2**53 - 1, 2.0**53 - 1, "9007199254740991.0"]),
+]
+# Texts that are not numbers to anyone: versions, codes with leading zeros, words.
+OTHER_TEXTS = [
+    "1.10",
+    "4.00",
+    "04",
+    "007.0",
+    "+4",
+    "4.",
+    " 4",
+    "1.0.0",
+    "tRUE",
+    "True story",
+    "4.0\n",
+]
+
+
+@pytest.mark.parametrize(("token", "values"), ONE_VALUE)
+def test_one_value_is_one_token_whatever_its_type(token, values):
+    for value in values:
+        assert outcome(to_tokens(pa.array([value, None]), "string")) == [token, None], repr(value)
+        if isinstance(value, str):
+            assert outcome(to_tokens(binary([value, "x"]), "string")) == [token, "x"]
+        if isinstance(value, bool | int | float | str):
+            assert token_of(value) == token
+    texts = {value for value in values if isinstance(value, str)} - {token}
+    assert texts <= set(other_spellings(token))
+
+
+def test_only_spellings_of_numbers_and_booleans_are_changed():
+    assert outcome(to_tokens(pa.array(OTHER_TEXTS), "string")) == [*OTHER_TEXTS[:-1], BAD]
+    for text in [*OTHER_TEXTS, "", "4.0", "-0", "True"]:
+        assert all(token_of(other) == text for other in other_spellings(text)), text
+    assert [token_of(text) for text in OTHER_TEXTS] == OTHER_TEXTS
+
+
+def test_a_float_that_may_be_several_integers_is_no_token():
+    column = pa.array([2.0**53, -1e300, np.inf, np.nan, 2.5, None])
+    assert outcome(to_tokens(column, "string")) == [BAD, BAD, BAD, None, "2.5", None]
+    assert outcome(to_tokens(pa.array([2.0**24, 7.0], pa.float32()), "string")) == [BAD, "7"]
+
+
 def test_a_token_holds_no_line_break_but_a_text_may():
     column = pa.array(["a", "b\nc", "d\re", "f\x00g", "tab\t"])
     assert outcome(to_tokens(column, "string")) == ["a", BAD, BAD, "f\x00g", "tab\t"]
@@ -230,7 +293,7 @@ def test_a_bad_element_spoils_its_row_and_no_other():
 @pytest.mark.parametrize(
     ("feature", "column"),
     [
-        (Categorical(name="f", side="item"), pa.array([1.5])),
+        (Categorical(name="f", side="item"), pa.array([decimal.Decimal("1.50")])),
         (Categorical(name="f", side="item", dtype="int"), pa.array([1], pa.timestamp("s"))),
         (Numeric(name="f", side="item"), pa.array([1], pa.timestamp("s"))),
         (Categorical(name="f", side="item"), pa.array([["a"]])),

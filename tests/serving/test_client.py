@@ -18,6 +18,7 @@ from tests.serving.raw_rows import ROWS, model_scores, that_fit
 from tests.serving.requests import Code
 from tfctr.schema import MISSING_INT
 from tfctr.serving import Client, Server, ServingError
+from tfctr.serving.client import _value
 
 
 def test_the_client_takes_plain_lists_and_fills_what_is_missing(client: Client, model: Any) -> None:
@@ -84,6 +85,20 @@ def test_the_client_cuts_the_scores_of_requests_merged_with_longer_ones() -> Non
         server.stop(None)
 
 
+def test_numbers_and_bools_are_sent_as_the_tokens_that_prepare_reads() -> None:
+    for value, token in (
+        (True, b"1"),
+        (4.0, b"4"),
+        (np.int64(4), b"4"),
+        (3.5, b"3.5"),
+        ("a", b"a"),
+    ):
+        assert _value("item", value, tf.string) == token
+    for value, number in ((True, 1), (np.float32(4), 4), (np.bool_(False), 0)):
+        assert _value("user", value, tf.int64) == number
+    assert _value("price", True, tf.float32) == 1
+
+
 def test_the_client_s_errors_say_what_is_wrong(client: Client, server: Server) -> None:
     for features, kind, text in (
         ({"colour": ["red"]}, ValueError, "no feature 'colour' in the model; there are: age, "),
@@ -91,8 +106,8 @@ def test_the_client_s_errors_say_what_is_wrong(client: Client, server: Server) -
         ({}, ValueError, "no features given"),
         ({"user": ["7"]}, TypeError, "feature 'user' takes int64, found '7'"),
         ({"user": [1.5]}, TypeError, "feature 'user' takes int64"),
-        ({"user": [True]}, TypeError, "feature 'user' takes int64"),
-        ({"item": [3]}, TypeError, "feature 'item' takes strings, found 3"),
+        ({"user": [float("inf")]}, TypeError, "feature 'user' takes int64"),
+        ({"item": [["i1"]]}, TypeError, "feature 'item' takes strings, found \\['i1'\\]"),
         ({"price": ["x"]}, TypeError, "feature 'price' takes float32"),
         ({"genres": ["war"]}, TypeError, "feature 'genres' takes a list a row, found 'war'"),
         ({"tags": [[1, 2, 3]]}, ValueError, "feature 'tags' takes 2 values a row, found 3"),

@@ -170,7 +170,7 @@ class Cleaner:
         reader, _ = self.source.tables[name]
         features = self.of_table(name)
         rows = reader.read(piece, _unique([feature.source_column for feature in features]))
-        columns, checks = typed(rows.table, features, {self.key(name).name})
+        columns, checks = typed(piece.path, rows.table, features, {self.key(name).name})
         found = set_aside(rows, columns, checks)
         return count_from(first, found), [(first + n, why, text) for n, why, text in rows.bad]
 
@@ -217,9 +217,9 @@ class Cleaner:
         rows = self.source.events.read(piece, wanted)
         counts = {"read": len(rows.numbers) + len(rows.bad)}
         required = {self.config.user, self.config.item} | {key.name for key in keys.values()}
-        columns, checks = typed(rows.table, needed, required)
-        columns[LABEL], check = self._label(rows.table)
-        columns[TIME], late = self._time(rows.table)
+        columns, checks = typed(piece.path, rows.table, needed, required)
+        columns[LABEL], check = self._label(piece.path, rows.table)
+        columns[TIME], late = self._time(piece.path, rows.table)
         table = set_aside(rows, columns, [check, late, *checks])
         counts["bad"] = len(rows.bad)
         counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
@@ -252,10 +252,10 @@ class Cleaner:
         names += [self.key(name).name for name in to_join]
         return table.select(_unique(names)).combine_chunks()
 
-    def _label(self, raw: pa.Table) -> tuple[pa.Array, "Check"]:
+    def _label(self, path: str, raw: pa.Table) -> tuple[pa.Array, "Check"]:
         """float32, null where the row is to be dropped."""
         label = self.config.label
-        values, bad = _of_column("label", raw, label.column, to_double)
+        values, bad = _of_column(f"{path}: label", raw, label.column, to_double)
         numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
         wrong = np.isnan(numbers) if bad is None else np.isnan(numbers) | bad
         if label.positive_above is None:
@@ -266,7 +266,7 @@ class Cleaner:
         left_out = np.isin(numbers, label.drop) & ~wrong
         return pa.array(clicks.astype(np.float32), mask=left_out), (wrong, f"{label.column}: {why}")
 
-    def _time(self, raw: pa.Table) -> tuple[pa.Array, "Check"]:
+    def _time(self, path: str, raw: pa.Table) -> tuple[pa.Array, "Check"]:
         """int64 in the config's unit."""
         time = self.config.time
 
@@ -276,7 +276,7 @@ class Cleaner:
                 return column.cast(pa.int64()), None
             return to_int(column)
 
-        values, bad = _of_column("time", raw, time.column, to_time)
+        values, bad = _of_column(f"{path}: time", raw, time.column, to_time)
         moments = values.fill_null(-1).to_numpy()
         late = (moments < 0) | (moments >= MAX_TIME * UNITS[time.unit])
         why = f"{time.column}: not a time in {time.unit} between 1970 and 2100"
@@ -297,11 +297,12 @@ def _of_column(
 
 
 def typed(
-    raw: pa.Table, features: list[Any], required: Any
+    path: str, raw: pa.Table, features: list[Any], required: Any
 ) -> tuple[dict[str, pa.Array], list[Check]]:
     """The features' columns, and checks that find their bad rows.
 
     Args:
+        path: of the file, for errors.
         raw: the columns of a reader.
         features: each is read from its `source_column`.
         required: names of features that must have a value in every row.
@@ -312,7 +313,7 @@ def typed(
     columns: dict[str, pa.Array] = {}
     checks: list[Check] = []
     for feature in features:
-        key, column = f"features: {feature.name!r}", feature.source_column
+        key, column = f"{path}: features: {feature.name!r}", feature.source_column
         values, bad = _of_column(key, raw, column, partial(conform, feature))
         columns[feature.name] = values
         checks.append((bad, f"{column}: {reason(feature)}"))

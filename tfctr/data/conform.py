@@ -23,6 +23,12 @@ NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 NO_NUMBER = re.compile(r"\s*[+-]?nan\s*", re.ASCII | re.IGNORECASE)
 WHOLE_FLOATS = 2.0**53  # below it every integer has its own double
 
+# Formats and their writers spell one value in several ways: `True` of Python is `true` in JSON, and
+# an integer column with gaps is one of floats in pandas.
+TRUE, FALSE = ("True", "true", "TRUE"), ("False", "false", "FALSE")
+BOOLEANS = dict.fromkeys(TRUE, "1") | dict.fromkeys(FALSE, "0")
+WHOLE = r"(?:(-?[1-9][0-9]{0,15})|-?(0))\.0"
+
 
 def conform(feature: Any, column: pa.Array) -> Conformed:
     """A raw column as the feature's type: string, int64, double, or a list of the first two.
@@ -47,18 +53,73 @@ def reason(feature: Any) -> str:
         return "not UTF-8 text"
     if feature.dtype == "int":
         return "not a 64-bit integer"
-    return "not UTF-8 text without line breaks"
+    return "not UTF-8 text without line breaks, nor a number that is exact"
 
 
 def to_tokens(column: pa.Array, dtype: str) -> Conformed:
-    """Tokens of a vocabulary; a string token may not hold a line break, as its file cannot."""
+    """Tokens of a vocabulary; a string token may not hold a line break, as its file cannot.
+
+    One value is one token in every format: the booleans are 1 and 0, and `4.0` is 4.
+    """
     if dtype == "int":
         return to_int(column)
-    values, bad = to_string(column)
-    if not _may_hold(values, b"\n") and not _may_hold(values, b"\r"):
+    column = _decoded(column)
+    if pa.types.is_floating(column.type):
+        values, bad = _texts_of_floats(column)
+    elif pa.types.is_decimal(column.type) and column.type.scale > 0:
+        raise TypeError(
+            f"type {column.type}, whose values other formats write in other ways; integers or text "
+            "are needed: store them so, or declare dtype: int, or kind: numeric"
+        )
+    else:
+        values, bad = to_string(column)
+    values = _in_one_spelling(values)
+    if not _may_hold(values, b"\n", b"\r"):
         return values, bad
     broken = pc.match_substring_regex(values, r"[\r\n]").fill_null(False)
     return _without(values, broken), _either(bad, broken.to_numpy(zero_copy_only=False))
+
+
+def token_of(value: bool | float | str) -> str:
+    """The token of one value: that of `to_tokens`, which reads whole columns.
+
+    token_of(True) == token_of("true") == "1"
+    token_of(4) == token_of(4.0) == token_of("4.0") == "4"
+    """
+    text = str(int(value) if isinstance(value, bool) else value)
+    whole = re.fullmatch(WHOLE, text)
+    return whole[1] or whole[2] if whole else BOOLEANS.get(text, text)
+
+
+def other_spellings(token: str) -> tuple[str, ...]:
+    """All other texts that are this token."""
+    booleans = {"1": TRUE, "0": FALSE}.get(token, ())
+    floats = (f"{token}.0", "-0.0")[: 1 + (token == "0")]
+    return (*booleans, *(text for text in floats if token_of(text) == token))
+
+
+def _in_one_spelling(values: pa.Array) -> pa.Array:
+    if _may_hold(values, b".0"):
+        values = pc.replace_substring_regex(values, f"^{WHOLE}$", r"\1\2")
+    if _may_hold(values, b"rue", b"RUE", b"alse", b"ALSE"):
+        for texts, token in ((TRUE, "1"), (FALSE, "0")):
+            values = pc.if_else(pc.is_in(values, value_set=pa.array(texts)), token, values)
+    return values
+
+
+def _texts_of_floats(column: pa.Array) -> Conformed:
+    """The shortest text that is read back as the same number, as Python writes it; NaN is missing.
+
+    A float that may stand for several integers is bad.
+    """
+    if not pa.types.is_float64(column.type):
+        column = column.cast(pa.float32())
+    column = _without(column, pc.is_nan(column))
+    exact = WHOLE_FLOATS if pa.types.is_float64(column.type) else 2.0**24
+    large = pc.greater_equal(pc.abs(column), pa.scalar(exact, column.type)).fill_null(False)
+    codes = _without(column, large).dictionary_encode()
+    texts = pa.array([str(number) for number in codes.dictionary.to_numpy()], pa.string())
+    return texts.take(codes.indices), _mask(large)
 
 
 def to_string(column: pa.Array) -> Conformed:
@@ -200,7 +261,7 @@ def _parse(
         plain: a pattern of texts that both read in the same way.
         read: returns the number, or None if the text is not one.
     """
-    if not any(_may_hold(texts, bytes([byte])) for byte in strange):
+    if not _may_hold(texts, *(bytes([byte]) for byte in strange)):
         try:
             return texts.cast(kind), None
         except pa.ArrowInvalid:
@@ -216,7 +277,7 @@ def _parse(
 
 
 def _read_int(text: str) -> int | None:
-    found = INTEGER.fullmatch(text)
+    found = INTEGER.fullmatch(BOOLEANS.get(text, text))
     if found is None:
         return None
     number = int(found[1] + found[2])
@@ -226,13 +287,17 @@ def _read_int(text: str) -> int | None:
 def _read_float(text: str) -> float | None:
     if NO_NUMBER.fullmatch(text):
         return float("nan")
+    text = BOOLEANS.get(text, text)
     return float(text) if NUMBER.fullmatch(text) else None
 
 
-def _may_hold(texts: pa.Array, part: bytes) -> bool:
-    """False if no text contains `part`, found by one search in all their bytes."""
-    content = texts.buffers()[2]
-    return content is not None and part in content.to_pybytes()
+def _may_hold(texts: pa.Array, *parts: bytes) -> bool:
+    """False if no text contains one of the parts, found by a search in all their bytes."""
+    buffer = texts.buffers()[2]
+    if buffer is None:
+        return False
+    content = buffer.to_pybytes()
+    return any(part in content for part in parts)
 
 
 def _without(values: pa.Array, mask: pa.Array) -> pa.Array:

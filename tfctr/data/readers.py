@@ -268,7 +268,7 @@ def _json_object(line: bytes) -> dict[str, Any]:
 
 
 def _json_scalar(name: str, value: Any) -> bytes | None:
-    if value is None:
+    if value is None or value != value:  # NaN, as Python writes it
         return None
     if isinstance(value, list | dict):
         found = "a list" if isinstance(value, list) else "an object"

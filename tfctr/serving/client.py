@@ -16,6 +16,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tfctr.data.conform import token_of
 from tfctr.serving.errors import ServingError
 from tfctr.serving.raw_values import MISSING
 
@@ -27,7 +28,8 @@ class Client:
             client.predict({"user": ["7", "9"], "genres": [["drama"], ["war", "drama"]]})
             client.rank({"user": "7"}, {"item": ["31", "1029"], "genres": [["war"], []]})
 
-    `None` is a missing value, and a feature that is left out is missing in every row.
+    `None` is a missing value, and a feature that is left out is missing in every row. A number or a
+    bool where a feature takes strings is the token that `prepare` reads it as: `4.0` is `"4"`.
 
     Args:
         address: `host:port` of the gRPC server.
@@ -331,13 +333,17 @@ def _list(name: str, row: Any) -> Any:
 def _value(name: str, value: Any, dtype: tf.DType) -> Any:
     if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
         return MISSING[dtype]
+    if isinstance(value, np.generic):
+        value = value.item()
+    is_number = isinstance(value, bool | int | float)
     if dtype == tf.string:
-        if isinstance(value, str):
-            return value.encode()
         if isinstance(value, bytes):
             return value
+        if isinstance(value, str):
+            return value.encode()
+        if is_number:
+            return token_of(value).encode()
         raise TypeError(f"feature {name!r} takes strings, found {value!r}")
-    number = np.integer | int if dtype == tf.int64 else np.integer | np.floating | int | float
-    if isinstance(value, number) and not isinstance(value, bool):
+    if is_number and (dtype == tf.float32 or float(value).is_integer()):
         return value
     raise TypeError(f"feature {name!r} takes {dtype.name}, found {value!r}")

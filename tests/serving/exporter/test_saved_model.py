@@ -135,6 +135,21 @@ def test_numbers_that_no_row_had_give_a_score(model: Any, served: Any, number: f
             np.testing.assert_array_equal(scores[number], scores[np.nan])
 
 
+def test_a_request_may_write_a_token_as_any_format_does(tmp_path: Path) -> None:
+    tokens = TOKENS | {"item": ["4", "1", "3.5", "0"]}
+    schema = SCHEMA.select(["item", "user"])
+    model = spread_weights(LR(schema))
+    path = export(model, fake_dataset(tmp_path / "v", tokens), tmp_path / "m")
+    assert read_tokens(path / "assets" / "item.txt") == [b"4", b"1", b"3.5", b"0"]
+    served = tf.saved_model.load(str(path)).signatures["serving_default"]
+    items = ["4", "4.0", "1", "True", "true", "1.0", "3.5", "0", "False", "-0.0", "04", "4.00"]
+    user = tf.fill([len(items)], tf.constant(7, tf.int64))
+    found = served(item=tf.constant(items), user=user)["scores"]
+    ids = np.array([3, 3, 4, 4, 4, 4, 5, 6, 6, 6, 1, 1])
+    logits = model({"item": ids, "user": np.full(len(ids), 3)}, training=False)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.asarray(logits))), atol=1e-6)
+
+
 def test_a_token_may_hold_what_parts_columns(tmp_path: Path) -> None:
     tokens = TOKENS | {"item": ["a\tb", "a", "\x01", "b\t4"]}
     schema = SCHEMA.select(["item", "user"])

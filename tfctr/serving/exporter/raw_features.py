@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfctr.data.conform import other_spellings
 from tfctr.schema import (
     FIRST_TOKEN_ID,
     MISSING_INT,
@@ -93,13 +94,16 @@ def _check(feature: Any, path: Path) -> None:
 def _table(path: Path, dtype: tf.DType, folder: Path) -> Any:
     """A table from token to id, `PAD_ID` for the missing value, `OOV_ID` for all that it lacks.
 
-    Its file, in `folder`, has a token and its id a line, so that a look-up is all there is to do.
+    Its file, in `folder`, has a token and its id a line, so that a look-up is all there is to do;
+    behind the tokens, the other texts that `prepare` reads as one of them.
     """
     tokens = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.stat().st_size else []
     delimiter = _not_in(path)
     missing = MISSING[dtype] if dtype == tf.string else str(MISSING[dtype]).encode()
     lines = [missing + delimiter + str(PAD_ID).encode()]
     lines += [t + delimiter + str(i).encode() for i, t in enumerate(tokens, FIRST_TOKEN_ID)]
+    if dtype == tf.string:
+        lines += _other_spellings(tokens, delimiter)
     written = folder / path.name
     written.write_bytes(b"\n".join(lines) + b"\n")
     initializer = tf.lookup.TextFileInitializer(
@@ -108,10 +112,24 @@ def _table(path: Path, dtype: tf.DType, folder: Path) -> Any:
     return tf.lookup.StaticHashTable(initializer, OOV_ID)
 
 
+def _other_spellings(tokens: list[bytes], delimiter: bytes) -> list[bytes]:
+    known = set(tokens)
+    return [
+        text.encode() + delimiter + str(i).encode()
+        for i, token in enumerate(tokens, FIRST_TOKEN_ID)
+        for text in other_spellings(token.decode())
+        if text.encode() not in known
+    ]
+
+
 def read_tokens(path: Path) -> list[bytes]:
     """The tokens of a vocabulary in a SavedModel's assets, in the order of their ids."""
     lines = path.read_bytes().removesuffix(b"\n").split(b"\n")[1:]  # the first is the missing value
-    return [line[: -1 - len(str(i))] for i, line in enumerate(lines, FIRST_TOKEN_ID)]
+    return [
+        line[: -1 - len(str(i))]
+        for i, line in enumerate(lines, FIRST_TOKEN_ID)
+        if line.endswith(str(i).encode())  # other spellings have the id of an earlier line
+    ]
 
 
 def _not_in(path: Path) -> bytes:
