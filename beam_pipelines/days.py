@@ -47,7 +47,6 @@ from tfctr.data.clean import (
     LABEL,
     ROW,
     TIME,
-    UNITS,
     Staged,
     add_up,
     read_staged,
@@ -61,6 +60,7 @@ from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.readers import Piece
 from tfctr.data.sources import matching
+from tfctr.data.times import UNITS
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.ecdctr.config import ANY_DAY, DaysConfig, load_days
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Numeric

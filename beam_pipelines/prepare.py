@@ -29,6 +29,7 @@ from tfctr.data.arrived import check_arrived
 from tfctr.data.clean import add_up, refuse_too_many_bad
 from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.summary import described, warnings
 from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS, Numeric, Schema
 
 
@@ -79,6 +80,9 @@ def _summarise(found: dict[str, list[Any]], pieces: int) -> dict[str, Any]:
         splits[split] = {
             "rows": sum(part.rows for part in parts),
             "positives": sum(part.positives for part in parts),
+            "times": [min(p.times[0] for p in parts), max(p.times[1] for p in parts)]
+            if parts
+            else None,
             "features": features,
             "shards": [{"name": p.name, "rows": p.rows, "bytes": p.bytes} for p in parts],
         }
@@ -127,7 +131,7 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
         }
         kept = f"{files.filesystem(output.rstrip('/'))[1]}.dead_letters"
         try:
-            _check(config, manifest, kept)
+            _check(config, manifest, f"{folder}/dead_letters", kept)
         except DataError:
             if system.get_file_info(f"{made}/dead_letters").type == fs.FileType.Directory:
                 system.move(f"{made}/dead_letters", kept)
@@ -141,13 +145,13 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
         return manifest
 
 
-def _check(config: DataConfig, manifest: dict[str, Any], kept: str) -> None:
+def _check(config: DataConfig, manifest: dict[str, Any], letters: str, kept: str) -> None:
     counts, name = manifest["counts"], config.name
     if not counts.get("read"):
         raise DataError(f"{name}: the source has no rows")
     events = {"rows": counts["read"], "bad": counts["bad"], "bad_reasons": manifest["bad_reasons"]}
     logs = {**manifest["tables"], "events": events}
-    refuse_too_many_bad(name, logs, config.max_bad_share, kept)
+    refuse_too_many_bad(name, logs, config.max_bad_share, letters, kept)
     good = counts["read"] - counts["bad"] - counts["dropped"]
     written = sum(split["rows"] for split in manifest["splits"].values())
     check_arrived(f"{name}: good rows", written, good)
@@ -196,7 +200,8 @@ class PrepareOptions(job.JobOptions):
 
 
 def _write(options: PrepareOptions) -> str:
-    return job.rows_of(prepare(load_data(options.config), options.output, options.beam_args))
+    manifest = prepare(load_data(options.config), options.output, options.beam_args)
+    return "; ".join([*described(manifest), *warnings(manifest)])
 
 
 def main(argv: list[str] | None = None) -> int:

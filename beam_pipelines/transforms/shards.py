@@ -24,12 +24,14 @@ from tfctr.schema import OOV_ID, PAD_ID, History, Numeric, Schema, Text
 
 @dataclass(frozen=True)
 class Shard:
-    """One split's rows of one piece; `counts` per feature: missing values and OOV tokens."""
+    """One split's rows of one piece; `counts` per feature: missing values and OOV tokens; `times`:
+    the first and the last."""
 
     split: str
     name: str
     rows: int
     positives: int
+    times: tuple[int, int]
     bytes: int
     counts: dict[str, dict[str, int]]
 
@@ -154,6 +156,7 @@ def _write_piece(piece: SplitPiece, encoder: Encoder, compression: str) -> Itera
             name,
             len(rows),
             int(chosen[LABEL].sum()),
+            (int(chosen[TIME].min()), int(chosen[TIME].max())),
             sum(len(part) for part in content),
             counts,
         )

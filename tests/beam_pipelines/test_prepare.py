@@ -1,4 +1,5 @@
 import csv
+import datetime
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 from beam_pipelines.prepare import main, prepare
 from beam_pipelines.running import job
@@ -24,6 +26,7 @@ from tests.conftest import content_of
 from tfctr.config import ConfigError, DataConfig, load_data
 from tfctr.data import Dataset, World, readers
 from tfctr.data.manifest import DataError
+from tfctr.stages.prepare import Prepare as PrepareStage
 
 NAN = float("nan")
 
@@ -368,6 +371,42 @@ def test_several_files_and_row_groups_keep_the_order_of_the_log(tmp_path):
     np.testing.assert_array_equal(rows["price"], TABLE["price"].to_numpy())
 
 
+CLOCKS = {
+    "ISO 8601": ("{:%Y-%m-%dT%H:%M:%SZ}", {}),
+    "text": ("{:%d/%m/%Y %H.%M.%S}", {"format": "%d/%m/%Y %H.%M.%S"}),
+    "digits": ("{:%y%m%d%H}", {"format": "%y%m%d%H"}),
+}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_dates_in_text_are_read_and_told(tmp_path, capsys, clock):
+    form, time = CLOCKS[clock]
+    start = datetime.datetime(2014, 10, 21)
+    moments = [start + datetime.timedelta(hours=i) for i in range(40)]
+    lines = [f"{i % 4 == 0:d},{form.format(when)},x" for i, when in enumerate(moments)]
+    (tmp_path / "log.csv").write_text("\n".join(["click,time,a", *lines]))
+    made = config(tmp_path, time={"column": "time"} | time, split={"by": "global_time"})
+    stage = PrepareStage(made, tmp_path / "data")
+    stage.make(Console(width=200))
+    told = capsys.readouterr().out
+    assert "train: 32 rows, 2014-10-21 00:00 to 2014-10-22 07:00, 25.00% clicks" in told
+    assert "test: 4 rows, 2014-10-22 12:00 to 2014-10-22 15:00, 25.00% clicks" in told
+    found = all_rows(Dataset.open(tmp_path / "data"), ["time"])["time"]
+    assert found[0] == 1_413_849_600
+    assert (np.diff(found) == 3600).all()
+
+
+def test_integers_that_are_no_dates_are_refused_with_what_to_write(tmp_path):
+    lines = [f"{i % 2},{14102100 + i // 2},x" for i in range(40)]
+    (tmp_path / "log.csv").write_text("\n".join(["click,time,a", *lines]))
+    with pytest.raises(DataError) as error:
+        prepare(config(tmp_path), str(tmp_path / "data"))
+    assert (
+        'time: in s it would be of 1970; write time.format: "%y%m%d%H" (40); the first: log.csv, '
+        'row 0: {"click": "0", "time": "14102100", "a": "x"}. They are in'
+    ) in str(error.value)
+
+
 def test_booleans_and_whole_floats_are_the_same_tokens_from_any_format(tmp_path):
     rows = [
         {
@@ -531,7 +570,7 @@ def test_of_mangled_rows_every_good_one_is_kept_and_every_bad_one_set_aside(
         "quotes:",
         "a carriage return inside the line",
         "click: the label must be 0 or 1",
-        "time: not a time in s between 1970 and 2100",
+        "time: not a time in s between 1970 and 2100, nor one in ISO 8601",
         "user: not a 64-bit integer",
         "user: missing",
         "item: not UTF-8 text without line breaks",
@@ -783,7 +822,7 @@ def test_an_error_on_a_worker_is_one_clear_line_too(tmp_path, runner):
 @pytest.mark.parametrize(("key", "column"), [("label", "city"), ("time", "price")])
 def test_a_label_or_time_of_a_wrong_type_is_named(tmp_path, key, column):
     table = TABLE.set_column(3, "city", pa.array(range(60)).cast(pa.timestamp("s")))
-    table = table.set_column(4, "price", pa.array(range(60), pa.int32()).cast(pa.date32()))
+    table = table.set_column(4, "price", pa.array([[1.0]] * 60))
     pq.write_table(table, tmp_path / "log.parquet")
     source = {"format": "parquet", "events": "log.parquet"}
     made = config(
@@ -813,7 +852,7 @@ def test_the_command_prints_one_line_and_ends_with_one(tmp_path, capsys):
     (tmp_path / "data.yaml").write_text("\n".join(lines))
     arguments = ["--config", str(tmp_path / "data.yaml"), "--output", str(tmp_path / "data")]
     assert main(arguments) == 0
-    assert "'train': 32" in capsys.readouterr().out
+    assert "train: 32 rows" in capsys.readouterr().out
     (tmp_path / "log.csv").unlink()
     assert main(arguments) == 1
     shown = capsys.readouterr()

@@ -1,6 +1,8 @@
 """Configs of data: from raw logs to a dataset directory."""
 
+import datetime
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,10 +83,28 @@ class Label(Strict):
 
 
 class Time(Strict):
-    """The time of a row, int64 in the dataset, in `unit`."""
+    """The time of a row, int64 in the dataset, in `unit` since 1970, or of no date (`none`)."""
 
     column: str
-    unit: Literal["s", "ms", "us"] = "s"
+    unit: Literal["s", "ms", "us", "none"] = "s"
+    format: str | None = None  # of texts and digits, as Python's strptime reads it
+
+    @model_validator(mode="after")
+    def _format_holds_a_date(self) -> "Time":
+        if self.format is None:
+            return self
+        if self.unit == "none":
+            raise ValueError("format: gives dates, which need unit: s, ms or us; found 'none'")
+        moment = datetime.datetime(2001, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
+        try:
+            found = datetime.datetime.strptime(moment.strftime(self.format), self.format)
+        except (ValueError, re.error) as error:
+            raise ValueError(f"format: {error}; found {self.format!r}") from None
+        if found.date() != moment.date():
+            raise ValueError(
+                f"format: needs year, month and day, such as '%y%m%d%H', found {self.format!r}"
+            )
+        return self
 
 
 class Split(Strict):

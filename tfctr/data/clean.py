@@ -15,11 +15,12 @@ from pyarrow import feather
 from tfctr.config import ConfigError, DataConfig
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.conform import Conformed, conform, reason, to_double, to_int
+from tfctr.data.conform import conform, reason, to_double
 from tfctr.data.delimited import Rows
 from tfctr.data.manifest import DataError
 from tfctr.data.readers import Piece, Source, num_bytes
 from tfctr.data.sources import open_source
+from tfctr.data.times import read_times
 from tfctr.schema import Categorical, History, Schema
 
 ROW = "row_id"  # int64: the row's place in the log, over all files in order
@@ -28,8 +29,7 @@ LABEL = "label"  # float32: 1 click, 0 none
 USER_KEY = "user_key"  # int64: identifies the user, also one out of vocabulary
 RESERVED = (ROW, TIME, LABEL, USER_KEY)
 
-UNITS = {"s": 1, "ms": 10**3, "us": 10**6}
-MAX_TIME = 4_102_444_800  # 2100-01-01 in seconds; later times mean a wrong unit
+LONGEST_SHOWN = 200  # characters of a row in an error
 LARGE_TABLE = 256 << 20  # bytes of its files; a larger table is not held in a worker's memory
 
 BadRow: TypeAlias = tuple[int, str, str]  # (row, reason, the row as found)
@@ -219,8 +219,8 @@ class Cleaner:
         required = {self.config.user, self.config.item} | {key.name for key in keys.values()}
         columns, checks = typed(piece.path, rows.table, needed, required)
         columns[LABEL], check = self._label(piece.path, rows.table)
-        columns[TIME], late = self._time(piece.path, rows.table)
-        table = set_aside(rows, columns, [check, late, *checks])
+        columns[TIME], wrong_times = self._time(piece.path, rows.table)
+        table = set_aside(rows, columns, [check, *wrong_times, *checks])
         counts["bad"] = len(rows.bad)
         counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
         if counts["dropped"] and not self.keeps_dropped:
@@ -266,29 +266,16 @@ class Cleaner:
         left_out = np.isin(numbers, label.drop) & ~wrong
         return pa.array(clicks.astype(np.float32), mask=left_out), (wrong, f"{label.column}: {why}")
 
-    def _time(self, path: str, raw: pa.Table) -> tuple[pa.Array, "Check"]:
+    def _time(self, path: str, raw: pa.Table) -> tuple[pa.Array, Sequence["Check"]]:
         """int64 in the config's unit."""
         time = self.config.time
-
-        def to_time(column: pa.Array) -> Conformed:
-            if pa.types.is_timestamp(column.type):
-                column = column.cast(pa.timestamp(time.unit, column.type.tz), safe=False)
-                return column.cast(pa.int64()), None
-            return to_int(column)
-
-        values, bad = _of_column(f"{path}: time", raw, time.column, to_time)
-        moments = values.fill_null(-1).to_numpy()
-        late = (moments < 0) | (moments >= MAX_TIME * UNITS[time.unit])
-        why = f"{time.column}: not a time in {time.unit} between 1970 and 2100"
-        return values.fill_null(0), (late if bad is None else late | bad, why)
+        return _of_column(f"{path}: time", raw, time.column, partial(read_times, time=time))
 
 
 Check: TypeAlias = tuple[np.ndarray | None, str]  # which rows are bad, and why
 
 
-def _of_column(
-    key: str, raw: pa.Table, name: str, conform: Callable[[pa.Array], Conformed]
-) -> Conformed:
+def _of_column(key: str, raw: pa.Table, name: str, conform: Callable[[pa.Array], Any]) -> Any:
     column = raw[name]
     try:
         return conform(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
@@ -395,14 +382,17 @@ def check_not_empty(name: str, rows: int, bad: list[BadRow]) -> None:
         raise ConfigError(f"source.{name}: the table has no good row{why}")
 
 
-def refuse_too_many_bad(name: str, logs: Mapping[str, Any], share: float, kept: str) -> None:
+def refuse_too_many_bad(
+    name: str, logs: Mapping[str, Any], share: float, letters: str, kept: str | None = None
+) -> None:
     """Checks that few rows are bad.
 
     Args:
         name: of the output.
         logs: `rows`, `bad` and `bad_reasons` of the events and the tables, by name.
         share: greatest share of bad rows.
-        kept: the folder of the bad rows.
+        letters: the folder of the bad rows, whose first one is shown.
+        kept: where this folder is for the user. Defaults to `letters`.
 
     Raises:
         DataError: more rows are bad.
@@ -413,8 +403,20 @@ def refuse_too_many_bad(name: str, logs: Mapping[str, Any], share: float, kept: 
             worst = ", ".join(f"{why} ({count:,})" for why, count in reasons[:3])
             raise DataError(
                 f"{name}: {found['bad']:,} of {found['rows']:,} rows of the {log} are bad, more "
-                f"than max_bad_share = {share:g}; most often: {worst}. They are in {kept}"
+                f"than max_bad_share = {share:g}; most often: {worst}"
+                f"{_first_of(letters, reasons[0][0])}. They are in {kept or letters}"
             )
+
+
+def _first_of(folder: str, why: str) -> str:
+    """The first bad row of a reason, for an error; "" if none was written."""
+    for path in files.matching(f"{folder}/*.jsonl"):
+        for line in files.read(path).splitlines():
+            letter = json.loads(line)
+            if letter["reason"] == why:
+                row = f"{letter['source']}, row {letter['row']}"
+                return f"; the first: {row}: {letter['text'][:LONGEST_SHOWN]}"
+    return ""
 
 
 def tally(bad: list[BadRow]) -> dict[str, int]:

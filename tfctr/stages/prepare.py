@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from tfctr.config import ConfigError, DataConfig, digest
 from tfctr.data.manifest import FORMAT, read_manifest
+from tfctr.data.summary import described, warnings
 from tfctr.stages.stage import Stage, build
 
 MANIFEST = "manifest.json"  # of a directory that a Beam job has written
@@ -71,10 +73,13 @@ class Prepare(Stage):
         start = time.perf_counter()
         with _pieces_done(config, folder, console):
             manifest = prepare(config, str(folder), _list(self.beam_args))
-        rows = ", ".join(f"{s} {found['rows']:,}" for s, found in manifest["splits"].items())
-        console.print(f"rows: {rows}; {time.perf_counter() - start:.0f} s")
-        if bad := manifest["counts"]["bad"]:
-            console.print(f"{bad:,} bad rows, set aside in {folder / 'dead_letters'}")
+        for line in described(manifest):
+            console.print(line, highlight=False, soft_wrap=True)
+        for warning in warnings(manifest):
+            console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+        console.print(f"{time.perf_counter() - start:.0f} s")
+        if manifest["counts"]["bad"]:
+            console.print(f"bad rows are in {folder / 'dead_letters'}", soft_wrap=True)
 
 
 def prepare(

@@ -117,7 +117,7 @@ def test_events_out_of_order_twice_and_without_a_time(log: Path) -> None:
     sequences = of_four_events(log)
     data, folder = str(log / "data"), str(log / "windows")
     manifest = prepare(sequences.data, data)
-    assert "time: not a time in s between 1970 and 2100" in manifest["bad_reasons"]
+    assert any("not a time in s" in reason for reason in manifest["bad_reasons"])
     write_sequences(sequences, data, folder)
     ann, bob = _buckets("ann", "bob")
     of_bob = Dataset.open(folder).columns("train" if ann < bob else "valid", ["past_stars"])

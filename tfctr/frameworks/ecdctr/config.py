@@ -53,6 +53,8 @@ class DaysConfig(Strict):
                 f"domain.feature: {self.domain.feature!r} is not a categorical feature; those are: "
                 f"{', '.join(names)}"
             )
+        if data.time.unit == "none":
+            raise ValueError("data: days are of dates, which need time.unit: s, ms or us")
         if data.user is None or data.item is None:
             raise ValueError("data: needs the keys 'user' and 'item', which snapshots are kept by")
         if self.ready is not None and ANY_DAY not in self.ready:
