@@ -260,7 +260,8 @@ class Cleaner:
         wrong = np.isnan(numbers) if bad is None else np.isnan(numbers) | bad
         if label.positive_above is None:
             wrong |= ~np.isin(numbers, [0.0, 1.0, *label.drop])
-            why, clicks = "the label must be 0 or 1", numbers
+            why = "the label must be 0 or 1; label.positive_above makes clicks of stars or counts"
+            clicks = numbers
         else:
             why, clicks = "the label must be a number", numbers > label.positive_above
         left_out = np.isin(numbers, label.drop) & ~wrong

@@ -83,6 +83,11 @@ class Client:
             ServingError: the server refused the request.
         """
         specs = self._inputs("serving_default")
+        if self.is_index:
+            raise ValueError(
+                f"model {self._spec.name!r} is an index of items, which has no score of a row; "
+                "call `recommend`"
+            )
         _check_names(features, specs)
         rows = _length(features)
         return self._scores(
@@ -158,6 +163,13 @@ class Client:
             for name in items
         }
         return self._outputs("score", inputs | dict(encoded))["scores"][0, :count]
+
+    @property
+    def is_index(self) -> bool:
+        """Whether the model is an index of items (`tfctr index`), which answers `recommend`."""
+        self._inputs("serving_default")
+        assert self._signatures is not None
+        return "candidates" in self._signatures["serving_default"].outputs
 
     def recommend(self, user: Mapping[str, Any]) -> tuple[list[Any], np.ndarray]:
         """The items that a user may want next, the best first, and their scores float32 `[k]`.

@@ -531,6 +531,30 @@ def test_a_rollout_needs_a_last_day(tmp_path: Path) -> None:
     assert "found 'yesterday'; a day is needed, as 2024-01-31" in found.output
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": {"backbone": "dnc"}}, r"ads: model: backbone: found 'dnc'; allowed: autoint"),
+        (
+            {
+                "tiny": {
+                    "model": SMALL | {"features": ["user_id", "item_id", "age"]},
+                    "training": TRAINING,
+                    "every": 2,
+                }
+            },
+            r"ads: tiny\.model: no feature 'age'; there are",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_is_one_line_before_anything_is_made(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        rollout(tmp_path, **changes).run()
+    assert not (tmp_path / "work").exists()
+
+
 def test_manifests_are_json(whole: Rollout) -> None:
     for path in whole.folder.rglob("*.json"):
         json.loads(path.read_text())

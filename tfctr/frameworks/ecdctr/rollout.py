@@ -33,6 +33,7 @@ from tfctr.frameworks.ecdctr.config import RolloutConfig
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, Schema
 from tfctr.stages.export import Version
 from tfctr.stages.stage import build, folder_lock, versions
+from tfctr.stages.student import reason, stand_in
 from tfctr.stages.training import TrainingStage
 
 DAY = datetime.timedelta(days=1)
@@ -81,7 +82,7 @@ class Rollout:
             steps are done.
 
         Raises:
-            ConfigError: no day to end with, or one before the first step.
+            ConfigError: no day to end with, or one before the first step; no such model.
             DataError: as of `beam_pipelines.days.write_days`.
         """
         # So that Keras knows the classes in the models' files; and before a seed is set, for to
@@ -99,6 +100,7 @@ class Rollout:
                 f"{config.name}: found the day {last}; the first step is that of {first}, the day "
                 "before start"
             )
+        self._check_models()
         with folder_lock(self.log_folder, self.console):
             log = write_days(config.days, last, str(self.log_folder), beam_args)
         with folder_lock(self.folder, self.console):
@@ -114,6 +116,18 @@ class Rollout:
                     return absent[0]
                 state = self._step(day, state, log, beam_args)
         return None
+
+    def _check_models(self) -> None:
+        config = self.config
+        schema = stand_in(config.days.data)
+        models = {"model": config.model}
+        if config.tiny is not None:
+            models["tiny.model"] = config.tiny.model
+        for key, model in models.items():
+            try:
+                model.create(schema).build()
+            except (ValueError, TypeError, KeyError) as error:
+                raise ConfigError(f"{config.name}: {key}: {reason(error)}") from None
 
     def _where(self, absent: list[datetime.date]) -> str:
         source = self.config.days.data.source
