@@ -91,12 +91,12 @@ def write_days(
     """
     output = output.rstrip("/")
     log = _open(config, output)
-    wanted = config.through(through)
-    paths = {day: _paths(config, day) for day in wanted if config.comes_by_day}
+    wanted = config.days_through(through)
+    paths = {day: _paths(config, day) for day in wanted if config.has_files_by_day}
     if log is not None:
         _check_unchanged(log, paths)
     written = log.days if log is not None else {}
-    days = [d for d in wanted if d not in written and (paths.get(d) or not config.comes_by_day)]
+    days = [d for d in wanted if d not in written and (paths.get(d) or not config.has_files_by_day)]
     if log is None and (len(wanted) < config.measured_days or not days):
         last = config.first + datetime.timedelta(days=config.measured_days - 1)
         raise DataError(
@@ -125,7 +125,7 @@ def _write(
     output: str,
     beam_args: list[str],
 ) -> None:
-    data = config.of_days(days)
+    data = config.for_days(days)
     transform = WriteDays(config, data, days, paths, log, folder)
     summary = job.run(transform, "days", config.name, folder, beam_args)
     logs = {**transform.clean.set_aside_tables(), "events": summary["events"]}
@@ -518,7 +518,7 @@ def _write_log(config: DaysConfig, numbers: dict[str, Any], output: str) -> None
 
 def _paths(config: DaysConfig, day: datetime.date) -> list[str]:
     """A day's files, empty ones left out; none before it is whole."""
-    directory, data = config.data.directory, config.of_days([day])
+    directory, data = config.data.directory, config.for_days([day])
     try:
         if config.ready is not None:
             matching(config.ready.replace(ANY_DAY, str(day)), directory)

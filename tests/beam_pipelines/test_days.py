@@ -292,7 +292,7 @@ def test_configs_that_cannot_be(log: Path, changes: dict[str, Any], message: str
 
 def test_a_day_before_the_first_is_refused(log: Path) -> None:
     day = D1 - datetime.timedelta(days=1)
-    with pytest.raises(ConfigError, match=f"found the day {day}; the log's first is {D1}"):
+    with pytest.raises(ConfigError, match=f"found the day {day}; the log starts on {D1}"):
         write_days(config(log), day, str(log / "days"))
 
 
@@ -321,4 +321,4 @@ def test_the_job_is_a_command(log: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main([*args, str(D4)]) == 0
     assert "4 days through 1970-01-14, rows: {'organic': 6, 'ads': 4}" in capsys.readouterr().out
     assert main([*args, "1970-01-01"]) == 1
-    assert "the log's first is" in capsys.readouterr().err
+    assert "the log starts on" in capsys.readouterr().err
