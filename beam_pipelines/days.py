@@ -47,7 +47,6 @@ from tfctr.data.clean import (
     LABEL,
     ROW,
     TIME,
-    UNITS,
     Staged,
     add_up,
     read_staged,
@@ -60,11 +59,11 @@ from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.readers import Piece
 from tfctr.data.sources import matching
+from tfctr.data.times import SECONDS_PER_DAY, UNITS
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.ecdctr.config import ANY_DAY, DaysConfig, load_days
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Numeric
 
-SECONDS = 86_400
 EPOCH = datetime.date(1970, 1, 1)
 SENT = -1  # stands where a day's index would, in what pieces say of all their days
 ROOM = 1 << 28  # ids that a vocabulary may grow to: all days have records of one layout
@@ -264,7 +263,7 @@ class _Place(beam.DoFn):
         folder: str,
     ) -> None:
         self.domain = config.domain
-        self.unit = SECONDS * UNITS[config.data.time.unit]
+        self.unit = SECONDS_PER_DAY * UNITS[config.data.time.unit]
         self.days = np.array(days)
         self.measured_until = (config.first - EPOCH).days + config.measured_days
         by_path = {path: (day - EPOCH).days for day, found in paths.items() for path in found}
