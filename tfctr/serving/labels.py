@@ -114,7 +114,7 @@ def move_labels(
         _wait_for_labels(servers, labels, timeout, say)
     except TimeoutError as error:
         raise TimeoutError(
-            f"{error}; {path} has these labels, but the server has not taken them; its log says why"
+            f"{error}; {path} has these labels: check that the server reads this file, and its log"
         ) from None
     return wanted
 
