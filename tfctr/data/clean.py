@@ -20,6 +20,7 @@ from tfctr.data.delimited import Rows
 from tfctr.data.manifest import DataError
 from tfctr.data.readers import Piece, Source, num_bytes
 from tfctr.data.sources import open_source
+from tfctr.data.times import MAX_TIME, UNITS
 from tfctr.schema import Categorical, History, Schema
 
 ROW = "row_id"  # int64: the row's place in the log, over all files in order
@@ -28,8 +29,6 @@ LABEL = "label"  # float32: 1 click, 0 none
 USER_KEY = "user_key"  # int64: identifies the user, also one out of vocabulary
 RESERVED = (ROW, TIME, LABEL, USER_KEY)
 
-UNITS = {"s": 1, "ms": 10**3, "us": 10**6}
-MAX_TIME = 4_102_444_800  # 2100-01-01 in seconds; later times mean a wrong unit
 LARGE_TABLE = 256 << 20  # bytes of its files; a larger table is not held in a worker's memory
 
 BadRow: TypeAlias = tuple[int, str, str]  # (row, reason, the row as found)
