@@ -90,7 +90,8 @@ class Rollout:
             The first missing day, if the config says to wait for it; None if all steps are done.
 
         Raises:
-            ConfigError: there is no last day, or it is before the first step; a model cannot be created.
+            ConfigError: there is no last day, or it is before the first step; a model of the config
+                cannot be created.
             DataError: as `beam_pipelines.days.write_days`.
         """
         from beam_pipelines.days import write_days
