@@ -3,9 +3,9 @@
 import logging
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Beam warns, when it is imported, that it cannot talk to BigQuery, which nothing here does."""
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """False for the warning, when Beam is imported, that it can't use BigQuery: no job does."""
     return not str(record.msg).startswith("apitools not found")
 
 
-logging.getLogger().addFilter(_is_news)
+logging.getLogger().addFilter(_is_relevant)

@@ -1,10 +1,10 @@
-"""A raw log to a log of days and domains, with vocabularies that only grow.
+"""From a raw log to a log by day and domain, with vocabularies that only grow.
 
     python -m beam_pipelines.days --config configs/demo/ecdctr/days.yaml --output work/demo-days \\
         --through 2024-02-29
 
-writes the days that are not there yet, and takes any of Beam's own options as well. The days are
-the same, written one at a time or all at once.
+It writes the missing days, and takes Beam's options too. The days are the same whether they are
+written one at a time or all at once.
 """
 
 import argparse
@@ -61,50 +61,52 @@ from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.readers import Piece
 from tfctr.data.sources import matching
-from tfctr.data.times import UNITS
+from tfctr.data.times import SECONDS_PER_DAY, UNITS
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.ecdctr.config import ANY_DAY, DaysConfig, load_days
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Numeric
 
-SECONDS = 86_400
 EPOCH = datetime.date(1970, 1, 1)
-SENT = -1  # stands where a day's index would, in what pieces say of all their days
-ROOM = 1 << 28  # ids that a vocabulary may grow to: all days have records of one layout
+SENT = -1  # the key of counts of all days of a piece, in place of a day's index
+MAX_IDS = 1 << 28  # in a vocabulary: records of all days have one layout
 
 
 def write_days(
     config: DaysConfig, through: datetime.date, output: str, beam_args: list[str] | None = None
 ) -> DayLog:
-    """Writes the days up to `through` that are not there yet, each whole or not at all.
+    """Writes the missing days up to `through`, each whole or not at all.
 
-    A day that the source does not hold yet is left for another time.
+    Days that are not in the source yet are left out.
 
     Args:
         config: of the log.
-        through: the last day; it is over.
+        through: the last day, which must be over.
         output: path or URI of the log's folder.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
 
+    Returns:
+        The log with all days written so far.
+
     Raises:
         ConfigError: the config does not fit the source.
-        DataError: too many bad rows; the folder holds a log of another config; files of a day that
-            is written have changed; the first time, not all measured days are there; another job
-            wrote the same days meanwhile.
+        DataError: too many bad rows; the folder holds a log of another config; the files of a
+            written day have changed; the first time, a measured day is missing; another job has
+            written the same days meanwhile.
     """
     output = output.rstrip("/")
     log = _open(config, output)
-    wanted = config.through(through)
-    paths = {day: _paths(config, day) for day in wanted if config.comes_by_day}
+    wanted = config.days_through(through)
+    paths = {day: _paths(config, day) for day in wanted if config.has_files_by_day}
     if log is not None:
         _check_unchanged(log, paths)
     written = log.days if log is not None else {}
-    days = [d for d in wanted if d not in written and (paths.get(d) or not config.comes_by_day)]
+    days = [d for d in wanted if d not in written and (paths.get(d) or not config.has_files_by_day)]
     if log is None and (len(wanted) < config.measured_days or not days):
         last = config.first + datetime.timedelta(days=config.measured_days - 1)
         raise DataError(
-            f"{config.name}: the first {config.measured_days} days are written together, for means "
-            f"and buckets of numbers are measured on them; found {len(days)} days through "
-            f"{through}, wanted all through {last}"
+            f"{config.name}: the first {config.measured_days} days are written together, because "
+            f"means and buckets of numbers are measured on them; found {len(days)} days through "
+            f"{through}, need all through {last}"
         )
     if days:
         folder = f"{output}/.tmp-{uuid.uuid4().hex[:8]}"
@@ -127,7 +129,7 @@ def _write(
     output: str,
     beam_args: list[str],
 ) -> None:
-    data = config.of_days(days)
+    data = config.for_days(days)
     transform = WriteDays(config, data, days, paths, log, folder)
     summary = job.run(transform, "days", config.name, folder, beam_args)
     logs = {**transform.clean.set_aside_tables(), "events": summary["events"]}
@@ -145,8 +147,13 @@ def _write(
     number = len(log.days) if log else 0
     for day, found in zip(days, summary["days"], strict=True):
         if not any(found["domains"].values()):
-            continue  # not there yet
-        manifest = {"number": number, "day": str(day), **found, "inputs": _prints(paths.get(day))}
+            continue  # no rows yet
+        manifest = {
+            "number": number,
+            "day": str(day),
+            **found,
+            "inputs": _names_and_sizes(paths.get(day)),
+        }
         write_manifest(manifest, f"{folder}/{day}/manifest.json")
         target = f"{files.filesystem(output)[1]}/{day}"
         try:
@@ -161,14 +168,14 @@ def _write(
 
 
 class WriteDays(beam.PTransform):
-    """Pieces of a log -> one dict: what the manifests say of the days, all else in `folder`.
+    """A log -> one dict: summaries of the days, for their manifests; all else is in `folder`.
 
     Args:
         config: of the log of days.
-        data: whose source holds the days.
-        days: those to write, ascending.
-        paths: the files of each day, where each has its own.
-        log: the days that are there.
+        data: the data config whose source holds the days.
+        days: to write, ascending.
+        paths: the files of each day, if each day has its own.
+        log: the existing log; None the first time.
         folder: to write to.
     """
 
@@ -214,8 +221,8 @@ class WriteDays(beam.PTransform):
             {feature.name for feature in history_features(self.schema)},
         )
         vocabularies = (
-            # A vocabulary is written even where no day brings a token.
-            (counts, pipeline | "Names" >> beam.Create(self.grow.nothing()))
+            # A vocabulary is written even if no day adds a token.
+            (counts, pipeline | "Names" >> beam.Create(self.grow.no_counts()))
             | "WithNames" >> beam.Flatten()
             | "MergeCounts" >> beam.CombinePerKey(CountTokens())
             | "ByVocabulary" >> beam.MapTuple(lambda key, counts: (key[0], (key[1], counts)))
@@ -239,18 +246,18 @@ class WriteDays(beam.PTransform):
 
 
 class PlacedPiece(SplitPiece):
-    """A cleaned piece whose rows have their day and domain; its split is of what is measured."""
+    """A cleaned piece with the day and domain of each row; rows of measured days are its TRAIN."""
 
     def places(self) -> np.ndarray:
-        """int32 `[rows]`: twice the day's index, plus the domain's; -1 where it is not taken."""
+        """int32 `[rows]`: twice the day's index plus the domain's; -1 if the row is not written."""
         return np.frombuffer(files.read(f"{self.split_path}.place"), np.int32)
 
     def is_example(self) -> np.ndarray:
         return self.places() >= 0
 
     def event_days(self) -> np.ndarray:
-        """int32 `[rows]`: the day's index, of rows that `label.drop` leaves out too; -1 where it is
-        not taken."""
+        """int32 `[rows]`: the day's index, also of rows that `label.drop` leaves out; -1 if the row
+        is bad or of another day."""
         return np.frombuffer(files.read(f"{self.split_path}.event"), np.int32)
 
 
@@ -266,7 +273,7 @@ class _Place(beam.DoFn):
         folder: str,
     ) -> None:
         self.domain = config.domain
-        self.unit = SECONDS * UNITS[config.data.time.unit]
+        self.unit = SECONDS_PER_DAY * UNITS[config.data.time.unit]
         self.days = np.array(days)
         self.measured_until = (config.first - EPOCH).days + config.measured_days
         by_path = {path: (day - EPOCH).days for day, found in paths.items() for path in found}
@@ -284,18 +291,18 @@ class _Place(beam.DoFn):
         if own is not None:
             expected = EPOCH + datetime.timedelta(days=own)
             bad.append((day != own, f"time: of another day than its file, {expected}"))
-        spoilt = np.zeros(len(day), bool)
+        is_bad = np.zeros(len(day), bool)
         letters: list[tuple[int, str, str]] = []
         for wrong, why in bad:
-            for i in np.flatnonzero(wrong & ~spoilt):
+            for i in np.flatnonzero(wrong & ~is_bad):
                 text = json.dumps(table.slice(i, 1).to_pylist()[0], default=str)
                 letters.append((table[ROW][int(i)].as_py(), why, text))
-            spoilt |= wrong
+            is_bad |= wrong
         if letters:
             path = f"{self.folder}/dead_letters/day-{piece.index:05d}.jsonl"
             write_dead_letters(path, "log", sorted(letters))
         index = np.searchsorted(self.days, day)
-        taken = np.isin(day, self.days) & ~spoilt
+        taken = np.isin(day, self.days) & ~is_bad
         dropped = table[LABEL].is_null().to_numpy()
         place = np.where(taken & ~dropped, 2 * index + domain, -1).astype(np.int32)
         split = np.where(taken & (day < self.measured_until), TRAIN, TEST)
@@ -318,8 +325,8 @@ def _listed(names: pa.Array) -> str:
 
 
 def _count_by_day(piece: PlacedPiece, owners: dict[str, Any], histories: set[str]) -> Iterator[Any]:
-    """`((vocabulary, index of the day), counts)`, of both domains; a history's own vocabulary is
-    also of rows that are no examples. For the day `SENT` how many days a piece has."""
+    """`((vocabulary, index of the day), counts)`, over both domains. A history's own vocabulary
+    also counts rows that are no examples. For the day `SENT`, the number of the piece's days."""
     of_examples, of_events = piece.places() >> 1, piece.event_days()  # -1 stays below 0
     table = piece.columns(list(owners))
     for name, owner in owners.items():
@@ -332,10 +339,10 @@ def _count_by_day(piece: PlacedPiece, owners: dict[str, Any], histories: set[str
 
 
 class _Grow(beam.DoFn):
-    """A vocabulary's counts by day -> `(name, (sizes by day, checksums of what days brought))`.
+    """A vocabulary's counts by day -> `(name, (sizes by day, checksums of each day's new tokens))`.
 
-    A token comes with the day on which it was seen `min_count` times in all; those of a day are in
-    order of count, then of token. Counts of tokens that are too rare yet wait for the next days.
+    A token enters on the day on which its total count reaches `min_count`. The new tokens of a day
+    are sorted by count, then by token. Counts of rarer tokens are kept for the next days.
     """
 
     def __init__(self, schema: Any, days: list[str], log: DayLog | None, folder: str) -> None:
@@ -344,8 +351,8 @@ class _Grow(beam.DoFn):
         self.log = log
         self.folder = folder
 
-    def nothing(self) -> list[Any]:
-        """No counts, for each vocabulary."""
+    def no_counts(self) -> list[Any]:
+        """Empty counts for each vocabulary."""
         return [((name, SENT), _no_counts(owner)) for name, owner in self.owners.items()]
 
     def process(
@@ -406,7 +413,7 @@ class _WritePiece(beam.DoFn):
     """
 
     def __init__(self, config: DaysConfig, schema: Any, days: list[int], folder: str) -> None:
-        sizes = {f.vocabulary: ROOM for f in schema if isinstance(f, TOKEN_KINDS)}
+        sizes = {f.vocabulary: MAX_IDS for f in schema if isinstance(f, TOKEN_KINDS)}
         self.encoder = Encoder(schema, config.data.user, folder)
         self.fields = example_fields(schema, sizes, has_user=True)
         self.days = [str(EPOCH + datetime.timedelta(days=day)) for day in days]
@@ -420,14 +427,14 @@ class _WritePiece(beam.DoFn):
         table = piece.columns(piece_columns(self.encoder.schema))
         histories = history_features(self.encoder.schema)
         past = read_past(piece) if histories else None
-        examples = np.cumsum(places >= 0) - 1  # a row's number among them
+        examples = np.cumsum(places >= 0) - 1  # each row's number among them
         for place in np.unique(places[places >= 0]):
             index, domain = int(place) >> 1, DOMAINS[int(place) & 1]
             columns = self.encoder.columns(table.filter(pa.array(places == place)))
             if past is not None:
                 columns |= past.columns(histories, examples[places == place])
             for feature in self.encoder.schema:
-                if isinstance(feature, TOKEN_KINDS):  # those that come with later days
+                if isinstance(feature, TOKEN_KINDS):  # tokens that enter on later days
                     ids, size = columns[feature.name], vocabularies[feature.vocabulary][0][index]
                     columns[feature.name] = np.where(ids < size, ids, OOV_ID)
             content: Sequence[bytes | memoryview] = encode(self.fields, columns)
@@ -446,7 +453,7 @@ class _WritePiece(beam.DoFn):
 
 
 def piece_columns(schema: Any) -> list[str]:
-    """What of a cleaned piece goes into Examples."""
+    """The columns of a cleaned piece that its Examples are made from."""
     histories = history_features(schema)
     return [ROW, TIME, LABEL, *(f.name for f in schema if f not in histories)]
 
@@ -475,7 +482,7 @@ def _summarise(found: dict[str, list[Any]], pieces: int, days: int) -> dict[str,
         )
     events = {
         "rows": counts.get("read", 0),
-        "bad": counts.get("bad", 0),  # there are none of empty files
+        "bad": counts.get("bad", 0),  # without pieces there are no counts
         "bad_reasons": reasons,
     }
     return {"events": events, "numbers": dict(found["numbers"]), "days": by_day}
@@ -487,7 +494,7 @@ def _open(config: DaysConfig, output: str) -> DayLog | None:
     log = DayLog.open(output)
     if log.log["config_digest"] != digest(config):
         raise DataError(
-            f"{output}: written with another config; give the changed one another name, or delete "
+            f"{output}: written with another config; give this config another name, or delete "
             "the folder and write all days again"
         )
     return log
@@ -505,7 +512,7 @@ def _write_log(config: DaysConfig, numbers: dict[str, Any], output: str) -> None
                 )
             fitted[feature.name] = measured(feature, found)
     schema = config.data.feature_schema.fitted(fitted)
-    sizes = {f.vocabulary: ROOM for f in schema if isinstance(f, TOKEN_KINDS)}
+    sizes = {f.vocabulary: MAX_IDS for f in schema if isinstance(f, TOKEN_KINDS)}
     fields = example_fields(schema, sizes, has_user=True)
     log = {
         "format": FORMAT,
@@ -518,8 +525,8 @@ def _write_log(config: DaysConfig, numbers: dict[str, Any], output: str) -> None
 
 
 def _paths(config: DaysConfig, day: datetime.date) -> list[str]:
-    """A day's files, empty ones left out; none before it is whole."""
-    directory, data = config.data.directory, config.of_days([day])
+    """The files of a day, without empty ones; none until the day is complete."""
+    directory, data = config.data.directory, config.for_days([day])
     try:
         if config.ready is not None:
             matching(config.ready.replace(ANY_DAY, str(day)), directory)
@@ -530,22 +537,22 @@ def _paths(config: DaysConfig, day: datetime.date) -> list[str]:
     return [path for path in found if files.size(path)]
 
 
-def _prints(paths: list[str] | None) -> list[list[Any]]:
+def _names_and_sizes(paths: list[str] | None) -> list[list[Any]]:
     return [[path.rpartition("/")[2], files.size(path)] for path in paths or ()]
 
 
 def _check_unchanged(log: DayLog, paths: Mapping[datetime.date, list[str]]) -> None:
     for day, found in paths.items():
-        if day in log.days and found and _prints(found) != log.days[day]["inputs"]:
+        if day in log.days and found and _names_and_sizes(found) != log.days[day]["inputs"]:
             raise DataError(
                 f"{log.folder}: the files of {day} have changed since that day was written, and "
-                "models have learned from it; bring the old ones back, or delete "
+                "models have learned from it; restore the old files, or delete "
                 f"{log.folder} and write all days again"
             )
 
 
 def _clear_leftovers(output: str) -> None:
-    """Of runs that were killed."""
+    """Deletes what killed runs left behind."""
     system, target = files.filesystem(output)
     for info in system.get_file_info(fs.FileSelector(target, allow_not_found=True)):
         if info.base_name.startswith(".tmp-"):
@@ -557,7 +564,12 @@ class DaysOptions(job.JobOptions):
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         job.add_output(parser, __doc__)
         parser.add_argument("--config", required=True, help="YAML file of a log by days")
-        parser.add_argument("--through", required=True, type=datetime.date.fromisoformat)
+        parser.add_argument(
+            "--through",
+            required=True,
+            type=datetime.date.fromisoformat,
+            help="the last day, e.g. 2024-01-31",
+        )
 
 
 def _write_through(options: DaysOptions) -> str:
@@ -572,4 +584,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(job.main_of(__spec__))
+    sys.exit(job.run_main(__spec__))

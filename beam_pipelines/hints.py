@@ -1,10 +1,10 @@
-"""For every row of a dataset what a teacher makes of its similar rows (ROK, arXiv:2404.18304).
+"""Writes what a teacher computes from the similar rows of every row (ROK, arXiv:2404.18304).
 
     python -m beam_pipelines.hints --model work/movielens-1m-rim/model.keras \\
         --data work/movielens-1m-pool --similar work/movielens-1m-similar --output work/hints
 
-takes any of Beam's own options as well. The output holds a shard for each of the dataset's, row for
-row: `row_id` and `hint`, the teacher's `V` vectors one behind the other, `V * D` floats.
+It takes Beam's options too. The output has a shard for each shard of the dataset, with the same
+rows in the same order: `row_id` and `hint`, the teacher's `V` vectors concatenated, `V * D` floats.
 """
 
 import argparse
@@ -37,14 +37,14 @@ BATCH = 8192  # rows given to the teacher at a time
 
 @dataclass(frozen=True)
 class WrittenHints(Written):
-    """Sums of a shard's hints' numbers and of their squares, `[V * D]`."""
+    """A shard of hints, with the sums of their numbers and of the squares, `[V * D]`."""
 
     sums: np.ndarray
     squares: np.ndarray
 
 
 class _WriteShard(beam.DoFn):
-    """A shard's name -> what was written of it. Each worker loads the teacher once."""
+    """A shard's name -> `WrittenHints`. Each worker loads the teacher once."""
 
     def __init__(self, model: str, data: str, similar: str, folder: str) -> None:
         self.model, self.data, self.similar, self.folder = model, data, similar, folder
@@ -78,7 +78,7 @@ class _WriteShard(beam.DoFn):
         )
 
     def _read(self, shard: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Row ids and what the teacher reads."""
+        """Row ids, and the features that the teacher reads."""
         found: dict[str, np.ndarray] = {}
         schema = self.teacher.schema
         for folder, described in self.layouts.items():
@@ -96,7 +96,7 @@ class _WriteShard(beam.DoFn):
 
 
 def fields_of(size: int) -> list[Field]:
-    """What a row of the output holds."""
+    """The fields of a row of the output."""
     return [Field(ROW, width=INT64_WIDTH), Field(HINT, size)]
 
 
@@ -105,12 +105,12 @@ def _slice(features: dict[str, np.ndarray], start: int) -> dict[str, np.ndarray]
 
 
 def _summarise(written: list[WrittenHints]) -> dict[str, Any]:
-    """Shards by split, and mean and standard deviation of each number over each split."""
+    """By split: the shards, and the mean and standard deviation of each number."""
     splits = {}
     for split, (shards, parts) in by_split(written).items():
         mean = np.sum([part.sums for part in parts], axis=0) / shards["rows"]
         variance = np.sum([part.squares for part in parts], axis=0) / shards["rows"] - mean**2
-        # A number that is the same in all rows has nothing to tell; 1 leaves it at 0.
+        # A number that is equal in all rows tells nothing; divided by 1 it stays 0.
         std = np.sqrt(np.where(variance > 1e-12, variance, 1.0))
         splits[split] = shards | {"mean": mean.tolist(), "std": std.tolist()}
     return {"splits": splits, "size": len(written[0].sums)}
@@ -129,16 +129,16 @@ def write_hints(
     Args:
         model: path of a trained teacher, a `.keras` file.
         data: path or URI of the dataset directory.
-        similar: path or URI of the directory of the rows' similar rows.
-        output: path or URI of the directory; one that is there is replaced.
-        key: what the teacher is known by; the manifest repeats it.
+        similar: path or URI of the directory of similar rows.
+        output: path or URI of the directory; an existing one is replaced.
+        key: identifies the teacher; it is copied to the manifest.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: no dataset, or no similar rows of it; the teacher's hints are not finite.
+        DataError: `data` is no dataset; `similar` was made of other rows; a hint is not finite.
     """
     manifest, found = open_manifest(data), open_manifest(similar)
     if found.get("data") != data_digest(manifest):
@@ -175,7 +175,7 @@ class HintsOptions(job.JobOptions):
 
 def _write(options: HintsOptions) -> str:
     paths = (options.model, options.data, options.similar, options.output)
-    return job.rows_of(write_hints(*paths, beam_args=options.beam_args))
+    return job.summary_line(write_hints(*paths, beam_args=options.beam_args))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -183,4 +183,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(job.main_of(__spec__))
+    sys.exit(job.run_main(__spec__))

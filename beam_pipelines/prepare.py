@@ -1,8 +1,8 @@
-"""Raw logs to a dataset directory: clean, split, fit, write.
+"""From raw logs to a dataset directory: clean, split, fit, write.
 
     python -m beam_pipelines.prepare --config configs/movielens-1m/data.yaml --output work/ml-1m
 
-takes any of Beam's own options as well: `--runner`, `--setup_file=./setup.py`, ...
+It takes Beam's options too: `--runner`, `--setup_file=./setup.py`, ...
 """
 
 import argparse
@@ -39,7 +39,7 @@ from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS, Numeric, Schema
 
 
 class Prepare(beam.PTransform):
-    """A data config -> one dict: all that the manifest says of the dataset in `folder`."""
+    """A data config -> one dict: the summary, for the manifest, of the dataset in `folder`."""
 
     def __init__(self, config: DataConfig, folder: str) -> None:
         super().__init__()
@@ -102,11 +102,11 @@ def _summarise(found: dict[str, list[Any]], pieces: int) -> dict[str, Any]:
 
 
 def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None) -> dict[str, Any]:
-    """Runs the pipeline and puts the dataset directory at `output`, whole or not at all.
+    """Runs the pipeline and writes the dataset directory `output`, whole or not at all.
 
     Args:
         config: the data config.
-        output: path or URI of the directory; one that is there is replaced.
+        output: path or URI of the directory; an existing one is replaced.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
 
     Returns:
@@ -212,4 +212,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(job.main_of(__spec__))
+    sys.exit(job.run_main(__spec__))

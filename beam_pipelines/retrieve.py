@@ -1,10 +1,10 @@
-"""For every row of a dataset the most similar earlier rows, with their labels.
+"""Finds the most similar earlier rows of every row of a dataset, with their labels.
 
     python -m beam_pipelines.retrieve --config configs/movielens-1m/rok/similar.yaml \\
         --data work/movielens-1m-pool --output work/movielens-1m-similar
 
-takes any of Beam's own options as well. The output holds a shard for each of the dataset's, row for
-row; `docs/data.md` says what is in a row.
+It takes Beam's options too. The output has a shard for each shard of the dataset, with the same
+rows in the same order; `docs/data.md` describes a row.
 """
 
 import argparse
@@ -40,21 +40,21 @@ from tfctr.retrieval.similar_rows import CLICKED, NO_ROW, NOT_CLICKED, PREFIX
 from tfctr.schema import PAD_ID, Numeric, Schema
 from tfctr.schema import Sequence as TokenSequence
 
-INDEX_ROWS = 1 << 20  # of a part of the pool, which a worker holds
-TARGET_ROWS = 1 << 18  # searched for at a time
-ENCODED_ROWS = 8192  # given to an encoder at a time
+INDEX_ROWS = 1 << 20  # in a part of the pool; a worker holds one part
+TARGET_ROWS = 1 << 18  # in one search
+ENCODED_ROWS = 8192  # in a batch of an encoder
 NO_TIME = np.iinfo(np.int64).min
-ENDLESS = np.iinfo(np.int64).max
+ENDLESS = np.iinfo(np.int64).max  # the pool is not cut
 
 Columns: TypeAlias = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Retrieved(Written):
-    """Of a shard's rows those that found fewer than `k`, and none."""
+class WrittenSimilarRows(Written):
+    """A shard of similar rows."""
 
-    short: int
-    empty: int
+    short: int  # rows with fewer than `k` similar ones
+    empty: int  # rows without any
 
 
 class DatasetShards:
@@ -71,11 +71,11 @@ class DatasetShards:
 
     @property
     def features(self) -> list[Any]:
-        """Those that a retrieved row brings: no sequences, `k` of which would be most of a row."""
+        """The features of a retrieved row: no sequences, as `k` of them would fill the row."""
         return [f for f in self.schema.inputs if not isinstance(f, TokenSequence)]
 
     def read(self, shards: Iterable[str], names: Sequence[str]) -> Columns:
-        """Columns of some shards, one behind the other: `[N]`, or `[N, values]` of lists."""
+        """Columns of some shards, concatenated: `[N]`, or `[N, values]` for lists."""
         parts = [read_columns(f"{self.directory}/{name}", self.layout, names) for name in shards]
         found = {name: np.concatenate([part[name] for part in parts]) for name in names}
         return {
@@ -87,7 +87,7 @@ class DatasetShards:
         return sum(rows[name] for name in shards)
 
     def groups(self, num_rows: int) -> list[tuple[str, ...]]:
-        """Neighbouring shards that together have about so many rows."""
+        """Groups of neighbouring shards, with about `num_rows` rows each."""
         found: list[tuple[str, ...]] = []
         held = num_rows
         for name, rows in self.shards:
@@ -100,10 +100,10 @@ class DatasetShards:
 
 
 class Retrieve(beam.PTransform):
-    """A retrieval config -> one dict: all that the manifest says of what lies in `folder`.
+    """A retrieval config -> one dict: the summary, for the manifest, of the shards in `folder`.
 
-    The pool is cut into parts; each part is searched for each group of targets, and the best of all
-    parts are kept, so that no worker holds more than a part of it.
+    The pool is cut into parts, so that no worker holds all of it. Each part is searched for each
+    group of target rows, and the best rows of all parts are kept.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Retrieve(beam.PTransform):
 
 
 def _count_tokens(shard: str, dataset: DatasetShards, fields: Sequence[str]) -> tuple[int, Columns]:
-    """Rows, and how many of them hold each id of each field."""
+    """The number of rows and, for each field, how many of them hold each id."""
     columns = dataset.read([shard], [ROW, *fields])
     counts = {}
     for name in fields:
@@ -190,7 +190,7 @@ def _weigh(counted: tuple[int, Columns], num_rows: int) -> Columns:
 
 
 def _write_weights(weights: Columns, folder: str) -> str:
-    """The path of their file: there is one for each id of a vocabulary."""
+    """Writes them to a file, because there is one for each id, and returns its path."""
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **weights)
     path = f"{folder}/found/weights.npz"
@@ -210,7 +210,7 @@ def _search(
     encoder: str,
     folder: str,
 ) -> Iterator[tuple[str, str]]:
-    """For each shard of targets the file of what one part of the pool holds for it."""
+    """Searches one part of the pool -> for each shard of targets, a file of the rows found."""
     (part, pool_shards, target_shards), given = pair
     (path,), (until,) = given["weights"], given["until"]
     weights = dict(np.load(io.BytesIO(files.read(path))))
@@ -235,11 +235,11 @@ def _search(
 
 
 def _refuse_duplicates(rows: np.ndarray, shards: Sequence[str]) -> None:
-    """A row that is there twice would take two of a target's `k` places."""
+    """A row that occurs twice would take two of a target's `k` places."""
     ids, counts = np.unique(rows, return_counts=True)
     if (counts > 1).any():
         raise DataError(
-            f"{shards[0]} to {shards[-1]}: row {ids[counts > 1][0]} is there "
+            f"{shards[0]} to {shards[-1]}: row {ids[counts > 1][0]} occurs "
             f"{counts[counts > 1][0]} times; run `tfctr prepare` again"
         )
 
@@ -247,7 +247,7 @@ def _refuse_duplicates(rows: np.ndarray, shards: Sequence[str]) -> None:
 def _searcher(
     config: RetrievalConfig, dataset: DatasetShards, encoder: str, pool: Columns, weights: Columns
 ) -> Callable[[Columns, int], tuple[np.ndarray, np.ndarray]]:
-    """What finds for targets, and a seed, their rows of the pool and the scores of these."""
+    """A function from targets and a seed to their rows in the pool, and the rows' scores."""
     if config.method == "bm25":
         bm25 = Bm25Index(pool, pool[TIME], pool[ROW], weights)
         return lambda targets, _: bm25.search(targets, targets[TIME], config.k)
@@ -260,7 +260,7 @@ def _searcher(
 
 
 def _encoded(encoder: str, dataset: DatasetShards, columns: Columns) -> np.ndarray:
-    """The fields' vectors of a trained backbone, side by side: float32 `[N, F * D]`."""
+    """A trained backbone's vectors of all fields, concatenated: float32 `[N, F * D]`."""
     import keras
 
     import tfctr.backbones  # registers the classes  # noqa: F401
@@ -279,14 +279,14 @@ def _encoded(encoder: str, dataset: DatasetShards, columns: Columns) -> np.ndarr
 
 
 def _taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """`[T, k, ...]`; any value where there is no row."""
+    """`values[rows]`, `[T, k, ...]`; any value where there is no row."""
     if not len(values):
         return np.zeros((*rows.shape, *values.shape[1:]), values.dtype)
     return values[rows]
 
 
 def _best(parts: Iterable[str], k: int) -> Columns:
-    """The best `k` of what several parts of the pool hold for the same targets."""
+    """The best `k` rows of several parts of the pool, for the same targets."""
     best: Columns = {}
     for path in sorted(parts):
         found = dict(np.load(io.BytesIO(files.read(path))))
@@ -300,7 +300,7 @@ def _best(parts: Iterable[str], k: int) -> Columns:
 
 
 def retrieved_fields(dataset: DatasetShards, k: int) -> list[Field]:
-    """What a row of the output holds."""
+    """The fields of a row of the output."""
     fields = [
         Field(ROW, width=INT64_WIDTH),
         Field(PREFIX + "row", k, INT64_WIDTH),
@@ -321,7 +321,7 @@ def _write_shard(
     dataset: DatasetShards,
     folder: str,
     num_pools: int,
-) -> Retrieved:
+) -> WrittenSimilarRows:
     shard, found = found_in
     parts = list(found)
     check_arrived(f"{shard}: parts of the pool", len(parts), num_pools)
@@ -331,7 +331,7 @@ def _write_shard(
     late = exists & (best[TIME] >= targets[TIME][:, None])
     if late.any():
         row = int(targets[ROW][late.any(axis=1)][0])
-        raise AssertionError(f"{shard}: row {row} found a row that is not earlier")
+        raise AssertionError(f"{shard}: row {row} has a similar row that is not earlier")
     columns = {ROW: targets[ROW], PREFIX + "row": best[ROW]}
     labels = np.where(best[LABEL] > 0, CLICKED, NOT_CLICKED)
     columns[similar_rows.LABEL] = np.where(exists, labels, NO_ROW)
@@ -342,7 +342,7 @@ def _write_shard(
         values = np.where(there, values, nothing)
         columns[PREFIX + feature.name] = values.reshape(len(values), -1)
     found = exists.sum(axis=1)
-    return Retrieved(
+    return WrittenSimilarRows(
         **write_shard(folder, shard, retrieved_fields(dataset, config.k), columns),
         short=int((found < config.k).sum()),
         empty=int((found == 0).sum()),
@@ -370,20 +370,20 @@ def retrieve(
     beam_args: list[str] | None = None,
     encoder: str = "",
 ) -> dict[str, Any]:
-    """Runs the search and puts its directory at `output`, whole or not at all.
+    """Runs the search and writes the directory `output`, whole or not at all.
 
     Args:
-        config: what is searched for.
+        config: of the retrieval.
         data: path or URI of the dataset directory.
-        output: path or URI of the directory; one that is there is replaced.
+        output: path or URI of the directory; an existing one is replaced.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
-        encoder: path of the trained model, a `.keras` file, where the method is dense.
+        encoder: path of a trained model, a `.keras` file, for the dense method.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: no dataset at `data`, or one of another config; no row in the pool.
+        DataError: `data` is not a dataset of this config; no row has a similar earlier one.
     """
     manifest = open_manifest(data)
     if manifest["config_digest"] != digest(config.data):
@@ -424,12 +424,16 @@ class RetrieveOptions(job.JobOptions):
         job.add_output(parser, __doc__)
         parser.add_argument("--config", required=True, help="YAML file: a retrieval config")
         parser.add_argument("--data", required=True, help="the dataset directory")
-        parser.add_argument("--encoder", default="", help="a trained model.keras, where dense")
+        parser.add_argument(
+            "--encoder", default="", help="a trained model.keras, for the dense method"
+        )
 
 
 def _write(options: RetrieveOptions) -> str:
     config, encoder = load(options.config, RetrievalConfig), options.encoder
-    return job.rows_of(retrieve(config, options.data, options.output, options.beam_args, encoder))
+    return job.summary_line(
+        retrieve(config, options.data, options.output, options.beam_args, encoder)
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -437,4 +441,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(job.main_of(__spec__))
+    sys.exit(job.run_main(__spec__))

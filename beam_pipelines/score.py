@@ -1,13 +1,13 @@
-"""Scores of rows in files, by an exported model.
+"""Scores rows in files with an exported model.
 
     python -m beam_pipelines.score --model saved_models/movielens-1m-dcnv2 \\
         --rows 'candidates/*.parquet' --ids user_id movie_id --output scores
 
-takes any of Beam's own options as well. Rows hold raw values, a column a feature, in Parquet, CSV
-or JSON Lines, as in the log that the model was trained on. The output holds a Parquet file for each
-piece of the input, with the columns of `--ids`, `row_id` (the row's place in its piece, from 0) and
-`score`. A file is written as soon as its piece is scored: a run that was killed goes on behind what
-it had written, and one that is done does nothing.
+It takes Beam's options too. Rows hold raw values, one column per feature, in Parquet, CSV or JSON
+Lines, as in the log that the model was trained on. The output has a Parquet file for each piece of
+the input, with the columns of `--ids`, `row_id` (the row's place in its piece, from 0) and `score`.
+A file is written as soon as its piece is scored: after a kill, a second run scores the other pieces
+only, and a run that is done does nothing.
 """
 
 import argparse
@@ -55,31 +55,31 @@ from tfctr.serving.c_session import CSession
 from tfctr.serving.model_directory import served_schema, signature_defs, versions
 
 SCORE = "score"
-KEY = b"tfctr.key"  # in a file's metadata: what its scores depend on
+KEY = b"tfctr.key"  # in a file's metadata: a digest of all that its scores depend on
 BAD = b"tfctr.bad"  # and how many rows of its piece were set aside, by reason
 ROWS_AT_A_TIME = 4096
 SIGNATURE = "serving_default"
 
 
 @dataclass(frozen=True)
-class Read:
-    """A piece's good rows."""
+class PieceInputs:
+    """The good rows of a piece, as inputs of the model."""
 
     piece: Piece
-    ids: pa.Table  # `row_id` and the columns that are written beside the scores
+    ids: pa.Table  # `row_id` and the columns that are written with the scores
     inputs: dict[str, np.ndarray]  # raw tensors by feature, of `serving_default`
     bad: dict[str, int]  # rows set aside, by reason
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredPiece:
     """A piece whose scores are written."""
 
     rows: int
     bad: dict[str, int]
 
 
-class SavedModelHandler(ModelHandler[Read, PredictionResult, CSession]):
+class SavedModelHandler(ModelHandler[PieceInputs, PredictionResult, CSession]):
     """Runs `serving_default` of a version through TensorFlow's C API.
 
     Args:
@@ -98,7 +98,7 @@ class SavedModelHandler(ModelHandler[Read, PredictionResult, CSession]):
 
     def run_inference(
         self,
-        batch: Sequence[Read],
+        batch: Sequence[PieceInputs],
         model: CSession,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[PredictionResult]:
@@ -112,12 +112,12 @@ class SavedModelHandler(ModelHandler[Read, PredictionResult, CSession]):
 
 
 class _ReadPiece(beam.DoFn):
-    """A piece -> its rows, a batch of one, or nothing if its scores are there."""
+    """A piece -> its rows, as a batch of one; nothing if its scores are already written."""
 
     def __init__(self, job: "Scores") -> None:
         self.job = job
 
-    def process(self, piece: Piece) -> Iterator[list[Read]]:
+    def process(self, piece: Piece) -> Iterator[list[PieceInputs]]:
         if self.job.written(piece) is not None:
             return
         schema, ids = self.job.schema, self.job.ids
@@ -134,7 +134,7 @@ class _ReadPiece(beam.DoFn):
             feature.name: raw_tensor(feature, inputs[feature.name].combine_chunks())
             for feature in schema.inputs
         }
-        yield [Read(piece, kept, tensors, tally(rows.bad))]
+        yield [PieceInputs(piece, kept, tensors, tally(rows.bad))]
 
 
 class _WriteScores(beam.DoFn):
@@ -152,15 +152,15 @@ class _WriteScores(beam.DoFn):
 
 
 class Scores(beam.PTransform):
-    """A reader's rows -> their scores in files, and one dict: `scored`, the numbers of the
-    pieces that were not there yet.
+    """Rows -> one dict: `scored`, the indices of the pieces that this run has scored; writes the
+    scores to files.
 
     Args:
         version: the version's folder.
         reader: of the rows.
-        ids: columns that are written beside the scores.
+        ids: columns that are written with the scores.
         output: path or URI of the directory.
-        inputs: of each file of the rows, by its path, what would change if it did.
+        inputs: a fingerprint of each file of rows, by its path.
     """
 
     def __init__(
@@ -178,15 +178,15 @@ class Scores(beam.PTransform):
         self.model = _checksums(Path(version))
 
     def key(self, piece: Piece) -> str:
-        """What its scores depend on; a file of another key is written anew."""
+        """A digest of all that a piece's scores depend on; a file with another key is rewritten."""
         file = self.inputs[piece.path]
         return digest([self.model, self.ids, file, piece.start, piece.stop])
 
     def path(self, piece: Piece) -> str:
         return f"{self.output}/part-{piece.index:05d}.parquet"
 
-    def written(self, piece: Piece) -> Scored | None:
-        """What is known of a piece whose file is there, and of its key."""
+    def written(self, piece: Piece) -> ScoredPiece | None:
+        """The counts of a piece, if its file exists and has its key."""
         try:
             with files.open_to_read(self.path(piece)) as file:
                 found = pq.read_metadata(file)
@@ -195,7 +195,7 @@ class Scores(beam.PTransform):
         about = found.metadata or {}
         if about.get(KEY) != self.key(piece).encode():
             return None
-        return Scored(found.num_rows, json.loads(about[BAD]))
+        return ScoredPiece(found.num_rows, json.loads(about[BAD]))
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         handler = SavedModelHandler(self.version)  # an element is many rows already
@@ -215,8 +215,8 @@ class Scores(beam.PTransform):
 
 
 def raw_tensor(feature: Any, values: pa.Array) -> np.ndarray:
-    """What a signature takes for a typed column: `[B]`, or `[B, M]` for lists; missing values and
-    the rest of a list as `tfctr.serving` says."""
+    """A typed column as a signature takes it: `[B]`, or `[B, M]` for lists, which are padded;
+    missing values are those of `tfctr.serving.raw_values`."""
     if isinstance(feature, Numeric):
         return np.asarray(values.fill_null(np.nan).cast(pa.float32()))
     missing = b"" if feature.dtype == "string" else MISSING_INT
@@ -235,7 +235,7 @@ def raw_tensor(feature: Any, values: pa.Array) -> np.ndarray:
 
 
 def _newest(model: str) -> Path:
-    """The version's folder that a path names: itself, or the newest within."""
+    """The version's folder that a path names: the path itself, or the newest version in it."""
     folder = Path(model)
     if (folder / "saved_model.pb").is_file():
         return folder
@@ -246,7 +246,7 @@ def _newest(model: str) -> Path:
 
 
 def _reader(patterns: Sequence[str], schema: Schema) -> Any:
-    """Of the rows in files of one kind."""
+    """A reader of the rows in files of one kind."""
     found = (path for pattern in patterns for path in files.matching(pattern))
     paths = tuple(dict.fromkeys(found))
     if not paths:
@@ -262,12 +262,12 @@ def _reader(patterns: Sequence[str], schema: Schema) -> Any:
             paths, {f.source_column: getattr(f, "separator", None) or "|" for f in lists}
         )
     raise ConfigError(
-        f"rows: found {', '.join(sorted(kinds))}; .parquet, .csv or .jsonl, all alike"
+        f"rows: found {', '.join(sorted(kinds))}; give files of one kind: .parquet, .csv or .jsonl"
     )
 
 
 def _delete_others(output: str, paths: set[str]) -> None:
-    """Scores of more rows than there are now, and files that a killed run began."""
+    """Deletes scores of pieces that no longer exist, and unfinished files of killed runs."""
     system, inner = files.filesystem(output)
     for info in system.get_file_info(fs.FileSelector(inner)):
         name = info.base_name
@@ -291,18 +291,18 @@ def score(
     """Writes the scores of rows to a directory.
 
     Args:
-        model: folder of a model, whose newest version is taken, or of a version. Workers read it.
+        model: folder of a version, or of a model, whose newest version is taken. Workers read it.
         rows: paths, URIs or globs of files of one kind.
         output: path or URI of the directory.
-        ids: columns that are written beside the scores.
-        max_bad_share: of the rows that may be bad; they lie in `dead_letters/`.
+        ids: columns that are written with the scores.
+        max_bad_share: float. Largest share of bad rows, which are put in `dead_letters/`.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
 
     Returns:
         The manifest: `splits`, `counts`, `bad_reasons`, `inputs`.
 
     Raises:
-        ConfigError: no model; no file; a column that is not there, or of a type that can't be.
+        ConfigError: no model; no file; a column that is missing or has a wrong type.
         DataError: too many rows are bad.
     """
     output, version = output.rstrip("/"), _newest(model)
@@ -310,7 +310,7 @@ def score(
     for feature in schema.inputs:
         if isinstance(feature, Tokens):
             raise ConfigError(
-                f"{version}: {feature.name} holds tokens of texts, which rows have not"
+                f"{version}: {feature.name} holds tokens of texts, which rows do not have"
             )
     reader = _reader(rows, schema)
     there = reader.names()
@@ -319,7 +319,7 @@ def score(
             raise ConfigError(f"rows: no column {name!r}; columns: {', '.join(there)}")
     for taken in (ROW, SCORE):
         if taken in ids:
-            raise ConfigError(f"ids: the name {taken!r} is taken by the output")
+            raise ConfigError(f"ids: found {taken!r}, a column of the output itself; rename yours")
     prints = Source(reader, {}).fingerprint()
     inputs = dict(zip(reader.paths, prints, strict=True))
     scores = Scores(str(version), reader, ids, output, inputs)
@@ -327,7 +327,7 @@ def score(
     pieces = reader.pieces()
     found = [part for piece in pieces if (part := scores.written(piece))]
     if len(found) < len(pieces):
-        raise DataError(f"{output}: files went away while others were written; run it again")
+        raise DataError(f"{output}: files were deleted during the run; run it again")
     _delete_others(output, {scores.path(piece) for piece in pieces})
     reasons: Counter[str] = Counter()
     for part in found:
@@ -352,16 +352,16 @@ class ScoreOptions(job.JobOptions):
         job.add_output(parser, __doc__)
         parser.add_argument("--model", required=True, help="folder of a model, or of a version")
         parser.add_argument("--rows", required=True, nargs="+", help="files, or globs")
+        parser.add_argument("--ids", nargs="*", default=[], help="columns to write with the scores")
         parser.add_argument(
-            "--ids", nargs="*", default=[], help="columns written beside the scores"
+            "--max-bad-share", type=float, default=0.01, help="largest share of bad rows"
         )
-        parser.add_argument("--max-bad-share", type=float, default=0.01, help="of the rows")
 
 
 def _write(options: ScoreOptions) -> str:
     paths = (options.model, options.rows, options.output)
     share = options.max_bad_share
-    return job.rows_of(score(*paths, options.ids, share, options.beam_args))
+    return job.summary_line(score(*paths, options.ids, share, options.beam_args))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -369,4 +369,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(job.main_of(__spec__))
+    sys.exit(job.run_main(__spec__))

@@ -1,11 +1,11 @@
-"""Users' events in order, in windows: what a sequence encoder is trained on.
+"""Writes windows of users' events in order, to train a sequence encoder.
 
     python -m beam_pipelines.sequences --config configs/movielens-1m/srp4ctr/sequences.yaml \\
         --data work/movielens-1m-histories --output work/movielens-1m-sequences
 
-takes any of Beam's own options as well. The output is a dataset directory whose rows are windows:
-of each history the tokens of up to `max_length + 1` events, oldest first, the ones that the
-dataset's histories may hold. They are of the training rows' time alone.
+It takes Beam's options too. The output is a dataset directory whose rows are windows: for each
+history the tokens of up to `max_length + 1` events, oldest first. The events are those that the
+dataset's histories may hold, up to the end of the training period.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from tfctr.data.users import USER_BUCKETS, rows_by_bucket, sorted_rows
 from tfctr.frameworks.srp4ctr.config import SequencesConfig
 from tfctr.schema import History, Schema
 
-PASSED = -1  # stands where a group of users would, in what is said of all
-FEWEST = 2  # events in a window: of one alone nothing can be inferred
+COUNTS = -1  # the key of row counts, in place of a group of users
+FEWEST = 2  # events in a window: from one event alone nothing can be predicted
 
 
 @dataclass(frozen=True)
 class WrittenWindows(Written):
-    """What was counted of a shard's windows."""
+    """A shard of windows, with its number of events."""
 
     events: int
 
@@ -60,26 +60,31 @@ def windows_schema(schema: Schema) -> Schema:
 
 
 def windows(counts: np.ndarray, length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the windows of users lie, who have so many events each, one user behind the other.
+    """The windows of users whose events stand one user after another.
 
-    A user's first window ends with the last event, the next one `stride` events before that, until
-    one begins with the first event. Those of fewer than two events are left out.
+    A user's first window ends with the last event, the next one `stride` events earlier, until a
+    window begins with the first event. Windows of fewer than two events are left out.
+
+    Args:
+        counts: int `[users]`. Each user's number of events.
+        length: int. Most events in a window.
+        stride: int.
 
     Returns:
-        `(start, end)` int64 `[W]`.
+        `(start, end)` int64 `[W]`: positions among all events.
     """
     number = 1 + np.maximum(0, -(-(counts - length) // stride))
     user = np.repeat(np.arange(len(counts)), number)
-    behind = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    step = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
     last = np.cumsum(counts)
-    end = last[user] - behind * stride
+    end = last[user] - step * stride
     start = np.maximum(end - length, (last - counts)[user])
     kept = end - start >= FEWEST
     return start[kept], end[kept]
 
 
 class Sequences(beam.PTransform):
-    """A sequences config -> one dict: what the manifest says of the windows in `folder`.
+    """A sequences config -> one dict: the summary, for the manifest, of the windows in `folder`.
 
     Args:
         config: of the windows.
@@ -119,11 +124,11 @@ class Sequences(beam.PTransform):
 
 
 def _by_user_bucket(piece: SplitPiece, reader: EventReader) -> Iterator[tuple[int, Any]]:
-    """The events at or before the time that training ends, with those that are no examples; for
-    `PASSED` how many."""
+    """The events of the training period by group of users, dropped rows included; for `COUNTS`
+    their number."""
     users, times, _, is_event, tokens = reader.read(piece)
     events = np.flatnonzero(is_event & np.isin(piece.split() % DROPPED, KNOWN))
-    yield PASSED, job.Passed(pieces=1, sent=len(events))
+    yield COUNTS, job.RowCounts(pieces=1, sent=len(events))
     for bucket, found in rows_by_bucket(users[events]):
         rows = events[found]
         yield bucket, (piece.index, rows, users[rows], times[rows], tokens[rows])
@@ -135,15 +140,15 @@ def _write_windows(
     schema: Schema,
     folder: str,
     ending: str,
-) -> Iterator[WrittenWindows | job.Passed]:
-    """All events of some users -> a shard of their windows, and how many came. Some buckets are
-    held out whole."""
+) -> Iterator[WrittenWindows | job.RowCounts]:
+    """All events of a group of users -> a shard of their windows, and the number of events. Some
+    groups are held out as a whole."""
     number, parts = bucket
-    if number == PASSED:
+    if number == COUNTS:
         yield from parts
         return
     _, _, user, time, tokens = sorted_rows(parts)
-    yield job.Passed(came=len(user))
+    yield job.RowCounts(arrived=len(user))
     histories = history_features(schema)
     length = max(history.max_length for history in histories)
     first = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
@@ -166,7 +171,7 @@ def _write_windows(
 
 
 def fields_of(schema: Schema) -> list[Field]:
-    """What a window holds: `time` and `user_key` of its latest event, tokens, and no click."""
+    """The fields of a window: `time` and `user_key` of its last event, a label of 0, tokens."""
     return [
         Field(TIME, width=INT64_WIDTH),
         Field(USER_KEY, width=INT64_WIDTH),
@@ -175,9 +180,9 @@ def fields_of(schema: Schema) -> list[Field]:
     ]
 
 
-def _summarise(found: list[WrittenWindows | job.Passed], pieces: int) -> dict[str, Any]:
-    passed = [part for part in found if isinstance(part, job.Passed)]
-    job.check_rows_arrived("events", passed, pieces)
+def _summarise(found: list[WrittenWindows | job.RowCounts], pieces: int) -> dict[str, Any]:
+    counts = [part for part in found if isinstance(part, job.RowCounts)]
+    job.check_rows_arrived("events", counts, pieces)
     written = [part for part in found if isinstance(part, WrittenWindows)]
     splits = {
         split: shards | {"positives": 0, "events": sum(part.events for part in parts)}
@@ -194,15 +199,15 @@ def write_sequences(
     Args:
         config: of the windows.
         data: path or URI of the dataset directory.
-        output: path or URI of the directory; one that is there is replaced.
+        output: path or URI of the directory; an existing one is replaced.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: no dataset as the config names it; the log changed since; no user of those held
-            out, or of the others, has two events.
+        DataError: `data` is not a dataset of this config; the log has changed since; no held-out
+            user, or no other user, has two events.
     """
     data = data.rstrip("/")
     manifest = open_manifest(data)
@@ -219,11 +224,11 @@ def write_sequences(
             folder,
             beam_args or [],
         )
-        for split, whose in (("train", "the others"), ("valid", "those held out")):
+        for split, which in (("train", "training"), ("valid", "held-out")):
             if split not in summary["splits"]:
                 raise DataError(
-                    f"{config.name}: no user of {whose} has two events in the training rows' time; "
-                    "more users are needed, or another held_out"
+                    f"{config.name}: no {which} user has two events in the training period; use "
+                    "more users, or change held_out"
                 )
         system, made = files.filesystem(folder)
         for left in ("staged", "dead_letters"):  # the dataset has its own
@@ -253,7 +258,9 @@ class SequencesOptions(job.JobOptions):
 
 def _write(options: SequencesOptions) -> str:
     config = load(options.config, SequencesConfig)
-    return job.rows_of(write_sequences(config, options.data, options.output, options.beam_args))
+    return job.summary_line(
+        write_sequences(config, options.data, options.output, options.beam_args)
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -261,4 +268,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(job.main_of(__spec__))
+    sys.exit(job.run_main(__spec__))

@@ -1,7 +1,7 @@
-"""To every row of some days, what snapshots say of its user and item: beside its shard.
+"""Joins the snapshots of users and items to the rows of some days, as side outputs.
 
-Only snapshots that were finished before the row's day. A user or an item that a snapshot does not
-know has zeros there, and is said not to exist.
+A row gets only snapshots that were finished before its day. If its user or item is not in a
+snapshot, the vector is zero and marked as missing.
 """
 
 import datetime
@@ -27,7 +27,7 @@ from tfctr.data.vocabulary import Vocabulary
 
 
 def fields(number: int, dim: int) -> list[Field]:
-    """What lies beside a row: of each side, `number` vectors, latest first, and which there are."""
+    """The fields of a row: for each side `number` vectors, latest first, and which exist."""
     found = []
     for side in SIDES:
         found.append(Field(f"{side}_snapshots", number * dim))
@@ -44,21 +44,20 @@ def join_snapshots(
     output: Path,
     beam_args: list[str] | None = None,
 ) -> None:
-    """Writes what lies beside the rows of these days, a day whole or not at all.
+    """Writes the side outputs of these days, each day whole or not at all.
 
     Args:
-        log: whose days these are.
-        chosen: the days to write, and the snapshots that each reads, latest first: `until`, and
-            a key of how it came about. A day that is there is replaced.
-        snapshots: their folder.
-        number: int. Snapshots that a row has room for.
+        log: of the days.
+        chosen: for each day to write, its snapshots, latest first: `until`, and a key of its
+            inputs. An existing day is replaced.
+        snapshots: the folder of all snapshots.
+        number: int. Most snapshots of a row.
         dim: int. Width of their vectors.
-        output: the folder for what is joined.
+        output: the folder of the side outputs.
         beam_args: Beam's pipeline options.
 
     Raises:
-        DataError: a snapshot was not finished before the day that should read it, or is of another
-            width.
+        DataError: a snapshot was not finished before the day that reads it, or has another width.
     """
     folder = f"{output}/.tmp"
     system, made = files.filesystem(folder)

@@ -1,11 +1,11 @@
-"""For every row of a dataset its texts, in an encoder's tokens.
+"""Writes the texts of every row of a dataset, as tokens of an encoder.
 
     python -m beam_pipelines.textify --config configs/movielens-1m/ctrl/text.yaml \\
         --data work/movielens-1m --output work/movielens-1m-text
 
-takes any of Beam's own options as well. The output holds a shard for each of the dataset's, row for
-row: `row_id` and, for each text, its tokens, the places of its features in them, a key that equal
-texts share, and the text itself.
+It takes Beam's options too. The output has a shard for each shard of the dataset, with the same
+rows in the same order: `row_id` and, for each text, its tokens, the positions of its features in
+them, a key that equal texts share, and the text itself.
 """
 
 import argparse
@@ -39,14 +39,14 @@ from tfctr.schema import Schema, Text
 
 @dataclass(frozen=True)
 class WrittenTexts(Written):
-    """What was counted of a shard's texts, and their distinct tokens, by the text's name."""
+    """A shard of texts, with counts and the distinct tokens, by the text's name."""
 
     counts: dict[str, dict[str, int]]
     used: dict[str, np.ndarray]
 
 
 class _WriteShard(beam.DoFn):
-    """A shard's name -> what was written of it. Each worker loads the tokenizer once."""
+    """A shard's name -> `WrittenTexts`. Each worker loads the tokenizer once."""
 
     def __init__(self, config: TextConfig, encoder: str, data: str, folder: str) -> None:
         self.config, self.encoder, self.data, self.folder = config, encoder, data, folder
@@ -76,7 +76,7 @@ class _WriteShard(beam.DoFn):
         yield WrittenTexts(**written, counts=counts, used=used)
 
     def _read(self, shard: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Row ids and the columns of the features that stand in a text."""
+        """Row ids, and the columns of the features in the texts."""
         asked = dict.fromkeys(n for t in self.config.texts.values() for n in t.features)
         texts = [feature.name for feature in self.schema if isinstance(feature, Text)]
         numbers = [name for name in asked if name not in texts]
@@ -93,7 +93,7 @@ class _WriteShard(beam.DoFn):
 
 
 def fields_of(config: TextConfig, vocabulary_size: int) -> list[Field]:
-    """What a row of the output holds: numbers first, then texts."""
+    """The fields of a row of the output: numbers first, then texts."""
     numbers, texts = [Field(ROW, width=INT64_WIDTH)], []
     for name, template in config.texts.items():
         tokens, spans, key, text = text_fields(name)
@@ -115,7 +115,7 @@ def _count(texts: Texts) -> dict[str, int]:
 
 
 def _summarise(written: list[WrittenTexts]) -> dict[str, Any]:
-    """Shards by split, what was counted (sums, and the longest text), and the tokens that occur."""
+    """By split: the shards, counts (sums, and the longest text), and the tokens that occur."""
     splits = {}
     for split, (shards, parts) in by_split(written).items():
         texts: dict[str, dict[str, Any]] = {}
@@ -142,16 +142,16 @@ def textify(
     Args:
         config: templates and the encoder.
         data: path or URI of the dataset directory.
-        output: path or URI of the directory; one that is there is replaced.
+        output: path or URI of the directory; an existing one is replaced.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
-        encoder: preset or folder whose tokenizer is used; where the config says, if not given.
+        encoder: preset or folder of the tokenizer. Defaults to the config's.
 
     Returns:
         The manifest.
 
     Raises:
         ConfigError: no such encoder.
-        DataError: no dataset as the config names it.
+        DataError: `data` is not a dataset of this config.
     """
     from tfctr.language.pretrained import load_tokenizer, locate
 
@@ -159,7 +159,7 @@ def textify(
     if manifest["config_digest"] != digest(config.data):
         raise DataError(f"{data}: prepared with another config; run `tfctr prepare` again")
     encoder = encoder or locate(config.encoder)
-    tokenizer = load_tokenizer(encoder)  # what is wrong with it is said here, not by a worker
+    tokenizer = load_tokenizer(encoder)  # errors are raised here, not on a worker
     with job.directory(output) as folder:
         write = _WriteShard(config, encoder, data.rstrip("/"), folder)
         summary = job.run(
@@ -193,12 +193,14 @@ class TextifyOptions(job.JobOptions):
         job.add_output(parser, __doc__)
         parser.add_argument("--config", required=True, help="YAML file: a text config")
         parser.add_argument("--data", required=True, help="the dataset directory")
-        parser.add_argument("--encoder", help="preset or folder, if not where the config says")
+        parser.add_argument("--encoder", help="preset or folder; default: the config's")
 
 
 def _write(options: TextifyOptions) -> str:
     config, encoder = load(options.config, TextConfig), options.encoder
-    return job.rows_of(textify(config, options.data, options.output, options.beam_args, encoder))
+    return job.summary_line(
+        textify(config, options.data, options.output, options.beam_args, encoder)
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -206,4 +208,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(job.main_of(__spec__))
+    sys.exit(job.run_main(__spec__))

@@ -29,7 +29,7 @@ from benchmarks.over_seeds import expanded, seeds_parser, share_cores
 from benchmarks.record import interval_text, record_table
 from tfctr.config import Training, WorldSource
 from tfctr.frameworks.ecdctr.config import DaysConfig, RolloutConfig, load_rollout
-from tfctr.frameworks.ecdctr.report import Evaluated, mean_difference
+from tfctr.frameworks.ecdctr.report import EvaluatedRollout, mean_difference
 from tfctr.frameworks.ecdctr.rollout import Rollout
 
 HEADERS = (
@@ -81,15 +81,15 @@ def _days_of_seed(days: DaysConfig, seed: int) -> DaysConfig:
     return days.model_copy(update={"data": data, "name": f"{days.name}-seed-{seed}"})
 
 
-def roll_out(path: Path, seed: int, work: Path) -> Evaluated:
+def roll_out(path: Path, seed: int, work: Path) -> EvaluatedRollout:
     """In a process of its own, on a log that is there."""
     rollout = Rollout(of_seed(load_rollout(path), seed), work, Console(quiet=True))
     missing = rollout.run()
     assert missing is None, f"{path}: {missing} is missing"
-    return Evaluated.read(rollout.folder)
+    return EvaluatedRollout.read(rollout.folder)
 
 
-def row(name: str, found: list[Evaluated], first: list[Evaluated]) -> list[str]:
+def row(name: str, found: list[EvaluatedRollout], first: list[EvaluatedRollout]) -> list[str]:
     def mean(measure: str) -> str:
         return f"{statistics.mean(evaluated.mean(measure) for evaluated in found):.4f}"
 

@@ -1,4 +1,4 @@
-"""Beam jobs that leave a directory, whole or not at all."""
+"""Runs Beam jobs that write a directory, whole or not at all."""
 
 import argparse
 import importlib
@@ -31,14 +31,14 @@ from tfctr.data.arrived import check_arrived
 from tfctr.data.manifest import DataError, write_manifest
 
 Options = TypeVar("Options", bound="JobOptions")
-OLD = ".old"  # the directory that is being replaced, for the moment between two moves
+OLD = ".old"  # suffix of the directory that is replaced, between two moves
 
 
 class JobOptions(PipelineOptions):
-    """The options of a job's command that are not Beam's; a subclass says which.
+    """The options of a job's command that are not Beam's; each job has a subclass.
 
-    Beam reads the options of all direct subclasses of `PipelineOptions` at once and refuses two of
-    a name. Those of jobs, which have names in common, are subclasses of this one.
+    Beam reads the options of all direct subclasses of `PipelineOptions` at once and refuses equal
+    names. Jobs have names in common, so their options are subclasses of this class.
     """
 
     @property
@@ -50,21 +50,21 @@ class JobOptions(PipelineOptions):
 
 
 def add_output(parser: argparse.ArgumentParser, about: str | None) -> None:
-    """What the options of all jobs begin with: `about`, shown by `--help`, and `--output`."""
+    """Adds what all jobs have: the text `about` for `--help`, and the option `--output`."""
     parser.description = about
     parser.formatter_class = argparse.RawTextHelpFormatter
-    parser.add_argument("--output", required=True, help="the directory to make")
+    parser.add_argument("--output", required=True, help="the directory to write")
 
 
 @contextmanager
 def directory(output: str) -> Iterator[str]:
-    """A folder to write to, which becomes the directory `output` if all goes well.
+    """A folder to write to, which becomes the directory `output` if there is no error.
 
     Args:
         output: path or URI; a directory with a manifest, or an empty one, is replaced.
 
     Raises:
-        DataError: something else stands there.
+        DataError: `output` is something else.
     """
     output = output.rstrip("/")
     system, target = files.filesystem(output)
@@ -81,40 +81,41 @@ def directory(output: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Passed:
-    """What is said of rows where pieces are read, and where groups of them come together."""
+class RowCounts:
+    """Counts of rows where pieces are read, and where groups of their rows arrive."""
 
-    pieces: int = 0  # read
-    sent: int = 0  # rows of them
-    came: int = 0  # rows of a group
+    pieces: int = 0  # pieces read
+    sent: int = 0  # rows read from them
+    arrived: int = 0  # rows of a group
 
 
-def check_rows_arrived(what: str, passed: Iterable[Passed], pieces: int) -> int:
-    """The number of rows, if those of all pieces came.
+def check_rows_arrived(what: str, counts: Iterable[RowCounts], pieces: int) -> int:
+    """The number of rows, if the rows of all pieces have arrived.
 
     Raises:
-        DataError: some did not.
+        DataError: some are missing.
     """
     total = Counter[str]()
-    for part in passed:
-        total.update(pieces=part.pieces, sent=part.sent, came=part.came)
+    for part in counts:
+        total.update(pieces=part.pieces, sent=part.sent, arrived=part.arrived)
     check_arrived(f"{what}: its pieces", total["pieces"], pieces)
-    check_arrived(f"{what}: its rows", total["came"], total["sent"])
+    check_arrived(f"{what}: its rows", total["arrived"], total["sent"])
     return total["sent"]
 
 
 def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list[str]) -> Any:
-    """Runs `pipeline | job` and gives the one element, of JSON types, that comes out.
+    """Runs `pipeline | job` and returns its only element, of JSON types.
 
     Args:
         job: the pipeline.
         what: one word for what the job does, for Beam.
-        name: of the config, for Beam and in errors.
-        folder: for the element, in a file.
+        name: of the config, for Beam and for errors.
+        folder: for a file with the element.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
 
     Raises:
-        ConfigError, DataError: as on a worker; options with which elements are lost.
+        ConfigError, DataError: as on a worker; for options with which elements are lost; for a
+            full disk.
     """
     args = list(beam_args)
     if not any(arg.startswith("--runner") for arg in args):
@@ -159,12 +160,12 @@ def run(job: beam.PTransform, what: str, name: str, folder: str, beam_args: list
 
 
 def command(options: type[Options], argv: list[str] | None, write: Callable[[Options], str]) -> int:
-    """A job as a command: its exit status.
+    """Runs a job as a command, and returns the exit status: 1 if the user made a mistake.
 
     Args:
-        options: the class of the job's.
-        argv: the job's and Beam's; the process's own if not given.
-        write: options -> a line on what was written to `output`.
+        options: the class of the job's options.
+        argv: the job's and Beam's arguments. Defaults to the process's.
+        write: options -> a line about what was written to `output`.
     """
     given = options(argv)
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
@@ -177,17 +178,17 @@ def command(options: type[Options], argv: list[str] | None, write: Callable[[Opt
     return 0
 
 
-def rows_of(manifest: dict[str, Any]) -> str:
-    """The line on a directory with this manifest."""
+def summary_line(manifest: dict[str, Any]) -> str:
+    """A line about the rows of a directory with this manifest."""
     rows = {split: found["rows"] for split, found in manifest["splits"].items()}
     bad = f", {manifest['counts']['bad']:,} bad rows set aside" if "counts" in manifest else ""
     return f"{rows}{bad}"
 
 
-def main_of(spec: ModuleSpec | None) -> int:
+def run_main(spec: ModuleSpec | None) -> int:
     """Runs `main` of the module that `python -m` runs, imported by its name.
 
-    A class of `__main__` is not found by a worker that is another process.
+    A worker in another process can't find classes of `__main__`.
     """
     assert spec is not None
     status: int = importlib.import_module(spec.name).main()
@@ -195,19 +196,19 @@ def main_of(spec: ModuleSpec | None) -> int:
 
 
 def _pipeline(options: PipelineOptions, args: list[str]) -> beam.Pipeline:
-    """An empty one; its runner, once imported, has brought the options that it has."""
+    """An empty pipeline with checked options; creating it imports the runner and its options."""
     try:
         pipeline = beam.Pipeline(options=options)
     except (ValueError, ImportError) as error:  # no such runner; a value that Beam refuses
         raise ConfigError(f"Beam's options: {' '.join(str(error).split())}") from None
-    # A job server names further options, which the runner asks it for.
+    # A job server has further options; the runner asks it for them.
     if not isinstance(pipeline.runner, PortableRunner):
         options.get_all_options(add_extra_args_fn=lambda parser: _refuse_unknown(parser, args))
     return pipeline
 
 
 def _refuse_unknown(parser: argparse.ArgumentParser, args: list[str]) -> None:
-    """`parser` knows all options of Beam."""
+    """Raises `ConfigError` for options that `parser`, which has all of Beam's, does not know."""
     if unknown := parser.parse_known_args(args)[1]:
         raise ConfigError(
             f"found {' '.join(unknown)}, an option of neither the job nor Beam; --help shows the "
@@ -216,7 +217,7 @@ def _refuse_unknown(parser: argparse.ArgumentParser, args: list[str]) -> None:
 
 
 def _refuse_to_replace(system: fs.FileSystem, target: str) -> None:
-    """Only what such a job has left, or an empty folder, is replaced."""
+    """Only the output of such a job, or an empty folder, may be replaced."""
     kind = system.get_file_info(target).type
     if kind == fs.FileType.NotFound:
         return
@@ -224,11 +225,11 @@ def _refuse_to_replace(system: fs.FileSystem, target: str) -> None:
         names = [info.base_name for info in system.get_file_info(fs.FileSelector(target))]
         if not names or "manifest.json" in names:
             return
-    raise DataError(f"{target}: stands in the way and is no dataset; choose another output")
+    raise DataError(f"{target}: exists and is not a dataset; choose another output")
 
 
 def _clear_leftovers(system: fs.FileSystem, target: str) -> None:
-    """What a killed run of this output left behind, and the bad rows of a refused one."""
+    """Deletes what a killed run of this output left, and the bad rows of a refused one."""
     path = PurePosixPath(target)
     siblings = fs.FileSelector(str(path.parent), allow_not_found=True)
     found = sorted(info.base_name for info in system.get_file_info(siblings))
@@ -245,7 +246,7 @@ def _clear_leftovers(system: fs.FileSystem, target: str) -> None:
 
 
 def _publish(system: fs.FileSystem, made: str, target: str) -> None:
-    """Puts the directory in its place; one that was there goes only when the new one is whole."""
+    """Moves the directory into place; an old one is deleted only after that."""
     replaced = system.get_file_info(target).type == fs.FileType.Directory
     if replaced:
         system.move(target, made + OLD)

@@ -9,7 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.running.job import Passed, check_rows_arrived
+from beam_pipelines.running.job import RowCounts, check_rows_arrived
 from beam_pipelines.transforms.broadcast import Gather, by_index
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
@@ -32,7 +32,7 @@ TABLE = -1  # the table's place among the pieces' indices
 
 
 @dataclass(frozen=True)
-class PassedRows(Passed):
+class TableCounts(RowCounts):
     """Counts of a table's good rows, and its bad rows."""
 
     bad: Sequence[BadRow] = ()
@@ -120,7 +120,7 @@ def _rows_by_bucket(
 ) -> Iterator[tuple[int, Any]]:
     """Good rows by group of their keys; for `TABLE` the counts of what was read."""
     table, bad = cleaner.read_table(name, *with_first_row)
-    yield TABLE, PassedRows(pieces=1, sent=table.num_rows, bad=bad)
+    yield TABLE, TableCounts(pieces=1, sent=table.num_rows, bad=bad)
     keys = row_keys(table[cleaner.key(name).name].combine_chunks())
     for bucket, rows in rows_by_bucket(keys, KEY_BUCKETS):
         yield bucket, table.take(pa.array(rows))
@@ -150,11 +150,11 @@ def _find_rows(
     bucket, found = gathered
     parts = list(found["rows"])
     if bucket == TABLE:
-        yield from ((TABLE, passed) for passed in parts)
+        yield from ((TABLE, counts) for counts in parts)
         return
     rows = pa.concat_tables([cleaner.no_rows(name), *parts]).sort_by(ROW)
     table, again = cleaner.first_of_keys(name, rows)
-    yield TABLE, PassedRows(came=rows.num_rows, bad=again)
+    yield TABLE, TableCounts(arrived=rows.num_rows, bad=again)
     for index, keys in found["keys"]:
         there = pc.is_in(table[cleaner.key(name).name], value_set=keys)
         yield index, table.filter(there)
@@ -190,10 +190,10 @@ def _join(
     yield replace(piece, path=path, counts=counts)
 
 
-def _write_summary(passed: list[PassedRows], num_pieces: int, name: str, folder: str) -> None:
-    good = check_rows_arrived(f"source.{name}", passed, num_pieces)
-    bad = sorted(row for part in passed for row in part.bad)
-    rows = good + sum(len(part.bad) for part in passed if part.pieces)
+def _write_summary(counts: list[TableCounts], num_pieces: int, name: str, folder: str) -> None:
+    good = check_rows_arrived(f"source.{name}", counts, num_pieces)
+    bad = sorted(row for part in counts for row in part.bad)
+    rows = good + sum(len(part.bad) for part in counts if part.pieces)
     check_not_empty(name, rows - len(bad), bad)
     summary = set_aside_table(folder, name, rows, bad)
     files.write(_summary(folder, name), json.dumps(summary).encode())

@@ -110,7 +110,7 @@ def any_element(_: Any) -> bool:
 
 
 def of_no_user(element: Any) -> bool:
-    return bool(element[0] == sequences.PASSED)
+    return bool(element[0] == sequences.COUNTS)
 
 
 def of_users(element: Any) -> bool:

@@ -15,10 +15,10 @@ from tfctr.data.day_log import DOMAINS, DayLog
 from tfctr.data.days import DaysDataset
 from tfctr.data.manifest import DataError
 from tfctr.data.records import read_columns
+from tfctr.data.times import SECONDS_PER_DAY
 from tfctr.frameworks.ecdctr.config import DaysConfig, load_days
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
 
-SECONDS = 86_400
 D1, D2, D3, D4 = (datetime.date(1970, 1, day) for day in (11, 12, 13, 14))
 HEADER = "time,user,item,price,where,click\n"
 ROWS = {  # user, item, price, domain, click
@@ -36,7 +36,7 @@ FEATURES = [
 
 
 def lines(day: datetime.date, rows: list[str]) -> str:
-    start = (day - datetime.date(1970, 1, 1)).days * SECONDS
+    start = (day - datetime.date(1970, 1, 1)).days * SECONDS_PER_DAY
     return "".join(f"{start + 100 * i},{row}\n" for i, row in enumerate(rows))
 
 
@@ -195,7 +195,10 @@ def test_a_day_that_is_not_there_is_written_when_it_comes(by_day: Path) -> None:
 
 def test_a_day_of_empty_files_is_not_there_yet(by_day: Path) -> None:
     for day, rows in ROWS.items():
-        names, start = HEADER.strip().split(","), (day - datetime.date(1970, 1, 1)).days * SECONDS
+        names, start = (
+            HEADER.strip().split(","),
+            (day - datetime.date(1970, 1, 1)).days * SECONDS_PER_DAY,
+        )
         found = [dict(zip(names, [start, *row.split(",")], strict=True)) for row in rows]
         text = "".join(f"{json.dumps(row)}\n" for row in found)
         (by_day / f"log-{day}.jsonl").write_text("" if day == D3 else text)
@@ -292,7 +295,7 @@ def test_configs_that_cannot_be(log: Path, changes: dict[str, Any], message: str
 
 def test_a_day_before_the_first_is_refused(log: Path) -> None:
     day = D1 - datetime.timedelta(days=1)
-    with pytest.raises(ConfigError, match=f"found the day {day}; the log's first is {D1}"):
+    with pytest.raises(ConfigError, match=f"found the day {day}; the log starts on {D1}"):
         write_days(config(log), day, str(log / "days"))
 
 
@@ -321,4 +324,4 @@ def test_the_job_is_a_command(log: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main([*args, str(D4)]) == 0
     assert "4 days through 1970-01-14, rows: {'organic': 6, 'ads': 4}" in capsys.readouterr().out
     assert main([*args, "1970-01-01"]) == 1
-    assert "the log's first is" in capsys.readouterr().err
+    assert "the log starts on" in capsys.readouterr().err

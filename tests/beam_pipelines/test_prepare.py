@@ -587,7 +587,7 @@ def test_of_mangled_rows_every_good_one_is_kept_and_every_bad_one_set_aside(
         "a quote is not closed",
         "quotes:",
         "a carriage return inside the line",
-        "click: the label must be 0 or 1",
+        "click: the label must be 0 or 1; label.positive_above makes clicks of stars or counts",
         "time: not a time in s between 1970 and 2100, nor one in ISO 8601",
         "user: not a 64-bit integer",
         "user: missing",

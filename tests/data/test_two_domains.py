@@ -9,7 +9,8 @@ import pytest
 
 from tfctr.config import DataConfig
 from tfctr.data.sources import open_source
-from tfctr.data.world import SECONDS_A_DAY, START
+from tfctr.data.times import SECONDS_PER_DAY
+from tfctr.data.world import START
 
 COLUMNS = ["user_id", "movie_id", "rating", "domain", "click", "day_time"]
 
@@ -76,7 +77,7 @@ def test_days_have_equally_many_rows_in_the_order_of_time(grid: Path) -> None:
     day_time = np.array([row[5] for row in rows])
     order = np.argsort(time, kind="stable")
     assert (np.diff(day_time[order]) >= 0).all()
-    days = Counter(((day_time - START) // SECONDS_A_DAY).tolist())
+    days = Counter(((day_time - START) // SECONDS_PER_DAY).tolist())
     assert sorted(days) == [*range(10)]
     assert all(395 <= number <= 405 for number in days.values())
 
@@ -87,4 +88,4 @@ def test_what_is_no_number_has_no_click_and_no_time(tmp_path: Path) -> None:
     assert (first[4], second[4], third[4], last[4]) == (1, None, 1, 0)
     assert third[5] is None
     assert first[5] < second[5] < last[5]
-    assert (last[5] - START) // SECONDS_A_DAY == 1
+    assert (last[5] - START) // SECONDS_PER_DAY == 1

@@ -205,7 +205,7 @@ def test_a_search_that_is_not_strictly_earlier_is_stopped(
         return search(index, columns, times + 1, k)
 
     monkeypatch.setattr(module.Bm25Index, "search", leaky)
-    with pytest.raises(Exception, match="found a row that is not earlier"):
+    with pytest.raises(Exception, match="has a similar row that is not earlier"):
         retrieve(config(), str(data), str(tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
@@ -244,7 +244,7 @@ def test_a_row_that_is_there_twice_is_named(data: Path, tmp_path: Path) -> None:
     manifest["splits"]["valid"]["shards"].append(shard)
     (copy / "manifest.json").write_text(json.dumps(manifest))
     row = Dataset.open(data).columns("valid", ["row_id"])["row_id"].min()
-    with pytest.raises(DataError, match=f"row {row} is there 2 times; run `tfctr prepare` again"):
+    with pytest.raises(DataError, match=f"row {row} occurs 2 times; run `tfctr prepare` again"):
         retrieve(config(), str(copy), str(tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 

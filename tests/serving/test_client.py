@@ -109,8 +109,8 @@ def test_the_client_s_errors_say_what_is_wrong(client: Client, server: Server) -
         ({"user": [float("inf")]}, TypeError, "feature 'user' takes int64"),
         ({"item": [["i1"]]}, TypeError, "feature 'item' takes strings, found \\['i1'\\]"),
         ({"price": ["x"]}, TypeError, "feature 'price' takes float32"),
-        ({"genres": ["war"]}, TypeError, "feature 'genres' takes a list a row, found 'war'"),
-        ({"tags": [[1, 2, 3]]}, ValueError, "feature 'tags' takes 2 values a row, found 3"),
+        ({"genres": ["war"]}, TypeError, "feature 'genres' takes a list per row, found 'war'"),
+        ({"tags": [[1, 2, 3]]}, ValueError, "feature 'tags' takes 2 values per row, found 3"),
     ):
         with pytest.raises(kind, match=text):
             client.predict(features)

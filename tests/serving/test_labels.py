@@ -16,7 +16,7 @@ from tests.serving.raw_rows import ITEMS, small_version
 from tests.serving.requests import rest, versions_of, wait_until
 from tfctr.cli import app
 from tfctr.serving import Client, Server, ServingError, labels
-from tfctr.serving.tf_serving_config import Hosted, read_models, write_model
+from tfctr.serving.tf_serving_config import ModelEntry, read_models, write_model
 
 Label = Callable[..., Any]
 
@@ -42,7 +42,7 @@ def models(exported: Path, tmp_path: Path) -> Path:
 def config(models: Path) -> Path:
     """`stable` is version 1."""
     path = models / "models.config"
-    write_model(path, "m", Hosted("/models/m", {"stable": 1}, (1,)))
+    write_model(path, "m", ModelEntry("/models/m", {"stable": 1}, (1,)))
     return path
 
 
@@ -69,11 +69,11 @@ def label(models: Path, server: Server) -> Label:
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[Hosted | None]:
+def written(monkeypatch: pytest.MonkeyPatch) -> list[ModelEntry | None]:
     """What is written to models.config, in order."""
-    found: list[Hosted | None] = []
+    found: list[ModelEntry | None] = []
 
-    def write(path: Path, name: str, hosted: Hosted | None) -> None:
+    def write(path: Path, name: str, hosted: ModelEntry | None) -> None:
         found.append(hosted)
         write_model(path, name, hosted)
 
@@ -81,13 +81,13 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[Hosted | None]:
     return found
 
 
-def hosted(stable: int, *versions: int, **more: int) -> Hosted:
-    return Hosted("/models/m", {"stable": stable, **more}, versions)
+def hosted(stable: int, *versions: int, **more: int) -> ModelEntry:
+    return ModelEntry("/models/m", {"stable": stable, **more}, versions)
 
 
 def answers(server: Server, **whom: Any) -> int:
     with Client(f"127.0.0.1:{server.grpc_port}", "m", **whom) as client:
-        return client.answering()
+        return client.served_version()
 
 
 def refusal(server: Server, **whom: Any) -> str:
@@ -101,7 +101,7 @@ def break_version(folder: Path) -> None:
 
 
 def test_a_canary_is_tried_gone_on_with_and_taken_back(
-    server: Server, label: Label, config: Path, written: list[Hosted | None]
+    server: Server, label: Label, config: Path, written: list[ModelEntry | None]
 ) -> None:
     said = label("stable=1", "canary=2")
     assert "waiting: version 2 is to be loaded at 127.0.0.1" in said
@@ -135,7 +135,7 @@ def test_a_canary_is_tried_gone_on_with_and_taken_back(
 
 
 def test_a_label_never_moves_before_its_version_is_loaded(
-    label: Label, written: list[Hosted | None], server: Server
+    label: Label, written: list[ModelEntry | None], server: Server
 ) -> None:
     label("stable=2")
     assert written == [hosted(1, 1, 2), hosted(2, 1, 2)]
@@ -172,7 +172,7 @@ def test_a_version_that_does_not_load_leaves_labels_and_file(
     said = label("stable=2", fails=True)
     assert re.search(
         r"m: version 2 does not load at 127\.0\.0\.1:\d+: .+; loaded: 1; the labels stay as they "
-        rf"were \(stable=1\), without it in {re.escape(str(config))}",
+        rf"were \(stable=1\); {re.escape(str(config))} does not name the version",
         said,
     )
     assert config.read_text() == before
@@ -191,7 +191,7 @@ def test_what_the_server_never_sees_is_waited_for_in_vain(
     said = label("stable=2", "--config", str(other), "--timeout", "0.2", fails=True)
     assert re.search(
         r"m: after 0\.2 seconds: version 2 is to be loaded at 127\.0\.0\.1:\d+ \(not seen yet\); "
-        r"the labels stay as they were \(stable=1\); run it again to go on waiting",
+        r"the labels stay as they were \(stable=1\); run it again to continue",
         said,
     )
     assert read_models(other / "models.config") == {"m": hosted(1, 1, 2)}
@@ -249,7 +249,7 @@ def test_labels_before_a_server_is_started(models: Path) -> None:
     with Server(config, grpc_port=0, rest_port=0) as server:
         assert answers(server, label="stable") == 2
     assert run(*nobody).exit_code == 0  # the newest: nothing to wait for
-    assert read_models(config) == {"m": Hosted("/models/m")}
+    assert read_models(config) == {"m": ModelEntry("/models/m")}
 
 
 def test_a_label_is_refused_with_all_of_the_file_until_its_version_is_loaded(
@@ -257,11 +257,11 @@ def test_a_label_is_refused_with_all_of_the_file_until_its_version_is_loaded(
 ) -> None:
     caplog.set_level(logging.ERROR)
     shutil.copytree(models / "m", models / "other")
-    write_model(config, "other", Hosted("/models/other"))
+    write_model(config, "other", ModelEntry("/models/other"))
     wait_until(lambda: "other" in server.models)
     good = config.read_text()
     write_model(config, "m", hosted(2, 1, 2))
-    write_model(config, "new", Hosted("/models/other"))
+    write_model(config, "new", ModelEntry("/models/other"))
     write_model(config, "other", None)
     wait_until(
         lambda: (

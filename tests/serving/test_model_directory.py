@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tfctr.serving.model_directory import note_config, publish, tidy, versions
-from tfctr.serving.tf_serving_config import Hosted, write_model
+from tfctr.serving.tf_serving_config import ModelEntry, write_model
 
 
 def test_two_exports_at_once_get_two_versions(tmp_path: Path) -> None:
@@ -38,9 +38,9 @@ def test_a_version_that_a_config_names_is_kept(
     for number in range(1, 7):
         (model / str(number)).mkdir(parents=True)
     beside, elsewhere = model.parent / "models.config", tmp_path / "live" / "models.config"
-    write_model(beside, "m", Hosted("/models/m", {"stable": 1}, (1, 2)))
-    write_model(beside, "other", Hosted("/models/other", {"stable": 3}, (3,)))
-    write_model(elsewhere, "renamed", Hosted("gs://bucket/m", {"stable": 4}, (4,)))
+    write_model(beside, "m", ModelEntry("/models/m", {"stable": 1}, (1, 2)))
+    write_model(beside, "other", ModelEntry("/models/other", {"stable": 3}, (3,)))
+    write_model(elsewhere, "renamed", ModelEntry("gs://bucket/m", {"stable": 4}, (4,)))
     for config in (beside, elsewhere, elsewhere):
         note_config(model, config)
     tidy(model, keep=1)

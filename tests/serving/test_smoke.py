@@ -57,7 +57,9 @@ def test_another_answer_than_the_graph_s_is_an_error(models: Path, server: Serve
     shutil.rmtree(models / "m" / "1")
     code, said = smoke(models / "m", server)
     assert code == 1
-    assert said.endswith("answers with, is not here; versions: 2")
+    assert said.endswith(
+        "answers with version 1, which is not in " + f"{models / 'm'}; versions: 2"
+    )
     (models / "m" / "2").rename(models / "m" / "1")  # other weights than those that are served
     code, said = smoke(models / "m", server)
     assert code == 1

@@ -14,7 +14,7 @@ from google.protobuf import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from tfctr.serving import write_config
-from tfctr.serving.tf_serving_config import Hosted, read_models, write_model
+from tfctr.serving.tf_serving_config import ModelEntry, read_models, write_model
 
 
 def test_config_files_parse_as_tf_serving_reads_them(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_one_model_of_the_config_is_changed_and_the_rest_stays(tmp_path: Path) -
     path.write_text(
         path.read_text().replace('"/models/other"', '"/models/other" logging_config {}')
     )
-    two = Hosted("/models/tiny", {"stable": 3, "canary": 4}, (2, 3, 4))
+    two = ModelEntry("/models/tiny", {"stable": 3, "canary": 4}, (2, 3, 4))
     write_model(path, "tiny", two)
     config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
     tiny, other = config.model_config_list.config
@@ -50,9 +50,9 @@ def test_one_model_of_the_config_is_changed_and_the_rest_stays(tmp_path: Path) -
     assert dict(tiny.version_labels) == {"stable": 3, "canary": 4}
     assert not other.HasField("model_version_policy")
     assert other.HasField("logging_config")  # not ours, and kept
-    assert read_models(path) == {"tiny": two, "other": Hosted("/models/other")}
-    write_model(path, "tiny", Hosted("gs://bucket/tiny"))
-    assert read_models(path)["tiny"] == Hosted("gs://bucket/tiny")
+    assert read_models(path) == {"tiny": two, "other": ModelEntry("/models/other")}
+    write_model(path, "tiny", ModelEntry("gs://bucket/tiny"))
+    assert read_models(path)["tiny"] == ModelEntry("gs://bucket/tiny")
     write_model(path, "tiny", None)
     assert [*read_models(path)] == ["other"]
     assert read_models(tmp_path / "none.config") == {}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typer.testing import CliRunner
 from tests.conftest import world_config
 from tfctr import metrics
 from tfctr.cli import app
-from tfctr.config import RunConfig, load_run
+from tfctr.config import ConfigError, RunConfig, load_run
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.data.raw_rows import raw_rows
@@ -346,6 +347,38 @@ def test_the_command_runs_everything_and_ends_with_table_path_and_request(tmp_pa
         "click probability",
     ):
         assert expected in result.output
+
+
+def test_a_run_without_features_of_items_ends_with_scored_rows(tmp_path: Path) -> None:
+    config = write_config(tmp_path, training__epochs=1, model__features=["age_group", "hour"])
+    result = CliRunner().invoke(app, ["run", str(config), "--work", str(tmp_path / "work")])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"age_group.+hour.+click probability", result.output)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model__backbone": "dnc"}, "backbone: found 'dnc'; allowed: autoint, bst,"),
+        ({"model__hidden": [3]}, "deepfm: unknown key 'hidden'; allowed: embedding_dim,"),
+        ({"model__features": ["hour", "colour"]}, "no feature 'colour'; there are: user_id,"),
+        ({"model__hidden_units": ["a"]}, "expected a positive integer. Received: units=a"),
+        (
+            {"model": {"backbone": "din"}},
+            "a sequence of side user that shares a categorical feature of side item is needed",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_is_one_line_before_anything_is_made(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    run = run_in(tmp_path, **changes)
+    for request in (run.prepare, run.train, run.evaluate, run.export):
+        with pytest.raises(ConfigError, match=r"^run: model: ") as caught:
+            request()
+        assert says in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize("command", ["run", "prepare", "train", "evaluate", "export"])

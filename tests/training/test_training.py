@@ -155,7 +155,7 @@ def test_a_killed_training_ends_with_the_same_numbers(
     class Killed(Exception):
         pass
 
-    after = progress.Watcher.on_train_batch_end
+    after = progress.ProgressCallback.on_train_batch_end
     steps = 0
 
     def die(self: Any, batch: int, logs: Any = None) -> None:
@@ -165,7 +165,7 @@ def test_a_killed_training_ends_with_the_same_numbers(
         if steps == killed_at:
             raise Killed
 
-    monkeypatch.setattr(progress.Watcher, "on_train_batch_end", die)
+    monkeypatch.setattr(progress.ProgressCallback, "on_train_batch_end", die)
     with pytest.raises(Killed):
         fit(data, tmp_path / "killed", checkpoint_steps=10, in_memory=in_memory)
     monkeypatch.undo()

@@ -124,7 +124,7 @@ def test_a_killed_search_ends_with_the_same_table(
 ) -> None:
     """Killed in the middle of two trainings; 8 steps are an epoch, 32 a trial."""
 
-    after = progress.Watcher.on_train_batch_end
+    after = progress.ProgressCallback.on_train_batch_end
     steps = 0
 
     def die(self: Any, batch: int, logs: Any = None) -> None:
@@ -134,7 +134,7 @@ def test_a_killed_search_ends_with_the_same_table(
         if steps in (12, 45):
             raise Killed
 
-    monkeypatch.setattr(progress.Watcher, "on_train_batch_end", die)
+    monkeypatch.setattr(progress.ProgressCallback, "on_train_batch_end", die)
     path = write(folder)
     finished = []
     for _ in range(2):

@@ -149,18 +149,19 @@ def predict(
     ] = Path("-"),
     server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
 ) -> None:
-    """Scores raw rows on a running server; prints one line `{"score": ...}` per row."""
+    """Scores raw rows on a running server; prints one line `{"score": ...}` per row.
+
+    Of an index of items: one line `{"candidates": [...], "scores": [...]}` per row."""
     from tfctr.serving import Client
 
     with clear_errors(), Client(server, model) as client:
         for batch in _batches(rows):
-            columns = {name: [row.get(name) for row in batch] for name in _names(batch)}
             try:
-                scores = client.predict(columns)
+                answers = _recommend(client, batch) if client.is_index else _score(client, batch)
             except (ValueError, TypeError) as error:
                 raise DataError(f"{rows}: {error}") from None
-            for score in scores:
-                typer.echo(json.dumps({"score": float(score)}))
+            for answer in answers:
+                typer.echo(json.dumps(answer))
 
 
 @app.command()
@@ -182,6 +183,16 @@ def smoke(
             f"{model.resolve().name}: version {found.version} at {server} answers as its graph "
             f"does: {found.requests} requests, largest difference {found.difference:.1g}"
         )
+
+
+def _score(client: Any, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    columns = {name: [row.get(name) for row in batch] for name in _names(batch)}
+    return [{"score": float(score)} for score in client.predict(columns)]
+
+
+def _recommend(client: Any, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = (client.recommend(row) for row in batch)
+    return [{"candidates": items, "scores": scores.tolist()} for items, scores in found]
 
 
 def _batches(path: Path, size: int = 1024) -> Iterator[list[dict[str, Any]]]:

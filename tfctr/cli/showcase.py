@@ -1,5 +1,6 @@
 """Prints one scored request of a served model as a table."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +21,44 @@ CANDIDATES = 5
 
 
 def show_request(config: DataConfig, data: Dataset, model_folder: Path, console: Console) -> None:
-    """Serves a model briefly and ranks a few candidates for the user of a held-out row."""
+    """Serves a model briefly and asks it for scores of held-out rows.
+
+    It ranks a few candidates for the user of one row; without a feature of the item's side, which
+    `rank` needs, it scores a few rows.
+    """
     schema = served_schema(max(versions(model_folder).items())[1])
     split = "test" if data.num_rows("test") else "valid"
     rows = raw_rows(config, data, split, 200).to_pylist()
-    row = rows[0]
-    key = config.item or next(f.name for f in data.schema.side("item"))
-    candidates = list({str(found[key]): found for found in rows}.values())[:CANDIDATES]
     inputs = [feature.name for feature in schema.inputs]
     items = [feature.name for feature in schema.side("item")]
-    user = {name: row[name] for name in inputs if name not in items}
     with (
         Server({model_folder.name: model_folder}, grpc_port=0, rest_port=0) as server,
         Client(f"127.0.0.1:{server.grpc_port}", model_folder.name) as client,
     ):
-        columns = {name: [found[name] for found in candidates] for name in items}
+        if not items:
+            rows = rows[:CANDIDATES]
+            scores = client.predict({name: [row[name] for row in rows] for name in inputs})
+            console.print("\n[bold]A request[/]:")
+            _print_scores(rows, scores, inputs[:4], console)
+            return
+        key = config.item or items[0]
+        candidates = list({str(row[key]): row for row in rows}.values())[:CANDIDATES]
+        user = {name: rows[0][name] for name in inputs if name not in items}
+        columns = {name: [row[name] for row in candidates] for name in items}
         scores = client.rank(user, columns)
     console.print(f"\n[bold]A request[/]: {_sentence(user)}")
     texts = [f.name for f in data.schema if isinstance(f, Text) and f.side == "item"]
     shown = (texts[:1] or [key]) + [name for name in items if name != key][:3]
-    table = Table(*shown, "click probability")
-    for score, found in sorted(zip(scores, candidates, strict=True), key=lambda pair: -pair[0]):
-        table.add_row(*(_text(found[name]) for name in shown), f"{score:.3f}")
+    ranked = sorted(zip(scores, candidates, strict=True), key=lambda pair: -pair[0])
+    _print_scores([row for _, row in ranked], [score for score, _ in ranked], shown, console)
+
+
+def _print_scores(
+    rows: list[dict[str, Any]], scores: Iterable[float], names: list[str], console: Console
+) -> None:
+    table = Table(*names, "click probability")
+    for row, score in zip(rows, scores, strict=True):
+        table.add_row(*(_text(row[name]) for name in names), f"{score:.3f}")
     console.print(table)
 
 

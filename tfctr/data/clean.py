@@ -270,7 +270,8 @@ class Cleaner:
         wrong = ~np.isfinite(numbers) if bad is None else ~np.isfinite(numbers) | bad
         if label.positive_above is None:
             wrong |= ~np.isin(numbers, [0.0, 1.0, *label.drop])
-            why, clicks = "the label must be 0 or 1", numbers
+            why = "the label must be 0 or 1; label.positive_above makes clicks of stars or counts"
+            clicks = numbers
         else:
             why, clicks = "the label must be a number", numbers > label.positive_above
         left_out = np.isin(numbers, label.drop) & ~wrong

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from tfctr.config import Time
 from tfctr.data.conform import WHOLE_FLOATS, to_double, to_int, to_string, to_tokens
 
-UNITS = {"s": 1, "ms": 10**3, "us": 10**6}
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6}  # per second
+SECONDS_PER_DAY = 86_400
 EPOCH = datetime.datetime(1970, 1, 1)
 MAX_TIME = 4_102_444_800  # 2100-01-01 in seconds
 

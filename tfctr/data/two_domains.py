@@ -18,7 +18,8 @@ from tfctr.data.conform import to_int
 from tfctr.data.delimited import Rows
 from tfctr.data.fingerprint import mix
 from tfctr.data.readers import DelimitedReader, Piece
-from tfctr.data.world import SECONDS_A_DAY, START
+from tfctr.data.times import SECONDS_PER_DAY
+from tfctr.data.world import START
 
 NEITHER = 3  # stars; such a row has no label
 DROPPED = -1  # stands for its label, to be named by `label.drop`
@@ -91,8 +92,8 @@ class TwoDomainRatings:
         starts, last = self._times[:-1], self.config.days - 1
         day = np.clip(np.searchsorted(starts, time, side="right") - 1, 0, last)
         length = np.maximum(self._times[day + 1] - starts[day], 1)
-        within = (time - starts[day]) * (SECONDS_A_DAY - 1) // length
-        return START + day * SECONDS_A_DAY + np.minimum(within, SECONDS_A_DAY - 1)
+        within = (time - starts[day]) * (SECONDS_PER_DAY - 1) // length
+        return START + day * SECONDS_PER_DAY + np.minimum(within, SECONDS_PER_DAY - 1)
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tfctr.data.times import SECONDS_PER_DAY
+
 START = 1_704_067_200  # Monday 2024-01-01 00:00 UTC, in seconds
-SECONDS_A_DAY = 86_400
 BLOCK = 65_536  # rows drawn from one random state; a slice of the log is cut from whole blocks
 
 # --- words ------------------------------------------------------------------------------------
@@ -555,7 +556,7 @@ def _draw(world: World, block: int) -> _Rows:
     row = block * BLOCK + np.arange(BLOCK) + next(uniform)
     elapsed = np.interp(row / world.num_events, tables.arrived, tables.seconds)
     timestamp = START + elapsed.astype(np.int64)
-    time = (timestamp - START) / (world.days * SECONDS_A_DAY)
+    time = (timestamp - START) / (world.days * SECONDS_PER_DAY)
     ads = (next(uniform) < world.ads_share).astype(np.int64)
 
     born = np.searchsorted(users.birth, time, side="right")

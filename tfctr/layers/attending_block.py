@@ -86,28 +86,28 @@ class AttendingBlock(keras.layers.Layer):
         query: Any,
         keys: Any,
         values: Any,
-        seen: AttentionMask | None = None,
+        attention_mask: AttentionMask | None = None,
         own: Any = None,
         training: bool = False,
     ) -> Any:
         """The new `x [B * M, d]`.
 
         Args:
-            x: `[B * M, d]`, the attending places, as rows of one matrix.
+            x: `[B * M, d]`, the places that attend, as rows of one matrix.
             query: `[B, heads, M, d / heads]`, of these places: `by_heads` of `self.query`.
             keys, values: `[B, heads, L, d / heads]`, of the places attended to.
-            seen: the mask of these places; if all are masked, the attention is zero. Defaults to
-                no mask.
-            own: a further key and value `[B, heads, M, d / heads]` for each attending place only.
-                Defaults to none.
+            attention_mask: of the places attended to; if all are masked, the attention is zero.
+                Defaults to no mask.
+            own: a further key and value `[B, heads, M, d / heads]` of each place that attends, to
+                which it alone attends. Defaults to none.
         """
         logits = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(keys, 2, 3))
-        if seen is not None:
-            logits += ops.cast(seen.logits, logits.dtype)
+        if attention_mask is not None:
+            logits += ops.cast(attention_mask.logits, logits.dtype)
         if own is None:
             attended = ops.matmul(ops.softmax(logits), values)
-            if seen is not None:  # a softmax over masked places only is not zero
-                attended *= ops.cast(seen.any, attended.dtype)
+            if attention_mask is not None:  # a softmax over masked places only is not zero
+                attended *= ops.cast(attention_mask.any, attended.dtype)
         else:
             of_own = ops.sum(query * own[0], axis=3, keepdims=True) * query.shape[-1] ** -0.5
             weights = ops.softmax(ops.concatenate([logits, of_own], axis=3))

@@ -49,7 +49,7 @@ class TransformerBlock(keras.layers.Layer):
         """The new `x [B, M, Q]`.
 
         Args:
-            x: `[B, M, Q]`, the attending places: all of `y`, or some.
+            x: `[B, M, Q]`, the places that attend: all of `y`, or some.
             y: `[B, L, Q]`, the places attended to.
             exists: bool `[B, L]`, false at padding of `y`; at least one place per row exists.
         """

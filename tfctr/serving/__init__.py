@@ -1,23 +1,18 @@
-"""SavedModels for TF Serving, a local server that speaks its protocol, and a client.
+"""Exports SavedModels for TF Serving; a local server with its protocol; a client.
 
-Names are imported when first used: TensorFlow loads only then.
+Names are imported when they are first used, so that TensorFlow is loaded only then.
 """
 
-from importlib import import_module
-from typing import Any
+from tfctr.lazy import exports
 
-_HOMES = {
-    "Client": "tfctr.serving.client",
-    "Server": "tfctr.serving.server.local_server",
-    "ServingError": "tfctr.serving.errors",
-    "export": "tfctr.serving.exporter.saved_model",
-    "write_batching": "tfctr.serving.tf_serving_config",
-    "write_config": "tfctr.serving.tf_serving_config",
-}
-__all__ = ["Client", "Server", "ServingError", "export", "write_batching", "write_config"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        "Client": "client",
+        "Server": "server.local_server",
+        "ServingError": "errors",
+        "export": "exporter.saved_model",
+        "write_batching": "tf_serving_config",
+        "write_config": "tf_serving_config",
+    },
+)

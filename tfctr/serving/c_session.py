@@ -1,8 +1,8 @@
-"""A SavedModel run through TensorFlow's C API, with no Python between request and graph.
+"""Runs a SavedModel through TensorFlow's C API, without Python between request and graph.
 
-It is the loader that TF Serving uses: `LoadSavedModel`, then a session. `tf.saved_model.load` makes
-a Python object of each function of the graph, and calling one costs several times as much.
-TensorFlow's Python package is found for its libraries, and not imported.
+It loads the SavedModel as TF Serving does: `LoadSavedModel`, then a session. `tf.saved_model.load`
+makes a Python object of each function of the graph, and calling one costs several times as much.
+TensorFlow's Python package is not imported; only its library is loaded.
 """
 
 import ctypes
@@ -22,16 +22,16 @@ _NUMPY: dict[int, Any] = {number: dtype for dtype, number in _DTYPES.items()} | 
     10: np.dtype(np.bool_)
 }
 _IN_CALLER = b"\x28" + b"\xff" * 9 + b"\x01"  # ConfigProto: inter_op_parallelism_threads: -1
-_VIEW = 3  # of the kinds of `TF_TString`, the one that points to bytes of someone else
+_VIEW = 3  # the kind of `TF_TString` that points to bytes that it does not own
 _TSTRING_BYTES = 24
 _NO_ELEMENTS = (ctypes.c_int64 * 1)(0)
 
 
 class SessionError(RuntimeError):
-    """What TensorFlow says was wrong.
+    """An error of TensorFlow, with its message.
 
     Attributes:
-        code: int, as gRPC's.
+        code: int, numbered as in gRPC.
     """
 
     def __init__(self, code: int, message: str) -> None:
@@ -40,10 +40,10 @@ class SessionError(RuntimeError):
 
 
 class UnreadableTensorError(SessionError):
-    """A serialized `TensorProto` that TensorFlow does not read.
+    """A serialized `TensorProto` that TensorFlow can't read.
 
     Attributes:
-        name: of the tensor of the graph that it was for.
+        name: of the graph's tensor for which it was sent.
     """
 
     def __init__(self, name: str, message: str) -> None:
@@ -68,11 +68,11 @@ class CSession:
 
     Args:
         path: the version's folder.
-        in_caller: whether the thread that calls `run` runs all its operations. For small requests
-            that takes less than to hand each operation to another thread.
+        in_caller: whether the thread that calls `run` also runs all operations. For small requests
+            this is faster than handing each operation to another thread. Defaults to False.
 
     Raises:
-        SessionError: it does not load.
+        SessionError: the SavedModel can't be loaded.
     """
 
     def __init__(self, path: str | Path, in_caller: bool = False) -> None:
@@ -97,7 +97,7 @@ class CSession:
     def run(
         self, inputs: Mapping[str, np.ndarray | bytes], outputs: Collection[str]
     ) -> dict[str, np.ndarray]:
-        """Tensors of the graph, given others.
+        """Computes tensors of the graph from the given ones.
 
         Args:
             inputs: arrays by the tensors' names, e.g. "serving_default_user_id:0": float32, int32,
@@ -108,11 +108,11 @@ class CSession:
             Arrays by name; strings are arrays of objects.
 
         Raises:
-            SessionError: a tensor that there is not, or what the graph finds wrong.
-            UnreadableTensorError: a `TensorProto` that TensorFlow does not read.
+            SessionError: there is no such tensor, or an operation of the graph failed.
+            UnreadableTensorError: TensorFlow can't read a `TensorProto`.
         """
         lib = _library()
-        alive: list[Any] = []  # the bytes that strings of the inputs point to
+        alive: list[Any] = []  # the bytes that the inputs' strings point to
         tensors: list[int] = []
         found = (ctypes.c_void_p * len(outputs))()
         try:
@@ -161,7 +161,7 @@ class CSession:
 
 
 class _Status:
-    """A `TF_Status` that is deleted behind the call."""
+    """A `TF_Status` that is deleted after the call."""
 
     def __enter__(self) -> "_Status":
         self.pointer = ctypes.c_void_p(_library().TF_NewStatus())
@@ -178,13 +178,13 @@ class _Status:
 
 
 def _tensor(array: np.ndarray, alive: list[Any]) -> int:
-    """A new `TF_Tensor` that holds a copy; of strings, pointers to bytes in `alive`."""
+    """A new `TF_Tensor` with a copy of the array; strings are pointers to bytes in `alive`."""
     if array.dtype == object:
         dtype, array_of_bytes = STRING, _string_views(array, alive)
     elif array.dtype in _DTYPES:
         dtype, array_of_bytes = _DTYPES[array.dtype], np.ascontiguousarray(array)
     else:
-        raise SessionError(3, f"arrays of {array.dtype} are not taken")
+        raise SessionError(3, f"arrays of {array.dtype} are not supported")
     shape = (ctypes.c_int64 * array.ndim)(*array.shape)
     lib = _library()
     size = array_of_bytes.nbytes
@@ -197,7 +197,7 @@ def _tensor(array: np.ndarray, alive: list[Any]) -> int:
 
 
 def _string_views(array: np.ndarray, alive: list[Any]) -> np.ndarray:
-    """A `TF_TString` for each: its size and kind, where its bytes are, and 8 bytes unused."""
+    """A `TF_TString` for each value: size and kind, address of its bytes, 8 unused bytes."""
     values: Sequence[bytes] = array.ravel().tolist()
     together = b"".join(values)
     alive.append(together)
@@ -224,7 +224,7 @@ def _array(pointer: int) -> np.ndarray:
         ]
         return values.reshape(shape)
     if dtype not in _NUMPY:
-        raise SessionError(12, f"tensors of type {dtype} are not read")
+        raise SessionError(12, f"tensors of type {dtype} are not supported")
     size = lib.TF_TensorByteSize(tensor)
     return np.frombuffer(ctypes.string_at(data, size), _NUMPY[dtype]).reshape(shape)
 
@@ -241,10 +241,10 @@ def _delete(session: ctypes.c_void_p, graph: ctypes.c_void_p) -> None:
 def _library() -> Any:
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError("TensorFlow is not installed: its libraries are needed")
+        raise ImportError("TensorFlow is not installed; its library is needed")
     path = Path(spec.submodule_search_locations[0]) / "libtensorflow_cc.so.2"
-    # Not RTLD_GLOBAL: its symbols would take those of others' place.
-    freeing, holding = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
+    # Not RTLD_GLOBAL: its symbols would replace those of other libraries.
+    without_gil, with_gil = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
     lib = SimpleNamespace()
     pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
     for name, result, arguments in (
@@ -281,10 +281,10 @@ def _library() -> Any:
         ("TF_StringGetDataPointer", pointer, [pointer]),
         ("TF_StringGetSize", size, [pointer]),
     ):
-        # Other threads may go on while these work. The rest take microseconds: there it costs more
-        # to hand the interpreter over and wait for it than the call does.
-        works = name in ("TF_LoadSessionFromSavedModel", "TF_SessionRun", "TF_DeleteSession")
-        function = getattr(freeing if works else holding, name)
+        # These run without the interpreter's lock, so that other threads go on. The others take
+        # microseconds, less than to release the lock and wait for it again.
+        is_long = name in ("TF_LoadSessionFromSavedModel", "TF_SessionRun", "TF_DeleteSession")
+        function = getattr(without_gil if is_long else with_gil, name)
         function.restype, function.argtypes = result, arguments
         setattr(lib, name, function)
     return lib

@@ -1,4 +1,4 @@
-"""A client of TF Serving, or of the local server, for models that `export` wrote."""
+"""A client for models that `export` wrote, on TF Serving or on the local server."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from tfctr.serving.raw_values import MISSING
 
 
 class Client:
-    """Asks one model for scores; plain Python lists are enough.
+    """Requests scores from one model; takes plain Python lists.
 
         with Client("127.0.0.1:8500", model="movielens-dcnv2") as client:
             client.predict({"user": ["7", "9"], "genres": [["drama"], ["war", "drama"]]})
@@ -35,11 +35,11 @@ class Client:
         address: `host:port` of the gRPC server.
         model: the model's name.
         timeout: float. Seconds that a request may take. Defaults to 10.
-        version: int. Asks for this version only; the newest if None.
-        label: asks for the version of this label, e.g. "canary", instead.
+        version: int. The version to ask. Defaults to the newest.
+        label: the label of the version to ask, e.g. "canary", instead of its number.
 
     Raises:
-        ValueError: both a version and a label.
+        ValueError: both a version and a label are given.
     """
 
     def __init__(
@@ -74,17 +74,23 @@ class Client:
         """Scores float32 `[B]` of `B` rows.
 
         Args:
-            features: raw values by feature name: `[B]`, for lists `[B]` lists, each of `max_length`
-                values at most: the last of a sequence, the first of a set.
+            features: raw values by feature name: `[B]`, or `[B]` lists of at most `max_length`
+                values. Cut longer lists yourself: keep the last values of a sequence, the first
+                ones of a set.
 
         Raises:
-            ValueError: an unknown feature, columns that differ in length, too long a list.
+            ValueError: an unknown feature, columns that differ in length, a list that is too long.
             TypeError: a value of the wrong type.
             ConnectionError: no server answers at the address.
             TimeoutError: the server did not answer in time.
             ServingError: the server refused the request.
         """
         specs = self._inputs("serving_default")
+        if self.is_index:
+            raise ValueError(
+                f"model {self._spec.name!r} is an index of items, which has no score of a row; "
+                "call `recommend`"
+            )
         _check_names(features, specs)
         rows = _length(features)
         return self._scores(
@@ -119,17 +125,20 @@ class Client:
             else _column(name, [user.get(name)], rows[name])
             for name in specs
         }
-        # A batching server answers with as many scores as the longest request it merged.
+        # A batching server returns as many scores as the longest of the merged requests has.
         return self._scores("rank", inputs)[0, :count]
 
     def encode_user(self, user: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """What `score` needs of a user, to be kept as long as nothing of the user changes.
+        """Encodes a user for `score`; the result stays valid until a feature of the user changes.
 
-        Of models that have it for a signature. Kept values are of one version of the model; `score`
-        refuses those of another.
+        The model must have the signature `encode_user`. The result belongs to one version of the
+        model: `score` of another version refuses it.
 
         Args:
             user: one raw value (or list) for each user and context feature.
+
+        Returns:
+            Arrays `[1, ...]` by name.
 
         Raises:
             As `predict`.
@@ -140,10 +149,10 @@ class Client:
         return self._outputs("encode_user", columns)
 
     def score(self, encoded: Mapping[str, Any], candidates: Mapping[str, Any]) -> np.ndarray:
-        """Scores float32 `[N]` of `N` candidates for a user: those of `rank`.
+        """Scores float32 `[N]` of `N` candidates for an encoded user, equal to those of `rank`.
 
         Args:
-            encoded: of `encode_user`.
+            encoded: the result of `encode_user`.
             candidates: raw values `[N]`, or `[N]` lists, for each item feature.
 
         Raises:
@@ -161,10 +170,17 @@ class Client:
         }
         return self._outputs("score", inputs | dict(encoded))["scores"][0, :count]
 
-    def recommend(self, user: Mapping[str, Any]) -> tuple[list[Any], np.ndarray]:
-        """The items that a user may want next, the best first, and their scores float32 `[k]`.
+    @property
+    def is_index(self) -> bool:
+        """Whether the model is an index of items (`tfctr index`), which answers `recommend`."""
+        self._inputs("serving_default")
+        assert self._signatures is not None
+        return "candidates" in self._signatures["serving_default"].outputs
 
-        Of an index of items (`tfctr index`).
+    def recommend(self, user: Mapping[str, Any]) -> tuple[list[Any], np.ndarray]:
+        """The items that a user may want next, best first, and their scores float32 `[k]`.
+
+        The model must be an index of items (`tfctr index`).
 
         Args:
             user: a list for each history.
@@ -180,15 +196,15 @@ class Client:
         return [i.decode() if isinstance(i, bytes) else i for i in items], found["scores"][0]
 
     def ask(self, request: Any) -> Any:
-        """The `PredictResponse` to a `PredictRequest`, sent as it is.
+        """Sends a `PredictRequest` as it is, and returns the `PredictResponse`.
 
         Raises:
             ConnectionError, TimeoutError, ServingError: as `predict`.
         """
         return self._call(self._stub.Predict, request)
 
-    def answering(self) -> int:
-        """The number of the version that answers, e.g. the one that the label stands for.
+    def served_version(self) -> int:
+        """The number of the version that answers this client.
 
         Raises:
             As `ask`.
@@ -196,8 +212,8 @@ class Client:
         return int(self._metadata().model_spec.version.value)
 
     def status(self) -> dict[int, Any]:
-        """`ModelVersionStatus` of each version that the server has seen, by number; none if it does
-        not know the model.
+        """The `ModelVersionStatus` of each version that the server knows, by number; empty if it
+        does not know the model.
 
         Raises:
             As `ask`.
@@ -312,8 +328,8 @@ def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
     width = spec.tensor_shape.dim[1].size
     if longest > width:
         raise ValueError(
-            f"feature {name!r} takes {width} values a row, found {longest}: keep the last of a "
-            "sequence, the first of a set"
+            f"feature {name!r} takes {width} values per row, found {longest}; keep the last ones "
+            "of a sequence, the first ones of a set"
         )
     array = np.full((len(rows), width), MISSING[dtype], numpy_dtype)
     for row, items in enumerate(rows):
@@ -327,7 +343,7 @@ def _list(name: str, row: Any) -> Any:
         return ()
     if isinstance(row, list | tuple | np.ndarray):
         return row
-    raise TypeError(f"feature {name!r} takes a list a row, found {row!r}")
+    raise TypeError(f"feature {name!r} takes a list per row, found {row!r}")
 
 
 def _value(name: str, value: Any, dtype: tf.DType) -> Any:

@@ -1,8 +1,8 @@
 """Moves labels between versions of a model that is being served.
 
-TF Serving checks labels before it loads models: a label that there is does not move to a version
-that is not loaded, and the file that says so is refused as a whole, at every poll. So
-`models.config` is written twice: the versions, and when every server has them, the labels.
+TF Serving checks labels before it loads versions. If an existing label would move to a version
+that is not loaded, it refuses the whole file, at every poll. So `models.config` is written twice:
+first the versions and, when every server has loaded them, the labels.
 """
 
 import socket
@@ -19,29 +19,29 @@ from tfctr.config import ConfigError
 from tfctr.data.manifest import DataError
 from tfctr.serving.client import Client
 from tfctr.serving.errors import ServingError
-from tfctr.serving.tf_serving_config import Hosted, read_models, write_model
+from tfctr.serving.tf_serving_config import ModelEntry, read_models, write_model
 
-SECONDS_BETWEEN = 0.5
+POLL_SECONDS = 0.5
 State = get_model_status_pb2.ModelVersionStatus.State
 
 
-def write_labels(path: Path, name: str, directory: str, labels: Mapping[str, int]) -> Hosted:
-    """Writes labels in one go, as it is right where no server reads the file yet.
+def write_labels(path: Path, name: str, directory: str, labels: Mapping[str, int]) -> ModelEntry:
+    """Writes labels in one step, for a file that no server reads yet.
 
     Args:
         path: of `models.config`.
         name: of the model.
         directory: of the model, as the server sees it.
-        labels: versions by label; none: the newest version is served.
+        labels: versions by label; empty: the newest version is served.
 
     Returns:
-        What the file says of the model now.
+        The model's new entry in the file.
 
     Raises:
-        ValueError: as of `tf_serving_config.write_model`.
+        ValueError: as `tf_serving_config.write_model`.
     """
-    found = read_models(path).get(name, Hosted(directory))
-    wanted = Hosted(directory, labels, _versions(found, found.labels, labels))
+    found = read_models(path).get(name, ModelEntry(directory))
+    wanted = ModelEntry(directory, labels, _versions(found, found.labels, labels))
     write_model(path, name, wanted)
     return wanted
 
@@ -54,29 +54,29 @@ def move_labels(
     server: str,
     timeout: float,
     say: Callable[[str], None] = lambda text: None,
-) -> Hosted:
-    """Moves labels under a server, or several, in two steps.
+) -> ModelEntry:
+    """Moves labels in two steps while one or more servers read the file.
 
-    The versions that had a label stay loaded beside the new ones, to go back to; older ones are
-    unloaded. Killed anywhere and run again, it comes to the same.
+    The versions that had a label stay loaded with the new ones, so that labels can move back; older
+    ones are unloaded. If it is killed and run again, the result is the same.
 
     Args:
         path: of `models.config`.
         name: of the model.
         directory: of the model, as the server sees it.
         labels: versions by label, at least one.
-        server: `host:port` of gRPC. Every address that the host has is asked.
-        timeout: seconds that each of the two steps may take.
-        say: is told what is waited for.
+        server: `host:port` of gRPC. Every address of the host is asked.
+        timeout: float. Seconds for each of the two steps.
+        say: called with a line about what it waits for.
 
     Returns:
-        What the file says of the model now.
+        The model's new entry in the file.
 
     Raises:
-        ValueError: as of `tf_serving_config.write_model`.
-        ConfigError: `server` is not an address, or nothing answers there; nothing was written.
-        DataError: a version does not load; the file is without it.
-        TimeoutError: not everything was loaded, or taken over, in time; a step can go on later.
+        ValueError: as `tf_serving_config.write_model`.
+        ConfigError: `server` is not an address, or no server answers there; nothing was written.
+        DataError: a version does not load; the file does not name it.
+        TimeoutError: a step took too long; run it again to continue.
     """
     found = read_models(path).get(name)
     servers = _Servers(server, name)
@@ -86,42 +86,43 @@ def move_labels(
     except (ConnectionError, TimeoutError) as error:
         raise ConfigError(
             f"{error}. --server: found {server!r}; give host:port (gRPC) of the server that reads "
-            f"{path}, or --no-wait if it is yet to be started"
+            f"{path}, or --no-wait if the server is not running"
         ) from None
-    known = found or Hosted(directory)
-    # A file that was refused, or not read yet, says other labels than the server has.
+    known = found or ModelEntry(directory)
+    # The server has other labels than the file if it refused the file, or has not read it yet.
     before = {**known.labels, **answered}
     versions = _versions(known, before, labels)
     new = {version for label, version in labels.items() if before.get(label) != version}
     if new:
-        write_model(path, name, Hosted(directory, before, versions))
+        write_model(path, name, ModelEntry(directory, before, versions))
         try:
             _wait_for_versions(servers, new, failed_before, timeout, say)
         except DataError as error:
             kept = {*known.versions, *before.values()} - (new - {*before.values()})
-            old = Hosted(directory, before, tuple(sorted(kept)))
+            old = ModelEntry(directory, before, tuple(sorted(kept)))
             write_model(path, name, old if found else None)
-            raise DataError(f"{error}; {_say_labels(before)}, without it in {path}") from None
+            raise DataError(
+                f"{error}; {_say_labels(before)}; {path} does not name the version"
+            ) from None
         except TimeoutError as error:
             raise TimeoutError(
-                f"{error}; {_say_labels(before)}; run it again to go on waiting"
+                f"{error}; {_say_labels(before)}; run it again to continue"
             ) from None
-    wanted = Hosted(directory, labels, versions)
+    wanted = ModelEntry(directory, labels, versions)
     write_model(path, name, wanted)
     try:
         _wait_for_labels(servers, labels, timeout, say)
     except TimeoutError as error:
         raise TimeoutError(
-            f"{error}; {path} says so: does this server read that file, and can it? Its log says "
-            "why not"
+            f"{error}; {path} has these labels: check that the server reads this file, and its log"
         ) from None
     return wanted
 
 
 def _versions(
-    known: Hosted, before: Mapping[str, int], labels: Mapping[str, int]
+    known: ModelEntry, before: Mapping[str, int], labels: Mapping[str, int]
 ) -> tuple[int, ...]:
-    """Those with a label and those that had one before the labels changed; none without labels."""
+    """The versions that have a label, or had one before the labels changed; none without labels."""
     if not labels:
         return ()
     previous = known.versions if before == labels else before.values()
@@ -134,8 +135,8 @@ def _say_labels(labels: Mapping[str, int]) -> str:
 
 
 class _Servers:
-    """Those that a host's name stands for, e.g. all pods behind a headless service: each reads
-    `models.config` by itself."""
+    """All servers behind a host name, e.g. the pods of a headless service; each one reads
+    `models.config` itself."""
 
     def __init__(self, server: str, model: str) -> None:
         self.host, _, self.port = server.rpartition(":")
@@ -148,7 +149,7 @@ class _Servers:
         return {client.address: client.status() for client in self._clients()}
 
     def failed(self) -> set[tuple[str, int]]:
-        """Addresses and versions that have not loaded there."""
+        """`(address, version)` of versions that failed to load."""
         return {
             (address, version)
             for address, statuses in self.statuses().items()
@@ -157,9 +158,9 @@ class _Servers:
         }
 
     def labels(self, names: Collection[str]) -> dict[str, int]:
-        """The versions that labels stand for, where all servers answer with the same."""
+        """The versions of labels, if all servers agree."""
         answers = {
-            label: {_answering(client) for client in self._clients(label)} for label in names
+            label: {_served_version(client) for client in self._clients(label)} for label in names
         }
         return {
             label: version
@@ -168,13 +169,13 @@ class _Servers:
             if len(found) == 1 and version is not None
         }
 
-    def moved(self, labels: Mapping[str, int]) -> list[str]:
-        """What is still to happen until each label stands for its version."""
+    def to_move(self, labels: Mapping[str, int]) -> list[str]:
+        """A line for each label, and each server on which it does not stand for its version yet."""
         return [
-            f"{label} is to stand for version {version} at {client.address}"
+            f"label {label} does not stand for version {version} yet at {client.address}"
             for label, version in labels.items()
             for client in self._clients(label)
-            if _answering(client) != version
+            if _served_version(client) != version
         ]
 
     def _clients(self, label: str | None = None) -> Iterator[Client]:
@@ -188,16 +189,16 @@ class _Servers:
                 self.host.strip("[]"), int(self.port), type=socket.SOCK_STREAM
             )
         except (OSError, OverflowError) as error:
-            raise ConnectionError(f"{self.host}:{self.port} is no address: {error}") from None
+            raise ConnectionError(f"{self.host}:{self.port} is not an address: {error}") from None
         hosts = {str(address[0]): family for family, *_, address in found}
-        # Of a host with both kinds, e.g. localhost, a container's port is often open at one only.
-        four = [f"{h}:{self.port}" for h, family in hosts.items() if family == socket.AF_INET]
-        return four or [f"[{h}]:{self.port}" for h in hosts]
+        # A host such as localhost has IPv6 addresses too; a container's port is often IPv4 only.
+        ipv4 = [f"{h}:{self.port}" for h, family in hosts.items() if family == socket.AF_INET]
+        return ipv4 or [f"[{h}]:{self.port}" for h in hosts]
 
 
-def _answering(client: Client) -> int | None:
+def _served_version(client: Client) -> int | None:
     try:
-        return client.answering()
+        return client.served_version()
     except ServingError as error:
         if error.code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):
             return None  # no such label, or its version is not loaded
@@ -217,8 +218,8 @@ def _wait_for_versions(
 ) -> None:
     """Returns when every server has loaded the versions.
 
-    A version in `failed_before` may have been repaired: the server says what it said until it has
-    tried again.
+    A version in `failed_before` may have been repaired: the server reports the old failure until it
+    has tried again.
     """
     old = set(failed_before)
 
@@ -250,7 +251,7 @@ def _wait_for_versions(
 def _wait_for_labels(
     servers: _Servers, labels: Mapping[str, int], timeout: float, say: Callable[[str], None]
 ) -> None:
-    _wait(servers.model, lambda last: servers.moved(labels), timeout, say)
+    _wait(servers.model, lambda last: servers.to_move(labels), timeout, say)
 
 
 def _wait(
@@ -259,17 +260,17 @@ def _wait(
     timeout: float,
     say: Callable[[str], None],
 ) -> None:
-    """Asks until nothing is waited for; `waiting` is told when it is asked for the last time.
+    """Calls `waiting` until it returns nothing; its argument is true in the last call.
 
     Raises:
-        TimeoutError: names what is still waited for.
+        TimeoutError: names what it still waits for.
     """
     end, said = time.monotonic() + timeout, None
     while True:
         last = time.monotonic() >= end
         try:
             found = waiting(last)
-        except (ConnectionError, TimeoutError, ServingError) as error:  # starting again, or busy
+        except (ConnectionError, TimeoutError, ServingError) as error:  # restarting, or busy
             found = [str(error)]
         if not found:
             return
@@ -278,4 +279,4 @@ def _wait(
         if found != said:
             say(f"{model}: waiting: {'; '.join(found)}")
             said = found
-        time.sleep(SECONDS_BETWEEN)
+        time.sleep(POLL_SECONDS)

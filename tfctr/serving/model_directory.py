@@ -1,4 +1,4 @@
-"""A model's directory: a folder a version, named by its number, as TF Serving reads it."""
+"""A model's directory, as TF Serving reads it: a folder for each version, named by its number."""
 
 import logging
 import shutil
@@ -11,7 +11,7 @@ from tfctr.config import ConfigError
 from tfctr.data import files
 from tfctr.schema import Schema
 
-NOTES = "models_config"  # a file that lists each models.config elsewhere; servers pass it over
+NOTES = "models_config"  # lists the models.config files elsewhere; servers ignore it
 logger = logging.getLogger(__name__)
 
 
@@ -27,13 +27,13 @@ def served_schema(version: Path) -> Schema:
     """The features that a version's signatures take.
 
     Raises:
-        ConfigError: it was not exported with tfctr.
+        ConfigError: the version was not exported with tfctr.
     """
     path = version / "assets.extra" / "schema.json"
     try:
         return Schema.model_validate_json(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"{path}: not there; export the model with tfctr") from None
+        raise ConfigError(f"{path}: missing; export the model with tfctr") from None
 
 
 def signature_defs(version: Path) -> dict[str, Any]:
@@ -45,8 +45,10 @@ def signature_defs(version: Path) -> dict[str, Any]:
 
 
 def tidy(directory: Path, keep: int | None = None) -> None:
-    """Deletes what killed exports left behind, and all but the latest `keep` versions, if that is
-    given. What a `models.config` names is kept: a server unloads what is deleted."""
+    """Deletes what killed exports left behind and, with `keep`, all versions but the latest `keep`.
+
+    Versions that a `models.config` names are kept, because a server unloads deleted ones.
+    """
     if keep is not None:
         for version in [*versions(directory).items()][:-keep]:
             _delete_unless_named(directory, *version)
@@ -57,7 +59,7 @@ def tidy(directory: Path, keep: int | None = None) -> None:
 def _delete_unless_named(directory: Path, number: int, version: Path) -> None:
     try:
         named = _named(directory)
-    except ValueError as error:  # who knows what is served: rather too many versions than too few
+    except ValueError as error:  # it is unknown which versions are served
         logger.warning("%s: no version is deleted: %s", directory, error)
         return
     if number not in named:
@@ -65,8 +67,8 @@ def _delete_unless_named(directory: Path, number: int, version: Path) -> None:
 
 
 def _named(directory: Path) -> set[int]:
-    """The versions that some `models.config` names: the one beside the directory, and those that
-    `note_config` was told of."""
+    """The versions that a `models.config` names: the file next to the directory, and those that
+    `note_config` has noted."""
     from tfctr.serving.tf_serving_config import MODELS, read_models
 
     directory = directory.resolve()
@@ -74,15 +76,15 @@ def _named(directory: Path) -> set[int]:
     elsewhere = notes.read_text().splitlines() if notes.is_file() else []
     found: set[int] = set()
     for path in (directory.parent / MODELS, *map(Path, elsewhere)):
-        for hosted in read_models(path).values():
-            if PurePosixPath(hosted.directory).name == directory.name:
-                found |= {*hosted.labels.values(), *hosted.versions}
+        for entry in read_models(path).values():
+            if PurePosixPath(entry.directory).name == directory.name:
+                found |= {*entry.labels.values(), *entry.versions}
     return found
 
 
 def note_config(directory: Path, path: Path) -> None:
-    """Notes in a model's directory which `models.config` names its versions, for `tidy`, if it is
-    not the one beside the directory."""
+    """Notes in a model's directory which `models.config` names its versions, for `tidy`; the file
+    next to the directory needs no note."""
     directory, path = directory.resolve(), path.resolve()
     notes = directory / NOTES
     known = notes.read_text().splitlines() if notes.is_file() else []
@@ -91,10 +93,14 @@ def note_config(directory: Path, path: Path) -> None:
 
 
 def publish(directory: Path, write: Callable[[Path], None]) -> Path:
-    """Adds a version that is there as a whole or not at all.
+    """Adds a version, whole or not at all.
 
-    `write` fills a folder whose name TF Serving passes over; it is then renamed to one more than
-    the last version. A killed export leaves a `.tmp-*` folder behind, which `tidy` deletes.
+    A killed export leaves a `.tmp-*` folder behind, which `tidy` deletes.
+
+    Args:
+        directory: the model's directory; created if it does not exist.
+        write: fills a folder whose name TF Serving ignores. The folder is then renamed to one more
+            than the last version.
 
     Returns:
         The version's folder.
@@ -103,7 +109,7 @@ def publish(directory: Path, write: Callable[[Path], None]) -> Path:
     unfinished = Path(tempfile.mkdtemp(prefix=".tmp-", dir=directory))
     try:
         write(unfinished)
-        unfinished.chmod(0o755)  # `mkdtemp` makes it ours alone; a server may be another user
+        unfinished.chmod(0o755)  # `mkdtemp` gives other users no access; a server may be one
         while True:
             version = directory / str(max(versions(directory), default=0) + 1)
             try:

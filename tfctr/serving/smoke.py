@@ -1,4 +1,4 @@
-"""Does a server answer as the files of the version say that it should?"""
+"""A smoke test: does a server answer as the exported graph of its version does?"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,16 +13,16 @@ from tfctr.serving.model_directory import versions
 from tfctr.serving.server.loaded_version import LoadedVersion
 from tfctr.serving.warmup import inputs_of, read_warmup
 
-TOLERANCE = 1e-4  # another machine's instructions add up in another order
+TOLERANCE = 1e-4  # relative and absolute; another machine may add in another order
 
 
-class Found(NamedTuple):
-    """What was asked, and how far the answers were from those of the graph.
+class SmokeResult(NamedTuple):
+    """The result of a smoke test.
 
     Args:
-        version: that answered.
-        requests: that were sent.
-        difference: the largest, of any number.
+        version: number of the version that answered.
+        requests: number of requests that were sent.
+        difference: the largest difference of a number from the graph's.
     """
 
     version: int
@@ -30,26 +30,26 @@ class Found(NamedTuple):
     difference: float
 
 
-def smoke(model: Path, server: str, label: str | None = None) -> Found:
-    """Sends the warm-up requests of the version that answers, and compares the answers with what
-    the graph in the version's folder says here.
+def smoke(model: Path, server: str, label: str | None = None) -> SmokeResult:
+    """Sends the warm-up requests of the version that answers, and compares the answers with those
+    of the graph in the version's folder, which runs here.
 
     Args:
-        model: the model's folder; the server has it under the same name.
+        model: the model's folder; its name is the model's name on the server.
         server: `host:port` of gRPC.
-        label: asks for its version instead of the newest.
+        label: asks the version with this label. Defaults to the newest version.
 
     Raises:
-        DataError: the version is not in the folder, has no requests, or another answer.
-        ConnectionError, TimeoutError, ServingError: as of `Client.predict`.
+        DataError: the version is not in the folder, has no warm-up requests, or other answers.
+        ConnectionError, TimeoutError, ServingError: as `Client.predict`.
     """
     name = model.resolve().name
     with Client(server, name, label=label) as client:
-        version = client.answering()
+        version = client.served_version()
         folder = versions(model).get(version)
         if folder is None:
             raise DataError(
-                f"{model}: version {version}, which {server} answers with, is not here; versions: "
+                f"{server} answers with version {version}, which is not in {model}; versions: "
                 f"{', '.join(map(str, versions(model))) or 'none'}"
             )
         logs = [log for log in read_warmup(folder) if log.HasField("predict_log")]
@@ -65,16 +65,16 @@ def smoke(model: Path, server: str, label: str | None = None) -> Found:
             answer = {output: tf.make_ndarray(tensor) for output, tensor in outputs.items()}
             where = f"{name}, version {version}, {signature}"
             largest = max(largest, _difference(where, own.run(signature, inputs), answer))
-    return Found(version, len(logs), largest)
+    return SmokeResult(version, len(logs), largest)
 
 
 def _difference(
     where: str, expected: Mapping[str, np.ndarray], answer: Mapping[str, np.ndarray]
 ) -> float:
-    """The largest of any output.
+    """The largest difference of any output.
 
     Raises:
-        DataError: there is more of one than rounding makes.
+        DataError: it is more than rounding.
     """
     if expected.keys() != answer.keys():
         raise DataError(
@@ -91,7 +91,7 @@ def _difference(
             )
         if wanted.dtype.kind != "f":
             if not np.array_equal(wanted, found):
-                raise DataError(f"{where}: found another {output} than the graph gives")
+                raise DataError(f"{where}: found {output} that differs from the graph's")
             continue
         apart = np.abs(wanted - found)
         if not np.allclose(found, wanted, TOLERANCE, TOLERANCE):

@@ -1,4 +1,4 @@
-"""The files that the real TF Serving is started with: models, batching, monitoring."""
+"""The config files of TF Serving: models, batching, monitoring."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from tfctr.data import files
 
 MODELS, BATCHING_FILE, MONITORING_FILE = "models.config", "batching.config", "monitoring.config"
 BATCHING = """\
-# Requests that arrive together run together, up to max_batch_size rows. For the signature `rank`
-# a row is a request. A request of more rows than max_batch_size is refused.
+# Requests that arrive together run together, up to max_batch_size rows. A request to the signature
+# `rank` counts as one row. A request with more rows than max_batch_size is refused.
 max_batch_size {{ value: {max_batch_size} }}
 batch_timeout_micros {{ value: {timeout_micros} }}
 num_batch_threads {{ value: {threads} }}
@@ -22,13 +22,13 @@ max_enqueued_batches {{ value: {max_enqueued} }}
 pad_variable_length_inputs: true
 """
 MONITORING = """\
-# What Prometheus asks the REST port for.
+# The path that Prometheus requests from the REST port.
 prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }
 """
 
 
 class ServingConfig(NamedTuple):
-    """The files, for TF Serving's flags of these names."""
+    """Paths of the files, by the names of TF Serving's flags."""
 
     model_config_file: Path
     batching_parameters_file: Path
@@ -36,13 +36,13 @@ class ServingConfig(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Hosted:
-    """A model as `models.config` has it.
+class ModelEntry:
+    """A model's entry in `models.config`.
 
     Args:
-        directory: as the server sees it.
+        directory: of the model, as the server sees it.
         labels: versions by label.
-        versions: that are served, with a label or without; none: the newest is.
+        versions: those to serve, with or without a label; empty: the newest one.
     """
 
     directory: str
@@ -62,12 +62,15 @@ def write_config(
 
     Args:
         directories: the directory of each model by its name, as the server sees it: absolute, and
-            inside the container where TF Serving runs in one.
-        out: folder, made if absent.
-        max_batch_size: rows of a merged batch.
-        timeout_micros: microseconds that a request waits for others.
-        threads: batches that run at a time; the cores of the server are a good number.
-        max_enqueued: batches that wait before the server answers UNAVAILABLE.
+            inside the container if TF Serving runs in one.
+        out: folder; created if it does not exist.
+        max_batch_size: int. Most rows in a merged batch.
+        timeout_micros: int. Microseconds that a request waits for others.
+        threads: int. Number of batches that run at a time; the number of cores is a good choice.
+        max_enqueued: int. Most batches that wait; then the server answers UNAVAILABLE.
+
+    Returns:
+        The paths of the files.
 
     Raises:
         ValueError: a directory is not absolute.
@@ -75,7 +78,7 @@ def write_config(
     paths = _paths(Path(out))
     config = model_server_config_pb2.ModelServerConfig()
     for name, directory in directories.items():
-        _add(config, name, Hosted(str(directory)))
+        _add(config, name, ModelEntry(str(directory)))
     _write(paths.model_config_file, config)
     write_batching(out, max_batch_size, timeout_micros, threads, max_enqueued)
     write_monitoring(out)
@@ -91,8 +94,10 @@ def write_batching(
 ) -> Path:
     """Writes `batching.config` into `out`, for a server that merges requests.
 
-    Args:
-        as of `write_config`.
+    The arguments are those of `write_config`.
+
+    Returns:
+        The path of the file.
     """
     path = _paths(Path(out)).batching_parameters_file
     # This message and that of `monitoring.config` are not part of tensorflow-serving-api.
@@ -107,47 +112,47 @@ def write_batching(
 
 
 def write_monitoring(out: str | Path) -> Path:
-    """Writes `monitoring.config` into `out`."""
+    """Writes `monitoring.config` into `out`, and returns its path."""
     path = _paths(Path(out)).monitoring_config_file
     files.write(str(path), MONITORING.encode())
     return path
 
 
-def write_model(path: Path, name: str, hosted: Hosted | None) -> None:
-    """Says in `models.config` how one model is served, or that it is not.
+def write_model(path: Path, name: str, entry: ModelEntry | None) -> None:
+    """Writes a model's entry in `models.config`, or removes it.
 
-    The file is replaced as a whole, since a server may be looking; what it says of other models
-    stays as it is.
+    The file is replaced as a whole, because a server may be reading it. Entries of other models
+    stay as they are.
 
     Args:
-        path: of `models.config`, which is begun if it is not there.
+        path: of `models.config`; created if it does not exist.
         name: of the model.
-        hosted: None: the model leaves the file.
+        entry: None removes the model.
 
     Raises:
-        ValueError: as of `read_models`; the directory is not absolute.
+        ValueError: as `read_models`; the directory is not absolute.
     """
     config = _read(path)
     models = config.model_config_list.config
     others = [model for model in models if model.name != name]
-    if hosted is None:
+    if entry is None:
         del models[:]
         models.extend(others)
     elif len(others) == len(models):
-        _add(config, name, hosted)
+        _add(config, name, entry)
     else:
-        _fill(next(model for model in models if model.name == name), hosted)
+        _fill(next(model for model in models if model.name == name), entry)
     _write(path, config)
 
 
-def read_models(path: Path) -> dict[str, Hosted]:
-    """The models of a `models.config` by name; none if there is no such file.
+def read_models(path: Path) -> dict[str, ModelEntry]:
+    """The entries of a `models.config` by the models' names; empty if there is no such file.
 
     Raises:
-        ValueError: the file is not what TF Serving reads.
+        ValueError: the file is not a `ModelServerConfig`.
     """
     return {
-        model.name: Hosted(
+        model.name: ModelEntry(
             model.base_path,
             dict(model.version_labels),
             tuple(sorted(model.model_version_policy.specific.versions)),
@@ -174,23 +179,20 @@ def _write(path: Path, config: Any) -> None:
     files.write(str(path), text_format.MessageToString(config, as_utf8=True).encode())
 
 
-def _add(config: Any, name: str, hosted: Hosted) -> None:
-    _fill(
-        config.model_config_list.config.add(name=name, model_platform="tensorflow"),
-        hosted,
-    )
+def _add(config: Any, name: str, entry: ModelEntry) -> None:
+    _fill(config.model_config_list.config.add(name=name, model_platform="tensorflow"), entry)
 
 
-def _fill(model: Any, hosted: Hosted) -> None:
-    if not Path(hosted.directory).is_absolute() and "://" not in hosted.directory:
+def _fill(model: Any, entry: ModelEntry) -> None:
+    if not Path(entry.directory).is_absolute() and "://" not in entry.directory:
         raise ValueError(
-            f"model {model.name!r}: found directory {hosted.directory!r}; TF Serving takes "
+            f"model {model.name!r}: found directory {entry.directory!r}; TF Serving takes "
             "absolute paths only, or addresses such as gs://bucket/models"
         )
-    model.base_path = hosted.directory
+    model.base_path = entry.directory
     model.ClearField("model_version_policy")
-    if hosted.versions:
-        model.model_version_policy.specific.versions.extend(sorted(set(hosted.versions)))
+    if entry.versions:
+        model.model_version_policy.specific.versions.extend(sorted(set(entry.versions)))
     model.ClearField("version_labels")
-    for label, version in sorted(hosted.labels.items()):
+    for label, version in sorted(entry.labels.items()):
         model.version_labels[label] = version

@@ -1,7 +1,7 @@
-"""Requests that TF Serving runs before it serves a version, so that no user pays the first ones.
+"""Warm-up requests: TF Serving runs them before it serves a version, as the first ones are slow.
 
-The file is a TFRecord of `tensorflow_serving.PredictionLog`, found by the server under
-`assets.extra/tf_serving_warmup_requests`.
+The file `assets.extra/tf_serving_warmup_requests` is a TFRecord of
+`tensorflow_serving.PredictionLog`.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def read_warmup(version: Path) -> Iterator[Any]:
 
 
 def inputs_of(log: Any) -> tuple[str, dict[str, np.ndarray]]:
-    """The signature that a warm-up request asks, and the arrays that its graph is given."""
+    """The signature of a warm-up request, and its input arrays by name."""
     request = getattr(log, log.WhichOneof("log_type")).request
     name = request.model_spec.signature_name
     if log.HasField("predict_log"):

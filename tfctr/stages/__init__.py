@@ -4,7 +4,8 @@ from tfctr.stages.export import Export, Version
 from tfctr.stages.prepare import Prepare, SideOutputs, prepare
 from tfctr.stages.run import DEFAULT_WORK, Run
 from tfctr.stages.stage import Stage, build, folder_lock, in_order, print_plan
-from tfctr.stages.train import Train, create_model
+from tfctr.stages.student import create_model
+from tfctr.stages.train import Train
 from tfctr.stages.training import TrainingStage
 
 __all__ = [

@@ -71,7 +71,6 @@ class Export(Version):
         from tfctr.data.dataset import Dataset
         from tfctr.serving.model_directory import tidy
 
-        self.check()
         data = Dataset.open(self.trained.dataset.path)
         version = serving.export(self.trained.load(), data, self.served)
         tidy(self.served, self.trained.config.export.keep)

@@ -12,7 +12,7 @@ from tfctr.data.manifest import read_manifest
 from tfctr.stages.evaluate import Evaluate
 from tfctr.stages.export import Export
 from tfctr.stages.prepare import Prepare
-from tfctr.stages.stage import Stage, build, in_order
+from tfctr.stages.stage import Stage, build, check, in_order
 from tfctr.stages.train import Train
 
 DEFAULT_WORK = Path("work")
@@ -97,7 +97,12 @@ class Run:
 
     def prepare(self) -> dict[str, Any]:
         """Builds the dataset, and the side outputs that any training of the run reads; returns the
-        dataset's manifest."""
+        dataset's manifest.
+
+        Raises:
+            ConfigError: a model of the run cannot be created.
+        """
+        check(self.trained)
         for stage in in_order(self.trained):
             if stage.is_data:
                 build(stage, self.console)

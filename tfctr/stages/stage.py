@@ -55,6 +55,13 @@ class Stage(ABC):
             The manifest's content; None if `make` has written the manifest, with `key()`.
         """
 
+    def check(self) -> None:  # noqa: B027  (most stages have nothing to check)
+        """Called before anything that the stage needs is built.
+
+        Raises:
+            ConfigError: the stage cannot be made, as its config alone shows.
+        """
+
     def key(self) -> str:
         """The digest of all inputs of the artefact; computed once per `build`."""
         known = _keys.get()
@@ -84,7 +91,21 @@ def build(stage: Stage, console: Console) -> Path:
     If several processes ask for it, one builds it, and the others wait until it is done or dead.
     """
     with _keys_once():
+        check(stage)
         return _build(stage, console)
+
+
+def check(stage: Stage) -> None:
+    """Checks what is not done yet of a stage and of all stages that it needs, before any of them is
+    built.
+
+    Raises:
+        ConfigError: one of them cannot be made.
+    """
+    with _keys_once():
+        for at in in_order(stage):
+            if not at.is_done():
+                at.check()
 
 
 def _build(stage: Stage, console: Console) -> Path:

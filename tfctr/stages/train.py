@@ -7,11 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from tfctr.config import ConfigError, RunConfig, digest
-from tfctr.config.method import Method
 from tfctr.data.manifest import DataError
-from tfctr.schema import Schema
 from tfctr.stages.prepare import Prepare
 from tfctr.stages.stage import Stage
+from tfctr.stages.student import check_student, create_parts, import_models
 from tfctr.stages.training import TrainingStage
 
 
@@ -76,8 +75,14 @@ class Train(TrainingStage):
                 raise DataError(f"{stage.path}: not there as configured; run `tfctr prepare`")
         return Dataset.open(self.dataset.path, [stage.path for stage in self.side_outputs])
 
+    def check(self) -> None:
+        try:
+            check_student(self.config)
+        except ConfigError as error:
+            raise ConfigError(f"{self.config.name}: model: {error}") from None
+
     def import_models(self) -> None:
-        _import_models(self.config)
+        import_models(self.config)
 
     def make(self, console: Console) -> None:
         from tfctr.training.earlier_model import VOCABULARIES
@@ -146,44 +151,3 @@ class Train(TrainingStage):
                 "name"
             )
         return EarlierModel(path)
-
-
-def create_parts(
-    config: RunConfig, schema: Schema, stages: Mapping[str, Mapping[str, Any]]
-) -> tuple[Any, list[tuple[Method, Any]]]:
-    """The student, and the models that each method wraps in turn; nothing is built yet.
-
-    Args:
-        config: of the run.
-        schema: of its dataset, fitted.
-        stages: those before the student's training, by method and role.
-
-    Raises:
-        ConfigError: the backbone reads side outputs that no method provides.
-        ValueError: no such backbone, or it has no such argument; a method does not fit.
-    """
-    _import_models(config)
-    model = config.model.create(schema)
-    if model.reads_side_outputs and all(method.is_served for method in config.frameworks):
-        raise ConfigError(
-            f"{config.name}: the backbone {config.model.backbone} reads side outputs, which none "
-            "of its frameworks provides"
-        )
-    parts = []
-    for method in config.frameworks:
-        model = method.wrap(model, schema, stages.get(method.name, {}))
-        parts.append((method, model))
-    return model, parts
-
-
-def _import_models(config: RunConfig) -> None:
-    """Imports the classes of all parts of a student."""
-    import tfctr.backbones  # noqa: F401
-
-    for method in config.frameworks:
-        method.import_models()
-
-
-def create_model(config: RunConfig, schema: Schema) -> Any:
-    """The untrained student of a run; see `create_parts`."""
-    return create_parts(config, schema, {})[0]

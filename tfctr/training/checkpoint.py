@@ -1,6 +1,6 @@
-"""What a killed training goes on from: how far it was, and its variables.
+"""Checkpoints, from which a killed training resumes: its state and its variables.
 
-Keras' `BackupAndRestore` reads the epoch that was broken off from its first batch again, and its
+Keras' `BackupAndRestore` begins an interrupted epoch again at its first batch, and its
 `EarlyStopping` forgets the best epoch when `fit` begins. Here a training that was killed ends with
 the same weights as one that was not.
 """
@@ -21,10 +21,10 @@ from tfctr.models.schema_model import SchemaModel
 
 @dataclass
 class TrainingState:
-    """How far a training is; what a checkpoint holds beside the variables."""
+    """How far a training is; a checkpoint holds this and the variables."""
 
-    epoch: int = 0
-    step: int = 0  # of the epoch
+    epoch: int = 0  # number of finished epochs
+    step: int = 0  # number of finished steps of the next one
     best_epoch: int = -1
     best_score: float = float("nan")  # of the best epoch, once there is one
     history: list[dict[str, float]] = field(default_factory=list)
@@ -36,18 +36,23 @@ def save_weights(model: SchemaModel, path: Path) -> None:
 
 
 def load_weights(model: SchemaModel, path: Path) -> None:
-    """Takes the variables that `save_weights` wrote."""
+    """Assigns the variables that `save_weights` wrote."""
     _assign(model.variables, np.load(path))
 
 
 def save(model: SchemaModel, state: TrainingState, path: Path) -> None:
+    """Writes a checkpoint: the state, and the variables of the model and of its optimizer."""
     arrays = dict(_arrays([*model.variables, *model.optimizer.variables]))
     packed = np.frombuffer(json.dumps(asdict(state)).encode(), np.uint8)
     _write(path, arrays | {"state": packed})
 
 
 def restore(model: SchemaModel, path: Path) -> TrainingState | None:
-    """Takes the variables of a checkpoint, if there is one that fits."""
+    """Assigns the variables of a checkpoint, and returns its state.
+
+    Returns:
+        None if there is no checkpoint, or if it has another number of variables.
+    """
     if not path.is_file():
         return None
     arrays = np.load(path, allow_pickle=False)
@@ -59,14 +64,14 @@ def restore(model: SchemaModel, path: Path) -> TrainingState | None:
 
 
 def clean_up(folder: Path) -> None:
-    """Removes the checkpoint of a training whose model is saved, and what killed ones began."""
+    """Removes the checkpoint, the best weights, and unfinished files of killed trainings."""
     for pattern in ("checkpoint.npz*", "best.npz*"):
         for path in folder.glob(pattern):
             path.unlink()
 
 
 def _arrays(variables: list[Any]) -> Iterator[tuple[str, np.ndarray]]:
-    # By place: paths are not unique among an optimizer's slots.
+    # Named by position: paths are not unique among an optimizer's slots.
     for i, variable in enumerate(variables):
         yield str(i), np.asarray(keras.ops.convert_to_numpy(variable))
 

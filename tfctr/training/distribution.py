@@ -13,9 +13,9 @@ def open_strategy(name: str) -> tf.distribute.Strategy:
     """The strategy of a config; call it before any other use of TensorFlow.
 
     - one_device: TensorFlow's own placement.
-    - mirrored: a replica on each GPU of this machine, or on each of its logical CPUs.
-    - multi_worker: a replica on each GPU of each machine; `TF_CONFIG` names the
-      machines and this one, as TensorFlow documents it. All run the same command.
+    - mirrored: a replica on each GPU of this machine or, without GPUs, on each logical CPU.
+    - multi_worker: a replica on each GPU of each machine. The environment variable `TF_CONFIG`
+      names all machines and this one, as TensorFlow documents it. All run the same command.
 
     Raises:
         DataError: multi_worker without a `TF_CONFIG` that names workers and a task.
@@ -41,7 +41,7 @@ def open_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def part(strategy: tf.distribute.Strategy) -> Part:
-    """The share of the training rows that this process reads."""
+    """The part of the training rows that this process reads."""
     resolver = strategy.cluster_resolver
     workers = len(resolver.cluster_spec().as_dict().get("worker", [])) if resolver else 0
     if not workers:
@@ -50,7 +50,7 @@ def part(strategy: tf.distribute.Strategy) -> Part:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes the results of all."""
+    """Whether this process writes the files of the training."""
     return part(strategy).worker == 0
 
 

@@ -20,6 +20,9 @@ VOCABULARIES = "vocabularies"  # folder next to a run's model.keras
 class EarlierModel:
     """The `model.keras` of a run, and its `vocabularies/`.
 
+    Args:
+        path: of `model.keras`.
+
     Raises:
         DataError: one of the two is missing.
     """
@@ -36,7 +39,7 @@ class EarlierModel:
             )
 
     def key(self) -> str:
-        """A digest of the files of both."""
+        """A digest of the model's file and its vocabularies."""
         found = [self.path, *sorted(self.vocabularies.glob("*.txt"))]
         return digest([files.fingerprint(str(path)) for path in found])
 
@@ -49,7 +52,7 @@ class EarlierModel:
         import keras
 
         places: dict[str, np.ndarray] = {}
-        known: dict[str, str] = {}  # by vocabulary
+        known: dict[str, str] = {}  # texts for the message, by vocabulary
         # A layer with its own schema may name a vocabulary after a feature that shares it.
         for owner in dict.fromkeys(owner for of in tables(model) for owner in of.offsets):
             feature = data.schema[owner]

@@ -1,4 +1,4 @@
-"""Training: epochs, a measure of the validation rows, the best weights, resume after a kill."""
+"""The training loop: epochs, validation, the best weights, resuming after a kill."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from tfctr.training.checkpoint import TrainingState, load_weights, restore, save
 from tfctr.training.objectives import Objective
 from tfctr.training.optimizer import make_optimizer
 from tfctr.training.predict import traced
-from tfctr.training.progress import Watcher, open_board, progress_bar, write_scalars
+from tfctr.training.progress import ProgressCallback, open_board, progress_bar, write_scalars
 
 
 def train(
@@ -30,22 +30,22 @@ def train(
 ) -> TrainingState:
     """Trains `model` in place and leaves it with the weights of the best epoch.
 
-    A checkpoint in `folder` is gone on from; one is written every `checkpoint_steps` steps and
-    after each epoch, and the result is the same as without the interruption. A model made in the
-    scope of a `tf.distribute` strategy is trained by all its replicas; then `folder` must be one
-    that all workers see, and only the first writes there.
+    It resumes from a checkpoint in `folder`. One is written every `checkpoint_steps` steps and
+    after each epoch, and the result is the same as without the interruption. A model created in the
+    scope of a `tf.distribute` strategy is trained by all its replicas; then all workers must share
+    `folder`, and only the first one writes there.
 
     Args:
         model: not compiled yet; compiled here.
         data: its train and valid splits are read.
         config: how.
-        folder: of the run; holds `checkpoint.npz` and `best.npz` meanwhile.
+        folder: of the run; holds `checkpoint.npz` and `best.npz` during the training.
         console: for progress.
-        objective: what for, e.g. `Clicks`.
+        objective: the loss, and the metric that the best epoch is chosen by, e.g. `Clicks`.
 
     Returns:
-        The history: one dict an epoch with `loss`, the objective's measures (`valid_auc`,
-        `valid_log_loss`, `valid_gauc` of clicks), `learning_rate`, `seconds`.
+        The final state. Its `history` has one dict per epoch: `loss`, the objective's metrics (for
+        clicks `valid_auc`, `valid_log_loss`, `valid_gauc`), `learning_rate`, `seconds`.
 
     Raises:
         DataError: the rows do not fit the objective; the training diverged.
@@ -62,7 +62,7 @@ def train(
     checkpoint, best = folder / "checkpoint.npz", folder / "best.npz"
     state = restore(model, checkpoint) or TrainingState()
     if state.epoch or state.step:
-        console.print(f"goes on from epoch {state.epoch + 1}, step {state.step}")
+        console.print(f"resumes at epoch {state.epoch + 1}, step {state.step}")
     writes = distribution.is_chief(strategy)
     board = open_board(folder / "tensorboard") if config.tensorboard and writes else None
     while state.epoch < config.epochs:
@@ -72,7 +72,7 @@ def train(
         start, rate = time.perf_counter(), _rate(model)
         rows, steps = reader.open(epoch, state.step)
         with progress_bar(console) as bar, traced(model, reader.steps * config.epochs):
-            watcher = Watcher(
+            callback = ProgressCallback(
                 state,
                 config,
                 state.step + steps,
@@ -86,7 +86,7 @@ def train(
                 steps_per_epoch=steps,
                 verbose=0,
                 shuffle=False,
-                callbacks=[watcher],
+                callbacks=[callback],
             )
         seconds = time.perf_counter() - start
         try:
@@ -129,7 +129,7 @@ def train(
 
 
 class _Reader:
-    """The batches of an epoch, from where a checkpoint left it."""
+    """Reads the batches of an epoch, after the steps that a checkpoint has done."""
 
     def __init__(
         self, data: Dataset, config: Training, names: Sequence[str], strategy: Any
@@ -139,11 +139,11 @@ class _Reader:
         self.names = names
         self.strategy = strategy
         self.part = distribution.part(strategy)
-        self._first = self._read(0)  # kept: to make it costs as much as some steps
+        self._first = self._read(0)  # kept, because opening it costs as much as some steps
         self.steps = self._num_steps(self._first)
 
     def open(self, epoch: int, done: int) -> tuple[Any, int]:
-        """The batches behind the first `done`, and how many there are."""
+        """The batches after the first `done` ones, and their number."""
         rows = self._read(epoch) if epoch else self._first
         steps = self._num_steps(rows) - done
         rows = rows.skip(done * self.part.replicas) if done else rows
@@ -170,5 +170,5 @@ class _Reader:
 def _rate(model: SchemaModel) -> float:
     optimizer = model.optimizer
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        optimizer = optimizer._optimizer_map(None)  # that of all but an encoder
+        optimizer = optimizer._optimizer_map(None)  # of all variables except an encoder's
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

@@ -13,14 +13,21 @@ from tfctr.training.objectives import Objective
 
 
 class MaskedWordsObjective(Objective):
-    """The best epoch has the greatest likelihood of validation rows' masked tokens.
+    """The best epoch has the greatest log likelihood of the masked tokens in validation rows.
 
-    The model's call returns log likelihoods and which of them count, as a `MaskedLM`'s does.
+    The model returns log likelihoods, and bools for those that count, as a `MaskedLM` does.
+
+    Args:
+        data: its valid split is read.
+        reads: the features that the model reads.
+
+    Raises:
+        DataError: from `measure`, the training diverged.
     """
 
     chosen_by = "valid_log_likelihood"
-    title = "validation log likelihood of a hidden token"
-    rows: ClassVar[int] = 16_384  # number of rows to measure
+    title = "validation log likelihood of a masked token"
+    rows: ClassVar[int] = 16_384  # number of validation rows to read
     batch: ClassVar[int] = 512
 
     def __init__(self, data: Dataset, reads: Sequence[str]) -> None:

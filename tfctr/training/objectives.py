@@ -1,4 +1,4 @@
-"""What a model is trained for: the loss, and the measure that the best epoch is chosen by."""
+"""Objectives of a training: the loss, and the metric that the best epoch is chosen by."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,41 +18,51 @@ from tfctr.training.predict import DIVERGED, EVALUATION_BATCH, check_finite, pre
 
 
 class Objective:
-    """What a training is for: its loss, and the measure that its best epoch is chosen by.
+    """The loss of a training, and the metric that its best epoch is chosen by.
 
-    As it stands, the model has a loss of its own.
+    The base class is for models that have a loss of their own.
+
+    Attributes:
+        chosen_by: the key of this metric in what `measure` returns.
+        less_is_better: whether smaller values of it are better.
+        title: its name in messages.
+        digits: int. Its decimal places in messages.
     """
 
-    chosen_by: str  # of the measures
-    less_is_better: bool = False  # of that one
-    title: str  # of that one, for people
-    digits: int = 4  # of it that people see
+    chosen_by: str
+    less_is_better: bool = False
+    title: str
+    digits: int = 4
 
     def compile(self, model: Any, optimizer: Any) -> None:
+        """Compiles the model, with its loss."""
         model.compile(optimizer)
 
     def measure(self, model: Any, console: Console) -> dict[str, float]:
-        """Measures of the validation rows, by name."""
+        """The metrics on the validation rows, by name."""
         raise NotImplementedError
 
     def is_better(self, score: float, than: float) -> bool:
-        """Whether a value of the chosen measure is better than another."""
+        """Whether a value of the chosen metric is better than another."""
         return score < than if self.less_is_better else score > than
 
     def describe(self, measures: Mapping[str, float]) -> str:
-        """The measures that people see after an epoch, the chosen one first."""
+        """The metrics to print after an epoch, the chosen one first."""
         return f"{self.title} {measures[self.chosen_by]:.{self.digits}f}"
 
     def finish(self, model: Any) -> None:
-        """What is still to be done to the best weights."""
+        """Changes the best weights after the last epoch, if needed."""
 
 
 class LastEpoch(Objective):
-    """Log loss; all epochs are gone through, and the last one's weights are kept.
+    """Log loss; all epochs are trained, and the weights of the last one are kept.
 
-    Clicks that weighed more (`positive_weight`) and negatives left out (`keep_negatives`) shift the
-    logits that a model learns by a constant. It is taken out of the bias at the end, so that
-    predictions are calibrated to the rows as they were (He et al., 2014, section 6.3).
+    A weight of clicks (`positive_weight`) and sampled negatives (`keep_negatives`) shift the
+    learned logits by a constant. `finish` takes it out of the bias, so that predictions are
+    calibrated to the rows as they were (He et al., 2014, section 6.3).
+
+    Args:
+        config: `positive_weight` and `keep_negatives` are used.
 
     Raises:
         DataError: from `measure`, the training diverged.
@@ -80,15 +90,20 @@ class LastEpoch(Objective):
 
 
 class Clicks(LastEpoch):
-    """Log loss; the best epoch is that of the best validation measure, `training.chosen_by`.
+    """Log loss; the best epoch is chosen by the validation metric `training.chosen_by`.
 
-    All are exact and measured after every epoch: `valid_auc`, `valid_log_loss` and, where a user
-    has both a click and none, `valid_gauc`.
+    After every epoch the exact metrics are computed: `valid_auc`, `valid_log_loss` and, if a user
+    has rows of both labels, `valid_gauc`.
+
+    Args:
+        data: its valid split is read.
+        config: of the training.
+        reads: the features that the model reads.
 
     Raises:
-        ConfigError: GAUC is to choose, and the data has no user.
-        DataError: the validation rows are all of one label, or those of every user are, and GAUC is
-            to choose; from `measure`, the training diverged.
+        ConfigError: the epoch is chosen by GAUC, but the data has no user.
+        DataError: all validation rows have one label; the epoch is chosen by GAUC, but no user has
+            rows of both labels; from `measure`, the training diverged.
     """
 
     digits = 4
@@ -111,7 +126,7 @@ class Clicks(LastEpoch):
                 f"{data.directory}: all {len(labels):,} validation rows have the label "
                 f"{labels[0]:g}, so there is no AUC to choose an epoch by; widen split.valid"
             )
-        # Whatever the scores: it is undefined where no user has both labels.
+        # Whatever the scores are, GAUC is undefined if no user has rows of both labels.
         if self.users is not None and math.isnan(metrics.gauc(labels, labels, self.users)):
             self.users = None
             if config.chosen_by == "gauc":

@@ -1,4 +1,4 @@
-"""The optimizer that a config names, and the schedule of its learning rate."""
+"""Makes the optimizer of a config, with the schedule of its learning rate."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,23 +15,23 @@ def make_optimizer(
     epochs: int = 1,
     encoder: Sequence[Any] = (),
 ) -> keras.optimizers.Optimizer:
-    """The optimizer that a config names; the lazy ones touch only a batch's rows of a table.
+    """The optimizer of a config; lazy ones update only the embedding rows in a batch.
 
     Args:
-        config: which, and its numbers.
-        steps_per_epoch: int. What the schedule's epochs are counted in.
-        epochs: int. At the end of which a schedule is through.
-        encoder: an encoder's variables. They have a learning rate of their own
-            (`encoder_rate`), and no `embedding_l2`.
+        config: its name and settings.
+        steps_per_epoch: int. Defaults to 1.
+        epochs: int. Number of epochs, after which a schedule ends. Defaults to 1.
+        encoder: variables of an encoder. They have a learning rate of their own
+            (`encoder_rate`), and no `embedding_l2`. Defaults to none.
     """
     if encoder:
         of_encoder = {id(variable) for variable in encoder}
         rate = config.learning_rate * config.encoder_rate
         slow = config.model_copy(update={"learning_rate": rate, "embedding_l2": 0.0})
         others = make_optimizer(config, steps_per_epoch, epochs)
-        second = make_optimizer(slow, steps_per_epoch, epochs)
+        for_encoder = make_optimizer(slow, steps_per_epoch, epochs)
         return keras.optimizers.MultiOptimizer(
-            lambda variable: second if id(variable) in of_encoder else others
+            lambda variable: for_encoder if id(variable) in of_encoder else others
         )
     settings = {
         "learning_rate": _learning_rate(config, steps_per_epoch, epochs),

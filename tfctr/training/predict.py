@@ -1,4 +1,4 @@
-"""The logits of a split's rows."""
+"""Predicts the logits of a split's rows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +19,18 @@ from tfctr.training import distribution
 EVALUATION_BATCH = 8192
 DIVERGED = "the model's logits are no longer finite; lower training.optimizer.learning_rate"
 UNUSUAL = 100  # of a scaled number, which rarely is above 5
-FEW_STEPS = 16  # whose computing takes no longer than to trace a graph of one
+FEW_STEPS = 16  # run eagerly, they take no longer than tracing a graph
 
 
 def predict(model: SchemaModel, batches: Any, what: str, console: Console) -> np.ndarray:
-    """Logits `[N]` of batches whose number is known, with a progress bar."""
+    """Logits `[N]`, with a progress bar.
+
+    Args:
+        model: built.
+        batches: a `tf.data.Dataset` of `(features, label)` with a known number of batches.
+        what: a word for the progress bar.
+        console: for the progress bar.
+    """
     steps = int(batches.cardinality())
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=steps)
@@ -72,7 +79,7 @@ def _size(feature: Numeric, number: float) -> float:
 
 @contextmanager
 def traced(model: SchemaModel, steps: int) -> Iterator[None]:
-    """Steps as a graph of TensorFlow's, but for so few that they are through before one is made."""
+    """In this context the model's steps run as a graph, or eagerly if they are few."""
     replicas = model.distribute_strategy.num_replicas_in_sync
     model.run_eagerly = steps <= FEW_STEPS and replicas == 1
     try:

@@ -1,4 +1,4 @@
-"""What a person sees of an epoch while it runs: a progress bar, and TensorBoard's curves."""
+"""Shows the progress of an epoch: a progress bar, and TensorBoard's curves."""
 
 import time
 from collections.abc import Callable
@@ -14,8 +14,17 @@ from tfctr.config import ConfigError, Training
 from tfctr.training.checkpoint import TrainingState
 
 
-class Watcher(keras.callbacks.Callback):
-    """After each step: the progress bar, and now and then a checkpoint."""
+class ProgressCallback(keras.callbacks.Callback):
+    """After each step: counts it, updates the progress bar, and may write a checkpoint.
+
+    Args:
+        state: of the training; its `step` is counted up.
+        config: `checkpoint_steps` and `batch_size` are used.
+        steps: int. Number of steps of the whole epoch.
+        bar: from `progress_bar`.
+        save: writes a checkpoint; None in a worker that writes nothing.
+        board: from `open_board`, or None.
+    """
 
     def __init__(
         self,
@@ -53,12 +62,13 @@ class Watcher(keras.callbacks.Callback):
             if self.board:
                 step = int(self.model.optimizer.iterations)
                 write_scalars(self.board, step, {"loss_so_far": loss, "examples_per_second": rate})
-        # After the last step comes the validation, and then a checkpoint in any case.
+        # After the last step the epoch is validated, and then a checkpoint is always written.
         if self.save and state.step % self.config.checkpoint_steps == 0 and state.step < self.steps:
             self.save()
 
 
 def progress_bar(console: Console) -> Progress:
+    """A bar with steps, loss and examples per second; hidden if the console is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -73,7 +83,11 @@ def progress_bar(console: Console) -> Progress:
 
 
 def open_board(folder: Path) -> Any:
-    """A writer of what TensorBoard shows."""
+    """A writer of TensorBoard's files.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
     try:
         import tensorboard  # noqa: F401
     except ImportError:
@@ -84,6 +98,7 @@ def open_board(folder: Path) -> Any:
 
 
 def write_scalars(board: Any, step: int, values: dict[str, float]) -> None:
+    """Writes the values of a step for TensorBoard."""
     with board.as_default():
         for name, value in values.items():
             tf.summary.scalar(name, value, step=step)

@@ -1,7 +1,6 @@
 """The search space, checked before anything is prepared."""
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,6 @@ from typing import Any
 
 from tfctr.config import (
     ConfigError,
-    DataConfig,
     RunConfig,
     digest,
     load,
@@ -18,8 +16,7 @@ from tfctr.config import (
     validate,
     with_values,
 )
-from tfctr.schema import TOKEN_KINDS, Numeric, Schema
-from tfctr.stages import create_model
+from tfctr.stages.student import check_student, stand_in
 from tfctr.tuning.config import TuneConfig
 
 IN_MODELS = ("model.", "frameworks.")
@@ -62,7 +59,7 @@ class Space:
     def own_values(self) -> dict[str, Any]:
         """The run config's or default value of each searched key; None if there is none."""
         base = self.base
-        backbone = base.model.create(_stand_in(base.data)).get_config()
+        backbone = base.model.create(stand_in(base.data)).get_config()
         content = {
             "model": backbone | base.model.model_dump(),
             "training": base.training.model_dump(),
@@ -113,9 +110,9 @@ def load_tune(path: str | Path) -> Space:
             "one_device or mirrored"
         )
     try:
-        _try_model(base)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{config.run}: model: {reason(error)}") from None
+        check_student(base)
+    except ConfigError as error:
+        raise ConfigError(f"{config.run}: model: {error}") from None
     tried = set()
     for values in space.covering():
         run = space.run(values, config.seeds[0], base.name)
@@ -124,31 +121,11 @@ def load_tune(path: str | Path) -> Space:
             continue
         tried.add(key)
         try:
-            _try_model(run)
-        except (ValueError, TypeError, KeyError) as error:
+            check_student(run)
+        except ConfigError as error:
             of_models = {key: v for key, v in values.items() if key.startswith(IN_MODELS)}
-            raise ConfigError(f"{path}: space: found {shown(of_models)}; {reason(error)}") from None
+            raise ConfigError(f"{path}: space: found {shown(of_models)}; {error}") from None
     return space
-
-
-def _try_model(config: RunConfig) -> None:
-    """Creates the model as a check, without data: its vocabularies are empty."""
-    schema = _stand_in(config.data)
-    if all(method.takes_rows for method in config.frameworks):
-        create_model(config, schema).build()
-    else:  # a model that also reads texts needs their manifest
-        config.model.create(schema).build()
-
-
-def _stand_in(data: DataConfig) -> Schema:
-    """The schema as if it were fitted."""
-    measured: dict[str, dict[str, Any]] = {}
-    for feature in data.feature_schema:
-        if isinstance(feature, TOKEN_KINDS):
-            measured[feature.name] = {"vocabulary_size": 3}
-        elif isinstance(feature, Numeric):
-            measured[feature.name] = {"mean": 0.0, "std": 1.0, "boundaries": (0.0,)}
-    return data.feature_schema.fitted(measured)
 
 
 def shown(values: dict[str, Any]) -> str:
@@ -160,10 +137,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def reason(error: Exception) -> str:
-    """An error as one line, without the colours and the call's arguments that Keras adds."""
-    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    text = re.sub(r"\x1b\[\d+m", "", text).partition("Arguments received")[0]
-    return " ".join(text.split())

@@ -11,8 +11,8 @@ from rich.console import Console
 from tfctr.config import RunConfig
 from tfctr.data.manifest import read_manifest
 from tfctr.stages import Run, Train, build
+from tfctr.stages.student import reason
 from tfctr.training.earlier_model import VOCABULARIES
-from tfctr.tuning.space import reason
 
 MEASURES = (
     "valid_auc",

@@ -24,7 +24,7 @@ from tfctr.data.snapshots import Snapshot, finished_before
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.ecdctr import EcdctrServed, EcdctrStudent
 from tfctr.frameworks.ecdctr.config import load_rollout
-from tfctr.frameworks.ecdctr.student import OF_USER
+from tfctr.frameworks.ecdctr.student import USER_HISTORY
 from tfctr.layers.historical_fusion import HistoricalFusion
 from tfctr.models.transfer import carry_on, reset_statistics
 from tfctr.schema import FIRST_TOKEN_ID, Schema
@@ -130,10 +130,10 @@ def test_the_served_model_finds_the_snapshots_itself(name: str) -> None:
 
 
 def test_a_feature_may_not_be_called_as_what_is_kept_of_a_user() -> None:
-    renamed = {f.name: OF_USER if f.name == "age" else f.name for f in SCHEMA}
+    renamed = {f.name: USER_HISTORY if f.name == "age" else f.name for f in SCHEMA}
     schema = Schema(features=tuple(f.model_copy(update={"name": renamed[f.name]}) for f in SCHEMA))
-    backbone = backbones.create("dnn", schema.select(["user", "item", OF_USER]))
-    with pytest.raises(ValueError, match=r"'user_history' is taken by what is kept of a user"):
+    backbone = backbones.create("dnn", schema.select(["user", "item", USER_HISTORY]))
+    with pytest.raises(ValueError, match="found a feature 'user_history'"):
         EcdctrServed(EcdctrStudent(backbone, "user", "item", N, DIM), {})
 
 
@@ -269,7 +269,7 @@ def test_snapshots_that_knew_their_day_would_score_too_well(tmp_path: Path) -> N
     config = load_rollout(write_configs(tmp_path)).days
     last = config.first + datetime.timedelta(days=11)
     log = write_days(config, last, str(tmp_path / "days"))  # noqa: F811
-    days = config.through(last)[5:]
+    days = config.days_through(last)[5:]
 
     def auc(knew: bool) -> float:
         snapshots, joined = tmp_path / f"snapshots-{knew}", tmp_path / f"joined-{knew}"

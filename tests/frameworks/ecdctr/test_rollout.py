@@ -509,7 +509,7 @@ def test_baselines_read_what_they_say(
         ({"name": "days"}, "name: 'days' is the days' name too"),
         (
             {"tiny": {"model": SMALL | {"features": ["item_id"]}}},
-            "tiny.model.features: 'user_id' is not among them, whose vectors are kept",
+            "tiny.model.features: 'user_id' is missing; snapshots hold its vectors",
         ),
         ({"complete": {"evry": 3}}, "complete: unknown key 'evry' \\(did you mean 'every'\\?\\)"),
     ],
@@ -520,15 +520,39 @@ def test_configs_that_cannot_be(tmp_path: Path, changes: dict[str, Any], message
 
 
 def test_a_rollout_needs_a_last_day(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no day to end with"):
+    with pytest.raises(ConfigError, match="no last day; set `end`"):
         rollout(tmp_path, end=None).run()
-    with pytest.raises(ConfigError, match=f"the first step is that of {day(5)}"):
+    with pytest.raises(ConfigError, match=f"the first step is on {day(5)}"):
         rollout(tmp_path).run(day(4))
     found = CliRunner().invoke(
         app, ["rollout", str(tmp_path / "rollout.yaml"), "--through", "yesterday"]
     )
     assert found.exit_code == 1
-    assert "found 'yesterday'; a day is needed, as 2024-01-31" in found.output
+    assert "found 'yesterday'; give a day such as 2024-01-31" in found.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": {"backbone": "dnc"}}, r"ads: model: backbone: found 'dnc'; allowed: autoint"),
+        (
+            {
+                "tiny": {
+                    "model": SMALL | {"features": ["user_id", "item_id", "age"]},
+                    "training": TRAINING,
+                    "every": 2,
+                }
+            },
+            r"ads: tiny\.model: no feature 'age'; there are",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_is_one_line_before_anything_is_made(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        rollout(tmp_path, **changes).run()
+    assert not (tmp_path / "work").exists()
 
 
 def test_manifests_are_json(whole: Rollout) -> None:

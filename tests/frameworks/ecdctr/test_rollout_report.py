@@ -14,12 +14,12 @@ from tests.frameworks.ecdctr.test_rollout import write_configs
 from tfctr.cli import app
 from tfctr.config import ConfigError
 from tfctr.data.manifest import DataError, write_manifest
-from tfctr.frameworks.ecdctr.report import Evaluated, mean_difference
+from tfctr.frameworks.ecdctr.report import EvaluatedRollout, mean_difference
 
 FIRST = datetime.date(2024, 3, 1)
 
 
-def write_days(folder: Path, aucs: list[float | None], inactive: bool = True) -> Evaluated:
+def write_days(folder: Path, aucs: list[float | None], inactive: bool = True) -> EvaluatedRollout:
     """A rollout of days with these AUCs; the first day is the step before it is served."""
     for number, auc in enumerate([None, *aucs]):
         day = FIRST + datetime.timedelta(days=number)
@@ -42,15 +42,15 @@ def write_days(folder: Path, aucs: list[float | None], inactive: bool = True) ->
             at.mkdir(parents=True)
             pq.write_table(pa.table(evaluated), at / "evaluated.parquet")
         write_manifest(about, str(at / "step.json"))
-    return Evaluated.read(folder)
+    return EvaluatedRollout.read(folder)
 
 
 def test_days_are_read_with_their_measures(tmp_path: Path) -> None:
     found = write_days(tmp_path / "ads", [0.6, None, 0.7])
     assert found.name == "ads"
     assert found.days == tuple(FIRST + datetime.timedelta(days=i) for i in (1, 2, 3))
-    np.testing.assert_array_equal(found.measures["auc"], [0.6, np.nan, 0.7])
-    assert found.measures["rows_read"].tolist() == [150, 250, 350]
+    np.testing.assert_array_equal(found.daily["auc"], [0.6, np.nan, 0.7])
+    assert found.daily["rows_read"].tolist() == [150, 250, 350]
     assert found.mean("auc") == pytest.approx(0.65)
     # Clicks at .9 and .3, three times each; the others at .1, .2, .3 and at .2. Only .3 ties.
     assert found.pooled_auc("inactive_users") == pytest.approx((36 - 3 * 0.5) / 36)
@@ -71,7 +71,7 @@ def test_differences_are_of_the_same_days(tmp_path: Path) -> None:
     assert np.isnan(mean_difference(better[:1], worse[:1], "auc").seeds).all()  # of one seed
     longer = write_days(tmp_path / "longer", [0.7, 0.6, 0.8, 0.8])
     with pytest.raises(
-        ConfigError, match=r"better-0 evaluated 3 days.*longer 4 .*roll both out over the same"
+        ConfigError, match=r"better-0 has 3 evaluated days.*longer has 4.*run both over the same"
     ):
         mean_difference(better[:1], [longer], "auc")
 
@@ -101,4 +101,4 @@ def test_a_rollout_without_evaluated_days_is_named(tmp_path: Path) -> None:
     assert found.exit_code == 1
     assert "no day was evaluated; run `tfctr rollout` first" in found.output
     with pytest.raises(DataError, match="no day was evaluated"):
-        Evaluated.read(tmp_path / "work" / "ads")
+        EvaluatedRollout.read(tmp_path / "work" / "ads")

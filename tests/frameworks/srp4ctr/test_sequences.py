@@ -170,7 +170,7 @@ def test_what_is_wrong_is_said(log: Path, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(DataError, match="no dataset of this version here"):
         write_sequences(sequences, data, folder)
     prepare(sequences.data, data)
-    with pytest.raises(DataError, match="no user of those held out has two events"):
+    with pytest.raises(DataError, match="no held-out user has two events"):
         write_sequences(sequences.model_copy(update={"held_out": 0.0001}), data, folder)
     other = sequences.data.model_copy(update={"name": "other"})
     with pytest.raises(DataError, match="prepared with another config"):

@@ -1,9 +1,10 @@
 """SRP4CTR from a log to two served models: what may come next, and how likely it is clicked."""
 
-from collections.abc import Iterator
+from collections.abc import json
 from pathlib import Path
 from typing import Any
 
+import Iterator
 import numpy as np
 import pytest
 import yaml
@@ -166,6 +167,13 @@ def test_the_index_gives_the_best_items_that_the_user_has_not_had(run: Run, addr
         assert len(items) == 10
         with pytest.raises(ValueError, match="no history 'age_group' in the model; there are: pas"):
             client.recommend({"age_group": "18-24"})
+        with pytest.raises(ValueError, match="is an index of items, which has no score of a row"):
+            client.predict({"past_item": [[]]})
+        history = {name: _rows(run)[0][name] for name in model.reads}
+        items, scores = client.recommend(history)
+    asked = ["predict", "next", "-", "--server", address]
+    result = CliRunner().invoke(app, asked, input=json.dumps(history) + "\n")
+    assert json.loads(result.stdout) == {"candidates": items, "scores": scores.tolist()}
 
 
 def test_hit_rates_are_those_of_a_loop(run: Run) -> None:

@@ -260,7 +260,7 @@ def test_rank_refuses_items_that_differ_in_candidates(served: Any) -> None:
 
 def test_a_model_that_reads_similar_rows_is_refused(tmp_path: Path) -> None:
 
-    message = r"rim(_\d+)? reads what stands beside training rows, which a server does not have"
+    message = r"rim(_\d+)? reads side outputs, which a server does not have"
     with pytest.raises(ValueError, match=message):
         export(RIM(SCHEMA), fake_dataset(tmp_path / "v"), tmp_path / "m")
     assert not (tmp_path / "m").exists()

@@ -103,7 +103,7 @@ def test_a_stopped_server_finishes_what_is_in_flight(
         ):
             kept.request("GET", "/v1/models/tiny")
             assert kept.getresponse().read()
-            assert client.answering() == 1
+            assert client.served_version() == 1
             answer = pool.submit(ask)
             assert process.stdout.readline() == "running\n"
             process.send_signal(number)

@@ -20,16 +20,16 @@ def rollout(
     through: Annotated[
         str | None,
         typer.Option(
-            help="the last day, as 2024-01-31, which is over; the file's end if not given"
+            help="the last day, which must be over, e.g. 2024-01-31; default: the file's end"
         ),
     ] = None,
     work: Work = DEFAULT_WORK,
     beam: BeamArgs = None,
 ) -> None:
-    """Replays a calendar: evaluates the served ads model on each day, trains it, serves it anew.
+    """Day by day: evaluates the served ads model, trains it further, exports it.
 
-    Days that are done are skipped. The exit status is 75 where a day is missing that the file says
-    to wait for: all before it is done, and a scheduler should try again."""
+    Days that are done are skipped. The exit status is 75 if a day is missing that the file says to
+    wait for. Then all days before it are done, and a scheduler should try again later."""
     with clear_errors():
         from tfctr.frameworks.ecdctr.rollout import Rollout
 
@@ -41,18 +41,18 @@ def rollout(
 @app.command()
 def report(
     rollouts: Annotated[
-        list[Path], typer.Argument(help="YAML files of rollouts; the first is compared with")
+        list[Path], typer.Argument(help="YAML files of rollouts; the first is the baseline")
     ],
-    page: Annotated[Path, typer.Option(help="the file to write")] = Path("rollouts.html"),
+    page: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("rollouts.html"),
     work: Work = DEFAULT_WORK,
 ) -> None:
-    """A page of rollouts side by side: daily curves, and each one's difference from the first."""
+    """Writes a page that compares rollouts: daily curves, and differences from the first."""
     with clear_errors():
-        from tfctr.frameworks.ecdctr.report import Evaluated, write_page
+        from tfctr.frameworks.ecdctr.report import EvaluatedRollout, write_page
         from tfctr.frameworks.ecdctr.rollout import Rollout
 
         folders = [Rollout(load_rollout(path), work).folder for path in rollouts]
-        write_page([Evaluated.read(folder) for folder in folders], page)
+        write_page([EvaluatedRollout.read(folder) for folder in folders], page)
         console.print(f"page: {page}", soft_wrap=True)
 
 
@@ -60,4 +60,4 @@ def _as_day(text: str | None) -> datetime.date | None:
     try:
         return text and datetime.date.fromisoformat(text)  # type: ignore[return-value]
     except ValueError:
-        raise ConfigError(f"--through: found {text!r}; a day is needed, as 2024-01-31") from None
+        raise ConfigError(f"--through: found {text!r}; give a day such as 2024-01-31") from None

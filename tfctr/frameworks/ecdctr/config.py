@@ -1,4 +1,4 @@
-"""What a rollout is: a log by day and domain, the models that are trained as days go by."""
+"""The configs of a log by days and of a rollout, whose models are trained day by day."""
 
 import datetime
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ from tfctr.config.run import BackboneConfig, Export
 from tfctr.config.training import Training
 from tfctr.schema import Categorical, Strict
 
-ANY_DAY = "{day}"  # in a source's paths, stands for a day as 2024-01-31
+ANY_DAY = "{day}"  # in paths; replaced by a day such as 2024-01-31
 Days = Annotated[int, Field(ge=1)]
 
 
 class Domain(Strict):
-    """Which rows are organic impressions, and which are ads: two values of a feature."""
+    """The feature that tells organic rows from ads, and its value for each of the two domains."""
 
     feature: str
     organic: str = "organic"
@@ -32,15 +32,15 @@ class Domain(Strict):
 class DaysConfig(Strict):
     """A log of two domains, kept by day (UTC), with vocabularies that only grow.
 
-    The source is one log of all days, or, with `{day}` in `events`, a file or a glob a day.
+    The source is one log of all days. With `{day}` in `events`, each day has its own files.
     """
 
     name: FolderName
     data: Annotated[DataConfig, from_file(lambda: DataConfig)]  # without its split
     domain: Domain
-    first: datetime.date  # day of the log
-    measured_days: Days = 28  # the first ones, of which means and buckets of numbers are measured
-    ready: str | None = None  # a file with {day} in its path, there as soon as the day is whole
+    first: datetime.date  # the first day of the log
+    measured_days: Days = 28  # first days, on which means and buckets of numbers are measured
+    ready: str | None = None  # path, with {day}, of a file that exists once the day is complete
 
     @model_validator(mode="after")
     def _fits_the_data(self) -> "DaysConfig":
@@ -56,30 +56,30 @@ class DaysConfig(Strict):
         if data.time.unit == "none":
             raise ValueError("data: days are of dates, which need time.unit: s, ms or us")
         if data.user is None or data.item is None:
-            raise ValueError("data: needs the keys 'user' and 'item', which snapshots are kept by")
+            raise ValueError("data: needs the keys 'user' and 'item', whose vectors are kept")
         if self.ready is not None and ANY_DAY not in self.ready:
             raise ValueError(f"ready: needs {ANY_DAY} in the path, found {self.ready!r}")
         return self
 
     @property
-    def comes_by_day(self) -> bool:
+    def has_files_by_day(self) -> bool:
         """Whether each day has files of its own."""
         return isinstance(self.data.source, FileSource) and ANY_DAY in str(self.data.source.events)
 
-    def through(self, last: datetime.date) -> list[datetime.date]:
-        """The days from the first to this one.
+    def days_through(self, last: datetime.date) -> list[datetime.date]:
+        """The days from `first` to `last`, both included.
 
         Raises:
-            ConfigError: it is before the first.
+            ConfigError: `last` is before `first`.
         """
         if last < self.first:
-            raise ConfigError(f"{self.name}: found the day {last}; the log's first is {self.first}")
+            raise ConfigError(f"{self.name}: found the day {last}; the log starts on {self.first}")
         number = (last - self.first).days + 1
         return [self.first + datetime.timedelta(days=i) for i in range(number)]
 
-    def of_days(self, days: Iterable[datetime.date]) -> DataConfig:
-        """The data config whose source holds these days, maybe others."""
-        if not self.comes_by_day:
+    def for_days(self, days: Iterable[datetime.date]) -> DataConfig:
+        """The data config with a source that holds these days; it may hold others too."""
+        if not self.has_files_by_day:
             return self.data
         assert isinstance(self.data.source, FileSource)
         events = self.data.source.events
@@ -90,30 +90,30 @@ class DaysConfig(Strict):
 
 
 class TinyConfig(Strict):
-    """The tiny model of long-term organic rows (TPM), and what is kept of it."""
+    """The tiny model of all organic rows so far (TPM), and its snapshots."""
 
     model: BackboneConfig
     training: Training = Training(epochs=1)
-    every: Days = 28  # days until it is trained on and the next snapshot is taken
-    snapshots: int = Field(3, ge=1)  # the latest, that the other models read
+    every: Days = 28  # days between two trainings; each one ends with a snapshot
+    snapshots: int = Field(3, ge=1)  # number of latest ones that the other models read
 
 
 class CompleteConfig(Strict):
-    """The organic twin of the ads model (CPM), which the ads model starts from."""
+    """The model of organic rows (CPM) that the ads model starts from; both are built alike."""
 
     training: Training = Training(epochs=1)
-    every: Days | None = 7  # days until it is trained again; None: once, before the first day
-    window: Days = 28  # days whose rows it is trained on
-    reset_statistics: bool = True  # the ads model measures its own mean activations
+    every: Days | None = 7  # days between two trainings; None: only one, before the first day
+    window: Days = 28  # latest days whose rows it is trained on
+    reset_statistics: bool = True  # of batch normalisations, when the ads model starts
 
 
 class AdsConfig(Strict):
     """The model that is served (A-CTR)."""
 
     training: Training = Training(epochs=1)
-    window: Days | None = 14  # days it is trained on where it starts anew; None: all before
-    domains: Literal["ads", "both"] = "ads"  # whose rows it is trained on
-    restarts: bool = False  # every day from the start, on the whole window
+    window: Days | None = 14  # latest days to train on if it does not continue; None: all
+    domains: Literal["ads", "both"] = "ads"  # domains of its training rows
+    restarts: bool = False  # trained from scratch every day, on the whole window
 
 
 class RolloutConfig(Strict):
@@ -122,14 +122,14 @@ class RolloutConfig(Strict):
     name: FolderName
     days: Annotated[DaysConfig, from_file(lambda: DaysConfig)]
     start: datetime.date  # the first day that is served
-    end: datetime.date | None = None  # the last one
-    model: BackboneConfig  # of the complete and of the ads model
+    end: datetime.date | None = None  # the last day
+    model: BackboneConfig  # of the complete model and of the ads model
     tiny: TinyConfig | None = None
     complete: CompleteConfig | None = None
     ads: AdsConfig = AdsConfig()
-    missing: Literal["wait", "skip"] = "wait"  # what to do about a day that is not there
-    inactive_days: Days = 14  # without a row, after which a user counts as inactive
-    export: Export | None = Export()  # None: nothing is served
+    missing: Literal["wait", "skip"] = "wait"  # what to do if a day is missing
+    inactive_days: Days = 14  # a user is inactive after so many days without a row
+    export: Export | None = Export()  # None: nothing is exported
 
     @model_validator(mode="after")
     def _is_in_order(self) -> "RolloutConfig":
@@ -149,16 +149,16 @@ class RolloutConfig(Strict):
             missing = [key for key in (data.user, data.item) if read and key not in read]
             if missing:
                 raise ValueError(
-                    f"tiny.model.features: {missing[0]!r} is not among them, whose vectors are kept"
+                    f"tiny.model.features: {missing[0]!r} is missing; snapshots hold its vectors"
                 )
         return self
 
 
 def load_days(path: str | Path) -> DaysConfig:
-    """A days config; see `tfctr.config.base.load`."""
+    """Reads a days config; see `tfctr.config.base.load`."""
     return load(path, DaysConfig)
 
 
 def load_rollout(path: str | Path, changes: Iterable[str] = ()) -> RolloutConfig:
-    """A rollout config; see `tfctr.config.base.load`."""
+    """Reads a rollout config; see `tfctr.config.base.load`."""
     return load(path, RolloutConfig, changes)

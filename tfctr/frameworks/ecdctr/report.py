@@ -1,4 +1,4 @@
-"""Rollouts side by side: their measures day by day, and a page that shows them."""
+"""Compares rollouts: their metrics by day, and a page that shows them."""
 
 import datetime
 import io
@@ -18,38 +18,38 @@ from tfctr.data import files
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.metrics.comparison import WEEK
 
-SMOOTHED = 7  # days that a curve is the mean of
+SMOOTHED = 7  # number of latest days that a curve averages
 RESAMPLES = 2_000
 PLOTS = {
-    "auc": "AUC of the day's ads, by the version that was served",
-    "gauc": "GAUC of the same",
-    "log_loss": "log loss of the same",
-    "rows_read": "training rows read",
+    "auc": "AUC of each day's ads, with the version that was served",
+    "gauc": "GAUC of the same rows",
+    "log_loss": "log loss of the same rows",
+    "rows_read": "training rows read per day",
 }
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """The days of a rollout that were evaluated.
+class EvaluatedRollout:
+    """The evaluated days of a rollout.
 
     Args:
         name: of the rollout.
         days: ascending.
-        measures: by name, float64 `[days]`, NaN where undefined: `auc`, `gauc`, `log_loss`,
+        daily: by name, float64 `[days]`, NaN where undefined: `auc`, `gauc`, `log_loss`,
             `rows_read`, `seconds`.
-        rows: all evaluated rows of these days, one table: `label`, `logit`, `user_key` and a bool
-            column a segment.
+        rows: all evaluated rows of these days: `label`, `logit`, `user_key`, and a bool column for
+            each segment.
     """
 
     name: str
     days: tuple[datetime.date, ...]
-    measures: dict[str, np.ndarray]
+    daily: dict[str, np.ndarray]
     rows: pa.Table
 
     @classmethod
-    def read(cls, folder: Path) -> "Evaluated":
-        """What the rollout of this folder, `<work>/<its name>`, has done so far.
+    def read(cls, folder: Path) -> "EvaluatedRollout":
+        """Reads the days so far of the rollout in `folder`, `<work>/<its name>`.
 
         Raises:
             DataError: no day was evaluated yet.
@@ -68,23 +68,23 @@ class Evaluated:
         if not days:
             raise DataError(f"{folder}: no day was evaluated; run `tfctr rollout` first")
         names = ("auc", "gauc", "log_loss", "rows_read", "seconds")
-        measures = {
+        daily = {
             name: np.array([np.nan if of[name] is None else of[name] for of in found], np.float64)
             for name in names
         }
-        return cls(folder.name, tuple(days), measures, pa.concat_tables(rows))
+        return cls(folder.name, tuple(days), daily, pa.concat_tables(rows))
 
     def mean(self, name: str) -> float:
-        """Of a measure, over the days on which it is defined."""
-        return float(np.nanmean(self.measures[name]))
+        """The mean of `daily[name]` over the days on which it is defined."""
+        return float(np.nanmean(self.daily[name]))
 
     def pooled_gauc(self) -> float:
-        """Of all rows together: on a single day few users have both a click and none."""
+        """GAUC of all rows together: on one day few users have both a click and a row without."""
         columns = (self.rows[name].to_numpy() for name in ("label", "logit", "user_key"))
         return metrics.gauc(*columns)
 
     def pooled_auc(self, segment: str) -> float:
-        """Of the rows of a segment, of all days together; NaN where one class is absent."""
+        """AUC of the rows of a segment, of all days together; NaN if one class is absent."""
         rows = self.rows.filter(self.rows[segment])
         if not rows.num_rows:
             return float("nan")
@@ -92,39 +92,41 @@ class Evaluated:
 
 
 def mean_difference(
-    found: Sequence[Evaluated], others: Sequence[Evaluated], name: str, seed: int = 0
+    rollouts: Sequence[EvaluatedRollout],
+    others: Sequence[EvaluatedRollout],
+    name: str,
+    seed: int = 0,
 ) -> metrics.DailyDifference:
-    """By how much a measure is greater than that of other rollouts, seed by seed and day by day.
+    """The difference of a daily metric between two rollouts, paired by seed and day.
 
     Args:
-        found: a rollout a seed.
-        others: those it is compared with, a seed each, of the same days.
-        name: of the measure.
+        rollouts: of the first config, one per seed.
+        others: of the second config, with the same seeds and days; they are subtracted.
+        name: of the metric, a key of `EvaluatedRollout.daily`.
         seed: int. Of the resamples.
 
     Returns:
-        The mean, and its 95% intervals for other days and for other seeds; see
-        `metrics.daily_difference`.
+        The mean, and its 95% intervals over days and over seeds; see `metrics.daily_difference`.
 
     Raises:
-        ConfigError: the two did not judge the same days.
+        ConfigError: the two were not evaluated on the same days.
     """
-    for one, other in zip(found, others, strict=True):
+    for one, other in zip(rollouts, others, strict=True):
         if one.days != other.days:
             raise ConfigError(
-                f"{one.name} evaluated {len(one.days)} days from {one.days[0]} to {one.days[-1]}, "
-                f"{other.name} {len(other.days)} from {other.days[0]} to {other.days[-1]}; roll "
-                "both out over the same days"
+                f"{one.name} has {len(one.days)} evaluated days, {one.days[0]} to {one.days[-1]}; "
+                f"{other.name} has {len(other.days)}, {other.days[0]} to {other.days[-1]}; run "
+                "both over the same days"
             )
-    differences = [a.measures[name] - b.measures[name] for a, b in zip(found, others, strict=True)]
+    differences = [a.daily[name] - b.daily[name] for a, b in zip(rollouts, others, strict=True)]
     return metrics.daily_difference(np.array(differences), resamples=RESAMPLES, seed=seed)
 
 
-def write_page(rollouts: Sequence[Evaluated], path: Path) -> None:
-    """Writes one HTML file, its plots in it: daily curves, and each rollout against the first.
+def write_page(rollouts: Sequence[EvaluatedRollout], path: Path) -> None:
+    """Writes one HTML file with plots of daily curves and differences from the first rollout.
 
     Raises:
-        ConfigError: matplotlib or jinja2 is not installed; the rollouts are of other days.
+        ConfigError: matplotlib or jinja2 is not installed; the rollouts have different days.
     """
     try:
         import jinja2
@@ -147,7 +149,7 @@ def write_page(rollouts: Sequence[Evaluated], path: Path) -> None:
     files.write(str(path), page.encode())
 
 
-def _row(evaluated: Evaluated, first: Evaluated) -> dict[str, Any]:
+def _row(evaluated: EvaluatedRollout, first: EvaluatedRollout) -> dict[str, Any]:
     found: dict[str, Any] = {"name": evaluated.name, "days": len(evaluated.days)}
     for name in ("auc", "gauc"):
         found[name] = evaluated.mean(name)
@@ -163,8 +165,8 @@ def _row(evaluated: Evaluated, first: Evaluated) -> dict[str, Any]:
     return found
 
 
-def _plot(rollouts: Sequence[Evaluated], name: str, title: str) -> str:
-    """An SVG of one measure's curves."""
+def _plot(rollouts: Sequence[EvaluatedRollout], name: str, title: str) -> str:
+    """An SVG with one metric's curve for each rollout."""
     import matplotlib
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
@@ -172,7 +174,7 @@ def _plot(rollouts: Sequence[Evaluated], name: str, title: str) -> str:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.add_subplot()
     for i, evaluated in enumerate(rollouts):
-        values = evaluated.measures[name]
+        values = evaluated.daily[name]
         axes.plot(
             np.array(evaluated.days, "datetime64[D]"),
             values if name == "rows_read" else _smooth(values),
@@ -190,14 +192,14 @@ def _plot(rollouts: Sequence[Evaluated], name: str, title: str) -> str:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     content = io.StringIO()
-    # No date, and ids that are the same each time: equal rollouts, equal plots.
+    # Without a date and random ids, equal rollouts have equal plots.
     with matplotlib.rc_context({"svg.hashsalt": "tfctr"}):
         figure.savefig(content, format="svg", metadata={"Date": None, "Title": title})
     return content.getvalue()[content.getvalue().index("<svg") :]
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """The mean of the latest `SMOOTHED` days that there are, up to each day."""
+    """The mean over the latest `SMOOTHED` days up to each day, or fewer at the start."""
     starts = np.maximum(np.arange(len(values)) - SMOOTHED + 1, 0)
     windows = [values[start : i + 1] for i, start in enumerate(starts)]
     return np.array([np.nan if np.isnan(w).all() else np.nanmean(w) for w in windows])

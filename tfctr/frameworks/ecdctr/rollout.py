@@ -1,16 +1,16 @@
-"""A rollout: every day the served model is evaluated, then trained, then served anew (E-CDCTR).
+"""A rollout: every day the served model is evaluated, trained further and exported (E-CDCTR).
 
-What happens at the end of day `d`, all of whose rows are there:
+At the end of day `d`, when all its rows have arrived:
 
-1. the version that was served on `d` is evaluated on its ads rows, none of which it has seen;
+1. the version that was served on `d` is evaluated on the ads rows of `d`, which it has not seen;
 2. if a period of the tiny model is over, it is trained on that period's organic rows, and a
-   snapshot is taken of its users and items;
+   snapshot of its user and item vectors is taken;
 3. if it is time, the complete model is trained on the latest organic rows;
-4. the ads model starts from the complete one, if that is new, else it goes on from where it was;
-5. it is exported, to be served on `d + 1`.
+4. the ads model starts from the complete model if that is new; else it is trained further;
+5. the ads model is exported, to be served on `d + 1`.
 
-Each step leaves a folder with a manifest. So a rollout resumes anywhere, and can be run a day at a
-time; the result is the same.
+Each day's step leaves a folder with a manifest. So a rollout resumes anywhere, and can be run one
+day at a time; the result is the same.
 """
 
 import datetime
@@ -33,6 +33,7 @@ from tfctr.frameworks.ecdctr.config import RolloutConfig
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, Schema
 from tfctr.stages.export import Version
 from tfctr.stages.stage import build, folder_lock, versions
+from tfctr.stages.student import reason, stand_in
 from tfctr.stages.training import TrainingStage
 
 DAY = datetime.timedelta(days=1)
@@ -40,11 +41,11 @@ DAY = datetime.timedelta(days=1)
 
 @dataclass(frozen=True)
 class State:
-    """What the next day needs to know of the ones before."""
+    """What a day's step needs from the steps before it."""
 
     key: str = ""
-    through: int = -1  # number of the last day whose vocabularies the models know
-    ads: str = ""  # paths of models, in the rollout's folder
+    through: int = -1  # number, in the log, of the last day whose tokens the models have
+    ads: str = ""  # path of the model in the rollout's folder, as the next two
     complete: str = ""
     tiny: str = ""
     complete_until: str = ""
@@ -59,7 +60,12 @@ class Rollout:
     - `folder`, `<work>/<rollout's name>`: `days/<day>/`, with the models, `metrics.json`,
       `evaluated.parquet` (the day's ads rows: label, logit, user_key, segments) and `step.json`;
       `snapshots/<until>/`; `joined/<day>/`;
-    - `export_folder`: the versions of the SavedModel.
+    - `export_folder`: the versions of the SavedModel; None if nothing is exported.
+
+    Args:
+        config: of the rollout.
+        work: the folder of all artefacts.
+        console: for progress. Defaults to a new one.
     """
 
     def __init__(self, config: RolloutConfig, work: Path, console: Console | None = None) -> None:
@@ -74,39 +80,40 @@ class Rollout:
     def run(
         self, through: datetime.date | None = None, beam_args: list[str] | None = None
     ) -> datetime.date | None:
-        """All steps that are not done yet, through that day; the config's `end` if not given.
+        """Runs the steps that are not done yet.
+
+        Args:
+            through: the last day, which must be over. Defaults to the config's `end`.
+            beam_args: Beam's pipeline options.
 
         Returns:
-            The first day that is missing, where the config says to wait for it; None when all
-            steps are done.
+            The first missing day, if the config says to wait for it; None if all steps are done.
 
         Raises:
-            ConfigError: no day to end with, or one before the first step.
-            DataError: as of `beam_pipelines.days.write_days`.
+            ConfigError: there is no last day, or it is before the first step; a model of the config
+                cannot be created.
+            DataError: as `beam_pipelines.days.write_days`.
         """
-        # So that Keras knows the classes in the models' files; and before a seed is set, for to
-        # import a library may draw from Python's random numbers.
-        import tfctr.backbones
-        import tfctr.frameworks.ecdctr.student  # noqa: F401
         from beam_pipelines.days import write_days
 
         config, first = self.config, self.config.start - DAY
         last = through or config.end
         if last is None:
-            raise ConfigError(f"{config.name}: no day to end with: give `end`, or --through DAY")
+            raise ConfigError(f"{config.name}: no last day; set `end`, or give --through DAY")
         if last < first:
             raise ConfigError(
-                f"{config.name}: found the day {last}; the first step is that of {first}, the day "
+                f"{config.name}: found the last day {last}; the first step is on {first}, the day "
                 "before start"
             )
+        self._check_models()
         with folder_lock(self.log_folder, self.console):
             log = write_days(config.days, last, str(self.log_folder), beam_args)
         with folder_lock(self.folder, self.console):
-            self._start_anew_if_changed()
+            self._delete_results_of_other_config()
             state = State()
             for number in range((last - first).days + 1):
                 day = first + number * DAY
-                absent = [d for d in config.days.through(day) if d not in log.days]
+                absent = [d for d in config.days.days_through(day) if d not in log.days]
                 if absent and config.missing == "wait":
                     self.console.print(
                         f"[bold]rollout[/] waits for {absent[0]}: {self._where(absent)}"
@@ -115,16 +122,27 @@ class Rollout:
                 state = self._step(day, state, log, beam_args)
         return None
 
+    def _check_models(self) -> None:
+        config = self.config
+        schema = stand_in(config.days.data)
+        models = {"model": config.model}
+        if config.tiny is not None:
+            models["tiny.model"] = config.tiny.model
+        for key, model in models.items():
+            try:
+                model.create(schema).build()
+            except (ValueError, TypeError, KeyError) as error:
+                raise ConfigError(f"{config.name}: {key}: {reason(error)}") from None
+
     def _where(self, absent: list[datetime.date]) -> str:
         source = self.config.days.data.source
         return (
             f"no rows of {len(absent)} day{'s' if absent[1:] else ''} in "
-            f"{getattr(source, 'events', source.format)}; run again when they are there, or set "
+            f"{getattr(source, 'events', source.format)}; run again when they have arrived, or set "
             "missing: skip"
         )
 
-    def _start_anew_if_changed(self) -> None:
-        """What another config left is of no use."""
+    def _delete_results_of_other_config(self) -> None:
         path = self.folder / "rollout.json"
         if (read_manifest(path) or {}).get("key") == self._config_key:
             return
@@ -149,42 +167,42 @@ class Rollout:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "step.json").unlink(missing_ok=True)
         start = time.perf_counter()
-        about: dict[str, Any] = {"from": state.key, "day": str(day)}
+        manifest: dict[str, Any] = {"from": state.key, "day": str(day)}
         known = {d: log.days[d] for d in log.days if d <= day}
         key = digest([self._config_key, state.key, str(day), list(known.values())])
         if day not in log.days:
-            self.console.print(f"[bold]{day}[/] is missing: the served version stays")
+            self.console.print(f"[bold]{day}[/] is missing: the served version remains")
             after = _changed(state, key=key)
-            write_manifest(about | {"missing": True, "state": asdict(after)}, _step_path(folder))
+            write_manifest(manifest | {"missing": True, "state": asdict(after)}, _step_path(folder))
             return after
         step = _Step(self, day, log, state, key, folder, beam_args)
         if state.ads:
-            about["metrics"] = step.evaluate()
+            manifest["metrics"] = step.evaluate()
         state = step.train()
         if self.export_folder:
             state = _changed(state, version=step.export(state))
-        about |= {
+        manifest |= {
             "rows_read": step.rows_read,
             "seconds": round(time.perf_counter() - start, 3),
             "late": step.late,
             "state": asdict(state),
         }
-        write_manifest(about, _step_path(folder))
-        self._print(about)
+        write_manifest(manifest, _step_path(folder))
+        self._print(manifest)
         return state
 
-    def _print(self, about: dict[str, Any]) -> None:
-        metrics, read = about.get("metrics") or {}, about["rows_read"]
+    def _print(self, manifest: dict[str, Any]) -> None:
+        metrics, read = manifest.get("metrics") or {}, manifest["rows_read"]
         shown = ", ".join(
             f"{name.upper()} {metrics[name]:.4f}"
             for name in ("auc", "gauc")
             if metrics.get(name) is not None
         )
         rows = ", ".join(f"{name} {number:,}" for name, number in read.items())
-        version = about["state"]["version"]
+        version = manifest["state"]["version"]
         self.console.print(
-            f"[bold]{about['day']}[/] {shown or 'not evaluated'}; rows read: {rows or 'none'}; "
-            f"{about['seconds']:.1f} s{f'; version {Path(version).name}' if version else ''}",
+            f"[bold]{manifest['day']}[/] {shown or 'not evaluated'}; rows read: {rows or 'none'}; "
+            f"{manifest['seconds']:.1f} s{f'; version {Path(version).name}' if version else ''}",
             soft_wrap=True,
         )
 
@@ -211,17 +229,17 @@ class _Step:
         self.key = key
         self.folder = folder
         self.beam_args = beam_args
-        self.days = [d for d in self.config.days.through(day) if d in log.days]
+        self.days = [d for d in self.config.days.days_through(day) if d in log.days]
         self.through = max(log.days[d]["number"] for d in self.days)
         self.is_first = not state.ads
         self.rows_read: dict[str, int] = {}
-        self._loaded: dict[str, Any] = {}  # models of earlier stages, by path
-        # Days have numbers in the order in which they came: late ones are new, too.
+        self._loaded: dict[str, Any] = {}  # saved models, by path
+        # Days are numbered in the order in which they arrived, so a late day is new too.
         self.new = [d for d in self.days if log.days[d]["number"] > state.through]
         self.late = [] if self.is_first else [str(d) for d in self.new if d < day]
 
     def evaluate(self) -> dict[str, Any] | None:
-        """The metrics of the day's ads rows by the version that was served; None without rows."""
+        """The metrics of the served version on the day's ads rows; None without rows."""
         from tfctr import metrics
         from tfctr.training.predict import EVALUATION_BATCH, predict
 
@@ -262,7 +280,7 @@ class _Step:
         return found
 
     def train(self) -> State:
-        """The models as they are at the end of the day."""
+        """Trains the models that are due, and returns the state at the end of the day."""
         state = _changed(self.before, key=self.key, through=self.through)
         state = self._train_tiny(state)
         self._join(state.snapshots)
@@ -295,7 +313,7 @@ class _Step:
         until: datetime.date,
         state: State,
     ) -> None:
-        """Of all users and items that the tiny model has ever seen."""
+        """Writes the vectors of all users and items that the tiny model was ever trained on."""
         model = self._load(path)
         data = self._data({"train": rows}, self.through, reads_snapshots=False)
         ends = sorted(state.snapshots)
@@ -313,7 +331,7 @@ class _Step:
         snapshot.write(self.rollout.folder / "snapshots" / str(until))
 
     def _join(self, snapshots: dict[str, str]) -> None:
-        """Puts snapshots beside all rows that no further one can come to: those before the next."""
+        """Joins snapshots to the rows of all days before the next snapshot."""
         from beam_pipelines.snapshots import join_snapshots
 
         tiny, folder = self.config.tiny, self.rollout.folder
@@ -366,14 +384,14 @@ class _Step:
         return _changed(state, ads=self._train("ads", rows, training, self._make, earlier, resets))
 
     def export(self, state: State) -> str:
-        """The path of the version that is served from the next day on."""
+        """The path of the exported version, which is served from the next day on."""
         folder = self.rollout.export_folder
         assert folder is not None
         return str(build(_DayExport(self, state, folder), Console(quiet=True)))
 
     def _tables(self, state: State) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By side, what the latest snapshots say of every id: vectors `[ids, n * d]`, and which
-        there are, `[ids, n]`."""
+        """By side, the latest snapshots of all ids: their vectors `[ids, n * d]`, and which of
+        them exist, `[ids, n]`."""
         assert self.config.tiny is not None
         ends = [datetime.date.fromisoformat(end) for end in state.snapshots]
         read = finished_before(ends, self.day + DAY, self.config.tiny.snapshots)
@@ -381,14 +399,14 @@ class _Step:
         tables = {}
         for side, name in self._keys().items():
             vocabulary = self.log.vocabulary(name, self.through)
-            room = (vocabulary.size, self.config.tiny.snapshots)
-            vectors, exist = np.zeros((*room, self._snapshot_dim), np.float32), np.zeros(room)
+            shape = (vocabulary.size, self.config.tiny.snapshots)
+            vectors, exist = np.zeros((*shape, self._snapshot_dim), np.float32), np.zeros(shape)
             for place, snapshot in enumerate(found):
                 vectors[:, place], exist[:, place] = snapshot.rows(side, vocabulary)
             tables[side] = (vectors.reshape(len(vectors), -1), exist)
         return tables
 
-    # --- what the stages share --------------------------------------------------------------
+    # --- shared by the methods above ---------------------------------------------------------
 
     def _train(
         self,
@@ -399,18 +417,21 @@ class _Step:
         earlier: str,
         resets: bool = False,
     ) -> str:
-        """The path, in the rollout's folder, of a model trained on these rows.
+        """Trains a model on these rows, and returns its path in the rollout's folder.
 
         Args:
-            make: an untrained model of a schema.
-            earlier: path of a model that it starts from, "" for none.
-            resets: whether its statistics start anew.
+            what: names the model's folder: "ads", "complete", "tiny-2024-02-26".
+            rows: days and domains.
+            training: how.
+            make: returns the untrained model of a schema.
+            earlier: path of the model that it starts from; "": from scratch.
+            resets: whether the statistics of its batch normalisations are reset.
         """
         from tfctr.models.transfer import carry_on, reset_statistics
 
         rows = [part for part in rows if self.log.rows(*part)]
         if not rows and earlier and not resets:
-            return earlier  # nothing to learn from
+            return earlier  # nothing to train on
         number = sum(self.log.rows(*part) for part in rows)
         name = what.partition("-")[0]
         read = number * training.epochs
@@ -428,12 +449,12 @@ class _Step:
                 reset_statistics(model)
             return model
 
-        # Another day, another order of the rows, and other first vectors of new tokens.
+        # Each day has its own order of rows, and its own initial vectors of new tokens.
         training = training.model_copy(update={"seed": training.seed + 1000 * self.day.toordinal()})
-        about = f"[bold]{self.day}[/] {what}: {number:,} rows of {len(rows)} parts"
+        message = f"[bold]{self.day}[/] {what}: {number:,} rows of {len(rows)} parts"
         key = digest([self.key, what])
-        stage = _DayTraining(self.folder / what, training, key, create, data, read, about)
-        if not stage.is_done():  # of a day there is one line, unless something is trained
+        stage = _DayTraining(self.folder / what, training, key, create, data, read, message)
+        if not stage.is_done():  # for a finished stage `build` would print a line
             build(stage, self.console)
         return str(stage.path.relative_to(self.rollout.folder))
 
@@ -442,7 +463,7 @@ class _Step:
         return self.config.tiny.model.create(schema)
 
     def _make(self, schema: Schema) -> Any:
-        """The complete model, or the ads model: they are of one make."""
+        """The untrained complete model or ads model: both have the same architecture."""
         from tfctr.frameworks.ecdctr.student import EcdctrStudent
 
         backbone = self.config.model.create(schema)
@@ -454,10 +475,11 @@ class _Step:
         )
 
     def _load(self, path: str) -> Any:
-        """A model that is evaluated, or that another one starts from; it is not changed."""
+        """A saved model; it must not be changed."""
         import keras
 
         if path not in self._loaded:
+            _import_models()
             file = self.rollout.folder / path
             self._loaded[path] = keras.models.load_model(file, compile=False)
         return self._loaded[path]
@@ -476,11 +498,11 @@ class _Step:
         )
 
     def _window(self, days: int | None) -> list[datetime.date]:
-        """The latest days that are there, this one the last."""
+        """The days of the log among the latest `days` up to this one; None: all."""
         return [d for d in self.days if days is None or (self.day - d).days < days]
 
     def _keys(self) -> dict[str, str]:
-        """The features whose snapshots are kept, by side."""
+        """The features that identify users and items, by side."""
         data = self.config.days.data
         return {side: getattr(data, side) for side in SIDES}
 
@@ -490,7 +512,7 @@ class _Step:
 
 
 class _DayTraining(TrainingStage):
-    """A model that is trained on some days' rows, all epochs through: `model.keras`."""
+    """Trains a model on the rows of some days, for all epochs: `model.keras`."""
 
     name = "train"
 
@@ -502,7 +524,7 @@ class _DayTraining(TrainingStage):
         create: Callable[[], Any],
         data: Any,
         rows_read: int,
-        about: str,
+        message: str,
     ) -> None:
         self.folder = folder
         self.path = folder / "model.keras"
@@ -511,16 +533,19 @@ class _DayTraining(TrainingStage):
         self.create = create
         self.data = data
         self.rows_read = rows_read
-        self.of_item = about
+        self.message = message
 
     @property
     def made_from(self) -> Any:
-        return self.made_from_key  # of the days before, too
+        return self.made_from_key  # includes the days before
+
+    def import_models(self) -> None:
+        _import_models()
 
     def make(self, console: Console) -> None:
         from tfctr.training.objectives import LastEpoch
 
-        console.print(self.of_item)
+        console.print(self.message)
         self.train(
             self.create,
             self.data,
@@ -561,6 +586,12 @@ class _DayExport(Version):
         assert step.config.export is not None
         tidy(self.served, step.config.export.keep)
         return version
+
+
+def _import_models() -> None:
+    """See `TrainingStage.import_models`."""
+    import tfctr.backbones
+    import tfctr.frameworks.ecdctr.student  # noqa: F401
 
 
 def _changed(state: State, **changes: Any) -> State:

@@ -1,4 +1,4 @@
-"""The ads model as it is served: with what snapshots say of each id inside."""
+"""The ads model as it is served: it contains the field of each user's and item's snapshots."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,23 +12,23 @@ from tfctr.models.click_model import ClickModel
 from tfctr.models.student import Student
 from tfctr.optimizers.rows import local_copy
 
-AT_ONCE = 2**16  # ids whose snapshots are looked at
+IDS_PER_BATCH = 2**16  # whose fields are computed at a time
 
 
 class EcdctrServed(ClickModel):
-    """An `EcdctrStudent`, or a student around one, that knows the snapshots of users and items.
+    """An `EcdctrStudent`, or a student around one, with a table of the fields of all snapshots.
 
-    What the student makes of an id's snapshots depends on the id alone, and nothing is trained any
-    more: it is computed here, once for each id, and looked up. Never saved as a `.keras` file: it
-    is made to be exported.
+    A field depends on the user's or item's id alone, and the student is not trained any more. So
+    the fields of all ids are computed once, here, and a request looks them up. This model is only
+    exported, never saved as a `.keras` file.
 
     Args:
-        student: the trained one.
-        tables: by side, vectors float32 `[ids, n * d]` and which there are, `[ids, n]`, of all ids
-            of that side's feature.
+        student: the trained student.
+        tables: by side, for all ids of that side's feature: the snapshots' vectors, float32
+            `[ids, n * d]`, and which of them exist, `[ids, n]`, 1 or 0.
 
     Raises:
-        ValueError: a table has not a row for each id; there is no `EcdctrStudent`.
+        ValueError: a table does not have one row for each id; there is no `EcdctrStudent`.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class EcdctrServed(ClickModel):
         self.student = student
         self.embeds_fields_apart = student.embeds_fields_apart
         self.folds = student.folds
-        inner = _of_snapshots(student)
+        inner = _ecdctr_student(student)
         self.keys = {side: getattr(inner, side) for side in SIDES}
         self.histories = {}
         for side, (vectors, exist) in tables.items():
             ids = student.schema[self.keys[side]].num_ids
             if len(vectors) != ids or len(exist) != ids:
                 raise ValueError(f"the table of the {side}s has {len(vectors)} rows, wanted {ids}")
-            fields = _of_all(inner, side, vectors, exist)
+            fields = _fields(inner, side, vectors, exist)
             self.histories[side] = self.add_weight(
                 fields.shape, initializer="zeros", trainable=False, name=f"{side}_histories"
             )
@@ -81,8 +81,8 @@ class EcdctrServed(ClickModel):
         return self.student.embed_candidates(user, {**items, **self._look_up(["item"], items)})
 
     def _look_up(self, sides: Sequence[str], features: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields `[..., D]` of ids `[...]`."""
-        # Reads only these rows; `ops.take` would also ask which ids are negative.
+        """The fields `[..., D]` of ids `[...]`, by their features' names."""
+        # Not `ops.take`, which would also check for negative ids.
         return {
             history_name(side): tf.gather(
                 local_copy(self.histories[side]), features[self.keys[side]]
@@ -91,8 +91,8 @@ class EcdctrServed(ClickModel):
         }
 
 
-def _of_snapshots(model: ClickModel) -> EcdctrStudent:
-    """The one among students around one another."""
+def _ecdctr_student(model: ClickModel) -> EcdctrStudent:
+    """The `EcdctrStudent` in a stack of students."""
     inner = model
     while not isinstance(inner, EcdctrStudent):
         if not isinstance(inner, Student):
@@ -101,19 +101,19 @@ def _of_snapshots(model: ClickModel) -> EcdctrStudent:
     return inner
 
 
-def _of_all(
+def _fields(
     student: EcdctrStudent, side: str, vectors: np.ndarray, exist: np.ndarray
 ) -> np.ndarray:
-    """The student's field of each id's snapshots, `[ids, D]`."""
+    """The field of each id, float32 `[ids, D]`."""
     ids = np.arange(len(vectors))
     parts = [
-        student.of_snapshots(
+        student.fuse_snapshots(
             side,
             {
-                getattr(student, side): ids[some],
-                **dict(zip(snapshot_names(side), (vectors[some], exist[some]), strict=True)),
+                getattr(student, side): ids[batch],
+                **dict(zip(snapshot_names(side), (vectors[batch], exist[batch]), strict=True)),
             },
         )
-        for some in (slice(i, i + AT_ONCE) for i in range(0, len(ids), AT_ONCE))
+        for batch in (slice(i, i + IDS_PER_BATCH) for i in range(0, len(ids), IDS_PER_BATCH))
     ]
     return np.concatenate([np.asarray(part, np.float32) for part in parts])

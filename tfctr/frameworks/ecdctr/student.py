@@ -1,4 +1,4 @@
-"""A backbone that reads what a long-term model knew of the user and the item (E-CDCTR)."""
+"""A student that reads the snapshots of the user and the item (E-CDCTR)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,26 +12,27 @@ from tfctr.layers.historical_fusion import HistoricalFusion
 from tfctr.models.click_model import ClickModel, candidate_rows
 from tfctr.models.student import Student
 
-OF_USER = "user_history"  # what is kept of a user, beside what the backbone keeps
+USER_HISTORY = "user_history"  # this student's part of `encode_user`
 
 
 @keras.saving.register_keras_serializable("tfctr")
 class EcdctrStudent(Student):
-    """Any backbone, with two further fields (E-CDCTR, arXiv:2408.16238).
+    """Adds two fields to any backbone (E-CDCTR, arXiv:2408.16238).
 
-    Each is a `HistoricalFusion` of the backbone's own vector of the user, or of the item, with the
-    vectors that snapshots have of it. It is called with those beside the features:
-    `{side}_snapshots` `[B, n * d]`, latest first, and `{side}_snapshots_exist` `[B, n]`.
+    One is of the user, one of the item. Each is the `HistoricalFusion` of the backbone's vector
+    with the vectors in the snapshots. Further features hold these: `{side}_snapshots`
+    `[B, n * d]`, latest first, and `{side}_snapshots_exist` `[B, n]`, 1 or 0.
 
     Args:
         backbone: a backbone, or a student around one; not built yet.
-        user: name of the categorical feature whose snapshots are kept.
-        item: the same of items.
-        num_snapshots: int. `n`.
-        snapshot_dim: int. `d`.
+        user: name of the categorical feature that identifies users in the snapshots.
+        item: the same for items.
+        num_snapshots: int. Number `n` of snapshots that a row reads.
+        snapshot_dim: int. Width `d` of their vectors.
 
     Raises:
-        ValueError: the backbone does not read one of the two features.
+        ValueError: the backbone does not read one of the two features, or reads a feature named
+            `USER_HISTORY`.
     """
 
     def __init__(
@@ -44,12 +45,15 @@ class EcdctrStudent(Student):
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, **kwargs)
-        if OF_USER in backbone.reads:
-            raise ValueError(f"schema: the name {OF_USER!r} is taken by what is kept of a user")
+        if USER_HISTORY in backbone.reads:
+            raise ValueError(
+                f"schema: found a feature {USER_HISTORY!r}; an output of `encode_user` has this "
+                "name, so rename the feature"
+            )
         for name in (user, item):
             if name not in backbone.reads:
                 raise ValueError(
-                    f"the backbone does not read {name}, whose snapshots are kept; it reads "
+                    f"the backbone does not read {name}, whose snapshots are read; it reads "
                     f"{', '.join(backbone.reads)}"
                 )
         self.user = user
@@ -78,7 +82,7 @@ class EcdctrStudent(Student):
         names: Sequence[str] | None = None,
         training: bool = False,
     ) -> Any:
-        """`[B, F + 2, D]`; with `names` the backbone's fields of these alone."""
+        """`[B, F + 2, D]`; with `names`, only the backbone's fields of these features."""
         fields = self.backbone.embed(features, names=names, training=training)
         if names is not None:
             return fields
@@ -86,23 +90,23 @@ class EcdctrStudent(Student):
         return self.add_fields(fields, ops.stack(histories, axis=1))
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
-        """What the backbone keeps, and `OF_USER` `[B, D]`."""
-        return super().encode_user(features) | {OF_USER: self._history("user", features)}
+        """The backbone's part, and `USER_HISTORY` `[B, D]`."""
+        return super().encode_user(features) | {USER_HISTORY: self._history("user", features)}
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        of_backbone = {name: value for name, value in user.items() if name != OF_USER}
+        of_backbone = {name: value for name, value in user.items() if name != USER_HISTORY}
         fields = super().embed_candidates(of_backbone, items)
-        rows = candidate_rows({OF_USER: user[OF_USER]}, items)
-        histories = [rows[OF_USER], self._history("item", rows)]
+        rows = candidate_rows({USER_HISTORY: user[USER_HISTORY]}, items)
+        histories = [rows[USER_HISTORY], self._history("item", rows)]
         return self.add_fields(fields, ops.stack(histories, axis=1))
 
     def _history(self, side: str, features: Mapping[str, Any]) -> Any:
-        """The field of one side, which may be given as it is (`history_name`)."""
+        """The field `[B, D]` of one side; a feature may hold it already (`history_name`)."""
         given = features.get(history_name(side))
-        return self.of_snapshots(side, features) if given is None else given
+        return self.fuse_snapshots(side, features) if given is None else given
 
-    def of_snapshots(self, side: str, features: Mapping[str, Any]) -> Any:
-        """The field `[B, D]` of one side's snapshots."""
+    def fuse_snapshots(self, side: str, features: Mapping[str, Any]) -> Any:
+        """The field `[B, D]` of one side, from its snapshots."""
         current = self.innermost().embed(features, names=[getattr(self, side)])[:, 0]
         vectors, exist = (features[name] for name in snapshot_names(side))
         vectors = ops.reshape(vectors, (-1, self.num_snapshots, self.snapshot_dim))
@@ -119,10 +123,10 @@ class EcdctrStudent(Student):
 
 
 def history_name(side: str) -> str:
-    """What may be given in place of one side's snapshots: the field `[B, D]` that they make."""
+    """The feature that may hold the field `[B, D]` of one side in place of its snapshots."""
     return f"{side}_history_field"
 
 
 def snapshot_names(side: str) -> tuple[str, str]:
-    """What a row holds of one side's snapshots: the vectors, and which there are."""
+    """The features of one side's snapshots: their vectors, and which of them exist."""
     return f"{side}_snapshots", f"{side}_snapshots_exist"

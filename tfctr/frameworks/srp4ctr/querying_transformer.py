@@ -56,7 +56,7 @@ class QueryingTransformer(keras.layers.Layer):
             AttendingBlock(num_heads, dropout, name=f"events_{i}") for i in range(num_blocks)
         ]
 
-    def build(self, user_shape: Any, events_shape: Any, seen_shape: Any) -> None:
+    def build(self, user_shape: Any, events_shape: Any, attention_mask_shape: Any) -> None:
         if user_shape[-1]:
             self.of_user.build(user_shape)
         shape = (None, None, self.dim)
@@ -66,13 +66,15 @@ class QueryingTransformer(keras.layers.Layer):
         for block in (*self.among, *self.events):
             block.build(shape)
 
-    def call(self, user: Any, events: Any, seen: AttentionMask, training: bool = False) -> Any:
+    def call(
+        self, user: Any, events: Any, attention_mask: AttentionMask, training: bool = False
+    ) -> Any:
         """`[B, m, d]`.
 
         Args:
             user: `[B, U]`, the concatenated fields of user and context; `U` may be 0.
             events: `[B, L, d]`.
-            seen: the mask of the events.
+            attention_mask: of the events.
         """
         batch = ops.shape(events)[0]
         x = ops.broadcast_to(self.queries[None], (batch, self.num_queries, self.dim))
@@ -88,7 +90,7 @@ class QueryingTransformer(keras.layers.Layer):
             query = by_heads(x, of_queries, self.num_heads, [to_events.query])
             looked_at = (layers["key"], layers["value"])
             found = by_heads(events, of_events, self.num_heads, looked_at)
-            x = to_events(x, *query, *found, seen, training=training)
+            x = to_events(x, *query, *found, attention_mask, training=training)
         return ops.reshape(x, (*of_queries, self.dim))
 
     def get_config(self) -> dict[str, Any]:

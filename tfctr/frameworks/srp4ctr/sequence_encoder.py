@@ -102,8 +102,8 @@ class SequenceEncoder(keras.layers.Layer):
         """`[B, L, d]` from each part's ids `[B, L]`."""
         return ops.sum(self.tokens.each(ids, names=self.parts), axis=2)
 
-    def call(self, x: Any, seen: AttentionMask, training: bool = False) -> Encoded:
-        """Encodes embedded events `[B, L, d]`; `seen` is their mask."""
+    def call(self, x: Any, attention_mask: AttentionMask, training: bool = False) -> Encoded:
+        """Encodes embedded events `[B, L, d]`; the mask tells which of them exist."""
         shape, x = (-1, x.shape[1]), ops.reshape(x, (-1, self.dim))
         keys, values = [], []
         for of_key, of_value, block in zip(self.of_key, self.of_value, self.blocks, strict=True):
@@ -111,7 +111,7 @@ class SequenceEncoder(keras.layers.Layer):
             query, key, value = by_heads(x, shape, self.num_heads, layers)
             keys.append(key)
             values.append(value)
-            x = block(x, query, key, value, seen, training=training)
+            x = block(x, query, key, value, attention_mask, training=training)
         return Encoded(keys, values, ops.reshape(x, (*shape, self.dim)))
 
     def get_config(self) -> dict[str, Any]:

@@ -70,7 +70,10 @@ class Srp4ctrStudent(Student):
             raise ValueError("num_queries: found 0, and no cross_attention: nothing is carried")
         taken = [f.name for f in schema if f.name in (*KEPT, *OF_EVENTS)]
         if taken:
-            raise ValueError(f"schema: the name {taken[0]!r} is taken by what is kept of a user")
+            raise ValueError(
+                f"schema: found a feature {taken[0]!r}; an output of `encode_user` has this name, "
+                "so rename the feature"
+            )
         self.encoder = encoder
         self.cross_attention = cross_attention
         self.num_queries = num_queries

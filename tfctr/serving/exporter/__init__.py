@@ -1,4 +1,4 @@
-"""Turns a trained model into a version of a served one, which any TF Serving can load.
+"""Exports a trained model as a SavedModel that TF Serving can load.
 
-`saved_model.export` is the way in. `tfctr.serving.export` is that function; hence the room's name.
+The entry point is `saved_model.export`, which is also `tfctr.serving.export`.
 """

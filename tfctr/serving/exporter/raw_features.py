@@ -1,4 +1,4 @@
-"""Raw values to what a backbone reads, inside the graph: the same ids as in training."""
+"""From raw values to a model's inputs, inside the graph: the same ids as in training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,21 +24,21 @@ from tfctr.serving.raw_values import MISSING, raw_dtype
 
 
 class RawFeatures(tf.Module):
-    """The vocabularies, and the way from raw values to ids.
+    """Looks up raw values in the model's vocabularies.
 
     Args:
         schema: the fitted schema of the model; its inputs are looked up.
-        vocabularies: the vocabulary file of each feature that has tokens; one token a line.
+        vocabularies: the vocabulary file of each feature that has tokens; one token per line.
 
     Raises:
-        ValueError: a file does not hold what the schema says, or what TensorFlow can't read back.
+        ValueError: a file does not match the schema, or has a character that TensorFlow drops.
     """
 
     def __init__(self, schema: Schema, vocabularies: Mapping[str, Path]) -> None:
         super().__init__()
         self.schema = schema
         self.tables: dict[str, Any] = {}
-        self._folder = TemporaryDirectory()  # of the files that a SavedModel takes with it
+        self._folder = TemporaryDirectory()  # of the tables' files, which a SavedModel copies
         opened: dict[tuple[Path, str], Any] = {}
         for feature in schema.inputs:
             if isinstance(feature, TOKEN_KINDS):
@@ -50,7 +50,8 @@ class RawFeatures(tf.Module):
                 self.tables[feature.name] = opened[key]
 
     def look_up(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Model inputs of the features in `raw`: ids int64 `[B]` or `[B, max_length]`, floats."""
+        """Model inputs of the features in `raw`: ids int64 `[B]` or `[B, max_length]`, numbers
+        float32 `[B]`."""
         return {name: self._look_up(self.schema[name], values) for name, values in raw.items()}
 
     def _look_up(self, feature: Any, values: tf.Tensor) -> tf.Tensor:
@@ -70,7 +71,7 @@ class RawFeatures(tf.Module):
         return _to_the_left(ids) if fits else _cut(ids, feature.max_length, last=True)
 
     def parse(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Raw values from serialized `tf.train.Example`s `[B]`; what they leave out is missing."""
+        """Raw values from serialized `tf.train.Example`s `[B]`; features left out are missing."""
         return tf.io.parse_example(serialized, {f.name: _example(f) for f in self.schema.inputs})
 
 
@@ -92,13 +93,13 @@ def _check(feature: Any, path: Path) -> None:
 
 
 def _table(path: Path, dtype: tf.DType, folder: Path) -> Any:
-    """A table from token to id, `PAD_ID` for the missing value, `OOV_ID` for all that it lacks.
+    """A table from token to id: `PAD_ID` for the missing value, `OOV_ID` for tokens not in it.
 
-    Its file, in `folder`, has a token and its id a line, so that a look-up is all there is to do;
-    behind the tokens, the other texts that `prepare` reads as one of them.
+    Its file in `folder` has a token and its id on each line, so the graph needs only a look-up;
+    after the tokens come the other texts that `prepare` reads as one of them.
     """
     tokens = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.stat().st_size else []
-    delimiter = _not_in(path)
+    delimiter = _delimiter(path)
     missing = MISSING[dtype] if dtype == tf.string else str(MISSING[dtype]).encode()
     lines = [missing + delimiter + str(PAD_ID).encode()]
     lines += [t + delimiter + str(i).encode() for i, t in enumerate(tokens, FIRST_TOKEN_ID)]
@@ -132,24 +133,24 @@ def read_tokens(path: Path) -> list[bytes]:
     ]
 
 
-def _not_in(path: Path) -> bytes:
-    """A character that no token holds."""
+def _delimiter(path: Path) -> bytes:
+    """A character that no token contains."""
     found = set(path.read_bytes())
     for code in (9, *range(1, 9), *range(14, 32)):
         if code not in found:
             return bytes([code])
     raise ValueError(
-        f"{path}: its tokens hold all control characters, so none can part a token from its id; "
-        "clean the column in the source and prepare the data again"
+        f"{path}: its tokens contain all control characters, so none can separate a token from "
+        "its id; clean the column in the source and prepare the data again"
     )
 
 
 def _to_the_left(ids: tf.Tensor) -> tf.Tensor:
-    """`[B, M]` without the `PAD_ID`s between others: they stand behind them."""
+    """`[B, M]` with the `PAD_ID`s moved to the end of each row."""
     is_there = ids != PAD_ID
     place = tf.cumsum(tf.cast(is_there, tf.int64), axis=1) - 1
     rows = tf.broadcast_to(tf.range(tf.shape(ids, tf.int64)[0])[:, tf.newaxis], tf.shape(ids))
-    # What is not there adds 0 to a place of its row.
+    # A `PAD_ID` adds 0 to a place of its row, which changes nothing.
     places = tf.stack([rows, tf.maximum(place, 0)], axis=2)
     return tf.scatter_nd(places, ids, tf.shape(ids, tf.int64))
 
@@ -173,8 +174,8 @@ def _latest(ids: tf.Tensor, length: int) -> tf.Tensor:
     A `PAD_ID` in between keeps its place: it is an event without a value.
     """
     ids = tf.concat([ids, tf.fill([tf.shape(ids)[0], length], tf.constant(PAD_ID, tf.int64))], 1)
-    behind = tf.range(1, tf.shape(ids)[1] + 1)
-    count = tf.reduce_max(tf.where(ids != PAD_ID, behind, 0), axis=1, keepdims=True)
+    ends = tf.range(1, tf.shape(ids)[1] + 1)
+    count = tf.reduce_max(tf.where(ids != PAD_ID, ends, 0), axis=1, keepdims=True)
     return tf.gather(ids, tf.maximum(count - length, 0) + tf.range(length), batch_dims=1)
 
 

@@ -1,4 +1,4 @@
-"""A trained backbone as a SavedModel for TF Serving, vocabularies inside."""
+"""Exports a trained model as a SavedModel for TF Serving, with its vocabularies."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,14 +16,14 @@ from tfctr.serving.exporter.version import write_version
 from tfctr.serving.raw_values import raw_spec
 
 CLASSES = ("0", "1")  # labels of `classify`, in the order of its scores
-MODEL_KEY = "model_key"  # int64 `[B]`, beside what is kept of a user
+MODEL_KEY = "model_key"  # int64 `[B]`, an output of `encode_user`: which weights it used
 
 
 def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
-    """Writes the next version of a served model, `directory/<version>/`; it appears at once.
+    """Writes the next version of a served model, `directory/<version>/`, whole or not at all.
 
-    `docs/serving.md` lists its signatures. Beside the SavedModel lie `assets.extra/schema.json`
-    and the warm-up requests that TF Serving runs before it serves the version.
+    `docs/serving.md` lists its signatures. The folder also has `assets.extra/schema.json` and the
+    warm-up requests that TF Serving runs before it serves the version.
 
     Args:
         model: the trained model.
@@ -35,13 +35,14 @@ def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
         The folder of the new version.
 
     Raises:
-        ValueError: the dataset's vocabularies are not those of the model; it reads side outputs.
-        DataError: what was written does not load, or has other scores; nothing is left of it.
+        ValueError: the dataset's vocabularies are not those of the model; the model reads side
+            outputs.
+        DataError: the new version does not load, or has other scores; it is deleted.
     """
     if model.reads_side_outputs:
         raise ValueError(
-            f"{model.name} reads what stands beside training rows, which a server does not have. "
-            "Export a student that it taught"
+            f"{model.name} reads side outputs, which a server does not have; export a student that "
+            "learned from it"
         )
     directory = Path(directory)
     model.build()
@@ -61,8 +62,8 @@ def export(model: ClickModel, data: Any, directory: str | Path) -> Path:
 
 
 def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
-    """The functions that are served, by name; `rank` only where items have features, and its two
-    halves, `encode_user` and `score`, where the first is worth keeping."""
+    """The served functions by name. There is `rank` if items have features; and its two halves,
+    `encode_user` and `score`, if keeping an encoded user saves much (`ClickModel.folds`)."""
     rows = {f.name: raw_spec(f) for f in model.served_schema.inputs}
     items = _names(model.served_schema.side("item"))
     once = _names(model.served_schema.side("user", "context"))
@@ -112,7 +113,7 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
             return of_candidates({k: tf.identity(v) for k, v in user.items()}, given)
 
     def concrete(function: Callable[..., Any], specs: Mapping[str, tf.TensorSpec]) -> Any:
-        # No Python of ours depends on a tensor's value, and to look for it takes half the time.
+        # No Python here depends on a tensor's value; AutoGraph would double the time of tracing.
         with constants:
             return tf.function(function, autograph=False).get_concrete_function(**specs)
 
@@ -136,7 +137,7 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
 
 
 def model_key(model: ClickModel) -> int:
-    """What says which weights a user was encoded with."""
+    """A checksum of all weights: `score` compares it with that of the encoded user."""
     found = 0
     for weight in model.weights:
         found = google_crc32c.extend(found, np.asarray(weight).tobytes())
@@ -144,7 +145,7 @@ def model_key(model: ClickModel) -> int:
 
 
 def _items(model: ClickModel, raw: RawFeatures, features: Mapping[str, tf.Tensor]) -> Any:
-    """Model inputs `[B, N]` or `[B, N, M]` of the candidates among raw features."""
+    """Model inputs `[B, N]` or `[B, N, M]` from the candidates' raw features."""
     names = _names(model.served_schema.side("item"))
     shape = tf.shape(features[names[0]])[:2]
     shapes = tf.stack([tf.shape(features[name])[:2] for name in names])
@@ -153,17 +154,17 @@ def _items(model: ClickModel, raw: RawFeatures, features: Mapping[str, tf.Tensor
     )
     with tf.control_dependencies([same]):
         shape = tf.identity(shape)
-    flat = {name: _one_a_row(model.served_schema[name], features[name], shape) for name in names}
-    return {name: _one_a_candidate(values, shape) for name, values in raw.look_up(flat).items()}
+    flat = {name: _flatten(model.served_schema[name], features[name], shape) for name in names}
+    return {name: _unflatten(values, shape) for name, values in raw.look_up(flat).items()}
 
 
-def _one_a_row(feature: Any, values: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+def _flatten(feature: Any, values: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """`[B, N, ...]` to `[B * N, ...]`."""
     flat = tf.reshape(values, tf.concat([[shape[0] * shape[1]], tf.shape(values)[2:]], axis=0))
     return tf.ensure_shape(flat, raw_spec(feature).shape)
 
 
-def _one_a_candidate(values: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+def _unflatten(values: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """`[B * N, ...]` to `[B, N, ...]`."""
     inner = values.shape[1:]
     values = tf.reshape(values, tf.concat([shape, tf.shape(values)[1:]], axis=0))

@@ -1,4 +1,4 @@
-"""A new version of a served model: written, loaded as TF Serving loads it, then published."""
+"""Writes a new version of a served model, checks it in TF Serving's loader, and publishes it."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from tfctr.serving.exporter.warmup_requests import write_warmup
 from tfctr.serving.model_directory import publish, signature_defs
 from tfctr.serving.warmup import inputs_of, read_warmup
 
-TOLERANCE = 1e-4  # of a score: threads may add in another order
+TOLERANCE = 1e-4  # absolute, of a score; threads may add in another order
 
 
 def write_version(
@@ -26,20 +26,20 @@ def write_version(
     schema: Schema,
     vocabularies: Mapping[str, Path],
 ) -> Path:
-    """Writes the next version, `directory/<version>/`; it appears at once, if it answers right.
+    """Writes the next version, `directory/<version>/`; it appears once it has passed its checks.
 
     Args:
         directory: the model's directory; its name is the model's name.
         served: holds the variables and tables.
         signatures: concrete functions by name.
-        schema: of the features that they take.
+        schema: of the features that the signatures take.
         vocabularies: the vocabulary file of each feature that has tokens.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        DataError: it does not load, or has other scores than `signatures`; nothing is left of it.
+        DataError: it does not load, or has other scores than `signatures`; it is deleted.
     """
 
     def write(version: Path) -> None:
@@ -54,15 +54,15 @@ def write_version(
 
 
 def _verify(version: Path, directory: Path, signatures: Mapping[str, Any]) -> None:
-    """Asks the warm-up requests of TensorFlow's C++ loader, in a process of its own: a version that
-    breaks it would keep a server from all others."""
+    """Runs the warm-up requests in TensorFlow's C++ loader, as a separate process: a version that
+    crashes the loader would crash a server with all its models."""
     definitions = signature_defs(version)
-    asked, expected = [], []
+    requests, expected = [], []
     for log in read_warmup(version):
         name, inputs = inputs_of(log)
         definition = definitions[name]
         answer = {k: v.numpy() for k, v in signatures[name](**_tensors(inputs)).items()}
-        asked.append(
+        requests.append(
             {
                 "inputs": {definition.inputs[k].name: _to_json(v) for k, v in inputs.items()},
                 "outputs": {k: definition.outputs[k].name for k in answer},
@@ -70,15 +70,15 @@ def _verify(version: Path, directory: Path, signatures: Mapping[str, Any]) -> No
         )
         expected.append((name, answer))
     run = subprocess.run(
-        [sys.executable, "-m", "tfctr.serving.exporter.answer_alone", str(version)],
-        input=json.dumps(asked),
+        [sys.executable, "-m", "tfctr.serving.exporter.run_requests", str(version)],
+        input=json.dumps(requests),
         capture_output=True,
         text=True,
     )
     if run.returncode:
-        why = (run.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        why = (run.stderr.strip().splitlines() or ["no message"])[-1]
         raise DataError(
-            f"{directory}: what was exported does not load in TF Serving's loader, status "
+            f"{directory}: the exported version does not load in TF Serving's loader, exit status "
             f"{run.returncode}: {why}"
         )
     for (name, answer), found in zip(expected, json.loads(run.stdout), strict=True):
@@ -87,14 +87,14 @@ def _verify(version: Path, directory: Path, signatures: Mapping[str, Any]) -> No
                 continue
             if not np.isfinite(values).all():
                 raise DataError(
-                    f"{directory}: {name}: {key} of a warm-up request is not finite: the model's "
-                    "weights are not; train it again with a smaller learning rate"
+                    f"{directory}: {name}: {key} of a warm-up request is not finite; train the "
+                    "model again with a smaller learning rate"
                 )
             difference = float(np.max(np.abs(np.array(found[key]) - values.ravel()), initial=0))
             if difference > TOLERANCE:
                 raise DataError(
                     f"{directory}: {name}: {key} differs by {difference:.2g} between the model and "
-                    "what was exported"
+                    "the exported version"
                 )
 
 

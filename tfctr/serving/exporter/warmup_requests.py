@@ -1,4 +1,4 @@
-"""The warm-up requests of a version, made of the most frequent tokens."""
+"""Makes the warm-up requests of a version from the most frequent tokens."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -18,7 +18,7 @@ from tfctr.schema import Numeric, Schema, Tokens
 from tfctr.serving.raw_values import raw_dtype
 from tfctr.serving.warmup import WARMUP_FILE
 
-BATCH_SIZES = (1, 100)  # of `rank`: candidates of one request
+BATCH_SIZES = (1, 100)  # rows of a request; for `rank`, candidates
 
 
 def write_warmup(
@@ -28,11 +28,11 @@ def write_warmup(
     vocabularies: Mapping[str, Path],
     signatures: Mapping[str, Any],
 ) -> Path:
-    """Writes a request for each of `signatures` and `BATCH_SIZES` with the most frequent tokens.
+    """Writes a request for each signature and each of `BATCH_SIZES`.
 
     Args:
         folder: `assets.extra` of the version.
-        model_name: what the requests ask for.
+        model_name: the model's name in the requests.
         schema: of the model.
         vocabularies: the vocabulary file of each feature that has tokens.
         signatures: the functions that are served, by name.
@@ -61,7 +61,7 @@ def _first_tokens(path: Path) -> list[bytes]:
 
 
 def _column(feature: Any, tokens: list[bytes], size: int) -> np.ndarray:
-    """Raw values `[size]` or `[size, max_length]`: the tokens in turn; the mean of a number."""
+    """Raw values `[size]` or `[size, max_length]`: the tokens in turn, or a numeric mean."""
     if isinstance(feature, Numeric):
         return np.full(size, feature.mean or 0.0, np.float32)
     if isinstance(feature, Tokens):
@@ -113,7 +113,7 @@ def _request(
 
 
 def _tensor(feature: Any, columns: Mapping[str, np.ndarray], part: Any) -> Any:
-    """Of a feature's column, with the dtype that even no values have."""
+    """A part of a feature's column, with the feature's dtype even if it is empty."""
     return tf.constant(columns[feature.name][part], raw_dtype(feature))
 
 
@@ -125,7 +125,7 @@ def _examples(columns: Mapping[str, np.ndarray]) -> list[Any]:
 
 
 def example(row: Mapping[str, np.ndarray]) -> Any:
-    """A `tf.train.Example` of raw values: an array of bytes, ints or floats a feature."""
+    """A `tf.train.Example` of raw values: an array of bytes, ints or floats per feature."""
     message = tf.train.Example()
     for name, values in row.items():
         feature = message.features.feature[name]

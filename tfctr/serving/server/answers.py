@@ -1,6 +1,6 @@
-"""What a version answers to a request for scores, whichever way it came.
+"""Answers requests for scores, which come by gRPC or REST.
 
-Wordings and codes are the real server's.
+The texts and codes of errors are the real server's.
 """
 
 from typing import Any
@@ -25,6 +25,9 @@ def predict(model: LoadedVersion, request: Any) -> Any:
     Args:
         model: the version.
         request: a `RawPredictRequest`, as the server reads it; or a `PredictRequest`.
+
+    Raises:
+        ServingError: the request does not fit the version, or its graph fails.
     """
     if isinstance(request, predict_pb2.PredictRequest):
         request = RawPredictRequest.FromString(request.SerializeToString())
@@ -45,7 +48,11 @@ def predict(model: LoadedVersion, request: Any) -> Any:
 
 
 def classify(model: LoadedVersion, request: Any) -> Any:
-    """`ClassificationRequest` to `ClassificationResponse`."""
+    """`ClassificationRequest` to `ClassificationResponse`.
+
+    Raises:
+        ServingError: as `predict`.
+    """
     signature, definition = _for_examples(model, request)
     if len(definition.outputs) not in (1, 2):
         found = len(definition.outputs)
@@ -67,7 +74,11 @@ def classify(model: LoadedVersion, request: Any) -> Any:
 
 
 def regress(model: LoadedVersion, request: Any) -> Any:
-    """`RegressionRequest` to `RegressionResponse`."""
+    """`RegressionRequest` to `RegressionResponse`.
+
+    Raises:
+        ServingError: as `predict`.
+    """
     signature, definition = _for_examples(model, request)
     if len(definition.outputs) != 1:
         raise invalid("Expected one output Tensor.")
@@ -83,7 +94,7 @@ def regress(model: LoadedVersion, request: Any) -> Any:
 
 
 def _for_examples(model: LoadedVersion, request: Any) -> tuple[str, Any]:
-    """The name and the `SignatureDef` of what a request with Examples asks for."""
+    """The name and the `SignatureDef` that a request with Examples asks for."""
     signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
     if signature not in model.signature_defs:
         raise invalid(f"No signature was found with the name: {signature}")
@@ -107,12 +118,12 @@ def _run_examples(model: LoadedVersion, request: Any, signature: str) -> dict[st
 
 
 def _serialized(message: Any) -> list[bytes]:
-    """Each Example of an `Input`; what it leaves out it takes from the context, if there is one."""
+    """The serialized Examples of an `Input`; features left out come from its context, if any."""
     if message.WhichOneof("kind") != "example_list_with_context":
         return [example.SerializeToString() for example in message.example_list.examples]
-    together = message.example_list_with_context
-    context = together.context.SerializeToString()
-    return [context + example.SerializeToString() for example in together.examples]
+    inputs = message.example_list_with_context
+    context = inputs.context.SerializeToString()
+    return [context + example.SerializeToString() for example in inputs.examples]
 
 
 def _fill_spec(spec: Any, model: LoadedVersion, signature: str) -> None:

@@ -1,6 +1,6 @@
-"""JSON bodies of REST requests, read as the real server reads them, and the JSON that answers.
+"""Reads JSON bodies of REST requests as the real server does, and makes the JSON of answers.
 
-What is wrong is said in its words.
+The texts of errors are the real server's.
 """
 
 import base64
@@ -21,16 +21,16 @@ from tfctr.serving.server.tensors import dtype_name
 
 _MAX_DEPTH = 8  # dimensions of a tensor
 _MAX_FLOAT = float(np.finfo(np.float32).max)
-_MAX_SHOWN = 200  # characters of what is wrong
-_RESULTS = "results"  # so says the real server's json_tensor.cc; its documentation says "result"
-_WHOLE = {tf.float32: (1 - 2**24, 2**24 - 1), tf.int64: (-(2**63), 2**63 - 1)}  # what may be sent
+_MAX_SHOWN = 200  # characters of a wrong value in an error
+_RESULTS = "results"  # as in the real server's json_tensor.cc; its documentation has "result"
+_WHOLE = {tf.float32: (1 - 2**24, 2**24 - 1), tf.int64: (-(2**63), 2**63 - 1)}  # allowed integers
 
 
 def predict_json(model: LoadedVersion, body: bytes) -> dict[str, Any]:
     """The answer to the body of a `:predict`: "instances" in rows, or "inputs" in columns.
 
     Raises:
-        ServingError: INVALID_ARGUMENT; the text says what in the JSON is wrong.
+        ServingError: INVALID_ARGUMENT, with what is wrong in the JSON; or as `answers.predict`.
     """
     request, signature = _read(body)
     signature = signature or DEFAULT_SIGNATURE
@@ -60,7 +60,7 @@ def classify_json(model: LoadedVersion, body: bytes) -> dict[str, Any]:
     """The answer to the body of a `:classify`: pairs of a label and a score for each Example.
 
     Raises:
-        ServingError: INVALID_ARGUMENT; the text says what in the JSON is wrong.
+        ServingError: INVALID_ARGUMENT, with what is wrong in the JSON; or as `answers.predict`.
     """
     request = _with_examples(classification_pb2.ClassificationRequest(), body)
     rows = answers.classify(model, request).result.classifications
@@ -71,14 +71,14 @@ def regress_json(model: LoadedVersion, body: bytes) -> dict[str, Any]:
     """The answer to the body of a `:regress`: a value for each Example.
 
     Raises:
-        ServingError: INVALID_ARGUMENT; the text says what in the JSON is wrong.
+        ServingError: INVALID_ARGUMENT, with what is wrong in the JSON; or as `answers.predict`.
     """
     request = _with_examples(regression_pb2.RegressionRequest(), body)
     return {_RESULTS: [row.value for row in answers.regress(model, request).result.regressions]}
 
 
 def _read(body: bytes) -> tuple[dict[str, Any], str]:
-    """The object of a body, and the signature that it names; "" if none."""
+    """The object of a body, and the name of its signature, or ""."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -124,7 +124,7 @@ def _fill_example(example: Any, values: Any) -> None:
 
 
 def _feature_value(name: str, value: Any) -> tuple[str, bytes | int | float]:
-    """The kind of list that a value of a feature goes into, and what goes there."""
+    """The kind of list that holds a feature's value, and the value in it."""
     if isinstance(value, str):
         return "bytes_list", value.encode("utf-8", "surrogatepass")
     if _is_base64(value):
@@ -139,7 +139,7 @@ def _feature_value(name: str, value: Any) -> tuple[str, bytes | int | float]:
 
 
 def _of_columns(columns: Any, dtypes: Mapping[str, tf.DType]) -> dict[str, np.ndarray]:
-    """The arrays of "inputs"; what the signature does not take is left."""
+    """The arrays of "inputs"; other keys than the signature's are ignored."""
     if not isinstance(columns, dict) or _is_base64(columns):
         if len(dtypes) > 1:
             raise invalid(
@@ -154,7 +154,7 @@ def _of_columns(columns: Any, dtypes: Mapping[str, tf.DType]) -> dict[str, np.nd
 
 
 def _of_rows(instances: Any, dtypes: Mapping[str, tf.DType]) -> dict[str, np.ndarray]:
-    """The arrays of "instances", an item a row."""
+    """The arrays of "instances", one item per row."""
     if not isinstance(instances, list):
         raise invalid("Excepting 'instances' to be an list/array")
     if not instances:
@@ -200,7 +200,7 @@ def _of_rows(instances: Any, dtypes: Mapping[str, tf.DType]) -> dict[str, np.nda
 
 
 def _tensor(value: Any, dtype: tf.DType) -> np.ndarray:
-    """The array of nested lists, all of one size at each level."""
+    """An array from nested lists; at each level all lists must have one length."""
     shape = []
     inner = value
     while isinstance(inner, list):

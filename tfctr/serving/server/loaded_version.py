@@ -1,4 +1,4 @@
-"""One version of a model in memory: checks what it is asked, then runs it."""
+"""One loaded version of a model: checks requests and runs them."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ class LoadedVersion:
         self._session = CSession(path, in_caller=True)
 
     def check_inputs(self, signature: str, protos: Mapping[str, bytes]) -> None:
-        """Whether `run` may be asked with these serialized `TensorProto`s.
+        """Checks serialized `TensorProto`s, by input name, before `run`.
 
         Raises:
-            ServingError: what the real server answers to missing, extra, ill-typed and
-                unreadable tensors; a shape that the signature does not take.
-            google.protobuf.message.DecodeError: a tensor is no `TensorProto`.
+            ServingError: as the real server answers missing, extra, ill-typed and unreadable
+                tensors; also for a shape that the signature does not take.
+            google.protobuf.message.DecodeError: a tensor is not a `TensorProto`.
         """
         specs = self._signatures[signature].inputs
         if len(protos) != len(specs):
@@ -82,17 +82,17 @@ class LoadedVersion:
         inputs: Mapping[str, np.ndarray] | Mapping[str, bytes],
         outputs: Collection[str] = (),
     ) -> dict[str, np.ndarray]:
-        """The outputs of a signature by name; those in `outputs` only, if any are given.
+        """The outputs of a signature, by name.
 
         Args:
             signature: its name.
-            inputs: arrays; or serialized `TensorProto`s that `check_inputs` has seen.
-            outputs: names.
+            inputs: by name, arrays, or serialized `TensorProto`s that `check_inputs` has accepted.
+            outputs: names of the outputs. Defaults to all.
 
         Raises:
             ServingError: INVALID_ARGUMENT for an unknown output, a shape that the signature does
-                not take, a tensor that can't be read and what the graph finds wrong.
-            google.protobuf.message.DecodeError: a tensor is no `TensorProto`.
+                not take, or a tensor that can't be read; the graph's own code if it fails.
+            google.protobuf.message.DecodeError: a tensor is not a `TensorProto`.
         """
         specs, named = self._signatures[signature].inputs, self._signatures[signature].outputs
         for alias in outputs:
@@ -111,7 +111,7 @@ class LoadedVersion:
             results = self._session.run(tensors, names.values())
         except UnreadableTensorError as error:
             alias = next(alias for alias, spec in specs.items() if spec.name == error.name)
-            TensorProto.FromString(inputs[alias])  # else the request can't be read
+            TensorProto.FromString(inputs[alias])  # raises if the whole request is unreadable
             raise unreadable(alias) from error
         except SessionError as error:
             code = next(c for c in grpc.StatusCode if c.value[0] == error.code)
@@ -132,7 +132,7 @@ class _Input:
 
 @dataclass(frozen=True, slots=True)
 class _Signature:
-    """What a request needs of a `SignatureDef`, whose maps are slow to look into."""
+    """The parts of a `SignatureDef` that a request needs; its own maps are slow to read."""
 
     inputs: dict[str, _Input]  # in the order of their names
     outputs: dict[str, str]  # names of tensors
@@ -142,7 +142,7 @@ def _check_shapes(specs: Mapping[str, _Input], shapes: Mapping[str, tuple[int, .
     rows: dict[int, str] = {}
     for alias, shape in shapes.items():
         if not shape:
-            continue  # sent without a shape: what it is good for, the graph says
+            continue  # sent without a shape: the graph checks it
         wanted = specs[alias].shape
         if len(wanted) != len(shape) or any(
             size not in (-1, found) for size, found in zip(wanted, shape, strict=True)
@@ -158,6 +158,6 @@ def _check_shapes(specs: Mapping[str, _Input], shapes: Mapping[str, tuple[int, .
 
 
 def _message(text: str) -> str:
-    """What an operation says, without where in the graph it stands."""
+    """The message of a failed operation, without its place in the graph."""
     text = text.split("\n\t [[")[0].split(" [Op:")[0]
     return text.removeprefix("Graph execution error:").strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""A server for a laptop and for tests, that answers as TF Serving does."""
+"""A local server, for development and tests, that answers as TF Serving does."""
 
 import logging
 import os
@@ -38,16 +38,17 @@ class Server:
 
     Args:
         models: each model's directory by its name; or the path of a `models.config`, which is read
-            again when it changes. A directory in it that is not here, because it is of a container,
-            is taken for the one of that name beside the file.
-        host: address to listen on; loopback by default: there is no authentication.
+            again when it changes. If a directory in it does not exist here, e.g. because it is a
+            container's path, the folder of that name next to the file is taken.
+        host: address to listen on. Defaults to loopback, because there is no authentication.
         grpc_port: int. 0 takes any free port. Defaults to 8500.
         rest_port: int. 0 takes any free port. Defaults to 8501.
-        max_request_bytes: int. A larger request is answered RESOURCE_EXHAUSTED, or 413.
-        poll_seconds: float. How often the directories are looked at for new versions.
+        max_request_bytes: int. A larger request is answered with RESOURCE_EXHAUSTED, or 413.
+            Defaults to 16 MiB.
+        poll_seconds: float. Time between two looks for new versions. Defaults to 1.
 
     Attributes:
-        grpc_port, rest_port: the ports in use once started.
+        grpc_port, rest_port: the ports in use, after `start`.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Server:
         """Loads the models, then listens.
 
         Raises:
-            ValueError: a model's directory holds no version that loads; `models.config` is not one.
+            ValueError: no version of a model loads; `models.config` is missing or invalid.
             OSError: a port is taken.
         """
         if self._config is not None:
@@ -119,11 +120,11 @@ class Server:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Their names."""
+        """The models' names."""
         return tuple(self._models)
 
     def wait(self) -> None:
-        """Returns when the server was stopped, or interrupted."""
+        """Waits until the server is stopped."""
         self._stopping.wait()
 
     def __enter__(self) -> "Server":
@@ -144,7 +145,7 @@ class Server:
         for service, methods in SERVICES.items():
             handlers = {
                 name: grpc.unary_unary_rpc_method_handler(
-                    self._answering(request, answer),
+                    self._method(request, answer),
                     response_serializer=lambda response: response.SerializeToString(),
                 )
                 for name, (request, answer) in methods.items()
@@ -165,9 +166,9 @@ class Server:
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
         hosted = read_models(path)
-        for name, model in hosted.items():  # all of it or nothing, as the real server does
+        for name, model in hosted.items():  # all labels or none, as in the real server
             if name in self._models:
-                self._models[name].refuse(model.labels)
+                self._models[name].check_labels(model.labels)
         for name, model in hosted.items():
             directory = Path(model.directory)
             if not directory.is_dir():
@@ -185,7 +186,7 @@ class Server:
             if self._config is not None:
                 try:
                     self._read_config(self._config)
-                except (OSError, ValueError) as error:  # what is served stays
+                except (OSError, ValueError) as error:  # the models stay as they are
                     logger.error("%s: %s", self._config, error)
             for model in list(self._models.values()):
                 try:
@@ -193,12 +194,12 @@ class Server:
                 except OSError as error:  # e.g. a directory that can't be read for now
                     logger.error("model %s: %s", model.name, error)
 
-    def _answering(
+    def _method(
         self, message: Any, answer: Callable[[Any, Any], Any]
     ) -> Callable[[bytes, grpc.ServicerContext], Any]:
         """A method of a gRPC service from `answer(models, request)`.
 
-        It reads the request itself: each that `grpcio` can't read costs 16 KB for good.
+        It parses the request itself: `grpcio` leaks 16 KB for each one that it can't parse.
         """
 
         def method(serialized: bytes, context: grpc.ServicerContext) -> Any:
@@ -217,13 +218,13 @@ class Server:
 
 
 def _of_version(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """What the version answers that a request asks for."""
+    """`answer`, for the version that a request asks for."""
     return lambda models, request: answer(find_version(models, request), request)
 
 
 def _unimplemented(_: object, request: Any) -> Any:
     name = type(request).__name__
-    raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"{name} is for the real TF Serving")
+    raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"{name} works on the real TF Serving only")
 
 
 SERVICES: dict[str, dict[str, tuple[Any, Callable[[Any, Any], Any]]]] = {

@@ -1,6 +1,6 @@
-"""What a `ModelSpec` names: the version that answers a request, and what is known of a model.
+"""Finds the version that a `ModelSpec` names; answers requests for metadata and status.
 
-Wordings and codes are the real server's.
+The texts and codes of errors are the real server's.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,11 @@ from tfctr.serving.server.model_versions import ModelVersions
 
 
 def find_version(models: Mapping[str, ModelVersions], request: Any) -> LoadedVersion:
-    """The version that a request asks for."""
+    """The version that a request asks for.
+
+    Raises:
+        ServingError: the `ModelSpec` is incomplete; no such model, version or label is served.
+    """
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
     spec = request.model_spec
@@ -36,7 +40,7 @@ def model_metadata(models: Mapping[str, ModelVersions], request: Any) -> Any:
     if not request.metadata_field:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in request.metadata_field:
-        if field != "signature_def":  # the real server puts the name behind, not into its text
+        if field != "signature_def":  # the real server appends the name to its text
             raise invalid(f"Metadata field %s is not supported{field}")
     model = find_version(models, request)
     signatures = get_model_metadata_pb2.SignatureDefMap()
@@ -52,7 +56,7 @@ def model_metadata(models: Mapping[str, ModelVersions], request: Any) -> Any:
 def model_status(models: Mapping[str, ModelVersions], request: Any) -> Any:
     """`GetModelStatusRequest` to `GetModelStatusResponse`.
 
-    The real server does not look at a label here, known or not: it answers with all versions.
+    Like the real server, it ignores a label, known or not, and answers with all versions.
     """
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")

@@ -1,4 +1,4 @@
-"""Which versions of a model are served: the newest that loads, or those that are named."""
+"""The served versions of a model: the newest that loads, or those that are named."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -19,20 +19,20 @@ State = get_model_status_pb2.ModelVersionStatus.State
 
 
 class ModelVersions:
-    """Follows a model's directory.
+    """Loads and unloads the versions in a model's directory.
 
-    `poll` loads and warms up the newest version, and only then retires the one before. Requests
-    that hold the old one are finished by it. A version that does not load is reported and left
-    alone until its files change.
+    `poll` loads and warms up the newest version, and only then unloads the one before, which still
+    finishes its requests. A version that does not load is reported, and tried again when its files
+    change.
 
-    Where versions are named they are served instead. Labels stand for them at once, whether they
-    are loaded or not; who moves one asks `refuse` before.
+    If versions are named, they are served instead of the newest. Labels stand for versions at once,
+    loaded or not; call `check_labels` before changing them.
 
     Args:
         name: the model's name.
         directory: holds a folder for each version.
         labels: versions by label.
-        named: versions that are served; none: the newest is.
+        named: the versions to serve; empty: the newest.
     """
 
     def __init__(
@@ -48,11 +48,15 @@ class ModelVersions:
         self.named = frozenset(named)
         self._served: dict[int, LoadedVersion] = {}
         self._status: dict[int, Any] = {}  # version -> ModelVersionStatus
-        self._broken: dict[int, int] = {}  # version -> when its files last changed
+        self._broken: dict[int, int] = {}  # failed version -> last change of its files, in ns
 
-    def refuse(self, labels: Mapping[str, int]) -> None:
-        """Raises ValueError, with the real server's words, if these labels can't be the next: one
-        that there is would move to a version that is not loaded."""
+    def check_labels(self, labels: Mapping[str, int]) -> None:
+        """Checks labels before they replace the current ones.
+
+        Raises:
+            ValueError: an existing label would move to a version that is not loaded; the text is
+                the real server's.
+        """
         for label, version in labels.items():
             if self.labels.get(label, version) != version and version not in self._served:
                 raise ValueError(
@@ -64,7 +68,7 @@ class ModelVersions:
         """The version that is asked for: by number, by label, or the newest.
 
         Raises:
-            ServingError: NOT_FOUND; INVALID_ARGUMENT for a label that there is not.
+            ServingError: NOT_FOUND, the version is not served; INVALID_ARGUMENT, an unknown label.
         """
         served = self._served  # replaced as a whole, never changed
         if label:
@@ -77,27 +81,27 @@ class ModelVersions:
         return found
 
     def status(self, version: int | None) -> list[Any]:
-        """`ModelVersionStatus` of each version seen, newest first; of `version`, if given.
+        """The `ModelVersionStatus` of each known version, newest first; or only of `version`.
 
         Raises:
-            ServingError: NOT_FOUND.
+            ServingError: NOT_FOUND, no such version is known.
         """
-        seen = dict(self._status)
+        known = dict(self._status)
         if version is None:
-            if not seen:
+            if not known:
                 raise not_found(f"Could not find any versions of model {self.name}")
-            return [seen[number] for number in sorted(seen, reverse=True)]
-        if version not in seen:
+            return [known[number] for number in sorted(known, reverse=True)]
+        if version not in known:
             raise not_found(f"Could not find version {version} of model {self.name}")
-        return [seen[version]]
+        return [known[version]]
 
     def poll(self) -> None:
-        """Looks at the directory, and serves its newest version that loads, or those named.
+        """Serves the newest version in the directory that loads, or the named ones.
 
-        What was deleted is unloaded; the newest of the others takes its place. What is no longer
-        asked for goes when something that is has been loaded, so that there are always answers.
+        If a version was deleted, the newest of the others takes its place. Versions that are no
+        longer wanted are unloaded only after a wanted one is loaded, so there are always answers.
         """
-        if not self.directory.is_dir():  # not mounted just now: the real server goes on as well
+        if not self.directory.is_dir():  # e.g. not mounted now: keep serving, as the real server
             return
         there = versions(self.directory)
         wanted = self.named & there.keys() if self.named else there.keys()
@@ -109,7 +113,7 @@ class ModelVersions:
                 if not self.named:
                     break
         if loaded or not wanted:
-            self._retire(loaded)
+            self._unload_others(loaded)
 
     def _load(self, version: int, path: Path) -> bool:
         """Whether the version is served, loaded now or before."""
@@ -122,7 +126,7 @@ class ModelVersions:
         try:
             loaded = LoadedVersion(self.name, version, path)
             _warm_up(loaded, path)
-        except Exception as error:  # whatever it is, the version before goes on
+        except Exception as error:  # whatever it is, the version before stays
             logger.error("model %s: version %d does not load: %s", self.name, version, error)
             self._broken[version] = changed
             self._set_status(version, State.END, error)
@@ -132,8 +136,8 @@ class ModelVersions:
         logger.info("model %s: serving version %d", self.name, version)
         return True
 
-    def _retire(self, kept: set[int]) -> None:
-        """All served versions but these."""
+    def _unload_others(self, kept: set[int]) -> None:
+        """Unloads all versions except these."""
         for version in self._served.keys() - kept:
             self._set_status(version, State.END)
         self._served = {v: model for v, model in self._served.items() if v in kept}
@@ -158,7 +162,7 @@ class ModelVersions:
 
 
 def _last_change(path: Path) -> int:
-    """Nanoseconds of the newest file; 0 if the folder went away meanwhile."""
+    """The newest file's time of change, in nanoseconds; 0 if the folder has been deleted."""
     try:
         return max(p.stat().st_mtime_ns for p in (path, *path.rglob("*")))
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""A `PredictRequest` whose tensors stay the bytes that they came as: TensorFlow reads those itself.
+"""A `PredictRequest` whose tensors stay serialized: TensorFlow parses them itself.
 
-To make a Python object of each tensor, size and value would cost more than the model does.
+Python objects for each tensor, size and value would cost more than the model.
 """
 
 import functools
@@ -9,10 +9,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from tensorflow.core.framework import tensor_shape_pb2
 from tensorflow_serving.apis import model_pb2
 
-_MAX_CACHED = 64  # bytes of a shape
+_MAX_CACHED = 64  # bytes of a shape that is cached
 
-# The same on the wire as TensorFlow's messages; `tensor_shape` may come twice, as any message, and
-# is then the two of them merged: their bytes in one.
+# The wire format is that of TensorFlow's messages. `tensor_shape` is repeated because a message
+# field may occur twice; its value is the merge of both, which is their bytes concatenated.
 _FILE = f"""
 name: "tfctr/raw_requests.proto" package: "tfctr.raw" syntax: "proto3"
 dependency: "{model_pb2.DESCRIPTOR.name}"
@@ -49,11 +49,11 @@ RawPredictRequest = message_factory.GetMessageClass(
     _pool.FindMessageTypeByName("tfctr.raw.PredictRequest")
 )
 RawTensor = message_factory.GetMessageClass(_pool.FindMessageTypeByName("tfctr.raw.Tensor"))
-"""What has to be known of a `TensorProto` before TensorFlow may read it."""
+"""The fields of a `TensorProto` that are checked before TensorFlow reads it."""
 
 
 def sizes(shape: bytes) -> tuple[int, ...]:
-    """Those of a serialized `TensorShapeProto`."""
+    """The sizes of the dimensions of a serialized `TensorShapeProto`."""
     return _cached_sizes(shape) if len(shape) <= _MAX_CACHED else _sizes(shape)
 
 

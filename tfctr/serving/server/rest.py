@@ -1,9 +1,9 @@
-"""The REST form of TF Serving's API: what a path asks, and the JSON that answers it.
+"""TF Serving's REST API: paths, and the JSON of requests and answers.
 
 POST /v1/models/NAME:predict    {"signature_name": ..., "instances": [...]}
                              or {"signature_name": ..., "inputs": {...}}
 POST /v1/models/NAME:classify   {"signature_name": ..., "examples": [{...}], "context": {...}},
-POST /v1/models/NAME:regress    the context if there is one
+POST /v1/models/NAME:regress    the context is optional
 GET  /v1/models/NAME            states of the versions
 GET  /v1/models/NAME/metadata   signatures
 
@@ -28,7 +28,7 @@ from tfctr.serving.server.model_versions import ModelVersions
 logger = logging.getLogger(__name__)
 
 _VERSION = r"(?i:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_PATHS = {  # of what is sent, with the query: the real server takes that for a part of the path
+_PATHS = {  # matched with the query, which the real server takes for a part of the path
     "POST": rf"(?i:/v1/models)/(?P<name>[^/:]+){_VERSION}:(?P<verb>predict|classify|regress)",
     "GET": rf"(?i:/v1/models)(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?",
 }
@@ -45,7 +45,7 @@ _HTTP_STATUS = {
 def answer(
     models: Mapping[str, ModelVersions], method: str, path: str, body: bytes
 ) -> tuple[int, dict[str, Any]]:
-    """The HTTP status and the JSON that answer a request; a mistake is `{"error": ...}`.
+    """The HTTP status and the JSON that answer a request; an error is `{"error": ...}`.
 
     Args:
         models: by name.

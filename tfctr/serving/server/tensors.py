@@ -1,4 +1,4 @@
-"""`TensorProto`s of requests before TensorFlow reads them, and arrays to those of answers."""
+"""Checks `TensorProto`s of requests before TensorFlow reads them; makes those of answers."""
 
 import math
 
@@ -10,11 +10,11 @@ from tfctr.serving.errors import ServingError, invalid
 from tfctr.serving.server.raw_requests import RawTensor, sizes
 
 MAX_FILLED = 65_536
-"""The largest size of a tensor that holds fewer values than its shape has elements."""
+"""Most elements of a tensor that has fewer values than elements: TensorFlow fills it up."""
 MAX_FILLED_BYTES = 1024 * 1024
-"""What the copies of the string may take that such a tensor is filled up with."""
+"""Most bytes of the copies of the string that such a tensor is filled up with."""
 
-_MAX_DIMENSIONS = 254  # of TensorFlow
+_MAX_DIMENSIONS = 254  # TensorFlow's limit
 _STRING = tf.string.as_datatype_enum
 _VALUES = {
     tf.string: "string_val",
@@ -24,19 +24,20 @@ _VALUES = {
 
 
 def dtype_name(dtype: int) -> str:
-    """Of a protobuf number, as TensorFlow's C++ writes it, e.g. "int64", "float"."""
+    """The name of a protobuf dtype, as TensorFlow's C++ writes it, e.g. "int64", "float"."""
     name = str(tf.as_dtype(dtype).name)
     return {"float32": "float", "float64": "double"}.get(name, name)
 
 
 def dtype_and_shape(alias: str, serialized: bytes) -> tuple[int, tuple[int, ...]]:
-    """Of a serialized `TensorProto`; what it takes in memory is bounded by what was sent.
+    """The dtype and shape of a serialized `TensorProto`; refuses one that would take far more
+    memory than the bytes that were sent.
 
-    One without a shape, or of unknown rank, is a scalar: so the real server reads it.
+    Without a shape, or of unknown rank, it is a scalar, as for the real server.
 
     Raises:
         ServingError: INVALID_ARGUMENT, `tensor parsing error: ALIAS`.
-        google.protobuf.message.DecodeError: it is none.
+        google.protobuf.message.DecodeError: it is not a `TensorProto`.
     """
     tensor = RawTensor.FromString(serialized)
     shape = sizes(b"".join(tensor.tensor_shape))
@@ -45,13 +46,13 @@ def dtype_and_shape(alias: str, serialized: bytes) -> tuple[int, tuple[int, ...]
     wanted = math.prod(shape)
     if wanted > MAX_FILLED or tensor.dtype == _STRING:
         _check_filling(alias, wanted, tensor, len(serialized))
-    elif wanted == 0 and max(shape) > MAX_FILLED:  # nothing was sent, but rows would be made
+    elif wanted == 0 and max(shape) > MAX_FILLED:  # no values were sent, but rows would be created
         raise unreadable(alias)
     return tensor.dtype, shape
 
 
 def _check_filling(alias: str, wanted: int, tensor: RawTensor, size: int) -> None:
-    found = size  # of numbers; each takes a byte at least
+    found = size  # of numbers, each of which takes at least one byte
     if tensor.tensor_content:
         found = len(tensor.tensor_content)
     elif tensor.dtype == _STRING:
@@ -64,12 +65,12 @@ def _check_filling(alias: str, wanted: int, tensor: RawTensor, size: int) -> Non
 
 
 def unreadable(alias: str) -> ServingError:
-    """What the real server says to a tensor that TensorFlow does not read."""
+    """The real server's error for a tensor that TensorFlow can't read."""
     return invalid(f"tensor parsing error: {alias}")
 
 
 def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
-    """As the real server answers: values in the field of their type, not as bytes."""
+    """An array as the real server answers it: values in the field of their type, not as bytes."""
     dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
     proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
     proto.tensor_shape.SetInParent()  # a scalar has a shape too

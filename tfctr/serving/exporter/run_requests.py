@@ -1,10 +1,10 @@
-"""Asks a SavedModel through TensorFlow's C API, in a process of its own.
+"""Runs requests on a SavedModel through TensorFlow's C API, as a separate process.
 
-    python -m tfctr.serving.exporter.answer_alone FOLDER
+    python -m tfctr.serving.exporter.run_requests FOLDER
 
 Requests come as JSON on stdin, a list of `{"inputs": {tensor: {dtype, shape, values}}, "outputs":
-{name: tensor}}`; answers go to stdout, a list of `{name: values}` without their shapes. Strings
-are bytes in Latin-1.
+{name: tensor}}`; answers go to stdout, a list of `{name: values}`, the values flat. Strings are
+bytes in Latin-1.
 """
 
 import json
@@ -19,7 +19,7 @@ from tfctr.serving.c_session import CSession, SessionError
 def main(folder: str) -> int:
     try:
         session = CSession(folder)
-        answers = [_answer(session, asked) for asked in json.load(sys.stdin)]
+        answers = [_answer(session, request) for request in json.load(sys.stdin)]
     except SessionError as error:
         print(str(error).splitlines()[0], file=sys.stderr)
         return 1
@@ -27,10 +27,10 @@ def main(folder: str) -> int:
     return 0
 
 
-def _answer(session: CSession, asked: dict[str, Any]) -> dict[str, list[Any]]:
-    inputs = {tensor: _array(**sent) for tensor, sent in asked["inputs"].items()}
-    found = session.run(inputs, list(asked["outputs"].values()))
-    return {name: _values(found[tensor]) for name, tensor in asked["outputs"].items()}
+def _answer(session: CSession, request: dict[str, Any]) -> dict[str, list[Any]]:
+    inputs = {tensor: _array(**sent) for tensor, sent in request["inputs"].items()}
+    found = session.run(inputs, list(request["outputs"].values()))
+    return {name: _values(found[tensor]) for name, tensor in request["outputs"].items()}
 
 
 def _array(dtype: str, shape: list[int], values: list[Any]) -> np.ndarray:

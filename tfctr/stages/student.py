@@ -1,0 +1,85 @@
+"""Creates the student that a run config describes, or only checks that it can be created."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tfctr.config import ConfigError, DataConfig, RunConfig
+from tfctr.config.method import Method
+from tfctr.schema import TOKEN_KINDS, Numeric, Schema
+
+
+def create_parts(
+    config: RunConfig, schema: Schema, stages: Mapping[str, Mapping[str, Any]]
+) -> tuple[Any, list[tuple[Method, Any]]]:
+    """The student, and the models that each method wraps in turn; nothing is built yet.
+
+    Args:
+        config: of the run.
+        schema: of its dataset, fitted.
+        stages: those before the student's training, by method and role.
+
+    Raises:
+        ConfigError: the backbone reads side outputs that no method provides.
+        ValueError: no such backbone, or it has no such argument; a method does not fit.
+    """
+    import_models(config)
+    model = config.model.create(schema)
+    if model.reads_side_outputs and all(method.is_served for method in config.frameworks):
+        raise ConfigError(
+            f"the backbone {config.model.backbone} reads side outputs, which none "
+            "of its frameworks provides"
+        )
+    parts = []
+    for method in config.frameworks:
+        model = method.wrap(model, schema, stages.get(method.name, {}))
+        parts.append((method, model))
+    return model, parts
+
+
+def import_models(config: RunConfig) -> None:
+    """Imports the classes of all parts of a student."""
+    import tfctr.backbones  # noqa: F401
+
+    for method in config.frameworks:
+        method.import_models()
+
+
+def create_model(config: RunConfig, schema: Schema) -> Any:
+    """The untrained student of a run; see `create_parts`."""
+    return create_parts(config, schema, {})[0]
+
+
+def check_student(config: RunConfig) -> None:
+    """Creates the student for empty vocabularies, as a check that needs no data.
+
+    Raises:
+        ConfigError: the config describes no model.
+    """
+    schema = stand_in(config.data)
+    try:
+        if all(method.takes_rows for method in config.frameworks):
+            create_model(config, schema).build()
+        else:  # the student also reads texts, whose manifest is not there yet
+            import_models(config)
+            config.model.create(schema).build()
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(reason(error)) from None
+
+
+def stand_in(data: DataConfig) -> Schema:
+    """The schema as if it were fitted."""
+    measured: dict[str, dict[str, Any]] = {}
+    for feature in data.feature_schema:
+        if isinstance(feature, TOKEN_KINDS):
+            measured[feature.name] = {"vocabulary_size": 3}
+        elif isinstance(feature, Numeric):
+            measured[feature.name] = {"mean": 0.0, "std": 1.0, "boundaries": (0.0,)}
+    return data.feature_schema.fitted(measured)
+
+
+def reason(error: Exception) -> str:
+    """An error as one line, without the colours and the call's arguments that Keras adds."""
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    text = re.sub(r"\x1b\[\d+m", "", text).partition("Arguments received")[0]
+    return " ".join(text.split())
