@@ -273,6 +273,7 @@ class _Place(beam.DoFn):
         folder: str,
     ) -> None:
         self.domain = config.domain
+        assert config.data.time is not None  # `DaysConfig` requires it
         self.unit = SECONDS_PER_DAY * UNITS[config.data.time.unit]
         self.days = np.array(days)
         self.measured_until = (config.first - EPOCH).days + config.measured_days

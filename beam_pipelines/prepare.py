@@ -27,11 +27,11 @@ from beam_pipelines.transforms.fit import (
 )
 from beam_pipelines.transforms.histories import AddHistories
 from beam_pipelines.transforms.shards import WriteShards, example_fields
-from beam_pipelines.transforms.split import EXAMPLES, SPLITS, AssignSplits
-from tfctr.config import DataConfig, digest, load_data
+from beam_pipelines.transforms.split import SPLITS, AssignSplits
+from tfctr.config import DataConfig, Split, SplitConfig, digest, load_data
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.clean import add_up, refuse_too_many_bad
+from tfctr.data.clean import EXAMPLES, add_up, refuse_too_many_bad
 from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.summary import described, warnings
@@ -161,12 +161,12 @@ def _check(config: DataConfig, manifest: dict[str, Any], letters: str, kept: str
     written = sum(split["rows"] for split in manifest["splits"].values())
     check_arrived(f"{name}: good rows", written, good)
     for split in SPLITS:
-        share = getattr(config.split, split, 1)
-        if share and not manifest["splits"][split]["rows"]:
-            raise DataError(
-                f"{name}: no row falls into {split}; {good:,} rows are too few for the split's "
-                "shares, or all have one time"
-            )
+        if not _needs_rows(config.split, split) or manifest["splits"][split]["rows"]:
+            continue
+        why = f"{good:,} rows are too few for the split's shares, or all have one time"
+        if not isinstance(config.split, Split):
+            why = "the column or files that give the splits have none for it"
+        raise DataError(f"{name}: no row falls into {split}; {why}")
     for feature in config.feature_schema:
         if getattr(feature, "vocabulary", None) == feature.name:
             found = manifest["vocabularies"][feature.name]
@@ -180,6 +180,12 @@ def _check(config: DataConfig, manifest: dict[str, Any], letters: str, kept: str
             raise DataError(
                 f"{name}: feature {feature.name!r} has no value in the training rows; leave it out"
             )
+
+
+def _needs_rows(config: SplitConfig, split: str) -> bool:
+    if isinstance(config, Split):
+        return split == "train" or getattr(config, split) > 0
+    return split in ("train", "valid")
 
 
 def _fitted(config: DataConfig, manifest: dict[str, Any]) -> Schema:

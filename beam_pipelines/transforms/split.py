@@ -10,16 +10,15 @@ import pyarrow as pa
 
 from beam_pipelines.transforms.broadcast import Gather, ToPieces, by_index
 from beam_pipelines.transforms.histogram import Histogram, num_values, quantiles
-from tfctr.config import Split
+from tfctr.config import Split, SplitConfig
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.clean import LABEL, ROW, TIME, Staged, read_staged
+from tfctr.data.clean import EXAMPLES, LABEL, ROW, SPLIT, TIME, Staged, read_staged
 from tfctr.data.fingerprint import mix, row_keys
 from tfctr.data.users import rows_by_bucket, sorted_rows
 
 TRAIN, VALID, TEST, POOL = 0, 1, 2, 3
-SPLITS = ("train", "valid", "test", "pool")
-EXAMPLES = SPLITS[:3]  # that every dataset has
+SPLITS = (*EXAMPLES, "pool")
 KNOWN = (TRAIN, POOL)  # splits whose rows vocabularies and statistics are fitted on
 DROPPED = 4  # added for a row that is no example, only an event of its user's history
 
@@ -53,6 +52,7 @@ class AssignSplits(beam.PTransform):
       time stay together, in the later split.
     - user_time: the same within each user.
     - random: by a hash of the row's id and the seed.
+    - column, file: as the cleaned rows say.
 
     A second output, `cuts`, is one dict: `valid_from` and `test_from` for global_time, and
     `train_from` after a pool.
@@ -63,13 +63,16 @@ class AssignSplits(beam.PTransform):
         num_pieces: int. Number of pieces.
     """
 
-    def __init__(self, split: Split, user: str | None, num_pieces: int) -> None:
+    def __init__(self, split: SplitConfig, user: str | None, num_pieces: int) -> None:
         super().__init__()
         self.config = split
         self.user = user
         self.num_pieces = num_pieces
 
     def expand(self, staged: beam.PCollection) -> Any:
+        if not isinstance(self.config, Split):
+            pieces = staged | "AsGiven" >> beam.Map(_split_as_given)
+            return pieces, staged.pipeline | "NoCuts" >> beam.Create([{}])
         shares = [1 - self.config.valid - self.config.test, 1 - self.config.test]
         if self.config.by == "global_time":
             names = ["valid_from", "test_from"]
@@ -146,6 +149,10 @@ def _split_by_time(piece: Staged, found: dict[str, list[list[int]]]) -> SplitPie
 def _split_by_chance(piece: Staged, shares: list[float], seed: int) -> SplitPiece:
     chance = mix(_column(piece, ROW), seed).astype(np.float64) / 2.0**64
     return _with_split(piece, np.searchsorted(shares, chance, side="right"))
+
+
+def _split_as_given(piece: Staged) -> SplitPiece:
+    return _with_split(piece, _column(piece, SPLIT))
 
 
 def _by_user_bucket(piece: Staged, user: str) -> Iterator[tuple[int, Any]]:

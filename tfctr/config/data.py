@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tfctr.config.base import ConfigError, FolderName, digest, directory_of
 from tfctr.schema import Categorical, Features, History, Schema, Side, Strict, Tokens
@@ -132,18 +132,57 @@ class Split(Strict):
         return self
 
 
+class SplitByColumn(Strict):
+    """The split of each row is given, in a column of the events. There may be no test rows."""
+
+    by: Literal["column"]
+    column: str
+    train: Annotated[str, BeforeValidator(str)] = "train"  # the column's value in training rows
+    valid: Annotated[str, BeforeValidator(str)] = "valid"
+    test: Annotated[str, BeforeValidator(str)] = "test"
+
+    @model_validator(mode="after")
+    def _differ(self) -> "SplitByColumn":
+        values = (self.train, self.valid, self.test)
+        if len(set(values)) < len(values):
+            raise ValueError(f"train, valid and test must differ, found {', '.join(values)}")
+        return self
+
+
+class SplitByFile(Strict):
+    """Each split has files of its own; the source has no key `events` then."""
+
+    by: Literal["file"]
+    train: str | tuple[str, ...]
+    valid: str | tuple[str, ...]
+    test: str | tuple[str, ...] = ()
+
+
+def _how_split(value: Any) -> str:
+    by = value.get("by") if isinstance(value, dict) else getattr(value, "by", None)
+    return by if by in ("column", "file") else "shares"
+
+
+SplitConfig = Annotated[
+    Annotated[Split, Tag("shares")]
+    | Annotated[SplitByColumn, Tag("column")]
+    | Annotated[SplitByFile, Tag("file")],
+    Discriminator(_how_split),
+]
+
+
 class DataConfig(Strict):
     """The config of a dataset: source, label, features and splits."""
 
     name: FolderName
     source: SourceConfig
     label: Label
-    time: Time
+    time: Time | None = None  # needed by splits by time and by histories
     user: str | None = None  # the feature that identifies users (GAUC, unseen users)
     item: str | None = None
     features: Features
     history_events: Literal["all", "clicks"] = "all"  # which earlier rows enter a history
-    split: Split = Split()
+    split: SplitConfig = Split()
     max_bad_share: float = Field(0.01, ge=0, le=1)  # of all rows; more stops the run
     compression: Literal["none", "gzip"] = "none"
     directory: str = Field(".", exclude=True)  # that the source's paths are relative to
@@ -158,6 +197,24 @@ class DataConfig(Strict):
         source = values.get("source") if isinstance(values, dict) else None
         path = source.get("events", source.get("path")) if isinstance(source, dict) else None
         return with_directory(values, path[0] if isinstance(path, list | tuple) and path else path)
+
+    @model_validator(mode="before")  # runs before the one above
+    @classmethod
+    def _reads_the_files_of_the_split(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        source, split = values.get("source"), values.get("split")
+        if not isinstance(source, dict) or _how_split(split) != "file":
+            return values
+        split = split if isinstance(split, dict) else vars(split)
+        files = [
+            path for name in ("train", "valid", "test") for path in _several(split.get(name, ()))
+        ]
+        if list(_several(source.get("events", files))) != files:
+            raise ValueError(
+                "source.events: the files are those of split (by: file); leave events out"
+            )
+        return values | {"source": source | {"events": files}}
 
     @model_validator(mode="after")
     def _names_exist(self) -> "DataConfig":
@@ -176,6 +233,11 @@ class DataConfig(Strict):
                 )
         if self.split.by == "user_time" and self.user is None:
             raise ValueError("split.by: 'user_time' needs the key 'user'")
+        if self.time is None and self.split.by in ("global_time", "user_time"):
+            raise ValueError(
+                f"split.by: {self.split.by!r} needs the key 'time'; without times give a split by "
+                "random, column or file"
+            )
         for feature in schema:
             if isinstance(feature, Tokens):
                 raise ValueError(
@@ -184,12 +246,18 @@ class DataConfig(Strict):
             if isinstance(feature, History):
                 if self.user is None:
                     raise ValueError(f"feature {feature.name!r}: a history needs the key 'user'")
+                if self.time is None:
+                    raise ValueError(f"feature {feature.name!r}: a history needs the key 'time'")
                 continue  # it may read even the label, of earlier rows
             if feature.source_column == self.label.column:
                 raise ValueError(
                     f"feature {feature.name!r} reads the label's column {self.label.column!r}"
                 )
         return self
+
+
+def _several(paths: Any) -> Any:
+    return [paths] if isinstance(paths, str) else paths
 
 
 def with_directory(values: Any, path: Any) -> Any:

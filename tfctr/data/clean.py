@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import feather
 
-from tfctr.config import ConfigError, DataConfig
+from tfctr.config import ConfigError, DataConfig, SplitByColumn, SplitByFile
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.conform import conform, reason, to_double
+from tfctr.data.conform import conform, reason, to_double, to_tokens
 from tfctr.data.delimited import Rows
 from tfctr.data.manifest import DataError
 from tfctr.data.readers import Piece, Source, num_bytes
-from tfctr.data.sources import open_source
+from tfctr.data.sources import matching, open_source
 from tfctr.data.times import read_times
 from tfctr.schema import Categorical, History, Numeric, Schema
 
@@ -27,7 +27,9 @@ ROW = "row_id"  # int64: the row's place in the log, over all files in order
 TIME = "time"  # int64
 LABEL = "label"  # float32: 1 click, 0 none
 USER_KEY = "user_key"  # int64: identifies the user, also one out of vocabulary
-RESERVED = (ROW, TIME, LABEL, USER_KEY)
+SPLIT = "given_split"  # uint8 place in EXAMPLES, if the config says which column or file gives it
+RESERVED = (ROW, TIME, LABEL, USER_KEY, SPLIT)
+EXAMPLES = ("train", "valid", "test")  # the splits of every dataset
 
 LONGEST_SHOWN = 200  # characters of a row in an error
 LARGE_TABLE = 256 << 20  # bytes of its files; a larger table is not held in a worker's memory
@@ -128,7 +130,7 @@ class Cleaner:
                     f"columns of {there}"
                 )
             by_table[home].append(feature)
-        needed = {"label": self.config.label.column, "time": self.config.time.column}
+        needed = dict(self._no_features)
         needed |= {f"source.{name}.key": key for name, (_, key) in self.source.tables.items()}
         for key, column in needed.items():
             if column not in columns["events"]:
@@ -137,6 +139,30 @@ class Cleaner:
                     f"{', '.join(columns['events'])}"
                 )
         return by_table
+
+    @property
+    def _no_features(self) -> dict[str, str]:
+        """The columns of the events that a row needs besides its features', by config key."""
+        columns = {"label": self.config.label.column}
+        if self.config.time is not None:
+            columns["time"] = self.config.time.column
+        if isinstance(self.config.split, SplitByColumn):
+            columns["split.column"] = self.config.split.column
+        return columns
+
+    @cached_property
+    def _split_of_file(self) -> dict[str, int]:
+        """The place in `EXAMPLES` of each file, if each split has files of its own."""
+        found: dict[str, int] = {}
+        for place, split in enumerate(EXAMPLES):
+            patterns = getattr(self.config.split, split)
+            for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+                for path in matching(pattern, self.config.directory):
+                    if found.setdefault(path, place) != place:
+                        raise ConfigError(
+                            f"split.{split}: {path} is a file of {EXAMPLES[found[path]]} too"
+                        )
+        return found
 
     @cached_property
     def large(self) -> tuple[str, ...]:
@@ -217,8 +243,7 @@ class Cleaner:
         keys = {name: self.key(name) for name in self.source.tables}
         needed = list({feature.name: feature for feature in [*events, *keys.values()]}.values())
         wanted = _unique(
-            [self.config.label.column, self.config.time.column]
-            + [feature.source_column for feature in needed]
+            [*self._no_features.values()] + [feature.source_column for feature in needed]
         )
         rows = self.source.events.read(piece, wanted)
         counts = {"read": len(rows.numbers) + len(rows.bad)}
@@ -226,7 +251,14 @@ class Cleaner:
         columns, checks = typed(piece.path, rows.table, needed, required)
         columns[LABEL], check = self._label(piece.path, rows.table)
         columns[TIME], wrong_times = self._time(piece.path, rows.table)
-        table = set_aside(rows, columns, [check, *wrong_times, *checks])
+        checks += [check, *wrong_times]
+        if isinstance(self.config.split, SplitByColumn):
+            columns[SPLIT], unknown = self._split(piece.path, rows.table, self.config.split)
+            checks.append(unknown)
+        elif isinstance(self.config.split, SplitByFile):
+            place = self._split_of_file[piece.path]
+            columns[SPLIT] = pa.array(np.full(len(rows.numbers), place, np.uint8))
+        table = set_aside(rows, columns, checks)
         counts["bad"] = len(rows.bad)
         counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
         if counts["dropped"] and not self.keeps_dropped:
@@ -257,7 +289,7 @@ class Cleaner:
 
     def in_order(self, table: pa.Table, to_join: Sequence[str]) -> pa.Table:
         """`row_id`, `time`, `label`, features; then keys of tables that are joined later."""
-        names = [ROW, TIME, LABEL]
+        names = [ROW, TIME, LABEL, *([SPLIT] if SPLIT in table.column_names else [])]
         names += [f.name for f in self.features if f.name in table.column_names]
         names += [self.key(name).name for name in to_join]
         return table.select(_unique(names)).combine_chunks()
@@ -280,7 +312,19 @@ class Cleaner:
     def _time(self, path: str, raw: pa.Table) -> tuple[pa.Array, Sequence["Check"]]:
         """int64 in the config's unit."""
         time = self.config.time
+        if time is None:
+            return pa.array(np.zeros(raw.num_rows, np.int64)), []
         return _of_column(f"{path}: time", raw, time.column, partial(read_times, time=time))
+
+    def _split(self, path: str, raw: pa.Table, split: SplitByColumn) -> tuple[pa.Array, "Check"]:
+        """Uint8 place in `EXAMPLES`, 0 where the value names no split."""
+        names = [getattr(split, name) for name in EXAMPLES]
+        as_text = partial(to_tokens, dtype="string")
+        values, _ = _of_column(f"{path}: split.column", raw, split.column, as_text)
+        place = pc.index_in(values, value_set=pa.array(names))
+        unknown = place.is_null().to_numpy(zero_copy_only=False)
+        why = f"{split.column}: not one of {', '.join(names)}"
+        return place.fill_null(0).cast(pa.uint8()), (unknown, why)
 
 
 Check: TypeAlias = tuple[np.ndarray | None, str]  # which rows are bad, and why

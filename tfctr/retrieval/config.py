@@ -26,6 +26,8 @@ class RetrievalConfig(Strict):
     @model_validator(mode="after")
     def _fields_can_be_compared(self) -> "RetrievalConfig":
         check_names(self.name, data=self.data)
+        if self.data.time is None:
+            raise ValueError("data: earlier rows are searched, which needs the key 'time'")
         if bool(self.fields) != (self.method == "bm25"):
             needs = "needs the fields to compare" if self.method == "bm25" else "compares none"
             raise ValueError(f"fields: found {list(self.fields)}; {self.method} {needs}")

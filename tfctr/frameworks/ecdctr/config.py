@@ -53,7 +53,7 @@ class DaysConfig(Strict):
                 f"domain.feature: {self.domain.feature!r} is not a categorical feature; those are: "
                 f"{', '.join(names)}"
             )
-        if data.time.unit == "none":
+        if data.time is None or data.time.unit == "none":
             raise ValueError("data: days are of dates, which need time.unit: s, ms or us")
         if data.user is None or data.item is None:
             raise ValueError("data: needs the keys 'user' and 'item', whose vectors are kept")
