@@ -32,6 +32,7 @@ from beam_pipelines.transforms.fit import (
     CountTokens,
     FitNumbers,
     count_values,
+    measured,
     merge_counts,
     own_vocabularies,
     with_pieces,
@@ -493,7 +494,7 @@ def _open(config: DaysConfig, output: str) -> DayLog | None:
 
 
 def _write_log(config: DaysConfig, numbers: dict[str, Any], output: str) -> None:
-    measured = {}
+    fitted = {}
     for feature in config.data.feature_schema:
         if isinstance(feature, Numeric):
             found = numbers[feature.name]
@@ -502,9 +503,8 @@ def _write_log(config: DaysConfig, numbers: dict[str, Any], output: str) -> None
                     f"{config.name}: feature {feature.name!r} has no value on the first "
                     f"{config.measured_days} days; leave it out"
                 )
-            kept = ("mean", "std", "boundaries")
-            measured[feature.name] = {key: found[key] for key in kept if key in found}
-    schema = config.data.feature_schema.fitted(measured)
+            fitted[feature.name] = measured(feature, found)
+    schema = config.data.feature_schema.fitted(fitted)
     sizes = {f.vocabulary: ROOM for f in schema if isinstance(f, TOKEN_KINDS)}
     fields = example_fields(schema, sizes, has_user=True)
     log = {

@@ -19,7 +19,12 @@ from beam_pipelines.running import job
 from beam_pipelines.tfrecord.examples import layout
 from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.clean_pieces import Clean
-from beam_pipelines.transforms.fit import FitNumbers, FitVocabularies, own_vocabularies
+from beam_pipelines.transforms.fit import (
+    FitNumbers,
+    FitVocabularies,
+    measured,
+    own_vocabularies,
+)
 from beam_pipelines.transforms.histories import AddHistories
 from beam_pipelines.transforms.shards import WriteShards, example_fields
 from beam_pipelines.transforms.split import EXAMPLES, SPLITS, AssignSplits
@@ -178,16 +183,14 @@ def _check(config: DataConfig, manifest: dict[str, Any], letters: str, kept: str
 
 
 def _fitted(config: DataConfig, manifest: dict[str, Any]) -> Schema:
-    measured: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for feature in config.feature_schema:
         if isinstance(feature, TOKEN_KINDS):
             size = manifest["vocabularies"][feature.vocabulary]["vocabulary_size"]
-            measured[feature.name] = {"vocabulary_size": size}
+            found[feature.name] = {"vocabulary_size": size}
         elif isinstance(feature, Numeric):
-            found = manifest["numbers"][feature.name]
-            kept = ("mean", "std", "boundaries")
-            measured[feature.name] = {key: found[key] for key in kept if key in found}
-    return config.feature_schema.fitted(measured)
+            found[feature.name] = measured(feature, manifest["numbers"][feature.name])
+    return config.feature_schema.fitted(found)
 
 
 class PrepareOptions(job.JobOptions):

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin
 
@@ -24,7 +25,17 @@ FIRST_TOKEN_ID = 3  # the most frequent token
 MISSING_INT = -(2**63)
 """The missing value of raw int64 features; strings use `""`, floats NaN."""
 
-FILLED_IN = ("vocabulary_size", "mean", "std", "directory")  # not written by hand
+FILLED_IN = (  # not written by hand
+    *("vocabulary_size", "mean", "std", "median", "iqr"),
+    "directory",
+)
+
+SMALLEST_SCALE = 1.2e-38  # a smaller number is 0 in float32
+QUARTILES_APART = 1.349  # of a normal distribution, in deviations
+
+# Limits of scaled numbers, by `transform`: products must stay finite, and training rows hold the
+# outliers of a robust feature too.
+LARGEST_SCALED = {"standardize": 1e3, "log": 1e3, "robust": 10.0, "none": 1e9}
 
 Side: TypeAlias = Literal["user", "item", "context"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -138,14 +149,24 @@ class History(Sequence):
 
 
 class Numeric(_Feature):
-    """A float per row; missing values are replaced by the mean, or have their own bucket."""
+    """A float per row; missing values are replaced by the mean, or have their own bucket.
+
+    `transform` says what a model reads of a number `x`:
+
+    - standardize: `(x - mean) / std`;
+    - robust: `(x - median) / (iqr / 1.349)`, which is the same for a normal distribution;
+    - log: what is standardised is `sign(x) log(1 + |x|)`;
+    - bucketize: the number of its bucket; none: `x`.
+    """
 
     kind: Literal["numeric"] = "numeric"
-    transform: Literal["standardize", "bucketize", "none"] = "standardize"
+    transform: Literal["standardize", "robust", "log", "bucketize", "none"] = "standardize"
     num_buckets: int = Field(32, ge=2, le=4096)  # with equal counts, if no boundaries are given
     boundaries: tuple[float, ...] | None = None  # given, or measured
     mean: float | None = None  # measured on training rows
-    std: float | None = None  # measured on training rows
+    std: float | None = None  # measured on training rows; with `log` both are of the logarithms
+    median: float | None = None  # measured on training rows, for `robust`
+    iqr: float | None = None  # the same; the range from the first to the third quartile
 
     @field_validator("boundaries")
     @classmethod
@@ -153,6 +174,25 @@ class Numeric(_Feature):
         if values is not None and any(a >= b for a, b in itertools.pairwise(values)):
             raise ValueError(f"boundaries must ascend strictly, found {list(values)}")
         return values
+
+    @property
+    def center_and_scale(self) -> tuple[float, float]:
+        """What is subtracted from a number (or its logarithm), and what it is then divided by."""
+        if self.transform == "none":
+            return 0.0, 1.0
+        robust = self.transform == "robust"
+        center, spread = (self.median, self.iqr) if robust else (self.mean, self.std)
+        if center is None or spread is None:
+            raise ValueError(f"feature {self.name!r} was not measured yet: prepare the data first")
+        scale = spread / QUARTILES_APART if robust else spread
+        return center, scale if scale >= SMALLEST_SCALE else 1.0
+
+    def scaled(self, number: float) -> float:
+        """What a model reads of a number, before it is clipped to `LARGEST_SCALED`."""
+        if self.transform == "log":
+            number = math.copysign(math.log1p(abs(number)), number)
+        center, scale = self.center_and_scale
+        return (number - center) / scale
 
     @property
     def num_ids(self) -> int:

@@ -1,6 +1,6 @@
 """Fits vocabularies and statistics of numbers on the training rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import apache_beam as beam
@@ -18,10 +18,19 @@ from beam_pipelines.transforms.histogram import (
 from beam_pipelines.transforms.split import DROPPED, KNOWN, SplitPiece
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
+from tfctr.data.clean import ROW
 from tfctr.data.vocabulary import Vocabulary
-from tfctr.schema import TOKEN_KINDS, History, Numeric, Schema
+from tfctr.schema import (
+    LARGEST_SCALED,
+    QUARTILES_APART,
+    TOKEN_KINDS,
+    History,
+    Numeric,
+    Schema,
+)
 
 Counts: TypeAlias = pa.Table  # columns token, count; a null token: the number of pieces
+Ends: TypeAlias = list[tuple[float, int]]  # the lowest and the highest number, with their rows
 
 
 class CountTokens(beam.CombineFn):
@@ -147,10 +156,13 @@ def read_vocabularies(features: Iterable[Any], folder: str) -> dict[str, Vocabul
 
 
 class FitNumbers(beam.PTransform):
-    """`SplitPiece` -> `(name, {missing, mean, std, min, max[, boundaries]})` per numeric feature.
+    """`SplitPiece` -> `(name, {missing, mean, std, min, max, ...})` per numeric feature.
 
     Statistics of the training rows' float32 values; `missing` is a share. If all values are
-    missing, there is only this share.
+    missing, there is only this share. With `transform: log`, mean and deviation are of the
+    logarithms. There are `boundaries` of buckets, `median` and `iqr` of what is standardised or
+    robust, `flattened` (`rows`, `central`) if outliers flatten the feature, and the `farthest`
+    number of any split (`value`, `row`, `scaled`) if it is far from the others.
 
     Args:
         schema: of the features.
@@ -165,14 +177,17 @@ class FitNumbers(beam.PTransform):
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
         if not self.features:
             return pieces.pipeline | "NoNumbers" >> beam.Create([])
-        to_cut = {name for name, feature in self.features.items() if _needs_boundaries(feature)}
+        ordered = {name for name, feature in self.features.items() if _needs_quantiles(feature)}
+        logs = {name for name, feature in self.features.items() if feature.transform == "log"}
         columns = pieces | "Numbers" >> beam.FlatMap(_numbers, tuple(self.features))
         moments = (
-            columns | "Moments" >> beam.MapTuple(_moments) | "GatherMoments" >> beam.GroupByKey()
+            columns
+            | "Moments" >> beam.MapTuple(_moments, logs)
+            | "GatherMoments" >> beam.GroupByKey()
         )
         bins = (
             columns
-            | "ToCut" >> beam.Filter(lambda column: column[0] in to_cut)
+            | "WithQuantiles" >> beam.Filter(lambda column: column[0] in ordered)
             | "Bits" >> beam.MapTuple(_present_bits)
             | "CountBins" >> beam.CombinePerKey(Histogram(max_bins=1 << 16))
         )
@@ -183,27 +198,48 @@ class FitNumbers(beam.PTransform):
         )
 
 
-def _numbers(piece: SplitPiece, names: tuple[str, ...]) -> Iterator[tuple[str, int, np.ndarray]]:
-    table = piece.columns(list(names)).filter(pa.array(np.isin(piece.split(), KNOWN)))
+def _numbers(piece: SplitPiece, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    """A name, the piece's index, float32 values of the rows to fit, and the ends of all rows."""
+    table, known = piece.columns([ROW, *names]), np.isin(piece.split(), KNOWN)
+    table, known = table.filter(pa.array(piece.is_example())), known[piece.is_example()]
     for name in names:
-        yield name, piece.index, table[name].to_numpy().astype(np.float32)
+        values = table[name].to_numpy().astype(np.float32)
+        yield name, piece.index, values[known], _ends(values, table[ROW].to_numpy())
 
 
-def _present_bits(name: str, _: int, values: np.ndarray) -> tuple[str, np.ndarray]:
-    return name, ordered_bits(values[~np.isnan(values)])
+def _ends(values: np.ndarray, rows: np.ndarray) -> Ends:
+    """The lowest and the highest number, each with its row; none if there is no number."""
+    places = np.flatnonzero(np.isfinite(values))
+    if not len(places):
+        return []
+    order = places[np.argmin(values[places])], places[np.argmax(values[places])]
+    return [(float(values[i]), int(rows[i])) for i in order]
+
+
+def _present_bits(name: str, _: int, values: np.ndarray, __: Ends) -> tuple[str, np.ndarray]:
+    return name, ordered_bits(values[np.isfinite(values)])
 
 
 def _needs_boundaries(feature: Numeric) -> bool:
     return feature.transform == "bucketize" and feature.boundaries is None
 
 
-def _moments(name: str, index: int, values: np.ndarray) -> tuple[str, tuple[float, ...]]:
-    present = values[~np.isnan(values)].astype(np.float64)
+def _needs_quantiles(feature: Numeric) -> bool:
+    return feature.transform in ("standardize", "robust") or _needs_boundaries(feature)
+
+
+def _moments(
+    name: str, index: int, values: np.ndarray, ends: Ends, logs: Container[str] = ()
+) -> tuple[str, tuple[Any, ...]]:
+    present = values[np.isfinite(values)].astype(np.float64)
     if not len(present):
-        return name, (index, len(values), 0, 0.0, 0.0, np.inf, -np.inf)
+        return name, (index, len(values), 0, 0.0, 0.0, np.inf, -np.inf, ends)
+    low, high = present.min(), present.max()
+    if name in logs:
+        present = np.sign(present) * np.log1p(np.abs(present))
     mean = float(present.mean())
     squares = float(np.square(present - mean).sum())
-    return name, (index, len(values), len(present), mean, squares, present.min(), present.max())
+    return name, (index, len(values), len(present), mean, squares, low, high, ends)
 
 
 def _summarise(
@@ -211,10 +247,11 @@ def _summarise(
 ) -> tuple[str, dict[str, Any]]:
     name, found = joined
     moments = sorted(moments for parts in found["moments"] for moments in parts)
+    ends = [end for part in moments for end in part[-1]]
     check_arrived(f"feature {name}: moments of pieces", len(moments), pieces)
     rows, count, mean, squares, low, high = 0, 0, 0.0, 0.0, np.inf, -np.inf
     # In the order of the pieces: sums of floats depend on it.
-    for _, part_rows, n, part_mean, part_squares, part_low, part_high in moments:
+    for _, part_rows, n, part_mean, part_squares, part_low, part_high, _ in moments:
         rows += part_rows
         low, high = min(low, part_low), max(high, part_high)
         if n:  # Chan et al., 1979
@@ -227,11 +264,56 @@ def _summarise(
         return name, summary
     summary |= {"mean": mean, "std": float(np.sqrt(squares / count))}
     summary |= {"min": float(low), "max": float(high)}
-    if _needs_boundaries(features[name]):
+    feature = features[name]
+    if _needs_quantiles(feature):
         (bins,) = found["bins"]
         check_arrived(f"feature {name}: values", num_values(bins), count)
-        summary["boundaries"] = _boundaries(bins, features[name].num_buckets, float(low))
+        if feature.transform == "bucketize":
+            summary["boundaries"] = _boundaries(bins, feature.num_buckets, float(low))
+        else:
+            summary |= _spread(bins, summary["std"])
+    if feature.transform in FAR:
+        fitted = feature.model_copy(update=measured(feature, summary))
+        scaled, value, row = max((abs(fitted.scaled(value)), value, row) for value, row in ends)
+        if scaled > FAR[feature.transform] or "flattened" in summary:
+            summary["farthest"] = {"value": value, "row": row, "scaled": scaled}
     return name, summary
+
+
+def measured(feature: Numeric, summary: dict[str, Any]) -> dict[str, Any]:
+    """What the fitted schema takes of a feature's summary."""
+    kept = ["mean", "std", "boundaries"]
+    kept += ["median", "iqr"] if feature.transform == "robust" else []
+    return {key: summary[key] for key in kept if key in summary}
+
+
+CENTRAL_APART = 3.290  # deviations that the central 90% of a normal distribution span
+FAR = {"standardize": 100.0, "log": 100.0, "none": LARGEST_SCALED["none"]}  # of a scaled number
+FLAT = 0.1  # deviations; a feature whose central 90% lie closer together is flattened
+
+
+def _spread(state: Any, std: float) -> dict[str, Any]:
+    """The median and the interquartile range, and the outliers that flatten what is standardised.
+
+    If the quartiles are equal, the range is that of a normal distribution with the same central
+    90%, or else with the same deviation.
+    """
+    edges = np.array(quantiles(state, [0.05, 0.25, 0.5, 0.75, 0.95]))
+    low, first, median, third, high = from_ordered_bits(edges).astype(np.float64).tolist()
+    central = (high - low) / CENTRAL_APART
+    summary: dict[str, Any] = {
+        "median": median,
+        "iqr": third - first or (central or std) * QUARTILES_APART,
+    }
+    if 0 < high - low < FLAT * std:
+        bits, bins, counts = state
+        values = from_ordered_bits(bins << bits).astype(np.float64)
+        far = np.abs(values - median)
+        summary["flattened"] = {
+            "rows": int(counts[far >= min(std, far.max())].sum()),
+            "central": [low, high],
+        }
+    return summary
 
 
 def _boundaries(state: Any, num_buckets: int, low: float) -> list[float]:

@@ -79,7 +79,8 @@ class Encoder:
             if isinstance(feature, Text):
                 columns[feature.name] = values
             elif isinstance(feature, Numeric):
-                columns[feature.name] = values.to_numpy(zero_copy_only=False).astype(np.float32)
+                numbers = values.to_numpy(zero_copy_only=False).astype(np.float32)
+                columns[feature.name] = np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
             elif feature.is_list:
                 columns[feature.name] = self._padded_ids(feature, values)
             else:

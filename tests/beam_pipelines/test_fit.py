@@ -13,6 +13,7 @@ from beam_pipelines.transforms.fit import (
     FitVocabularies,
     _moments,
     _summarise,
+    measured,
 )
 from beam_pipelines.transforms.split import TRAIN, SplitPiece
 from tfctr.data.vocabulary import Vocabulary
@@ -22,6 +23,7 @@ from tfctr.schema import OOV_ID, PAD_ID, Categorical, MultiValued, Numeric, Sche
 def pieces_of(folder, columns, split, cuts=()):
     """Cleaned pieces with their splits, cut after these numbers of rows."""
     table = pa.table(columns)
+    table = table.append_column("row_id", pa.array(range(table.num_rows)))
     edges = [0, *cuts, table.num_rows]
     found = []
     for i, (start, stop) in enumerate(itertools.pairwise(edges)):
@@ -178,12 +180,69 @@ def test_statistics_of_training_rows_are_those_of_numpy(tmp_path, cuts):
 
 def test_the_order_in_which_pieces_arrive_changes_no_bit():
     rng = np.random.default_rng(4)
-    parts = [_moments("x", i, rng.lognormal(9, 3, 50).astype(np.float32))[1] for i in range(40)]
-    features = {"x": NUMBERS["x"]}
+    columns = [rng.lognormal(9, 3, 50).astype(np.float32) for _ in range(40)]
+    parts = [_moments("x", i, values, [])[1] for i, values in enumerate(columns)]
+    features = {"x": NUMBERS["z"]}
     expected = _summarise(("x", {"moments": [parts], "bins": []}), features, 40)
     for _ in range(5):
         shuffled = [parts[i] for i in rng.permutation(40)]
         assert _summarise(("x", {"moments": [shuffled], "bins": []}), features, 40) == expected
+
+
+SPREADS = Schema(
+    features=[
+        Numeric(name="robust", side="user", transform="robust"),
+        Numeric(name="halves", side="user", transform="robust"),
+        Numeric(name="log", side="user", transform="log"),
+        Numeric(name="far", side="user"),
+        Numeric(name="rare", side="user"),
+    ]
+)
+
+
+def test_robust_statistics_logarithms_and_outliers(tmp_path):
+    rng = np.random.default_rng(5)
+    normal = rng.normal(20, 3, 1000)
+    columns = {
+        "robust": np.r_[normal, 3e38, np.inf, np.nan],
+        "halves": np.r_[np.zeros(800), np.arange(203)],
+        "log": np.r_[-np.exp(normal[:500]), np.exp(normal[500:]), 0, 3e38, np.inf],
+        "far": np.r_[normal, -1e9, -1e9, 30],
+        "rare": np.r_[np.zeros(1002), 1],
+    }
+    pieces = pieces_of(tmp_path, columns, [TRAIN] * 1003, (400,))
+    found = fit(tmp_path, pieces, FitNumbers(SPREADS, len(pieces)))
+    robust = found["robust"]
+    assert robust["median"] == pytest.approx(np.median(normal), abs=0.02)
+    assert robust["iqr"] == pytest.approx(np.subtract(*np.quantile(normal, [0.75, 0.25])), abs=0.05)
+    assert robust["max"] == np.float32(3e38)
+    assert found["halves"]["iqr"] == pytest.approx(152 / 3.29 * 1.349)  # of the central 90%
+    logs = columns["log"][:-1].astype(np.float32).astype(np.float64)
+    logs = np.sign(logs) * np.log1p(np.abs(logs))
+    assert found["log"]["mean"] == pytest.approx(logs.mean())
+    assert found["log"]["std"] == pytest.approx(logs.std())
+    flattened = found["far"]["flattened"]
+    assert flattened["rows"] == 2
+    assert found["far"]["farthest"]["value"] == -1e9
+    assert found["far"]["farthest"]["row"] == 1000
+    assert 10 < flattened["central"][0] < flattened["central"][1] < 30
+    assert "flattened" not in found["rare"]  # all rows but one have one value, and that is all
+    fitted = SPREADS.fitted({name: measured(SPREADS[name], found[name]) for name in found})
+    center, scale = fitted["robust"].center_and_scale
+    assert (center, scale) == (pytest.approx(20, abs=0.3), pytest.approx(3, abs=0.3))
+
+
+def test_a_number_of_a_later_split_that_is_far_from_the_training_rows_has_its_row(tmp_path):
+    columns = {"far": np.r_[np.arange(20.0), 3e38, -1e3, np.inf], "rare": np.arange(23.0)}
+    split = [TRAIN] * 20 + [TRAIN + 1] * 3
+    pieces = pieces_of(tmp_path, columns, split, (7,))
+    schema = Schema(features=SPREADS.features[3:])
+    found = fit(tmp_path, pieces, FitNumbers(schema, len(pieces)))
+    assert found["far"]["max"] == 19
+    assert "flattened" not in found["far"]
+    farthest = found["far"]["farthest"]
+    assert (farthest["value"], farthest["row"]) == (np.float32(3e38), 20)
+    assert "farthest" not in found["rare"]
 
 
 @pytest.mark.parametrize(

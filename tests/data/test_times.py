@@ -37,6 +37,8 @@ def outcome(values, **time):
         " 2024-03-01T00:15:00Z ",
         "1709252100",
         "1709252100.0",
+        "1709252100.75",
+        "1.7092521e9",
     ],
 )
 def test_texts_of_one_moment(text):
@@ -117,6 +119,7 @@ def test_what_is_no_time_is_bad_beside_what_is_one():
     ]
     assert outcome(texts) == [why] * 7 + [AT - 900]
     assert outcome(pa.array([None, -5, AT])) == [why, why, AT]
+    assert outcome(pa.array([AT + 0.5, -0.5, 1e300, np.nan])) == [AT, why, why, why]
 
 
 @pytest.mark.parametrize(

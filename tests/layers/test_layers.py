@@ -175,3 +175,24 @@ def test_flat_dense_is_dense(shape: tuple[int, ...]) -> None:
         traced = tf.function(layer.call).get_concrete_function(spec)
         assert traced.structured_outputs.shape.as_list()[1:] == [*leading[1:], 6]
         np.testing.assert_allclose(traced(tf.constant(x)), expected(x), atol=1e-6)
+
+
+def test_a_robust_number_and_a_logarithm_are_scaled_and_clipped() -> None:
+    measured = {"mean": 2.0, "std": 4.0, "median": 10.0, "iqr": 1.349}
+    features = [
+        {"name": name, "kind": "numeric", "side": "item", "transform": name} | measured
+        for name in ("robust", "log", "standardize", "none")
+    ]
+    features.append(features[2] | {"name": "constant", "std": 1e-45})
+    layer = FieldEmbedding(Schema.model_validate({"features": features}), 1)
+    layer.build()
+    layer.directions.assign(np.ones((5, 1)))
+    values = np.array([10, 12, -3e38, 3e38, np.inf, np.nan], np.float32)
+    found = np.asarray(layer({feature["name"]: values for feature in features}))[:, :, 0].T
+    np.testing.assert_allclose(found[0], [0, 2, -10, 10, 0, 0], rtol=1e-6)
+    huge = np.log1p(3e38)
+    logs = [(np.log1p(x) - 2) / 4 for x in (10, 12)] + [(-huge - 2) / 4, (huge - 2) / 4, 0, 0]
+    np.testing.assert_allclose(found[1], logs, rtol=1e-5)
+    np.testing.assert_allclose(found[2], [2, 2.5, -1000, 1000, 0, 0])
+    np.testing.assert_allclose(found[3], [10, 12, -1e9, 1e9, 0, 0])
+    np.testing.assert_allclose(found[4], [8, 10, -1000, 1000, 0, 0])

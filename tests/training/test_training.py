@@ -3,6 +3,7 @@
 import io
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -15,10 +16,12 @@ from tfctr import backbones, metrics, stages
 from tfctr.config import ConfigError, Training
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
+from tfctr.schema import Schema
 from tfctr.training import progress
 from tfctr.training.checkpoint import TrainingState
 from tfctr.training.loop import train
 from tfctr.training.objectives import Clicks, LastEpoch
+from tfctr.training.predict import check_finite
 
 CONFIG = {
     "batch_size": 512,
@@ -281,3 +284,22 @@ def test_validation_rows_of_one_label_are_refused(
     monkeypatch.setattr(data, "columns", lambda split, names: {"label": np.zeros(50, np.float32)})
     with pytest.raises(DataError, match="all 50 validation rows have the label 0"):
         fit(data, tmp_path)
+
+
+def test_a_number_without_a_finite_score_is_named_and_blames_no_learning_rate() -> None:
+    price = {"name": "price", "kind": "numeric", "side": "item", "transform": "none"}
+    columns = {"row_id": np.array([7, 9]), "price": np.array([1.0, 3e38], np.float32)}
+    data: Any = SimpleNamespace(
+        schema=Schema.model_validate({"features": [price]}),
+        directory="work/shop",
+        columns=lambda split, names: {name: columns[name] for name in names},
+    )
+    model: Any = SimpleNamespace(weights=[np.ones(3)])
+    check_finite(np.array([0.0, 1.0]), model, data, "test")
+    with pytest.raises(DataError, match=r"1 rows of test .* row 9 of the log, with price = 3e\+38"):
+        check_finite(np.array([0.0, np.nan]), model, data, "test")
+    with pytest.raises(DataError, match=r"lower training\.optimizer\.learning_rate"):
+        check_finite(np.array([np.inf, 0.0]), model, data, "test")  # of an ordinary row
+    model.weights = [np.array([np.nan])]
+    with pytest.raises(DataError, match=r"lower training\.optimizer\.learning_rate"):
+        check_finite(np.array([0.0, np.nan]), model, data, "test")

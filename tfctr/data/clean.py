@@ -21,7 +21,7 @@ from tfctr.data.manifest import DataError
 from tfctr.data.readers import Piece, Source, num_bytes
 from tfctr.data.sources import open_source
 from tfctr.data.times import read_times
-from tfctr.schema import Categorical, History, Schema
+from tfctr.schema import Categorical, History, Numeric, Schema
 
 ROW = "row_id"  # int64: the row's place in the log, over all files in order
 TIME = "time"  # int64
@@ -51,8 +51,14 @@ class Staged:
     index: int
     path: str
     rows: int
-    counts: dict[str, int]  # read, bad, dropped, unmatched_users, unmatched_items
+    counts: dict[str, int]  # read, bad, dropped, unmatched_users, unmatched_items, `not_finite`
     reasons: dict[str, int]  # of bad rows
+
+
+def not_finite(feature: str) -> str:
+    """The name of a count: values of a numeric feature that are missing since they are infinite, or
+    do not fit a float32."""
+    return f"not_finite_{feature}"
 
 
 def event_column(schema: Schema, history: History) -> str:
@@ -227,6 +233,10 @@ class Cleaner:
             table = table.filter(table[LABEL].is_valid())
         for name, other in self.tables.items():
             table, counts[f"unmatched_{name}"] = self.join(name, table, other.features)
+        numbers = [feature.name for feature in self.features if isinstance(feature, Numeric)]
+        for name in (name for name in numbers if name in table.column_names):
+            if infinite := pc.sum(pc.is_inf(table[name])).as_py():
+                counts[not_finite(name)] = infinite
         return self.in_order(table, self.large), rows, counts
 
     def join(self, name: str, table: pa.Table, other: pa.Table) -> tuple[pa.Table, int]:
@@ -257,7 +267,7 @@ class Cleaner:
         label = self.config.label
         values, bad = _of_column(f"{path}: label", raw, label.column, to_double)
         numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-        wrong = np.isnan(numbers) if bad is None else np.isnan(numbers) | bad
+        wrong = ~np.isfinite(numbers) if bad is None else ~np.isfinite(numbers) | bad
         if label.positive_above is None:
             wrong |= ~np.isin(numbers, [0.0, 1.0, *label.drop])
             why, clicks = "the label must be 0 or 1", numbers

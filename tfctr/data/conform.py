@@ -20,7 +20,8 @@ Conformed: TypeAlias = tuple[pa.Array, np.ndarray | None]
 # An integer may end in ".0": pandas writes a whole column so if one value is missing.
 INTEGER = re.compile(r"\s*([+-]?)0*(\d{1,19})(\.0*)?\s*", re.ASCII)
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-NO_NUMBER = re.compile(r"\s*[+-]?nan\s*", re.ASCII | re.IGNORECASE)
+NOT_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
 WHOLE_FLOATS = 2.0**53  # below it every integer has its own double
 
 # Formats and their writers spell one value in several ways: `True` of Python is `true` in JSON, and
@@ -48,7 +49,7 @@ def conform(feature: Any, column: pa.Array) -> Conformed:
 def reason(feature: Any) -> str:
     """The reason of a row whose value `conform` marks as bad."""
     if isinstance(feature, Numeric):
-        return "not a number that fits a float32"
+        return "not a number"
     if isinstance(feature, Text):
         return "not UTF-8 text"
     if feature.dtype == "int":
@@ -169,7 +170,7 @@ def to_int(column: pa.Array) -> Conformed:
 
 
 def to_double(column: pa.Array) -> Conformed:
-    """float64 that fits a float32; NaN is a missing value."""
+    """float64; NaN is a missing value, and what does not fit a float32 is infinite."""
     column = _decoded(column)
     kind = column.type
     bad = None
@@ -183,9 +184,11 @@ def to_double(column: pa.Array) -> Conformed:
         values, worse = _parse(texts, pa.float64(), b"nN", r"^-?\d{1,15}(\.\d+)?$", _read_float)
         bad = _either(bad, worse)
     values = _without(values, pc.is_nan(values))
-    # The model would read a number that does not fit a float32 as infinity.
-    huge = pc.greater(pc.abs(values), float(np.finfo(np.float32).max)).fill_null(False)
-    return _without(values, huge), _either(bad, _mask(huge))
+    # A request to a model is of float32.
+    large = pc.greater(pc.abs(values), LARGEST_FLOAT)
+    if pc.any(large).as_py():
+        values = pc.if_else(large, pc.multiply(pc.sign(values), np.inf), values)
+    return values, bad
 
 
 def _lists(feature: Any, column: pa.Array) -> Conformed:
@@ -285,10 +288,8 @@ def _read_int(text: str) -> int | None:
 
 
 def _read_float(text: str) -> float | None:
-    if NO_NUMBER.fullmatch(text):
-        return float("nan")
     text = BOOLEANS.get(text, text)
-    return float(text) if NUMBER.fullmatch(text) else None
+    return float(text) if NUMBER.fullmatch(text) or NOT_FINITE.fullmatch(text) else None
 
 
 def _may_hold(texts: pa.Array, *parts: bytes) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfctr.config import Time
-from tfctr.data.conform import to_int, to_string, to_tokens
+from tfctr.data.conform import WHOLE_FLOATS, to_double, to_int, to_string, to_tokens
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6}
 EPOCH = datetime.datetime(1970, 1, 1)
@@ -57,6 +57,8 @@ def read_times(column: pa.Array, time: Time) -> tuple[pa.Array, list[Check]]:
         why = f"not a time of the format {time.format!r} between 1970 and 2100"
     else:
         values, not_integer = to_int(column)
+        if not_integer is not None:
+            values = pc.coalesce(values, _floor(column))
         is_integer = values.is_valid().to_numpy(zero_copy_only=False)
         if not_integer is not None and unit != NONE and _is_text(column):
             texts = to_string(column)[0]
@@ -112,6 +114,13 @@ def _are_digits(numbers: np.ndarray, form: str) -> np.ndarray:
         fits &= (value >= low) & (value <= high)
         numbers = numbers // 100
     return fits
+
+
+def _floor(column: pa.Array) -> pa.Array:
+    """int64 of numbers with a fraction."""
+    numbers = pc.floor(to_double(column)[0])
+    fits = pc.less(pc.abs(numbers), WHOLE_FLOATS)
+    return pc.if_else(fits, numbers, pa.scalar(None, pa.float64())).cast(pa.int64())
 
 
 def _is_text(column: pa.Array) -> bool:

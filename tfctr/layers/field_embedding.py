@@ -9,11 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfctr.optimizers.rows import local_copy
-from tfctr.schema import PAD_ID, TOKEN_KINDS, Schema
-
-# Limits for numbers in requests beyond those of training rows: products must stay finite.
-LARGEST_STANDARDIZED = 1e3
-LARGEST = 1e9
+from tfctr.schema import LARGEST_SCALED, PAD_ID, TOKEN_KINDS, Schema
 
 
 @keras.saving.register_keras_serializable("tfctr")
@@ -22,9 +18,9 @@ class FieldEmbedding(keras.layers.Layer):
 
     - categorical: the row of its id; the row of `PAD_ID` is learned, for missing values.
     - multi_valued and sequence: the mean over the values without `PAD_ID`; zero if there are none.
-    - numeric: `(x - mean) / std` times a learned vector, or the row of its bucket. A number that is
-      not finite is missing: the mean, or its own bucket. Standardised values are clipped to
-      `LARGEST_STANDARDIZED` deviations, with `transform: none` to `LARGEST`.
+    - numeric: the number as its `transform` scales it, times a learned vector, or the row of its
+      bucket. A number that is not finite is missing: 0, or its own bucket. Scaled values are
+      clipped to `LARGEST_SCALED`.
 
     All vocabularies share one table `[V, D]`, with an offset for each feature's ids, so that a
     batch is one gather, and one sparse gradient for `tfctr.optimizers.LazyAdam`.
@@ -135,11 +131,12 @@ class FieldEmbedding(keras.layers.Layer):
 
     def _scaled(self, feature: Any, values: Any) -> Any:
         values = ops.cast(values, "float32")
-        is_there, largest = ops.isfinite(values), LARGEST
-        if feature.transform == "standardize":
-            if feature.mean is None or feature.std is None:
-                raise ValueError(f"feature {feature.name!r} has no mean yet: prepare the data")
-            values, largest = (values - feature.mean) / (feature.std or 1.0), LARGEST_STANDARDIZED
+        is_there, largest = ops.isfinite(values), LARGEST_SCALED[feature.transform]
+        if feature.transform == "log":
+            values = ops.sign(values) * ops.log1p(ops.abs(values))
+        if feature.transform != "none":
+            center, scale = feature.center_and_scale
+            values = (values - center) / scale
         values = ops.where(is_there, ops.clip(values, -largest, largest), ops.zeros_like(values))
         direction = self.directions[self.scaled.index(feature.name)]
         return ops.cast(ops.reshape(values, (-1, 1, 1)) * direction, self.compute_dtype)

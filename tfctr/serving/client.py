@@ -16,7 +16,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tfctr.data.conform import token_of
+from tfctr.data.conform import LARGEST_FLOAT, token_of
 from tfctr.serving.errors import ServingError
 from tfctr.serving.raw_values import MISSING
 
@@ -344,6 +344,9 @@ def _value(name: str, value: Any, dtype: tf.DType) -> Any:
         if is_number:
             return token_of(value).encode()
         raise TypeError(f"feature {name!r} takes strings, found {value!r}")
-    if is_number and (dtype == tf.float32 or float(value).is_integer()):
-        return value
+    if is_number and dtype == tf.float32:
+        return value if abs(value) <= LARGEST_FLOAT else math.inf if value > 0 else -math.inf
+    is_whole = isinstance(value, int) or (is_number and value.is_integer())
+    if is_whole and -(2**63) <= value < 2**63:
+        return int(value)
     raise TypeError(f"feature {name!r} takes {dtype.name}, found {value!r}")

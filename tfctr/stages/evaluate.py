@@ -75,7 +75,7 @@ def predict_split(
         The columns `[N]` label, user_key (if the data has a user) and logit; and, bool `[N]`, the
         segments: rows of unseen and of rare users and items.
     """
-    from tfctr.training.predict import EVALUATION_BATCH, predict
+    from tfctr.training.predict import EVALUATION_BATCH, check_finite, predict
 
     config = data.manifest["config"]
     keys = {side: config[side] for side in ("user", "item") if config[side]}
@@ -86,6 +86,7 @@ def predict_split(
         segments[f"rare_{side}s"] = np.isin(columns[name], _rare(data, name))
     batches = getattr(data, split)(EVALUATION_BATCH, features=model.reads)
     logits = predict(model, batches, split, console)
+    check_finite(logits, model, data, split)
     return {name: columns[name] for name in kept} | {"logit": logits}, segments
 
 

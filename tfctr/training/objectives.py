@@ -14,9 +14,7 @@ from tfctr.data.manifest import DataError
 from tfctr.metrics.report import TITLES
 from tfctr.models.click_model import ClickModel
 from tfctr.models.losses import LogLoss
-from tfctr.training.predict import EVALUATION_BATCH, predict
-
-DIVERGED = "the model's logits are no longer finite; lower training.optimizer.learning_rate"
+from tfctr.training.predict import DIVERGED, EVALUATION_BATCH, check_finite, predict
 
 
 class Objective:
@@ -103,6 +101,7 @@ class Clicks(LastEpoch):
         has_users = data.manifest["config"]["user"] is not None
         if config.chosen_by == "gauc" and not has_users:
             raise ConfigError("training.chosen_by: 'gauc' needs the key 'user' in data")
+        self.data = data
         self.batches = data.valid(EVALUATION_BATCH, features=reads)
         columns = data.columns("valid", ["label", *(["user_key"] if has_users else [])])
         self.labels = labels = columns["label"]
@@ -123,8 +122,7 @@ class Clicks(LastEpoch):
 
     def measure(self, model: ClickModel, console: Console) -> dict[str, float]:
         logits = predict(model, self.batches, "validation", console) + self.shift
-        if not np.isfinite(logits).all():
-            raise DataError(DIVERGED)
+        check_finite(logits, model, self.data, "valid")
         measures = {
             "valid_auc": metrics.auc(self.labels, logits),
             "valid_log_loss": metrics.log_loss(self.labels, logits),

@@ -10,10 +10,15 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import Progress
 
+from tfctr.data.dataset import ROW, Dataset
+from tfctr.data.manifest import DataError
 from tfctr.models.schema_model import SchemaModel
+from tfctr.schema import LARGEST_SCALED, Numeric
 from tfctr.training import distribution
 
 EVALUATION_BATCH = 8192
+DIVERGED = "the model's logits are no longer finite; lower training.optimizer.learning_rate"
+UNUSUAL = 100  # of a scaled number, which rarely is above 5
 FEW_STEPS = 16  # whose computing takes no longer than to trace a graph of one
 
 
@@ -31,6 +36,38 @@ def predict(model: SchemaModel, batches: Any, what: str, console: Console) -> np
         advance.on_predict_batch_end = lambda batch, logs=None: bar.advance(task)
         with traced(model, steps):
             return np.asarray(model.predict(batches, verbose=0, callbacks=[advance]))
+
+
+def check_finite(logits: np.ndarray, model: SchemaModel, data: Dataset, split: str) -> None:
+    """Checks the logits `[N]` of a split's rows.
+
+    Raises:
+        DataError: one is not finite: a number of its row is too large, or else the training has
+            diverged.
+    """
+    rows = np.flatnonzero(~np.isfinite(logits))
+    if not len(rows):
+        return
+    if all(np.isfinite(np.asarray(weight)).all() for weight in model.weights):
+        features = [f for f in data.schema.inputs if isinstance(f, Numeric)]
+        columns = data.columns(split, [ROW, *(f.name for f in features)])
+        at = {f.name: columns[f.name][rows[0]] for f in features}
+        sizes = {f.name: _size(f, at[f.name]) for f in features if f.transform != "bucketize"}
+        name = max(sizes, key=lambda name: sizes[name], default=None)
+        if name is not None and sizes[name] > UNUSUAL:
+            raise DataError(
+                f"{data.directory}: {len(rows):,} rows of {split} have no finite score; the first "
+                f"is row {columns[ROW][rows[0]]} of the log, with {name} = {at[name]:g}: write "
+                "transform: robust or transform: log for this feature, or clean the row"
+            )
+    raise DataError(DIVERGED)
+
+
+def _size(feature: Numeric, number: float) -> float:
+    """Of a number as the model reads it."""
+    if not np.isfinite(number):
+        return 0.0
+    return min(abs(feature.scaled(float(number))), LARGEST_SCALED[feature.transform])
 
 
 @contextmanager

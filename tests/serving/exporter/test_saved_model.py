@@ -9,11 +9,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfctr.optimizers
+from beam_pipelines.score import raw_tensor
+from beam_pipelines.transforms.shards import Encoder
 from tests.backbones.test_backbones import SMALL
 from tests.serving.batching import BASIC, assert_merged_is_each
 from tests.serving.raw_rows import (
@@ -31,6 +34,7 @@ from tests.serving.raw_rows import (
 )
 from tfctr import backbones
 from tfctr.backbones import DIN, LR, DCNv2, DeepFM
+from tfctr.data.conform import conform
 from tfctr.frameworks.rok import RIM
 from tfctr.schema import MISSING_INT, Schema
 from tfctr.serving import export
@@ -133,6 +137,31 @@ def test_numbers_that_no_row_had_give_a_score(model: Any, served: Any, number: f
             assert np.isfinite(scores[value]).all()
         if np.isinf(number):  # is no number
             np.testing.assert_array_equal(scores[number], scores[np.nan])
+
+
+def test_a_number_is_the_same_input_from_the_log_to_the_graph(model: Any, served: Any) -> None:
+    """As `prepare` reads the text and writes it, as a batch of scores sends it, in a request."""
+    texts = ["1e400", "inf", "-inf", "nan", "3e38", "-3e38", "1e19", "1e15", "-0.0", ""]
+    numbers = [f for f in SCHEMA if f.kind == "numeric"]
+    column = pa.array(texts).cast(pa.binary())
+    values, bad = conform(numbers[0], column)
+    assert bad is None or not bad.any()
+    nothing = {"row_id": pa.array(range(10)), "time": pa.array(range(10))}
+    table = pa.table(
+        {**nothing, "label": pa.array([0.0] * 10), **{f.name: values for f in numbers}}
+    )
+    prepared = Encoder(SCHEMA.select([f.name for f in numbers]), None, "").columns(table)
+    sent = {f.name: raw_tensor(f, values) for f in numbers}
+    asked = np.array([float(text or "nan") for text in texts], np.float32)
+    others = {name: column * 2 for name, column in ROWS.items()}
+    inputs, raw = model_inputs(others), raw_tensors(others)
+    signature = served.signatures["serving_default"]
+    logits = model(inputs | {f.name: prepared[f.name] for f in numbers}, training=False)
+    expected = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+    assert np.isfinite(expected).all()
+    for given in (sent, dict.fromkeys(sent, asked)):
+        found = signature(**raw | {name: tf.constant(v) for name, v in given.items()})["scores"]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_a_request_may_write_a_token_as_any_format_does(tmp_path: Path) -> None:
