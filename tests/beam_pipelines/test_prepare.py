@@ -523,7 +523,7 @@ MANGLERS = [
     lambda line, rng: line.replace(b",", b"\x00"),
     lambda line, rng: rng.randbytes(rng.randint(1, 40)).translate(None, b"\n"),
     replaced(0, [b"2", b"", b"yes", b"-1", b"nan", b"0.5", b"\xff"]),
-    replaced(1, [b"", b"soon", b"-5", b"99999999999", b"1e9", b"9" * 30, b"0x10"]),
+    replaced(1, [b"", b"soon", b"-5", b"99999999999", b"1e9s", b"9" * 30, b"0x10"]),
     replaced(2, [b"", b"u7", b"1.5", b"9" * 30, b"1e3", b"0x1F", b"\xc3", b"--1"]),
     replaced(3, [b"\xff", b"i\xed\xa0\x80", b""]),
     replaced(4, [b"1e", b"--1", b"info", b"1_5", b"cheap", b"1.2.3"]),

@@ -97,6 +97,9 @@ def test_numbers_and_bools_are_sent_as_the_tokens_that_prepare_reads() -> None:
     for value, number in ((True, 1), (np.float32(4), 4), (np.bool_(False), 0)):
         assert _value("user", value, tf.int64) == number
     assert _value("price", True, tf.float32) == 1
+    assert _value("price", -(10**400), tf.float32) == -np.inf  # as what prepare reads
+    with pytest.raises(TypeError, match="takes int64, found 9223372036854775808"):
+        _value("user", 2**63, tf.int64)
 
 
 def test_the_client_s_errors_say_what_is_wrong(client: Client, server: Server) -> None:

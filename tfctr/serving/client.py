@@ -361,7 +361,8 @@ def _value(name: str, value: Any, dtype: tf.DType) -> Any:
             return token_of(value).encode()
         raise TypeError(f"feature {name!r} takes strings, found {value!r}")
     if is_number and dtype == tf.float32:
-        return value if abs(value) <= LARGEST_FLOAT else math.copysign(math.inf, value)
-    if is_number and (isinstance(value, int) or value.is_integer()) and abs(value) < 2**63:
+        return value if abs(value) <= LARGEST_FLOAT else math.inf if value > 0 else -math.inf
+    is_whole = isinstance(value, int) or (is_number and value.is_integer())
+    if is_whole and -(2**63) <= value < 2**63:
         return int(value)
     raise TypeError(f"feature {name!r} takes {dtype.name}, found {value!r}")

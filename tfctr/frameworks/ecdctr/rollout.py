@@ -241,7 +241,7 @@ class _Step:
     def evaluate(self) -> dict[str, Any] | None:
         """The metrics of the served version on the day's ads rows; None without rows."""
         from tfctr import metrics
-        from tfctr.training.predict import EVALUATION_BATCH, predict
+        from tfctr.training.predict import EVALUATION_BATCH, check_finite, predict
 
         if not self.log.rows(self.day, "ads"):
             return None
@@ -271,6 +271,7 @@ class _Step:
         logits = predict(
             model, data.test(EVALUATION_BATCH, features=model.reads), str(self.day), self.console
         )
+        check_finite(logits, model, data, "test")
         found = metrics.evaluate(columns["label"], logits, columns["user_key"], segments)
         evaluated = (
             {key: columns[key] for key in ("label", "user_key")} | {"logit": logits} | segments
