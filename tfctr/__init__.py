@@ -16,4 +16,6 @@ _ROOMS = ("backbones", "config", "data", "layers", "metrics", "optimizers", "sch
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:  # imported when first used: Beam workers need no TensorFlow
         return import_module(f"tfctr.{name}")
+    if name == "predict":
+        return import_module("tfctr.models.probabilities").predict
     raise AttributeError(f"module 'tfctr' has no attribute {name!r}")
