@@ -9,7 +9,10 @@ from typing import Any
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from tfctr import saving
+
 __version__ = "0.1.0"
+__all__ = ["saving"]
 _ROOMS = ("backbones", "config", "data", "layers", "metrics", "optimizers", "schema", "serving")
 
 

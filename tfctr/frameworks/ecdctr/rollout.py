@@ -84,8 +84,7 @@ class Rollout:
             ConfigError: no day to end with, or one before the first step.
             DataError: as of `beam_pipelines.days.write_days`.
         """
-        # So that Keras knows the classes in the models' files; and before a seed is set, for to
-        # import a library may draw from Python's random numbers.
+        # Before a seed is set: to import a library may draw from Python's random numbers.
         import tfctr.backbones
         import tfctr.frameworks.ecdctr.student  # noqa: F401
         from beam_pipelines.days import write_days
