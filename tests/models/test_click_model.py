@@ -6,10 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfctr
 from tests.backbones.test_backbones import INPUTS, make
 from tfctr.metrics import auc
+from tfctr.optimizers import LazyAdam
 
 LABELS = np.array([1.0, 0.0, 1.0], np.float32)
 
@@ -134,3 +136,21 @@ def test_predict_gives_probabilities(rows: Any) -> None:
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.asarray(model(features)))), rtol=1e-5)
     with pytest.raises(TypeError, match="model: found Sequential; a backbone or a student"):
         tfctr.predict(keras.Sequential(), features)
+
+
+@pytest.mark.parametrize("name", ["lr", "dcn_v2", "din", "dien", "bst", "finalmlp"])
+def test_no_rows_have_no_scores(name: str) -> None:
+    model = make(name)
+    none = {feature: values[:0] for feature, values in INPUTS.items()}
+    for rows in (none, tf.data.Dataset.from_tensor_slices((none, np.zeros(0))).batch(2)):
+        assert model.predict(rows, verbose=0).shape == (0,)
+        assert tfctr.predict(model, rows).dtype == np.float32
+
+
+def test_xla_needs_a_dense_optimizer() -> None:
+    model = make("lr")
+    with pytest.raises(ValueError, match=r"jit_compile: XLA cannot .* of LazyAdam; leave"):
+        model.compile(LazyAdam(1e-3), jit_compile=True)
+    model.compile("adam", jit_compile=True)
+    found = model.predict(INPUTS, verbose=0)
+    np.testing.assert_allclose(found, model(INPUTS), atol=1e-6)

@@ -8,6 +8,7 @@ from keras import ops
 from tfctr.models.from_logits import check_loss, check_metrics
 from tfctr.models.losses import LogLoss
 from tfctr.models.schema_model import SchemaModel
+from tfctr.optimizers.rows import RowOptimizer
 from tfctr.schema import Schema
 
 
@@ -22,7 +23,7 @@ class ClickModel(SchemaModel):
 
     Raises:
         ValueError: from `compile`, a loss or metric of Keras' that takes probabilities, such as
-            "binary_crossentropy" or "auc".
+            "binary_crossentropy" or "auc"; `jit_compile=True` with a lazy optimizer.
     """
 
     head: Any  # a dense layer whose bias is added to all logits
@@ -125,6 +126,11 @@ class ClickModel(SchemaModel):
         return self.predict_logits(self.represent(embeddings, training=training))
 
     def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
+        if kwargs.get("jit_compile") is True and isinstance(optimizer, RowOptimizer):
+            raise ValueError(
+                f"jit_compile: XLA cannot compile the row updates of {type(optimizer).__name__}; "
+                "leave jit_compile out, or give a dense optimizer such as keras.optimizers.Adam"
+            )
         check_loss(loss)
         for argument in ("metrics", "weighted_metrics"):
             check_metrics(kwargs.get(argument), argument)

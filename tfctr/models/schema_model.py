@@ -83,9 +83,11 @@ class SchemaModel(keras.Model):
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self._catch_up()
-        if _is_empty(x):  # Keras' own fails where there are no batches
-            rows = {name: values[:0] for name, values in self._empty_row().items()}
-            return keras.tree.map_structure(ops.convert_to_numpy, self(rows, training=False))
+        if _is_empty(
+            x
+        ):  # Keras fails where there are no batches, and adds [0, D] to [0, D] wrongly
+            outputs = self(self._empty_row(), training=False)
+            return keras.tree.map_structure(lambda one: ops.convert_to_numpy(one)[:0], outputs)
         return super().predict(x, *args, **kwargs)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
