@@ -34,6 +34,7 @@ setup(
         "scikit-learn>=1.4",
         "scipy>=1.10",
         "safetensors>=0.4",
+        "wrapt>=1.15",
     ],
     extras_require={
         "tune": ["optuna>=5,<6"],

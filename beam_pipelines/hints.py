@@ -52,8 +52,6 @@ class _WriteShard(beam.DoFn):
     def setup(self) -> None:
         import keras
 
-        import tfctr.frameworks.rok.rim  # registers the class  # noqa: F401
-
         self.teacher = keras.models.load_model(self.model, compile=False)
         self.layouts = {
             folder: open_manifest(folder)["layout"] for folder in (self.data, self.similar)

@@ -263,8 +263,6 @@ def _encoded(encoder: str, dataset: DatasetShards, columns: Columns) -> np.ndarr
     """A trained backbone's vectors of all fields, concatenated: float32 `[N, F * D]`."""
     import keras
 
-    import tfctr.backbones  # registers the classes  # noqa: F401
-
     model = keras.models.load_model(encoder, compile=False)
     features = {}
     for name in model.reads:

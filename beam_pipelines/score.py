@@ -52,7 +52,7 @@ from tfctr.data.readers import (
 )
 from tfctr.schema import MISSING_INT, Numeric, Schema, Tokens
 from tfctr.serving.c_session import CSession
-from tfctr.serving.model_directory import served_schema, signature_defs, versions
+from tfctr.serving.model_directory import served_schema, signature_defs, versions, without_versions
 
 SCORE = "score"
 KEY = b"tfctr.key"  # in a file's metadata: a digest of all that its scores depend on
@@ -241,7 +241,9 @@ def _newest(model: str) -> Path:
         return folder
     found = versions(folder)
     if not found:
-        raise ConfigError(f"{model}: neither a SavedModel nor a folder of versions")
+        raise ConfigError(
+            f"{model}: neither a SavedModel nor a folder of versions: {without_versions(folder)}"
+        )
     return found[max(found)]
 
 

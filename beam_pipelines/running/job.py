@@ -16,14 +16,18 @@ from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
+    DirectOptions,
     PipelineOptions,
     SetupOptions,
     StandardOptions,
     TypeOptions,
 )
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.portability.portable_runner import PortableRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from pyarrow import fs
 
+from beam_pipelines.running import worker
 from beam_pipelines.running.flush_timer import turn_off_flush_timer
 from tfctr.config import ConfigError
 from tfctr.data import files
@@ -197,8 +201,14 @@ def run_main(spec: ModuleSpec | None) -> int:
 
 def _pipeline(options: PipelineOptions, args: list[str]) -> beam.Pipeline:
     """An empty pipeline with checked options; creating it imports the runner and its options."""
+    direct, runner = options.view_as(DirectOptions), None
+    is_own = (options.view_as(StandardOptions).runner or "").rpartition(".")[2] == "FnApiRunner"
+    if is_own and direct.direct_running_mode == "multi_processing":
+        command = f"{sys.executable} -m {worker.__name__}"
+        runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+        direct.direct_running_mode = None  # the runner would take Beam's worker
     try:
-        pipeline = beam.Pipeline(options=options)
+        pipeline = beam.Pipeline(runner, options)
     except (ValueError, ImportError) as error:  # no such runner; a value that Beam refuses
         raise ConfigError(f"Beam's options: {' '.join(str(error).split())}") from None
     # A job server has further options; the runner asks it for them.

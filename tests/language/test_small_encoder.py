@@ -13,6 +13,7 @@ from tfctr.config import ConfigError, load, load_run
 from tfctr.data.manifest import read_manifest
 from tfctr.language.config import TextConfig
 from tfctr.language.pretrained import load_encoder, load_masked_lm_head, load_tokenizer, locate
+from tfctr.language.small_encoder import describe
 from tfctr.stages import Prepare, Run, build
 from tfctr.stages.texts import Textify
 
@@ -83,6 +84,14 @@ def test_what_stands_between_values_is_a_word(tmp_path: Path) -> None:
     manifest = read_manifest(_textify(tmp_path) / "manifest.json")
     assert manifest is not None
     assert manifest["splits"]["train"]["texts"]["item"]["unknown_tokens"] == 0
+
+
+def test_a_vocabulary_says_what_was_got_and_why() -> None:
+    assert describe(3_900, 4_000) == "3,900 word pieces"
+    assert describe(996, 4_000) == (
+        "996 word pieces, not 4,000 (vocabulary_size): only these occur at least ten times in the "
+        "distinct values of the training rows"
+    )
 
 
 @pytest.mark.slow

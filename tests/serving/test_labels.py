@@ -345,4 +345,4 @@ def test_labels_that_cannot_be(tmp_path: Path, labels: list[str], message: str) 
     assert found.exit_code == 1
     assert re.search(message, " ".join(found.output.split()))
     found = CliRunner().invoke(app, ["label", str(tmp_path / "none"), "stable=1"])
-    assert "no versions here" in found.output
+    assert "no such folder" in found.output

@@ -1,13 +1,11 @@
 """The app, options and errors that all commands of `tfctr` share."""
 
-import os
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
-
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import typer
 from rich.console import Console
@@ -17,6 +15,11 @@ from tfctr.data import files
 from tfctr.data.archives import DownloadError
 from tfctr.data.manifest import DataError
 from tfctr.serving.errors import ServingError
+
+if not sys.warnoptions:  # the user's own setting
+    for text in ("Gradients do not exist", "Skipping variable loading for optimizer"):
+        # A trained part is a part only; a model is saved without its optimizer.
+        warnings.filterwarnings("ignore", f".*{text}")
 
 app = typer.Typer(
     help="Turns offline knowledge into click-through-rate models that are cheap to serve.",

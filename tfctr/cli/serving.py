@@ -51,12 +51,12 @@ def label_versions(
 
     If there is no models.config yet, it is created, with monitoring.config,
     and the command does not wait."""
-    from tfctr.serving.model_directory import note_config, versions
+    from tfctr.serving.model_directory import note_config, versions, without_versions
 
     with clear_errors():
         there = versions(model)
         if not there:
-            raise ConfigError(f"{model}: no versions here; `tfctr export` makes one")
+            raise ConfigError(f"{model}: {without_versions(model)}")
         found = dict(_label(text, model, there) for text in labels or ())
         folder, name = model.resolve().parent, model.resolve().name
         directory = f"{served_from.rstrip('/')}/{name}"
@@ -102,8 +102,8 @@ def serve(
         typer.Argument(help="model folders with numbered versions; or a models.config"),
     ],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port of gRPC")] = 8500,
-    rest_port: Annotated[int, typer.Option(help="port of the REST API")] = 8501,
+    port: Annotated[int, typer.Option(help="port of gRPC", min=0, max=65_535)] = 8500,
+    rest_port: Annotated[int, typer.Option(help="port of the REST API", min=0, max=65_535)] = 8501,
 ) -> None:
     """Serves models with TF Serving's protocol, for a laptop and for tests.
 
@@ -118,9 +118,8 @@ def serve(
                 if not folder.is_dir():
                     raise ConfigError(f"{folder}: no such folder")
             served = {folder.resolve().name: folder for folder in models}
-        server = Server(served, host=host, grpc_port=port, rest_port=rest_port)
         try:
-            server.start()
+            server = Server(served, host=host, grpc_port=port, rest_port=rest_port).start()
         except (ValueError, OSError) as error:  # no version that loads; a port that is taken
             raise DataError(str(error)) from None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how supervisors stop a process

@@ -49,8 +49,9 @@ class Method(Strict):
         """Raises a `ValueError` if a `RunConfig` does not fit the method."""
 
     def import_models(self) -> None:
-        """Imports the classes of its models, so that Keras can load files with them. A run calls it
-        before it sets a seed, because imports may draw from Python's random numbers."""
+        """Imports the classes of its models, with a backbone that it registers. A run calls it
+        before it sets a seed, because imports may draw from Python's random numbers. Files are
+        loaded without it: see `tfctr.saving.defer`."""
 
     def stages(self, run: Any) -> Mapping[str, Any]:
         """The stages before the training of a `tfctr.stages.Run`'s student, by role."""

@@ -17,7 +17,7 @@ MASK_RATE = 0.15  # share of a text's tokens that a masked language model guesse
 class SmallEncoder(Strict):
     """A BERT whose vocabulary and weights are learned from the training rows' texts only."""
 
-    vocabulary_size: int = Field(4000, ge=100)
+    vocabulary_size: int = Field(4000, ge=100)  # at most: pieces that occur ten times
     num_layers: int = Field(2, ge=1)
     hidden_dim: int = Field(128, ge=1)
     num_heads: int = Field(2, ge=1)

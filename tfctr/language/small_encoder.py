@@ -15,10 +15,12 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def learn_vocabulary(config: TextConfig, data: Dataset, size: int) -> list[str]:
-    """About `size` word pieces of the training rows' texts, special tokens first.
+    """At most `size` word pieces of the training rows' texts, special tokens first.
 
-    Each distinct value of a feature counts once, however many rows have it. Words of the template,
-    which are in all texts, count as often as there are values.
+    A piece of several characters occurs at least ten times: what an encoder sees less often it does
+    not learn. So there may be fewer than `size`; `describe` says so. Each distinct value of a
+    feature counts once, however many rows have it. Words of the template, which are in all texts,
+    count as often as there are values.
     """
     values = list(dict.fromkeys(_values(config, data)))
     words = [words for text in config.texts.values() for words, _ in text.places]
@@ -32,6 +34,16 @@ def learn_vocabulary(config: TextConfig, data: Dataset, size: int) -> list[str]:
         reserved_tokens=SPECIAL,
     )
     return list(found)
+
+
+def describe(found: int, asked: int) -> str:
+    """The size of a learned vocabulary, and why it is smaller than what was asked for."""
+    if found >= 0.9 * asked:  # the learner comes as near as this where there are enough pieces
+        return f"{found:,} word pieces"
+    return (
+        f"{found:,} word pieces, not {asked:,} (vocabulary_size): only these occur at least ten "
+        "times in the distinct values of the training rows"
+    )
 
 
 def _values(config: TextConfig, data: Dataset) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""Exact metrics over a whole split, in NumPy."""
+"""Exact metrics over a whole split, in NumPy; and AUC for Keras' `compile`."""
+
+from typing import Any
 
 from tfctr.metrics.bootstrap import bootstrap_interval
 from tfctr.metrics.calibration import (
@@ -18,6 +20,7 @@ from tfctr.metrics.ranking import auc, gauc
 from tfctr.metrics.report import evaluate, print_report
 
 __all__ = [
+    "AUC",
     "DailyDifference",
     "Difference",
     "auc",
@@ -33,3 +36,11 @@ __all__ = [
     "print_report",
     "t_interval",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AUC":  # imported when first used: the others need no TensorFlow
+        from tfctr.metrics.streaming_auc import AUC
+
+        return AUC
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

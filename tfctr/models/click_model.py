@@ -5,16 +5,25 @@ from typing import Any, ClassVar
 
 from keras import ops
 
+from tfctr.models.from_logits import check_loss, check_metrics
 from tfctr.models.losses import LogLoss
 from tfctr.models.schema_model import SchemaModel
+from tfctr.optimizers.rows import RowOptimizer
 from tfctr.schema import Schema
 
 
 class ClickModel(SchemaModel):
     """A CTR model in three steps: `embed`, `represent`, `predict_logits`.
 
-    A call on `{feature: values}` returns logits `[B]`. `compile` needs only an optimizer: the loss
-    is log loss unless another is given.
+    A call on `{feature: values}` returns logits `[B]`, and so does `predict`; `tfctr.predict` gives
+    probabilities. `compile` needs only an optimizer: the loss is log loss of logits. Losses and
+    metrics get labels and logits `[B, 1]`, since Keras' own take the mean over the last axis:
+
+        model.compile(tfctr.optimizers.LazyAdam(1e-3), metrics=[tfctr.metrics.AUC()])
+
+    Raises:
+        ValueError: from `compile`, a loss or metric of Keras' that takes probabilities, such as
+            "binary_crossentropy" or "auc"; `jit_compile=True` with a lazy optimizer.
     """
 
     head: Any  # a dense layer whose bias is added to all logits
@@ -117,7 +126,30 @@ class ClickModel(SchemaModel):
         return self.predict_logits(self.represent(embeddings, training=training))
 
     def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
+        if kwargs.get("jit_compile") is True and isinstance(optimizer, RowOptimizer):
+            raise ValueError(
+                f"jit_compile: XLA cannot compile the row updates of {type(optimizer).__name__}; "
+                "leave jit_compile out, or give a dense optimizer such as keras.optimizers.Adam"
+            )
+        check_loss(loss)
+        for argument in ("metrics", "weighted_metrics"):
+            check_metrics(kwargs.get(argument), argument)
         super().compile(optimizer=optimizer, loss=LogLoss() if loss is None else loss, **kwargs)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        y, y_pred = ops.reshape(y, (-1, 1)), ops.reshape(y_pred, (-1, 1))
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        y, y_pred = ops.reshape(y, (-1, 1)), ops.reshape(y_pred, (-1, 1))
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
 
 def candidate_rows(user: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, Any]:

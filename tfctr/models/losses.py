@@ -14,8 +14,9 @@ class LogLoss(keras.losses.Loss):
         positive_weight: float. Weight of a row with a click. It multiplies the odds that a model
             learns; `tfctr.training.loop.train` corrects the trained model for it. Defaults to 1.
 
-    Keras' own loss first takes the mean over the last axis; with one logit per row that axis is the
-    batch, and sample weights would have no effect.
+    `keras.losses.BinaryCrossentropy(from_logits=True)` is the same, but for `positive_weight`, and
+    for logits that are `[B]`: it takes the mean over the last axis, so that sample weights would
+    have no effect.
     """
 
     def __init__(self, positive_weight: float = 1.0, **kwargs: Any) -> None:

@@ -1,10 +1,12 @@
 """The base class of all models here: a Keras model that reads the features of a schema."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from tfctr.optimizers import catch_up
@@ -79,9 +81,14 @@ class SchemaModel(keras.Model):
         self._catch_up()
         return super().evaluate(*args, **kwargs)
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self._catch_up()
-        return super().predict(*args, **kwargs)
+        if _is_empty(
+            x
+        ):  # Keras fails where there are no batches, and adds [0, D] to [0, D] wrongly
+            outputs = self(self._empty_row(), training=False)
+            return keras.tree.map_structure(lambda one: ops.convert_to_numpy(one)[:0], outputs)
+        return super().predict(x, *args, **kwargs)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         self._catch_up()
@@ -108,6 +115,13 @@ class SchemaModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SchemaModel":
         return cls(**config | {"schema": Schema.model_validate(config["schema"])})
+
+
+def _is_empty(x: Any) -> bool:
+    """Whether there are no rows in `{feature: values}`, or no batches in a `tf.data.Dataset`."""
+    if isinstance(x, Mapping):
+        return bool(x) and len(next(iter(x.values()))) == 0
+    return isinstance(x, tf.data.Dataset) and int(x.cardinality()) == 0
 
 
 def _row_shape(feature: Any) -> tuple[int, ...]:

@@ -55,9 +55,9 @@ class LazyAdam(RowOptimizer, keras.optimizers.Adam):
     Example:
 
         optimizer = LazyAdam(1e-3, embedding_l2=1e-4)
-        model.compile(optimizer, loss="binary_crossentropy")
+        model.compile(optimizer)                      # a backbone
         model.fit(train)
-        tfctr.optimizers.catch_up(model.optimizer)
+        tfctr.optimizers.catch_up(model.optimizer)    # only of other Keras models
         model.evaluate(test)
     """
 

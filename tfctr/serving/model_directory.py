@@ -23,6 +23,20 @@ def versions(directory: Path) -> dict[int, Path]:
     return {int(p.name): p for p in sorted(folders, key=lambda p: int(p.name)) if p.is_dir()}
 
 
+def without_versions(directory: Path) -> str:
+    """Why `versions` finds none, and what would do, for errors."""
+    if not directory.is_dir():
+        return "no such folder; export a model there first"
+    folders = sorted(p.name for p in directory.iterdir() if p.is_dir() and p.name[:1] != ".")
+    others = [name for name in folders if not (name.isascii() and name.isdigit())]
+    if not others:
+        return "no versions here; export a model there first"
+    return (
+        f"found {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}; a version is a folder "
+        f"whose name is a whole number, such as {directory.name}/1"
+    )
+
+
 def served_schema(version: Path) -> Schema:
     """The features that a version's signatures take.
 

@@ -37,14 +37,19 @@ class LearnVocabulary(Stage):
         import keras_hub
 
         from tfctr.data.dataset import Dataset
-        from tfctr.language.small_encoder import create_small_encoder, learn_vocabulary
+        from tfctr.language.small_encoder import (
+            create_small_encoder,
+            describe,
+            learn_vocabulary,
+        )
 
         data, small, path = Dataset.open(self.dataset.path), self.small, str(self.path)
         vocabulary = learn_vocabulary(self.config, data, small.vocabulary_size)
         keras.utils.set_random_seed(small.training.seed)
         create_small_encoder(small, len(vocabulary)).backbone.save_to_preset(path)
         keras_hub.models.BertTokenizer(vocabulary, lowercase=True).save_to_preset(path)
-        console.print(f"[bold]vocabulary[/] {len(vocabulary):,} word pieces -> {path}")
+        size = describe(len(vocabulary), small.vocabulary_size)
+        console.print(f"[bold]vocabulary[/] {size} -> {path}", soft_wrap=True)
         return {"vocabulary_size": len(vocabulary)}
 
 

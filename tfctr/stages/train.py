@@ -130,7 +130,6 @@ class Train(TrainingStage):
             )
         import keras
 
-        self.import_models()
         return keras.models.load_model(self.path)
 
     def _earlier_model(self) -> Any:

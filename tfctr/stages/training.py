@@ -21,13 +21,13 @@ class TrainingStage(Stage):
     training: Training
 
     def import_models(self) -> None:
-        """Imports all that its model is made of: see `tfctr.config.method.Method`."""
+        """Imports all that its model is made of, before the seed is set: see
+        `tfctr.config.method.Method`."""
 
     def load(self) -> Any:
         """The model that lies at `path`."""
         import keras
 
-        self.import_models()
         return keras.models.load_model(self.path, compile=False)
 
     def train(

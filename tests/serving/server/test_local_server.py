@@ -18,9 +18,11 @@ import tensorflow as tf
 from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
+from typer.testing import CliRunner
 
 from tests.serving.raw_rows import ROWS, model_scores
 from tests.serving.requests import Code, json_columns, predict_request, refused, wait_until
+from tfctr.cli import app
 from tfctr.serving import Client, Server
 
 
@@ -33,6 +35,36 @@ def test_a_server_without_a_version_or_a_free_port_does_not_start(
         Server({"m": directory}, grpc_port=server.grpc_port, rest_port=0).start()
     with pytest.raises(OSError, match=f"rest_port: 127.0.0.1:{server.rest_port}"):
         Server({"m": directory}, grpc_port=0, rest_port=server.rest_port).start()
+
+
+@pytest.mark.parametrize(
+    ("ports", "message"),
+    [
+        ((99_999, 0), "grpc_port: found 99999; a port is 1 to 65535, or 0 for any"),
+        ((0, -1), "rest_port: found -1; a port is 1 to 65535, or 0 for any"),
+        ((8500, 8500), "grpc_port and rest_port are both 8500; give two ports"),
+    ],
+)
+def test_ports_that_cannot_be(ports: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Server({}, grpc_port=ports[0], rest_port=ports[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--port=99999"], "65535"),  # in Typer's words, which change with its version
+        (["--rest-port=-1"], "Invalid value for '--rest-port'"),
+        (["--port=http"], "integer"),
+        (["--port=8501"], "grpc_port and rest_port are both 8501; give two ports"),
+        ([], "found v0.1; a version is a folder whose name is a whole number, such as m/1"),
+    ],
+)
+def test_the_command_names_the_rule(tmp_path: Path, options: list[str], message: str) -> None:
+    (tmp_path / "m" / "v0.1").mkdir(parents=True)
+    found = CliRunner().invoke(app, ["serve", str(tmp_path / "m"), *options])
+    assert found.exit_code in (1, 2)
+    assert message in " ".join(found.output.replace("│", " ").split())
 
 
 SLOW = """

@@ -122,8 +122,7 @@ class Imitate(TrainingStage):
         )
 
     def import_models(self) -> None:
-        import tfctr.frameworks.rok.knowledge_base
-        import tfctr.frameworks.rok.rim  # noqa: F401
+        import tfctr.frameworks.rok.knowledge_base  # noqa: F401
 
 
 def create_knowledge(config: KnowledgeConfig, schema: Schema) -> Any:

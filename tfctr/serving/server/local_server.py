@@ -27,6 +27,7 @@ from tfctr.serving.server.model_versions import ModelVersions
 from tfctr.serving.server.raw_requests import RawPredictRequest
 from tfctr.serving.tf_serving_config import read_models
 
+LAST_PORT = 65_535
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +48,9 @@ class Server:
             Defaults to 16 MiB.
         poll_seconds: float. Time between two looks for new versions. Defaults to 1.
 
+    Raises:
+        ValueError: a port that there is not; one port for both.
+
     Attributes:
         grpc_port, rest_port: the ports in use, after `start`.
     """
@@ -60,6 +64,11 @@ class Server:
         max_request_bytes: int = 16 * 1024 * 1024,
         poll_seconds: float = 1.0,
     ) -> None:
+        for name, port in (("grpc_port", grpc_port), ("rest_port", rest_port)):
+            if not 0 <= port <= LAST_PORT:
+                raise ValueError(f"{name}: found {port}; a port is 1 to {LAST_PORT}, or 0 for any")
+        if grpc_port == rest_port != 0:
+            raise ValueError(f"grpc_port and rest_port are both {grpc_port}; give two ports")
         self.host = host
         self.grpc_port = grpc_port
         self.rest_port = rest_port
@@ -92,10 +101,10 @@ class Server:
                 (self.host, self.rest_port), self._models, self.max_request_bytes
             )
         except OSError as error:
-            self._grpc.stop(None)
+            self._grpc.stop(None).wait()
             raise OSError(
                 f"rest_port: {self.host}:{self.rest_port} can't be listened on ({error.strerror}); "
-                "0 takes a free port"
+                "is another server running? 0 takes a free port"
             ) from error
         self.rest_port = self._rest.server_port
         self._threads = [

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2
 
 from tfctr.serving.errors import ServingError, invalid, no_servable, not_found
-from tfctr.serving.model_directory import versions
+from tfctr.serving.model_directory import versions, without_versions
 from tfctr.serving.server import answers
 from tfctr.serving.server.loaded_version import LoadedVersion
 from tfctr.serving.warmup import read_warmup
@@ -148,7 +148,7 @@ class ModelVersions:
             why = [f"version {v}: {s.status.error_message}" for v, s in self._status.items()]
             raise ValueError(
                 f"model {self.name!r}: {self.directory} holds no version that loads: "
-                + ("; ".join(why) if why else "export a model there first")
+                + ("; ".join(why) if why else without_versions(self.directory))
             )
 
     def _set_status(self, version: int, state: int, error: Exception | None = None) -> None:
