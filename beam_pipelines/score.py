@@ -126,7 +126,9 @@ class _ReadPiece(beam.DoFn):
         columns, checks = typed(piece.path, rows.table, list(schema.inputs), ())
         inputs = set_aside(rows, columns, checks)
         places = np.searchsorted(rows.numbers, inputs[ROW].to_numpy())
-        kept = rows.table.select(ids).take(pa.array(places)).append_column(ROW, inputs[ROW])
+        kept = pa.table(
+            {name: rows.table[name].take(pa.array(places)) for name in ids} | {ROW: inputs[ROW]}
+        )
         if rows.bad:
             path = f"{self.job.output}/dead_letters/part-{piece.index:05d}.jsonl"
             write_dead_letters(path, piece.path, rows.bad)

@@ -98,6 +98,10 @@ def test_csv_and_json_lines_and_bad_rows_beside_good_ones(
     found = {int(number): value for number, value in scores_of(tmp_path / "s").items()}
     np.testing.assert_allclose([found[i] for i in range(5)], model_scores(model, ROWS), atol=1e-6)
     assert manifest["counts"] == {"read": 7, "bad": 2}
+    score(*arguments[:2], str(tmp_path / "t"), max_bad_share=0.5)  # no ids
+    alone = pq.read_table(tmp_path / "t" / "part-00000.parquet")
+    assert alone["row_id"].to_pylist() == [0, 2, 3, 4, 5]
+    np.testing.assert_array_equal(alone["score"], [found[i] for i in range(5)])
     letters = (tmp_path / "s" / "dead_letters" / "part-00000.jsonl").read_text().splitlines()
     assert [json.loads(line)["row"] for line in letters] == [1, 6]
 
