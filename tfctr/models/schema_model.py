@@ -83,9 +83,8 @@ class SchemaModel(keras.Model):
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self._catch_up()
-        if _is_empty(
-            x
-        ):  # Keras fails where there are no batches, and adds [0, D] to [0, D] wrongly
+        if _is_empty(x):  # Keras fails where there are no batches
+            # Outside of a graph it also fails to add [0, D] to [0, D].
             outputs = self(self._empty_row(), training=False)
             return keras.tree.map_structure(lambda one: ops.convert_to_numpy(one)[:0], outputs)
         return super().predict(x, *args, **kwargs)
