@@ -1,6 +1,7 @@
 """The client takes plain lists, and says what is wrong."""
 
 import socket
+import warnings
 from concurrent import futures
 from typing import Any
 
@@ -102,17 +103,32 @@ def test_numbers_and_bools_are_sent_as_the_tokens_that_prepare_reads() -> None:
         _value("user", 2**63, tf.int64)
 
 
+def test_rows_as_they_are_logged_are_scored_as_prepare_reads_them(client: Client) -> None:
+    plain = {"user": [7, None], "item": ["i1", "i2"], "price": [1.5, None], "hour": [3.0, None]}
+    plain |= {"genres": [["war", "drama"], []], "tags": [[5, 6], [5]], "history": [["i1"], []]}
+    logged = {"user": ["7", ""], "item": ["i1", "i2"], "price": ["1.5", " "], "hour": ["3", ""]}
+    logged |= {"genres": ["war|drama", ""], "tags": ["5|6", "5.0"], "history": ["i1", ""]}
+    expected = client.predict(plain)
+    np.testing.assert_array_equal(client.predict(logged), expected)
+    with pytest.warns(UserWarning, match="has no feature 'colour', 'click': ignored"):
+        scores = client.predict(logged | {"colour": ["red", "blue"], "click": [1, 0]})
+    np.testing.assert_array_equal(scores, expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # they are named once
+        client.predict(logged | {"colour": ["red", "blue"]})
+
+
 def test_the_client_s_errors_say_what_is_wrong(client: Client, server: Server) -> None:
     for features, kind, text in (
         ({"colour": ["red"]}, ValueError, "no feature 'colour' in the model; there are: age, "),
         ({"user": [1], "item": []}, ValueError, "columns differ in length: user 1, item 0"),
         ({}, ValueError, "no features given"),
-        ({"user": ["7"]}, TypeError, "feature 'user' takes int64, found '7'"),
+        ({"user": ["seven"]}, TypeError, "feature 'user' takes int64, found 'seven'"),
         ({"user": [1.5]}, TypeError, "feature 'user' takes int64"),
         ({"user": [float("inf")]}, TypeError, "feature 'user' takes int64"),
         ({"item": [["i1"]]}, TypeError, "feature 'item' takes strings, found \\['i1'\\]"),
         ({"price": ["x"]}, TypeError, "feature 'price' takes float32"),
-        ({"genres": ["war"]}, TypeError, "feature 'genres' takes a list per row, found 'war'"),
+        ({"genres": [3]}, TypeError, "feature 'genres' takes a list per row, found 3"),
         ({"tags": [[1, 2, 3]]}, ValueError, "feature 'tags' takes 2 values per row, found 3"),
     ):
         with pytest.raises(kind, match=text):

@@ -399,16 +399,41 @@ def test_predict_scores_json_lines_by_a_running_server(done: Path, tmp_path: Pat
     with Server({"run": run.export_folder}, grpc_port=0, rest_port=0) as server:
         address = f"127.0.0.1:{server.grpc_port}"
         result = CliRunner().invoke(app, ["predict", "run", str(rows), "--server", address])
-        bad = CliRunner().invoke(
-            app, ["predict", "run", "-", "--server", address], input='{"colour": "red"}\n'
-        )
-        broken = CliRunner().invoke(app, ["predict", "run", "-", "--server", address], input="{\n")
+        table = tmp_path / "rows.csv"
+        table.write_text(as_csv(raw.select(names).to_pylist()))
+        of_table = CliRunner().invoke(app, ["predict", "run", str(table), "--server", address])
+        lines = ["\ufeff" + rows.read_text().splitlines()[0], "{", '{"colour": "red"}', "", "[1]"]
+        lines += ['{"hour": "x"}', '{"hour": 3, "colour": "red"}']
+        asked = ["predict", "run", "-", "--server", address]
+        mixed = CliRunner().invoke(app, asked, input="\n".join(lines))
     scores = [json.loads(line)["score"] for line in result.stdout.splitlines()]
     logits = run.load_model().predict(data.test(5).take(1), verbose=0)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
-    assert bad.exit_code == broken.exit_code == 1
-    assert "no feature 'colour' in the model; there are:" in bad.output.replace("\n", " ")
-    assert "-:1: not JSON" in broken.output
+    again = [json.loads(line)["score"] for line in of_table.stdout.splitlines()]
+    np.testing.assert_allclose(again, scores, atol=1e-6)
+    answers = [json.loads(line) for line in mixed.stdout.splitlines()]
+    assert answers[0]["score"] == pytest.approx(scores[0], abs=1e-6)
+    assert [answer.get("error", "")[:35] for answer in answers[1:]] == [
+        "line 2: not JSON: Expecting propert",
+        "line 3: no feature 'colour' in the ",
+        "line 5: found [1]; give an object o",
+        "line 6: feature 'hour' takes int64,",
+        "",
+    ]
+    assert mixed.exit_code == 1
+    assert "-: 4 rows were not scored" in mixed.stderr
+    assert "model 'run' has no feature 'colour': ignored" in mixed.stderr
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """As a log has it: lists are joined, a missing value is empty."""
+
+    def text(value: Any) -> str:
+        return "|".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    lines = [",".join(rows[0])]
+    lines += [",".join("" if v is None else text(v) for v in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"
 
 
 def test_serve_says_what_is_wrong_with_a_folder_and_answers_from_a_good_one(

@@ -1,16 +1,20 @@
 """Commands around served models."""
 
+import csv
+import io
+import itertools
 import json
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from tfctr.cli.app import app, clear_errors, console
+from tfctr.cli.app import app, clear_errors, console, errors
 from tfctr.config import ConfigError
 from tfctr.data.manifest import DataError
 
@@ -144,23 +148,30 @@ def predict(
     model: Annotated[str, typer.Argument(help="the served model's name")],
     rows: Annotated[
         Path,
-        typer.Argument(help="JSON Lines, one object of raw features per row; - is standard input"),
+        typer.Argument(
+            help="raw rows: JSON Lines, or .csv or .tsv with a header line; - is standard input, "
+            "JSON Lines"
+        ),
     ] = Path("-"),
     server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
 ) -> None:
     """Scores raw rows on a running server; prints one line `{"score": ...}` per row.
 
-    Of an index of items: one line `{"candidates": [...], "scores": [...]}` per row."""
+    Of an index of items: one line `{"candidates": [...], "scores": [...]}` per row.
+    A row that cannot be scored gets a line `{"error": ...}`; the exit status is 1 then."""
     from tfctr.serving import Client
 
-    with clear_errors(), Client(server, model) as client:
+    failed = 0
+    with clear_errors(), Client(server, model) as client, warnings.catch_warnings():
+        warnings.showwarning = lambda text, *_: errors.print(f"{text}", soft_wrap=True)
+        answer = _recommend if client.is_index else _score
         for batch in _batches(rows):
-            try:
-                answers = _recommend(client, batch) if client.is_index else _score(client, batch)
-            except (ValueError, TypeError) as error:
-                raise DataError(f"{rows}: {error}") from None
-            for answer in answers:
-                typer.echo(json.dumps(answer))
+            for line in _answers(client, batch, answer):
+                typer.echo(json.dumps(line))
+                failed += "error" in line
+    if failed:
+        errors.print(f"{rows}: {failed:,} rows were not scored", soft_wrap=True)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -184,36 +195,70 @@ def smoke(
         )
 
 
-def _score(client: Any, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    columns = {name: [row.get(name) for row in batch] for name in _names(batch)}
+Line: TypeAlias = tuple[int, dict[str, Any] | str]  # its number; a row, or what is wrong with it
+
+
+def _answers(
+    client: Any, batch: list[Line], answer: Callable[[Any, list[Any]], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """An answer for each line; a line that is wrong has an error, and stops no other one."""
+    good = [row for _, row in batch if not isinstance(row, str)]
+    try:
+        found = iter(answer(client, good) if good else [])
+        return [
+            {"error": f"line {number}: {row}"} if isinstance(row, str) else next(found)
+            for number, row in batch
+        ]
+    except (ValueError, TypeError) as error:
+        if len(batch) == 1:
+            return [{"error": f"line {batch[0][0]}: {error}"}]
+    return [line for one in batch for line in _answers(client, [one], answer)]
+
+
+def _score(client: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    columns = {name: [row.get(name) for row in rows] for name in _names(rows)}
     return [{"score": float(score)} for score in client.predict(columns)]
 
 
-def _recommend(client: Any, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    found = (client.recommend(row) for row in batch)
+def _recommend(client: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = (client.recommend(row) for row in rows)
     return [{"candidates": items, "scores": scores.tolist()} for items, scores in found]
 
 
-def _batches(path: Path, size: int = 1024) -> Iterator[list[dict[str, Any]]]:
+def _batches(path: Path, size: int = 1024) -> Iterator[list[Line]]:
+    """The rows of a file with the numbers of their lines, from 1."""
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}") from None
-    batch: list[dict[str, Any]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON: {error.msg}") from None
-        if not isinstance(row, dict) or not row:
-            raise DataError(f"{path}:{number}: found {line[:80]}; give an object of features")
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
+    lines = _delimited(text, separator) if separator else _json_lines(text)
+    while batch := list(itertools.islice(lines, size)):
         yield batch
 
 
-def _names(batch: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in batch for name in row))
+def _delimited(text: str, separator: str) -> Iterator[Line]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    for row in reader:
+        if None in row or None in row.values():
+            yield reader.line_num, f"found another number of values than {len(row)} columns"
+        else:
+            yield reader.line_num, row
+
+
+def _json_lines(text: str) -> Iterator[Line]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield number, f"not JSON: {error.msg}"
+            continue
+        is_row = isinstance(row, dict) and row
+        yield number, row if is_row else f"found {line[:80]}; give an object of features"
+
+
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))

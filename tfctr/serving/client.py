@@ -1,7 +1,8 @@
 """A client for models that `export` wrote, on TF Serving or on the local server."""
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -20,6 +21,8 @@ from tfctr.data.conform import LARGEST_FLOAT, token_of
 from tfctr.serving.errors import ServingError
 from tfctr.serving.raw_values import MISSING
 
+SEPARATOR = "|"  # between the values of a list that is given as text
+
 
 class Client:
     """Requests scores from one model; takes plain Python lists.
@@ -28,8 +31,10 @@ class Client:
             client.predict({"user": ["7", "9"], "genres": [["drama"], ["war", "drama"]]})
             client.rank({"user": "7"}, {"item": ["31", "1029"], "genres": [["war"], []]})
 
-    `None` is a missing value, and a feature that is left out is missing in every row. A number or a
-    bool where a feature takes strings is the token that `prepare` reads it as: `4.0` is `"4"`.
+    `None` is a missing value, and a feature that is left out is missing in every row. Rows may be
+    as they were logged; they are read as `prepare` reads them: `4.0` and `True` where a feature
+    takes strings are `"4"` and `"1"`, the text `"3"` is a number and `"drama|war"` a list. A column
+    that is no feature of the model is left out, with one warning.
 
     Args:
         address: `host:port` of the gRPC server.
@@ -69,6 +74,7 @@ class Client:
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._signatures: Mapping[str, Any] | None = None
+        self._ignored: set[str] = set()  # columns that a warning has named
 
     def predict(self, features: Mapping[str, Any]) -> np.ndarray:
         """Scores float32 `[B]` of `B` rows.
@@ -79,7 +85,8 @@ class Client:
                 ones of a set.
 
         Raises:
-            ValueError: an unknown feature, columns that differ in length, a list that is too long.
+            ValueError: no feature of the model is given, columns differ in length, a list is too
+                long; the model is an index of items.
             TypeError: a value of the wrong type.
             ConnectionError: no server answers at the address.
             TimeoutError: the server did not answer in time.
@@ -91,7 +98,7 @@ class Client:
                 f"model {self._spec.name!r} is an index of items, which has no score of a row; "
                 "call `recommend`"
             )
-        _check_names(features, specs)
+        features = self._select(features, specs, "feature")
         rows = _length(features)
         return self._scores(
             "serving_default",
@@ -114,8 +121,8 @@ class Client:
         rows = self._inputs("serving_default")
         specs = self._inputs("rank")
         items = {n for n, spec in specs.items() if _rank(spec) > _rank(rows[n])}
-        _check_names(user, specs.keys() - items, "user or context feature")
-        _check_names(candidates, items, "item feature")
+        user = self._select(user, specs.keys() - items, "user or context feature")
+        candidates = self._select(candidates, items, "item feature")
         count = _length(candidates)
         if count == 0:
             return np.zeros(0, np.float32)
@@ -144,7 +151,7 @@ class Client:
             As `predict`.
         """
         rows, specs = self._inputs("serving_default"), self._inputs("encode_user")
-        _check_names(user, specs, "user or context feature")
+        user = self._select(user, specs, "user or context feature")
         columns = {name: _column(name, [user.get(name)], rows[name]) for name in specs}
         return self._outputs("encode_user", columns)
 
@@ -160,7 +167,7 @@ class Client:
         """
         rows, specs = self._inputs("serving_default"), self._inputs("score")
         items = specs.keys() - encoded.keys()
-        _check_names(candidates, items, "item feature")
+        candidates = self._select(candidates, items, "item feature")
         count = _length(candidates)
         if count == 0:
             return np.zeros(0, np.float32)
@@ -189,7 +196,7 @@ class Client:
             As `predict`.
         """
         specs = self._inputs("serving_default")
-        _check_names(user, specs, "history")
+        user = self._select(user, specs, "history")
         columns = {name: _column(name, [user.get(name)], spec) for name, spec in specs.items()}
         found = self._outputs("serving_default", columns)
         items = found["candidates"][0].tolist()
@@ -236,6 +243,28 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _select(
+        self, given: Mapping[str, Any], names: Collection[str], what: str
+    ) -> dict[str, Any]:
+        """The values that the model reads. A column that it does not know is named in a warning,
+        once, and left out."""
+        known = {name: values for name, values in given.items() if name in names}
+        others = [name for name in given if name not in names]
+        elsewhere = [name for name in others if name in self._inputs("serving_default")]
+        if elsewhere or (others and not known):
+            raise ValueError(
+                f"no {what} {(elsewhere or others)[0]!r} in the model; there are: "
+                f"{', '.join(sorted(names))}"
+            )
+        new = [name for name in others if name not in self._ignored]
+        if new:
+            self._ignored.update(new)
+            warnings.warn(
+                f"model {self._spec.name!r} has no feature {', '.join(map(repr, new))}: ignored",
+                stacklevel=3,
+            )
+        return known
 
     def _inputs(self, signature: str) -> Mapping[str, Any]:
         if self._signatures is None:
@@ -295,14 +324,6 @@ class Client:
         raise ServingError(code, details) from error
 
 
-def _check_names(given: Mapping[str, Any], allowed: Any, what: str = "feature") -> None:
-    for name in given:
-        if name not in allowed:
-            raise ValueError(
-                f"no {what} {name!r} in the model; there are: {', '.join(sorted(allowed))}"
-            )
-
-
 def _length(features: Mapping[str, Any]) -> int:
     lengths = {name: len(column) for name, column in features.items()}
     if not lengths:
@@ -341,6 +362,8 @@ def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
 def _list(name: str, row: Any) -> Any:
     if row is None:
         return ()
+    if isinstance(row, str):  # as in a file of text
+        return [item for item in row.split(SEPARATOR) if item]
     if isinstance(row, list | tuple | np.ndarray):
         return row
     raise TypeError(f"feature {name!r} takes a list per row, found {row!r}")
@@ -351,6 +374,10 @@ def _value(name: str, value: Any, dtype: tf.DType) -> Any:
         return MISSING[dtype]
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, str) and dtype != tf.string:
+        value = _number(value)
+        if value is None:
+            return MISSING[dtype]
     is_number = isinstance(value, bool | int | float)
     if dtype == tf.string:
         if isinstance(value, bytes):
@@ -366,3 +393,15 @@ def _value(name: str, value: Any, dtype: tf.DType) -> Any:
     if is_whole and -(2**63) <= value < 2**63:
         return int(value)
     raise TypeError(f"feature {name!r} takes {dtype.name}, found {value!r}")
+
+
+def _number(text: str) -> Any:
+    """A number written as text, as `prepare` reads it; None for no text, the text if it is none."""
+    if not text.strip():
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
