@@ -127,6 +127,26 @@ def test_parquet_in_row_groups_of_several_files(tmp_path):
     assert bad == []
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (pa.string_view(), pa.string()),
+        (pa.binary_view(), pa.binary()),
+        (pa.list_(pa.string_view()), pa.list_(pa.string())),
+        (pa.large_list(pa.string_view()), pa.large_list(pa.string())),
+    ],
+)
+def test_views_are_read_as_what_they_view(tmp_path, written, read):
+    plain = [["a", "b"], None, []] if "list" in str(written) else ["a", None, "b"]
+    values = pa.array(plain, read)
+    pq.write_table(pa.table({"a": pa.array(plain, written)}), tmp_path / "log.parquet")
+    reader = ParquetReader((str(tmp_path / "log.parquet"),))
+    (piece,) = reader.pieces()
+    found = reader.read(piece, ["a"]).table["a"]
+    assert found.type == read
+    assert found.to_pylist() == values.to_pylist()
+
+
 def test_a_file_that_is_not_parquet_is_named(tmp_path):
     (tmp_path / "log.parquet").write_bytes(b"a,b\n1,2\n")
     with pytest.raises(ConfigError, match=r"log\.parquet: not Parquet"):

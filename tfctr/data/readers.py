@@ -167,7 +167,22 @@ class ParquetReader:
                 there = ", ".join(parquet.schema_arrow.names)
                 raise ConfigError(f"{piece.path}: no column {missing[0]!r}; columns: {there}")
             table = parquet.read_row_group(piece.start, columns=list(wanted))
-        return Rows(table.combine_chunks(), np.arange(table.num_rows))
+        plain = pa.schema([(column.name, _without_views(column.type)) for column in table.schema])
+        return Rows(table.cast(plain).combine_chunks(), np.arange(table.num_rows))
+
+
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    """The type whose values are the same, and which all of Arrow's functions know: files of recent
+    versions of Polars hold views of strings."""
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_list(kind):
+        return pa.list_(_without_views(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_without_views(kind.value_type))
+    return kind
 
 
 @dataclass(frozen=True)
