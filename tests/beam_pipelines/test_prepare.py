@@ -746,8 +746,8 @@ def test_labels_of_zero_and_one_in_every_spelling(tmp_path):
     )
     prepare(made, str(tmp_path / "data"))
     rows = all_rows(Dataset.open(tmp_path / "data"), ["label"])
-    assert rows["row_id"].tolist() == [0, 1, 2, 3, 4, 5]
-    assert rows["label"].tolist() == [1, 0, 1, 0, 1, 0]
+    assert rows["row_id"].tolist() == [0, 1, 2, 3, 4, 5, 8]
+    assert rows["label"].tolist() == [1, 0, 1, 0, 1, 0, 1]
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -932,7 +932,7 @@ def test_a_dataset_that_was_being_replaced_when_the_run_was_killed_comes_back(tm
 
 def test_a_folder_that_is_no_dataset_is_not_replaced(tmp_path):
     (tmp_path / "log.csv").write_text(LOG)
-    with pytest.raises(DataError, match="is no dataset"):
+    with pytest.raises(DataError, match="is not a dataset"):
         prepare(config(tmp_path), str(tmp_path))
     assert content_of(tmp_path) == {"log.csv": LOG.encode()}
     (tmp_path / "empty").mkdir()

@@ -1,6 +1,7 @@
 """SRP4CTR from a log to two served models: what may come next, and how likely it is clicked."""
 
-from collections.abc import json
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
