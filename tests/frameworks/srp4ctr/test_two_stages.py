@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import Iterator
 import numpy as np
 import pytest
 import yaml
