@@ -234,7 +234,7 @@ def test_who_is_given_similar_rows_has_to_read_them(tmp_path: Path) -> None:
 def test_who_reads_similar_rows_has_to_be_given_them(run: Run, tmp_path: Path) -> None:
     write_configs(tmp_path, rim={"name": "alone", "frameworks": [], "data": "data.yaml"})
     alone = Run(load_run(tmp_path / "rim.yaml"), run.work, Console(quiet=True))
-    with pytest.raises(ConfigError, match="alone: the backbone rim reads side outputs"):
+    with pytest.raises(ConfigError, match="alone: model: the backbone rim reads side outputs"):
         alone.train()
 
 
