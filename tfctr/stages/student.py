@@ -1,7 +1,7 @@
 """Creates the student that a run config describes, or only checks that it can be created."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfctr.config import ConfigError, DataConfig, RunConfig
@@ -50,21 +50,38 @@ def create_model(config: RunConfig, schema: Schema) -> Any:
     return create_parts(config, schema, {})[0]
 
 
-def check_student(config: RunConfig) -> None:
+def check_student(config: RunConfig, where: str) -> None:
     """Creates the student for empty vocabularies, as a check that needs no data.
+
+    Args:
+        config: of the run.
+        where: what an error begins with.
 
     Raises:
         ConfigError: the config describes no model.
     """
     schema = stand_in(config.data)
+    if all(method.takes_rows for method in config.frameworks):
+        check_model(lambda: create_model(config, schema), where)
+    else:  # the student also reads texts, whose manifest is not there yet
+        import_models(config)
+        check_model(lambda: config.model.create(schema), where)
+
+
+def check_model(create: Callable[[], Any], where: str) -> None:
+    """Creates a model and builds it.
+
+    Args:
+        create: gives the model.
+        where: what an error begins with.
+
+    Raises:
+        ConfigError: it cannot be created.
+    """
     try:
-        if all(method.takes_rows for method in config.frameworks):
-            create_model(config, schema).build()
-        else:  # the student also reads texts, whose manifest is not there yet
-            import_models(config)
-            config.model.create(schema).build()
+        create().build()
     except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(reason(error)) from None
+        raise ConfigError(f"{where}{reason(error)}") from None
 
 
 def stand_in(data: DataConfig) -> Schema:

@@ -76,10 +76,7 @@ class Train(TrainingStage):
         return Dataset.open(self.dataset.path, [stage.path for stage in self.side_outputs])
 
     def check(self) -> None:
-        try:
-            check_student(self.config)
-        except ConfigError as error:
-            raise ConfigError(f"{self.config.name}: model: {error}") from None
+        check_student(self.config, f"{self.config.name}: model: ")
 
     def import_models(self) -> None:
         import_models(self.config)

@@ -109,10 +109,7 @@ def load_tune(path: str | Path) -> Space:
             f"{config.run}: training.strategy: found 'multi_worker'; a search runs on one machine: "
             "one_device or mirrored"
         )
-    try:
-        check_student(base)
-    except ConfigError as error:
-        raise ConfigError(f"{config.run}: model: {error}") from None
+    check_student(base, f"{config.run}: model: ")
     tried = set()
     for values in space.covering():
         run = space.run(values, config.seeds[0], base.name)
@@ -120,11 +117,8 @@ def load_tune(path: str | Path) -> Space:
         if key in tried:
             continue
         tried.add(key)
-        try:
-            check_student(run)
-        except ConfigError as error:
-            of_models = {key: v for key, v in values.items() if key.startswith(IN_MODELS)}
-            raise ConfigError(f"{path}: space: found {shown(of_models)}; {error}") from None
+        of_models = {key: v for key, v in values.items() if key.startswith(IN_MODELS)}
+        check_student(run, f"{path}: space: found {shown(of_models)}; ")
     return space
 
 

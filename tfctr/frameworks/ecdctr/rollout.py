@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from tfctr.frameworks.ecdctr.config import RolloutConfig
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, Schema
 from tfctr.stages.export import Version
 from tfctr.stages.stage import build, folder_lock, versions
-from tfctr.stages.student import reason, stand_in
+from tfctr.stages.student import check_model, stand_in
 from tfctr.stages.training import TrainingStage
 
 DAY = datetime.timedelta(days=1)
@@ -129,10 +130,7 @@ class Rollout:
         if config.tiny is not None:
             models["tiny.model"] = config.tiny.model
         for key, model in models.items():
-            try:
-                model.create(schema).build()
-            except (ValueError, TypeError, KeyError) as error:
-                raise ConfigError(f"{config.name}: {key}: {reason(error)}") from None
+            check_model(partial(model.create, schema), f"{config.name}: {key}: ")
 
     def _where(self, absent: list[datetime.date]) -> str:
         source = self.config.days.data.source
@@ -480,7 +478,6 @@ class _Step:
         import keras
 
         if path not in self._loaded:
-            _import_models()
             file = self.rollout.folder / path
             self._loaded[path] = keras.models.load_model(file, compile=False)
         return self._loaded[path]
@@ -541,7 +538,8 @@ class _DayTraining(TrainingStage):
         return self.made_from_key  # includes the days before
 
     def import_models(self) -> None:
-        _import_models()
+        import tfctr.backbones
+        import tfctr.frameworks.ecdctr.student  # noqa: F401
 
     def make(self, console: Console) -> None:
         from tfctr.training.objectives import LastEpoch
@@ -587,12 +585,6 @@ class _DayExport(Version):
         assert step.config.export is not None
         tidy(self.served, step.config.export.keep)
         return version
-
-
-def _import_models() -> None:
-    """See `TrainingStage.import_models`."""
-    import tfctr.backbones
-    import tfctr.frameworks.ecdctr.student  # noqa: F401
 
 
 def _changed(state: State, **changes: Any) -> State:
