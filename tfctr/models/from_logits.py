@@ -1,7 +1,7 @@
 """Losses and metrics of a model that gives logits."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -22,14 +22,12 @@ def check_loss(loss: Any) -> None:
     Raises:
         ValueError: it takes probabilities; the message says what to write.
     """
-    for found in keras.tree.flatten(loss):
-        if _takes_probabilities(found, keras.losses.get):
-            instead = _from_logits(found, keras.losses.get)
-            either = f", or write {instead}" if instead else ""
-            raise ValueError(
-                f"loss: found {_shown(found)}, which takes probabilities; this model gives logits. "
-                f"Leave `loss` out, which is log loss of logits{either}"
-            )
+    for found, instead in _of_probabilities(loss, keras.losses):
+        either = f", or write {instead}" if instead else ""
+        raise ValueError(
+            f"loss: found {found}, which takes probabilities; this model gives logits. "
+            f"Leave `loss` out, which is log loss of logits{either}"
+        )
 
 
 def check_metrics(metrics: Any, argument: str) -> None:
@@ -44,18 +42,25 @@ def check_metrics(metrics: Any, argument: str) -> None:
     Raises:
         ValueError: one takes probabilities; the message says what to write.
     """
-    for found in keras.tree.flatten(metrics):
-        if _takes_probabilities(found, keras.metrics.get):
-            instead = _from_logits(found, keras.metrics.get)
-            way = f"Write {instead}" if instead else "Compute it from tfctr.predict(model, rows)"
-            raise ValueError(
-                f"{argument}: found {_shown(found)}, which takes probabilities; this model gives "
-                f"logits. {way}"
-            )
+    for found, instead in _of_probabilities(metrics, keras.metrics):
+        way = f"Write {instead}" if instead else "Compute it from tfctr.predict(model, rows)"
+        raise ValueError(
+            f"{argument}: found {found}, which takes probabilities; this model gives logits. {way}"
+        )
 
 
-def _takes_probabilities(found: Any, get: Any) -> bool:
-    of_keras, config = _resolved(found, get)
+def _of_probabilities(given: Any, room: Any) -> Iterator[tuple[str, str]]:
+    """Those that take probabilities, as one names them, and the same from logits.
+
+    `room` is `keras.losses` or `keras.metrics`.
+    """
+    for found in keras.tree.flatten(given):
+        if _takes_probabilities(found, room):
+            yield _shown(found), _from_logits(found, room)
+
+
+def _takes_probabilities(found: Any, room: Any) -> bool:
+    of_keras, config = _resolved(found, room)
     if of_keras is None or "hinge" in of_keras.__name__.lower():
         return False
     thresholds = keras.tree.flatten(config.get("thresholds", config.get("threshold")))
@@ -63,10 +68,10 @@ def _takes_probabilities(found: Any, get: Any) -> bool:
     return not (config.get("from_logits") or at_zero)
 
 
-def _resolved(found: Any, get: Any) -> tuple[Any, Mapping[str, Any]]:
+def _resolved(found: Any, room: Any) -> tuple[Any, Mapping[str, Any]]:
     """A class or function of Keras', and its arguments; None if it is not one of Keras'."""
     if isinstance(found, str):
-        found = CHOSEN_BY_SHAPE.get(found.lower()) or get(found)
+        found = CHOSEN_BY_SHAPE.get(found.lower()) or room.get(found)
     if inspect.isclass(found):
         found = found()
     if type(found) is keras.metrics.MeanMetricWrapper:  # of any function
@@ -83,16 +88,15 @@ def _own(found: Any) -> Any:
     return found if is_keras else None
 
 
-def _from_logits(found: Any, get: Any) -> str:
+def _from_logits(found: Any, room: Any) -> str:
     """The same from logits, as one writes it; empty if there is none."""
-    own, _ = _resolved(found, get)
+    own, _ = _resolved(found, room)
     if inspect.isfunction(own):
         class_name = "".join(word.capitalize() for word in own.__name__.split("_"))
-        room = keras.metrics if get is keras.metrics.get else keras.losses
         own = getattr(room, class_name, own)
     if own is keras.metrics.AUC:
         return "tfctr.metrics.AUC()"
-    room_name = "metrics" if get is keras.metrics.get else "losses"
+    room_name = "metrics" if room is keras.metrics else "losses"
     for argument, value in (("from_logits", True), ("thresholds", 0.0), ("threshold", 0.0)):
         if argument in inspect.signature(own).parameters:
             return f"keras.{room_name}.{own.__name__}({argument}={value})"
