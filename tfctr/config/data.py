@@ -149,13 +149,21 @@ class SplitByColumn(Strict):
         return self
 
 
+def several(paths: Any) -> tuple[str, ...]:
+    """The paths that a key names, be it one or a list of them."""
+    return (paths,) if isinstance(paths, str) else tuple(paths)
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(several)]
+
+
 class SplitByFile(Strict):
     """Each split has files of its own; the source has no key `events` then."""
 
     by: Literal["file"]
-    train: str | tuple[str, ...]
-    valid: str | tuple[str, ...]
-    test: str | tuple[str, ...] = ()
+    train: Paths
+    valid: Paths
+    test: Paths = ()
 
 
 def _how_split(value: Any) -> str:
@@ -208,9 +216,9 @@ class DataConfig(Strict):
             return values
         split = split if isinstance(split, dict) else vars(split)
         files = [
-            path for name in ("train", "valid", "test") for path in _several(split.get(name, ()))
+            path for name in ("train", "valid", "test") for path in several(split.get(name, ()))
         ]
-        if list(_several(source.get("events", files))) != files:
+        if list(several(source.get("events", files))) != files:
             raise ValueError(
                 "source.events: the files are those of split (by: file); leave events out"
             )
@@ -254,10 +262,6 @@ class DataConfig(Strict):
                     f"feature {feature.name!r} reads the label's column {self.label.column!r}"
                 )
         return self
-
-
-def _several(paths: Any) -> Any:
-    return [paths] if isinstance(paths, str) else paths
 
 
 def with_directory(values: Any, path: Any) -> Any:

@@ -155,8 +155,7 @@ class Cleaner:
         """The place in `EXAMPLES` of each file, if each split has files of its own."""
         found: dict[str, int] = {}
         for place, split in enumerate(EXAMPLES):
-            patterns = getattr(self.config.split, split)
-            for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+            for pattern in getattr(self.config.split, split):
                 for path in matching(pattern, self.config.directory):
                     if found.setdefault(path, place) != place:
                         raise ConfigError(

@@ -64,7 +64,7 @@ def to_tokens(column: pa.Array, dtype: str) -> Conformed:
     """
     if dtype == "int":
         return to_int(column)
-    column = _decoded(column)
+    column = decoded(column)
     if pa.types.is_floating(column.type):
         values, bad = _texts_of_floats(column)
     elif pa.types.is_decimal(column.type) and column.type.scale > 0:
@@ -125,7 +125,7 @@ def _texts_of_floats(column: pa.Array) -> Conformed:
 
 def to_string(column: pa.Array) -> Conformed:
     """Text; empty text is a missing value."""
-    column = _decoded(column)
+    column = decoded(column)
     kind = column.type
     bad = None
     if pa.types.is_boolean(kind):
@@ -134,7 +134,7 @@ def to_string(column: pa.Array) -> Conformed:
         return column.cast(pa.string()), None
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         values, bad = _utf8(column.cast(pa.binary()))
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif is_text(kind):
         values = column.cast(pa.string())
     else:
         raise TypeError(f"type {kind}; strings or integers are needed")
@@ -144,7 +144,7 @@ def to_string(column: pa.Array) -> Conformed:
 
 def to_int(column: pa.Array) -> Conformed:
     """int64; `MISSING_INT` is a missing value."""
-    column = _decoded(column)
+    column = decoded(column)
     kind = column.type
     bad = None
     if pa.types.is_floating(kind):
@@ -171,7 +171,7 @@ def to_int(column: pa.Array) -> Conformed:
 
 def to_double(column: pa.Array) -> Conformed:
     """float64; NaN is a missing value, and what does not fit a float32 is infinite."""
-    column = _decoded(column)
+    column = decoded(column)
     kind = column.type
     bad = None
     if pa.types.is_boolean(kind):
@@ -197,7 +197,7 @@ def _lists(feature: Any, column: pa.Array) -> Conformed:
     Missing values are left out, except in a history, where each is an event.
     """
     bad = None
-    column = _decoded(column)
+    column = decoded(column)
     kind = column.type
     if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         column = column.cast(pa.list_(kind.value_type))
@@ -229,7 +229,14 @@ def _lists(feature: Any, column: pa.Array) -> Conformed:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values), bad
 
 
-def _decoded(column: pa.Array) -> pa.Array:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of the type are texts, maybe as bytes."""
+    of_strings = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return of_strings or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def decoded(column: pa.Array) -> pa.Array:
+    """The values of dictionary codes."""
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 

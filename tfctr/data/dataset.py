@@ -341,8 +341,7 @@ class Dataset:
         )
 
     def _in_order(self, split: str, batch_size: int, names: tuple[str, ...]) -> tf.data.Dataset:
-        blocks = self._blocks(self._shards(split), names, batch_size)
-        batches = blocks.map(self._unpack(names))
+        batches = self._blocks(self._shards(split), names, batch_size).map(self._unpack(names))
         return _finish(batches, -(-self.num_rows(split) // batch_size))
 
     def _blocks(

@@ -2,6 +2,7 @@
 
 from tfctr import schema
 from tfctr.config import ConfigError, DataConfig, FileSource, Table, WorldSource, find_input
+from tfctr.config.data import several
 from tfctr.data import files
 from tfctr.data.delimited import Delimited
 from tfctr.data.movielens import open_movielens
@@ -57,8 +58,7 @@ def open_source(config: DataConfig) -> Source:
 
 
 def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Table) -> Reader:
-    patterns = what.events if isinstance(what, FileSource) else what.path
-    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    patterns = several(what.events if isinstance(what, FileSource) else what.path)
     paths = tuple(path for pattern in patterns for path in matching(pattern, config.directory))
     if source.format == "csv":
         columns = tuple(what.columns) if what.columns else None

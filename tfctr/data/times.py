@@ -12,7 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfctr.config import Time
-from tfctr.data.conform import WHOLE_FLOATS, to_double, to_int, to_string, to_tokens
+from tfctr.data.conform import (
+    WHOLE_FLOATS,
+    decoded,
+    is_text,
+    to_double,
+    to_int,
+    to_string,
+    to_tokens,
+)
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6}  # per second
 SECONDS_PER_DAY = 86_400
@@ -43,8 +51,7 @@ def read_times(column: pa.Array, time: Time) -> tuple[pa.Array, list[Check]]:
         TypeError: the column's type cannot hold times.
     """
     name, unit = time.column, time.unit
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+    column = decoded(column)
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         if unit == NONE:
             raise TypeError(f"type {column.type}; integers are needed for unit: none")
@@ -61,7 +68,7 @@ def read_times(column: pa.Array, time: Time) -> tuple[pa.Array, list[Check]]:
         if not_integer is not None:
             values = pc.coalesce(values, _floor(column))
         is_integer = values.is_valid().to_numpy(zero_copy_only=False)
-        if not_integer is not None and unit != NONE and _is_text(column):
+        if not_integer is not None and unit != NONE and is_text(column.type):
             texts = to_string(column)[0]
             texts = pc.if_else(pa.array(not_integer), texts, pa.scalar(None, pa.string()))
             values = pc.coalesce(values, _each_text(texts, _by_iso, unit))
@@ -122,19 +129,6 @@ def _floor(column: pa.Array) -> pa.Array:
     numbers = pc.floor(to_double(column)[0])
     fits = pc.less(pc.abs(numbers), WHOLE_FLOATS)
     return pc.if_else(fits, numbers, pa.scalar(None, pa.float64())).cast(pa.int64())
-
-
-def _is_text(column: pa.Array) -> bool:
-    kind = column.type
-    return any(
-        of(kind)
-        for of in (
-            pa.types.is_string,
-            pa.types.is_large_string,
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-        )
-    )
 
 
 def _each_text(texts: pa.Array, read: Callable[[str], datetime.datetime], unit: str) -> pa.Array:
