@@ -76,6 +76,7 @@ class Train(TrainingStage):
         return Dataset.open(self.dataset.path, [stage.path for stage in self.side_outputs])
 
     def check(self) -> None:
+        super().check()
         check_student(self.config, f"{self.config.name}: model: ")
 
     def import_models(self) -> None:

@@ -20,6 +20,12 @@ class TrainingStage(Stage):
 
     training: Training
 
+    def check(self) -> None:
+        """Opens the strategy: a check may create models, which multi_worker must come before."""
+        from tfctr.training.distribution import open_strategy
+
+        open_strategy(self.training.strategy)
+
     def import_models(self) -> None:
         """Imports all that its model is made of, before the seed is set: see
         `tfctr.config.method.Method`."""
