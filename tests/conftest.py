@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def world_config(**changes: object) -> DataConfig:
         "features": WORLD_FEATURES,
     }
     return DataConfig.model_validate(content | changes)
+
+
+def few_quick(parameters: Iterable[Any], *quick: Any) -> list[Any]:
+    """Parameters of a test that takes seconds for each: all but a few are slow."""
+    return [p if p in quick else pytest.param(p, marks=pytest.mark.slow) for p in parameters]
 
 
 @pytest.fixture(scope="session")

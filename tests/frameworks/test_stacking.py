@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from tests.backbones.test_sequence_backbones import EVENTS, events_schema
+from tests.conftest import few_quick
 from tests.serving.raw_rows import fake_dataset
 from tfctr import backbones
 from tfctr.frameworks.ecdctr import EcdctrServed, EcdctrStudent
@@ -121,7 +122,7 @@ def test_a_user_that_is_encoded_once_has_the_scores_of_rows(backbone: str, stack
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("stack", few_quick(STACKS, "rok srp4ctr", "srp4ctr rok ecdctr"))
 def test_a_stack_trains_every_part_and_is_kept(backbone: str, stack: str, tmp_path: Path) -> None:
     model = stacked(backbone, stack)
     features = {name: tf.constant(values) for name, values in inputs(model).items()}
