@@ -39,7 +39,7 @@ def write_config(folder: Path, **changes: Any) -> Path:
         "name": "run",
         "data": world_config().model_dump(mode="json"),
         "model": {"backbone": "deepfm", "embedding_dim": 4, "hidden_units": [16]},
-        "training": {"batch_size": 512, "epochs": 2, "optimizer": {"learning_rate": 0.01}},
+        "training": {"batch_size": 2048, "epochs": 2, "optimizer": {"learning_rate": 0.01}},
         "export": {"directory": str(folder / "saved_models")},
     }
     for path, value in changes.items():

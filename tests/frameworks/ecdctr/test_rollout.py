@@ -38,7 +38,7 @@ FIRST = datetime.date(2024, 1, 1)
 WORLD = {"users": 80, "items": 40, "events": 9_000, "days": 12, "ads_share": 0.3, "seed": 5}
 DOMAIN = {"name": "domain", "kind": "categorical", "side": "context"}
 TRAINING = {
-    "batch_size": 64,
+    "batch_size": 256,
     "epochs": 1,
     "in_memory": True,
     "optimizer": {"name": "lazy_adam", "learning_rate": 0.01, "embedding_l2": 0.001},
