@@ -33,11 +33,8 @@ from beam_pipelines.transforms.broadcast import Gather
 from tfctr.config import ConfigError, digest
 from tfctr.data import files
 from tfctr.data.clean import (
-    ROW,
     refuse_too_many_bad,
-    set_aside,
     tally,
-    typed,
     write_dead_letters,
 )
 from tfctr.data.delimited import Delimited, Rows
@@ -50,6 +47,7 @@ from tfctr.data.readers import (
     Reader,
     Source,
 )
+from tfctr.data.typed_rows import ROW, set_aside, typed
 from tfctr.schema import MISSING_INT, Numeric, Schema, Tokens
 from tfctr.serving.c_session import CSession
 from tfctr.serving.model_directory import served_schema, signature_defs, versions, without_versions

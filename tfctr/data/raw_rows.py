@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfctr.config import DataConfig
-from tfctr.data.clean import LABEL, ROW, TIME, Cleaner, event_column
+from tfctr.data.clean import LABEL, TIME, Cleaner, event_column
 from tfctr.data.fingerprint import row_keys
 from tfctr.data.histories import earlier_events, history_features, is_event, ranges
 from tfctr.data.manifest import DataError
+from tfctr.data.typed_rows import ROW
 
 
 def raw_rows(config: DataConfig, data: Any, split: str, limit: int) -> pa.Table:
