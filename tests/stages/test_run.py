@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,29 @@ def test_metrics_are_those_of_the_saved_model(done: Path) -> None:
     found = test["segments"]["rare_items"]["rows"]
     assert found == sum(item in rare for item in columns["item_id"]) > 0
     assert test["auc"] > 0.6
+
+
+def test_predictions_are_those_of_the_evaluation(done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done, tmp_path / "done")
+    before = times(tmp_path / "done")
+    run = run_in(tmp_path / "done", predictions=True)
+    run.evaluate()
+    after = times(tmp_path / "done")
+    assert {**after, **before} == after  # nothing was made again
+    files = ["predictions.json", "predictions/test.parquet", "predictions/valid.parquet"]
+    assert sorted(after.keys() - before.keys()) == [f"work/run/{name}" for name in files]
+    for split in ("valid", "test"):
+        found = pq.read_table(run.predictions.path / f"{split}.parquet")
+        evaluated = pq.read_table(run.folder / f"{split}.parquet")
+        raw = raw_rows(run.config.data, Dataset.open(run.data_folder), split, len(found))
+        for name, column in {"user": "user_id", "item": "item_id", "row_id": "row_id"}.items():
+            assert found[name].to_pylist() == raw[column].to_pylist()
+        assert found["time"].equals(raw["time"])
+        assert found["label"].to_pylist() == evaluated["label"].to_pylist()
+        expected = 1 / (1 + np.exp(-evaluated["logit"].to_numpy()))
+        np.testing.assert_allclose(found["probability"], expected, atol=1e-6)
+    run.evaluate()
+    assert times(tmp_path / "done") == after
 
 
 def test_a_second_run_does_nothing(done: Path) -> None:
