@@ -76,6 +76,18 @@ def test_ids_are_those_of_the_log(tmp_path: Path) -> None:
         stage.make(CONSOLE)
 
 
+def test_ids_of_a_log_that_tables_are_joined_to(tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("u,age\ntrain 0,3\ntrain 3,4\ntrain 5,5\n")
+    source = {"format": "csv", "events": "log.csv", "users": {"path": "users.csv", "key": "u"}}
+    age = {"name": "age", "kind": "numeric", "side": "user"}
+    user = {"name": "user", "kind": "categorical", "side": "user", "column": "u"}
+    stage = Predictions(evaluated(tmp_path, source=source, features=[age, user], item=None))
+    (tmp_path / "users.csv").write_text("u,age\n")  # a table with no row is an error if it is read
+    stage.make(CONSOLE)
+    found = pq.read_table(tmp_path / "predictions" / "valid.parquet")
+    assert found["user"].to_pylist() == [f"valid {n}" for n in (2, 7, 12, 17)]
+
+
 def test_without_a_user_and_an_item_rows_are_named_by_their_place(tmp_path: Path) -> None:
     Predictions(evaluated(tmp_path, user=None, item=None)).make(CONSOLE)
     found = pq.read_table(tmp_path / "predictions" / "valid.parquet")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from tfctr.data import files
 from tfctr.data.clean import LABEL, TIME
-from tfctr.data.raw_rows import raw_rows
+from tfctr.data.raw_rows import raw_ids
 from tfctr.data.typed_rows import ROW
 from tfctr.stages.evaluate import Evaluate
 from tfctr.stages.stage import Stage
@@ -43,17 +43,11 @@ class Predictions(Stage):
         console.print(f"[bold]predictions[/] -> {self.path}", soft_wrap=True)
         self.manifest_path.unlink(missing_ok=True)
         data, config = self.trained.open_data(), self.trained.config.data
-        keys = {side: getattr(config, side) for side in ("user", "item") if getattr(config, side)}
-        ids = config.model_copy(
-            update={"features": tuple(f for f in config.features if f.name in keys.values())}
-        )
         rows = {split: data.num_rows(split) for split in ("valid", "test") if data.num_rows(split)}
-        for split, number in rows.items():
+        for split in rows:
             names = [ROW, *([TIME] if config.time else [])]
             columns: dict[str, Any] = data.columns(split, names)
-            if keys:
-                found = raw_rows(ids, data, split, number)
-                columns |= {side: found[name] for side, name in keys.items()}
+            columns |= raw_ids(config, data, split)
             with files.open_to_read(str(self.folder / f"{split}.parquet")) as file:
                 evaluated = pq.read_table(file, columns=[LABEL, "logit"])
             columns[LABEL] = evaluated[LABEL].to_numpy().astype(np.int8)
