@@ -430,6 +430,16 @@ def test_predict_scores_json_lines_by_a_running_server(done: Path, tmp_path: Pat
         lines += ['{"hour": "x"}', '{"hour": 3, "colour": "red"}']
         asked = ["predict", "run", "-", "--server", address]
         mixed = CliRunner().invoke(app, asked, input="\n".join(lines))
+        joined = [*asked, "--config", str(done / "run.yaml")]
+        lines = [json.dumps({"page": 1} | row) for row in raw.select(KEYS).to_pylist()]
+        lines.insert(1, '{"user_id": 1.5}')
+        of_keys = CliRunner().invoke(app, joined, input="\n".join(lines))
+        (tmp_path / "keys.csv").write_text("item_id,user_id\n3.0,7\n3,-7\n")
+        joined[2] = str(tmp_path / "keys.csv")
+        without_hour = CliRunner().invoke(app, joined)
+        without_tables = CliRunner().invoke(app, joined[:-2])
+        (tmp_path / "keys.csv").write_text("price\n3.0\n")
+        without_key = CliRunner().invoke(app, joined)
     scores = [json.loads(line)["score"] for line in result.stdout.splitlines()]
     logits = run.load_model().predict(data.test(5).take(1), verbose=0)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
@@ -444,9 +454,24 @@ def test_predict_scores_json_lines_by_a_running_server(done: Path, tmp_path: Pat
         "line 6: feature 'hour' takes int64,",
         "",
     ]
+    found = [json.loads(line) for line in of_keys.stdout.splitlines()]
+    assert found.pop(1) == {"error": "line 2: user_id: not a 64-bit integer"}
+    np.testing.assert_allclose([line["score"] for line in found], scores, atol=1e-6)
+    assert "columns that no feature reads are ignored: page" in of_keys.stderr
+    assert "no row has" not in of_keys.stderr
+    assert "no row has hour: scored as missing\n" in without_hour.stderr
+    names = "account_age_days, age_group, category, hour, price, tags"
+    way_out = "--config joins the tables of a data config"
+    assert f"no row has {names}: scored as missing; {way_out}" in without_tables.stderr
+    assert "1 rows have no match in source.users: scored as missing\n" in without_hour.stderr
+    assert without_hour.stdout.splitlines()[0] != without_tables.stdout.splitlines()[0]
+    assert "no column 'user_id', the key of source.users; columns: price" in without_key.stderr
     assert mixed.exit_code == 1
     assert "-: 4 rows were not scored" in mixed.stderr
     assert "model 'run' has no feature 'colour': ignored" in mixed.stderr
+
+
+KEYS = ["user_id", "hour", "item_id"]  # what the log has; the rest is in the joined tables
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:

@@ -203,8 +203,8 @@ def _reader(paths: tuple[str, ...], config: DataConfig | None) -> Reader:
     if len(kinds) == 1 and (separator := SEPARATORS.get(*kinds)):
         return DelimitedReader(paths, Delimited(separator))
     raise ConfigError(
-        f"rows: found {', '.join(sorted(kinds))}; give files of one kind: .parquet, .csv, .tsv or "
-        ".jsonl"
+        f"rows: found {', '.join(sorted(kinds)) or 'no suffix'}; give files of one kind: .parquet, "
+        ".csv, .tsv or .jsonl"
     )
 
 

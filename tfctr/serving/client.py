@@ -178,6 +178,11 @@ class Client:
         return self._outputs("score", inputs | dict(encoded))["scores"][0, :count]
 
     @property
+    def features(self) -> list[str]:
+        """The names of the features that a row of `predict` or `recommend` may have."""
+        return sorted(self._inputs("serving_default"))
+
+    @property
     def is_index(self) -> bool:
         """Whether the model is an index of items (`tfctr index`), which answers `recommend`."""
         self._inputs("serving_default")
