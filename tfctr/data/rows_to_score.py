@@ -195,7 +195,8 @@ def _reader(paths: tuple[str, ...], config: DataConfig | None) -> Reader:
     is_csv = isinstance(source, FileSource) and source.format == "csv"
     if is_csv and kinds <= {_kind(path) for path in several(source.events)}:
         columns = tuple(source.columns) if source.columns else None
-        return DelimitedReader(paths, Delimited(source.separator, source.encoding, columns))
+        separator = source.separator or SEPARATORS.get(_kind(paths[0]), ",")
+        return DelimitedReader(paths, Delimited(separator, source.encoding, columns))
     if kinds == {".parquet"}:
         return ParquetReader(paths)
     if kinds == {".jsonl"}:
@@ -213,9 +214,9 @@ def _kind(path: str) -> str:
 
 
 def _tables(config: DataConfig, paths: tuple[str, ...]) -> dict[str, tuple[Reader, str]]:
-    """The joined tables of a config; its log need not be there."""
+    """The joined tables of a config: the rows stand in for its log, which need not be there."""
     source = config.source
     if isinstance(source, FileSource):
         here = [path if "://" in path else str(Path.cwd() / path) for path in paths]
-        source = source.model_copy(update={"events": tuple(here)})
+        source = source.model_copy(update={"events": tuple(here), "columns": None})
     return open_source(config.model_copy(update={"source": source})).tables
