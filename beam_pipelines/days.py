@@ -46,7 +46,6 @@ from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.clean import (
     LABEL,
-    ROW,
     TIME,
     Staged,
     add_up,
@@ -62,6 +61,7 @@ from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.readers import Piece
 from tfctr.data.sources import matching
 from tfctr.data.times import SECONDS_PER_DAY, UNITS
+from tfctr.data.typed_rows import ROW
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.ecdctr.config import ANY_DAY, DaysConfig, load_days
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, TOKEN_KINDS, Numeric

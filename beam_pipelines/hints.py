@@ -27,9 +27,9 @@ from beam_pipelines.transforms.side_outputs import (
     write_shard,
 )
 from tfctr.config import data_digest
-from tfctr.data.clean import ROW
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns
+from tfctr.data.typed_rows import ROW
 from tfctr.retrieval.similar_rows import HINT
 
 BATCH = 8192  # rows given to the teacher at a time

@@ -28,9 +28,10 @@ from beam_pipelines.transforms.split import KNOWN, SPLITS
 from tfctr.config import data_digest, digest, load
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.clean import LABEL, ROW, TIME
+from tfctr.data.clean import LABEL, TIME
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns
+from tfctr.data.typed_rows import ROW
 from tfctr.retrieval import similar_rows
 from tfctr.retrieval.bm25 import Bm25Index, idf
 from tfctr.retrieval.config import RetrievalConfig

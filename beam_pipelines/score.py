@@ -3,19 +3,20 @@
     python -m beam_pipelines.score --model saved_models/movielens-1m-dcnv2 \\
         --rows 'candidates/*.parquet' --ids user_id movie_id --output scores
 
-It takes Beam's options too. Rows hold raw values, one column per feature, in Parquet, CSV or JSON
-Lines, as in the log that the model was trained on. The output has a Parquet file for each piece of
-the input, with the columns of `--ids`, `row_id` (the row's place in its piece, from 0) and `score`.
-A file is written as soon as its piece is scored: after a kill, a second run scores the other pieces
-only, and a run that is done does nothing.
+It takes Beam's options too. Rows hold raw values, one column per feature, in Parquet, CSV, TSV or
+JSON Lines, as in the log that the model was trained on; with `--config` the tables of its data
+config are joined. The output has a Parquet file for each piece of the input, with the columns of
+`--ids` or, with `--whole-rows`, all of them, `row_id` (the row's place in its piece, from 0) and
+`score`. A file is written as soon as its piece is scored: after a kill, a second run scores the
+other pieces only, and a run that is done does nothing.
 """
 
 import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,35 +31,31 @@ from pyarrow import fs
 import tfctr
 from beam_pipelines.running import job
 from beam_pipelines.transforms.broadcast import Gather
-from tfctr.config import ConfigError, digest
+from tfctr.config import ConfigError, DataConfig, digest, load_data
 from tfctr.data import files
-from tfctr.data.clean import (
-    ROW,
-    refuse_too_many_bad,
-    set_aside,
-    tally,
-    typed,
-    write_dead_letters,
-)
-from tfctr.data.delimited import Delimited, Rows
+from tfctr.data.clean import refuse_too_many_bad, tally, write_dead_letters
 from tfctr.data.manifest import DataError, write_manifest
-from tfctr.data.readers import (
-    DelimitedReader,
-    JsonLinesReader,
-    ParquetReader,
-    Piece,
-    Reader,
-    Source,
-)
-from tfctr.schema import MISSING_INT, Numeric, Schema, Tokens
+from tfctr.data.readers import Piece
+from tfctr.data.rows_to_score import RowsToScore
+from tfctr.data.typed_rows import ROW
+from tfctr.schema import MISSING_INT, Numeric, Tokens
 from tfctr.serving.c_session import CSession
 from tfctr.serving.model_directory import served_schema, signature_defs, versions, without_versions
 
 SCORE = "score"
 KEY = b"tfctr.key"  # in a file's metadata: a digest of all that its scores depend on
-BAD = b"tfctr.bad"  # and how many rows of its piece were set aside, by reason
+COUNTS = b"tfctr.counts"  # and how many rows were set aside, by reason, and had no match, by table
 ROWS_AT_A_TIME = 4096
+SHOWN = 10  # columns in the command's line
 SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class PieceCounts:
+    """Rows set aside, by reason, and rows without a match, by joined table."""
+
+    bad: dict[str, int]
+    unmatched: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -66,9 +63,9 @@ class PieceInputs:
     """The good rows of a piece, as inputs of the model."""
 
     piece: Piece
-    ids: pa.Table  # `row_id` and the columns that are written with the scores
+    kept: pa.Table  # the columns that are written with the scores, and `row_id`
     inputs: dict[str, np.ndarray]  # raw tensors by feature, of `serving_default`
-    bad: dict[str, int]  # rows set aside, by reason
+    counts: PieceCounts
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class ScoredPiece:
     """A piece whose scores are written."""
 
     rows: int
-    bad: dict[str, int]
+    counts: PieceCounts
 
 
 class SavedModelHandler(ModelHandler[PieceInputs, PredictionResult, CSession]):
@@ -104,7 +101,7 @@ class SavedModelHandler(ModelHandler[PieceInputs, PredictionResult, CSession]):
     ) -> Iterable[PredictionResult]:
         for read in batch:
             scores = [np.zeros(0, np.float32)]
-            for start in range(0, read.ids.num_rows, ROWS_AT_A_TIME):
+            for start in range(0, read.kept.num_rows, ROWS_AT_A_TIME):
                 part = slice(start, start + ROWS_AT_A_TIME)
                 given = {self.inputs[alias]: values[part] for alias, values in read.inputs.items()}
                 scores.append(model.run(given, [self.output])[self.output])
@@ -120,23 +117,17 @@ class _ReadPiece(beam.DoFn):
     def process(self, piece: Piece) -> Iterator[list[PieceInputs]]:
         if self.job.written(piece) is not None:
             return
-        schema, ids = self.job.schema, self.job.ids
-        wanted = dict.fromkeys([*(f.source_column for f in schema.inputs), *ids])
-        rows: Rows = self.job.reader.read(piece, list(wanted))
-        columns, checks = typed(piece.path, rows.table, list(schema.inputs), ())
-        inputs = set_aside(rows, columns, checks)
-        places = np.searchsorted(rows.numbers, inputs[ROW].to_numpy())
-        kept = pa.table(
-            {name: rows.table[name].take(pa.array(places)) for name in ids} | {ROW: inputs[ROW]}
-        )
-        if rows.bad:
+        read = self.job.rows.read(piece, self.job.keep)
+        if read.bad:
             path = f"{self.job.output}/dead_letters/part-{piece.index:05d}.jsonl"
-            write_dead_letters(path, piece.path, rows.bad)
+            write_dead_letters(path, piece.path, read.bad)
         tensors = {
-            feature.name: raw_tensor(feature, inputs[feature.name].combine_chunks())
-            for feature in schema.inputs
+            feature.name: raw_tensor(feature, read.features[feature.name].combine_chunks())
+            for feature in self.job.schema.inputs
         }
-        yield [PieceInputs(piece, kept, tensors, tally(rows.bad))]
+        kept = {name: read.kept[name] for name in read.kept.column_names}
+        kept = pa.table(kept | {ROW: read.features[ROW]})  # with its rows, if no column is kept
+        yield [PieceInputs(piece, kept, tensors, PieceCounts(tally(read.bad), read.unmatched))]
 
 
 class _WriteScores(beam.DoFn):
@@ -145,8 +136,9 @@ class _WriteScores(beam.DoFn):
 
     def process(self, result: PredictionResult) -> Iterator[int]:
         read: Any = result.example
-        table = read.ids.append_column(SCORE, pa.array(result.inference, pa.float32()))
-        about = {KEY: self.job.key(read.piece).encode(), BAD: json.dumps(read.bad).encode()}
+        table = read.kept.append_column(SCORE, pa.array(result.inference, pa.float32()))
+        counts = json.dumps(asdict(read.counts))
+        about = {KEY: self.job.key(read.piece).encode(), COUNTS: counts.encode()}
         sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata(about), sink)
         files.write(self.job.path(read.piece), sink.getvalue())
@@ -159,30 +151,26 @@ class Scores(beam.PTransform):
 
     Args:
         version: the version's folder.
-        reader: of the rows.
-        ids: columns that are written with the scores.
+        rows: the rows.
+        keep: columns that are written with the scores.
         output: path or URI of the directory.
-        inputs: a fingerprint of each file of rows, by its path.
     """
 
-    def __init__(
-        self,
-        version: str,
-        reader: Reader,
-        ids: Sequence[str],
-        output: str,
-        inputs: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, version: str, rows: RowsToScore, keep: Sequence[str], output: str) -> None:
         super().__init__()
-        self.version, self.reader, self.ids = version, reader, list(ids)
-        self.output, self.inputs = output, inputs
+        self.version, self.rows, self.keep, self.output = version, rows, list(keep), output
         self.schema = served_schema(Path(version))
-        self.model = _checksums(Path(version))
+        self.prints = rows.fingerprint()
+        self.of_file = dict(zip(rows.paths, self.prints, strict=False))
+        tables = {name: key for name, (_, key) in rows.joined.source.tables.items()}
+        self.made_from = [
+            *(_checksums(Path(version)), self.keep),
+            *(tables, self.prints[len(rows.paths) :], str(replace(rows.reader, paths=()))),
+        ]
 
     def key(self, piece: Piece) -> str:
         """A digest of all that a piece's scores depend on; a file with another key is rewritten."""
-        file = self.inputs[piece.path]
-        return digest([self.model, self.ids, file, piece.start, piece.stop])
+        return digest([self.made_from, self.of_file[piece.path], piece.start, piece.stop])
 
     def path(self, piece: Piece) -> str:
         return f"{self.output}/part-{piece.index:05d}.parquet"
@@ -197,13 +185,13 @@ class Scores(beam.PTransform):
         about = found.metadata or {}
         if about.get(KEY) != self.key(piece).encode():
             return None
-        return ScoredPiece(found.num_rows, json.loads(about[BAD]))
+        return ScoredPiece(found.num_rows, PieceCounts(**json.loads(about[COUNTS])))
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         handler = SavedModelHandler(self.version)  # an element is many rows already
         scored = (
             pipeline
-            | "Pieces" >> beam.Create(self.reader.pieces())
+            | "Pieces" >> beam.Create(self.rows.reader.pieces())
             | "Spread" >> beam.Reshuffle()
             | "ReadPiece" >> beam.ParDo(_ReadPiece(self))
             | "Score" >> RunInference(handler.with_no_batching())
@@ -229,7 +217,7 @@ def raw_tensor(feature: Any, values: pa.Array) -> np.ndarray:
     tokens = flat.fill_null(missing).to_numpy(zero_copy_only=False)
     if not feature.is_list:
         return np.asarray(tokens, dtype)
-    lengths = values.value_lengths().to_numpy()
+    lengths = values.value_lengths().fill_null(0).to_numpy()
     width = feature.max_length
     found = np.full((len(values), width), missing, dtype)
     found[np.arange(width) < lengths[:, np.newaxis]] = tokens
@@ -247,27 +235,6 @@ def _newest(model: str) -> Path:
             f"{model}: neither a SavedModel nor a folder of versions: {without_versions(folder)}"
         )
     return found[max(found)]
-
-
-def _reader(patterns: Sequence[str], schema: Schema) -> Any:
-    """A reader of the rows in files of one kind."""
-    found = (path for pattern in patterns for path in files.matching(pattern))
-    paths = tuple(dict.fromkeys(found))
-    if not paths:
-        raise ConfigError(f"rows: no file matches {', '.join(patterns)}")
-    kinds = {Path(path.removesuffix(".gz")).suffix for path in paths}
-    if kinds == {".parquet"}:
-        return ParquetReader(paths)
-    if kinds == {".csv"}:
-        return DelimitedReader(paths, Delimited())
-    if kinds == {".jsonl"}:
-        lists = [feature for feature in schema.inputs if feature.is_list]
-        return JsonLinesReader(
-            paths, {f.source_column: getattr(f, "separator", None) or "|" for f in lists}
-        )
-    raise ConfigError(
-        f"rows: found {', '.join(sorted(kinds))}; give files of one kind: .parquet, .csv or .jsonl"
-    )
 
 
 def _delete_others(output: str, paths: set[str]) -> None:
@@ -291,6 +258,8 @@ def score(
     ids: Sequence[str] = (),
     max_bad_share: float = 0.01,
     beam_args: list[str] | None = None,
+    config: DataConfig | None = None,
+    whole_rows: bool = False,
 ) -> dict[str, Any]:
     """Writes the scores of rows to a directory.
 
@@ -301,9 +270,11 @@ def score(
         ids: columns that are written with the scores.
         max_bad_share: float. Largest share of bad rows, which are put in `dead_letters/`.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+        config: a data config, whose tables are joined to the rows.
+        whole_rows: whether all columns are written with the scores, not only `ids`.
 
     Returns:
-        The manifest: `splits`, `counts`, `bad_reasons`, `inputs`.
+        The manifest: `splits`, `counts`, `bad_reasons`, `ignored` (columns), `inputs`.
 
     Raises:
         ConfigError: no model; no file; a column that is missing or has a wrong type.
@@ -316,38 +287,51 @@ def score(
             raise ConfigError(
                 f"{version}: {feature.name} holds tokens of texts, which rows do not have"
             )
-    reader = _reader(rows, schema)
-    there = reader.names()
-    for name in dict.fromkeys([*(f.source_column for f in schema.inputs), *ids]):
-        if name not in there:
-            raise ConfigError(f"rows: no column {name!r}; columns: {', '.join(there)}")
+    to_score = RowsToScore(rows, schema.inputs, config)
+    _refuse_missing(to_score, config, ids)
+    keep = to_score.names if whole_rows else ids
     for taken in (ROW, SCORE):
-        if taken in ids:
-            raise ConfigError(f"ids: found {taken!r}, a column of the output itself; rename yours")
-    prints = Source(reader, {}).fingerprint()
-    inputs = dict(zip(reader.paths, prints, strict=True))
-    scores = Scores(str(version), reader, ids, output, inputs)
+        if taken in keep:
+            raise ConfigError(
+                f"{'rows' if whole_rows else 'ids'}: found {taken!r}, a column of the output "
+                "itself; rename yours"
+            )
+    scores = Scores(str(version), to_score, keep, output)
     job.run(scores, "score", version.parent.name, output, beam_args or [])
-    pieces = reader.pieces()
+    pieces = to_score.reader.pieces()
     found = [part for piece in pieces if (part := scores.written(piece))]
     if len(found) < len(pieces):
         raise DataError(f"{output}: files were deleted during the run; run it again")
     _delete_others(output, {scores.path(piece) for piece in pieces})
     reasons: Counter[str] = Counter()
+    unmatched: Counter[str] = Counter()
     for part in found:
-        reasons.update(part.bad)
+        reasons.update(part.counts.bad)
+        unmatched.update({f"unmatched_{k}": n for k, n in part.counts.unmatched.items()})
     good, bad = sum(part.rows for part in found), sum(reasons.values())
     log = {"rows": {"rows": good + bad, "bad": bad, "bad_reasons": reasons}}
     refuse_too_many_bad(version.parent.name, log, max_bad_share, f"{output}/dead_letters")
     result = {
         "versions": {"tfctr": tfctr.__version__},
-        "inputs": prints,
+        "inputs": scores.prints,
         "splits": {"scores": {"rows": good}},
-        "counts": {"read": good + bad, "bad": bad},
+        "counts": {"read": good + bad, "bad": bad, **unmatched},
         "bad_reasons": dict(reasons),
+        "ignored": [name for name in to_score.unread if name not in keep],
     }
     write_manifest(result, f"{output}/manifest.json")
     return result
+
+
+def _refuse_missing(rows: RowsToScore, config: DataConfig | None, ids: Sequence[str]) -> None:
+    """Raises `ConfigError` for features and ids that the rows do not have."""
+    missing = [*rows.missing, *(name for name in ids if name not in rows.names)]
+    if missing:
+        more = "" if config else "; --config joins the tables of a data config"
+        raise ConfigError(
+            f"rows: no column {', '.join(map(repr, dict.fromkeys(missing)))}; columns: "
+            f"{', '.join(rows.names)}{more}"
+        )
 
 
 class ScoreOptions(job.JobOptions):
@@ -358,14 +342,34 @@ class ScoreOptions(job.JobOptions):
         parser.add_argument("--rows", required=True, nargs="+", help="files, or globs")
         parser.add_argument("--ids", nargs="*", default=[], help="columns to write with the scores")
         parser.add_argument(
+            "--whole-rows", action="store_true", help="write all columns with the scores"
+        )
+        parser.add_argument(
+            "--config", help="YAML file of the data or a run, whose tables are joined to the rows"
+        )
+        parser.add_argument(
             "--max-bad-share", type=float, default=0.01, help="largest share of bad rows"
         )
 
 
 def _write(options: ScoreOptions) -> str:
-    paths = (options.model, options.rows, options.output)
-    share = options.max_bad_share
-    return job.summary_line(score(*paths, options.ids, share, options.beam_args))
+    manifest = score(
+        options.model,
+        options.rows,
+        options.output,
+        options.ids,
+        options.max_bad_share,
+        options.beam_args,
+        load_data(options.config) if options.config else None,
+        options.whole_rows,
+    )
+    counts, ignored = manifest["counts"], manifest["ignored"]
+    said = [job.summary_line(manifest)]
+    said += [f"{counts[name]:,} {name}" for name in counts if name.startswith("unmatched")]
+    if ignored:
+        shown = ", ".join(ignored[:SHOWN]) + (", ..." if len(ignored) > SHOWN else "")
+        said.append(f"{len(ignored)} columns that the model does not read are ignored: {shown}")
+    return "; ".join(said)
 
 
 def main(argv: list[str] | None = None) -> int:

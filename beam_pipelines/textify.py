@@ -29,9 +29,9 @@ from beam_pipelines.transforms.side_outputs import (
     write_shard,
 )
 from tfctr.config import data_digest, digest, load
-from tfctr.data.clean import ROW
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.records import read_columns, read_texts
+from tfctr.data.typed_rows import ROW
 from tfctr.language.config import TextConfig, text_fields
 from tfctr.language.text import Textifier, Texts
 from tfctr.schema import Schema, Text

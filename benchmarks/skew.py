@@ -25,7 +25,7 @@ from beam_pipelines.prepare import prepare
 from benchmarks.prepare import ROW_GROUP
 from benchmarks.record import Result, record
 from tfctr.config import DataConfig
-from tfctr.data import clean
+from tfctr.data import joined_tables
 
 NUM_USERS = 20_000
 LOGS = ("even", "a user has half of the rows", "an item has half of the rows")
@@ -84,7 +84,7 @@ def config(log: Path) -> DataConfig:
 def run(log: Path, by_key: bool, output: str) -> tuple[float, float]:
     """Seconds, and MiB of the largest worker."""
     if by_key:
-        clean.LARGE_TABLE = -1
+        joined_tables.LARGE_TABLE = -1
     start = time.perf_counter()
     prepare(config(log), output, WORKERS)
     seconds = time.perf_counter() - start

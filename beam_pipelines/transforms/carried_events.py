@@ -18,7 +18,7 @@ from beam_pipelines.transforms.fit import own_vocabularies
 from beam_pipelines.transforms.histories import EventReader, WritePast, find_earlier
 from tfctr.config import DataConfig
 from tfctr.data import files
-from tfctr.data.clean import ROW
+from tfctr.data.typed_rows import ROW
 from tfctr.data.users import rows_by_bucket, sorted_rows
 from tfctr.schema import OOV_ID
 

@@ -10,13 +10,13 @@ from tfctr.config import DataConfig
 from tfctr.data.clean import (
     Cleaner,
     Staged,
-    count_from,
     set_aside_table,
     tally,
     write_dead_letters,
     write_staged,
 )
 from tfctr.data.readers import Piece
+from tfctr.data.typed_rows import count_from
 
 
 class Clean(beam.PTransform):
@@ -33,9 +33,7 @@ class Clean(beam.PTransform):
         super().__init__()
         self.cleaner = Cleaner(config, joins_large=False)
         self.folder = folder
-        # Errors are found here, not on a worker.
-        _ = self.cleaner.features_by_table
-        self.large = self.cleaner.large
+        self.large = self.cleaner.joined.large  # errors are found here, not on a worker
         self.pieces = self.cleaner.source.events.pieces()
 
     def expand(self, pipeline: Any) -> beam.PCollection:
@@ -55,7 +53,7 @@ class Clean(beam.PTransform):
         """Counts of the joined tables after the run: by name, `rows`, `bad`, `bad_reasons`; writes
         their bad rows next to those of the events."""
         found = {name: read_summary(self.folder, name) for name in self.large}
-        for name, table in self.cleaner.tables.items():
+        for name, table in self.cleaner.joined.tables.items():
             found[name] = set_aside_table(self.folder, name, table.rows, table.bad)
         return {name: found[name] for name in self.cleaner.source.tables}
 

@@ -18,7 +18,7 @@ from beam_pipelines.transforms.histogram import (
 from beam_pipelines.transforms.split import DROPPED, KNOWN, SplitPiece
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.clean import ROW
+from tfctr.data.typed_rows import ROW
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import (
     LARGEST_SCALED,

@@ -14,17 +14,16 @@ from beam_pipelines.transforms.broadcast import Gather, by_index
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.clean import (
-    ROW,
-    BadRow,
     Cleaner,
     Staged,
-    check_not_empty,
     read_staged,
     set_aside_table,
     write_staged,
 )
 from tfctr.data.fingerprint import row_keys
+from tfctr.data.joined_tables import JoinedTables, check_not_empty
 from tfctr.data.readers import Piece, Reader
+from tfctr.data.typed_rows import ROW, BadRow
 from tfctr.data.users import rows_by_bucket
 
 KEY_BUCKETS = 1024  # number of groups of a table's rows; one is in memory at a time
@@ -92,20 +91,20 @@ class JoinTable(beam.PTransform):
         self.folder = folder
 
     def expand(self, staged: beam.PCollection) -> beam.PCollection:
-        cleaner, name = self.cleaner, self.name
-        reader, _ = cleaner.source.tables[name]
+        cleaner, joined, name = self.cleaner, self.cleaner.joined, self.name
+        reader, _ = joined.source.tables[name]
         pieces = reader.pieces()
         rows = (
             staged.pipeline
             | "Pieces" >> beam.Create(pieces)
             | "FirstRows" >> WithFirstRows(reader, len(pieces))
-            | "ReadTable" >> beam.FlatMap(_rows_by_bucket, cleaner, name)
+            | "ReadTable" >> beam.FlatMap(_rows_by_bucket, joined, name)
         )
-        keys = staged | "AskForKeys" >> beam.FlatMap(_keys_by_bucket, cleaner.key(name).name)
+        keys = staged | "AskForKeys" >> beam.FlatMap(_keys_by_bucket, joined.key(name).name)
         found = (
             {"rows": rows, "keys": keys}
             | "GatherKeys" >> beam.CoGroupByKey()
-            | "FindRows" >> beam.FlatMap(_find_rows, cleaner, name)
+            | "FindRows" >> beam.FlatMap(_find_rows, joined, name)
         )
         indexed = staged | "Index" >> beam.Map(by_index)
         return (
@@ -116,12 +115,12 @@ class JoinTable(beam.PTransform):
 
 
 def _rows_by_bucket(
-    with_first_row: tuple[Piece, int], cleaner: Cleaner, name: str
+    with_first_row: tuple[Piece, int], joined: JoinedTables, name: str
 ) -> Iterator[tuple[int, Any]]:
     """Good rows by group of their keys; for `TABLE` the counts of what was read."""
-    table, bad = cleaner.read_table(name, *with_first_row)
+    table, bad = joined.read_table(name, *with_first_row)
     yield TABLE, TableCounts(pieces=1, sent=table.num_rows, bad=bad)
-    keys = row_keys(table[cleaner.key(name).name].combine_chunks())
+    keys = row_keys(table[joined.key(name).name].combine_chunks())
     for bucket, rows in rows_by_bucket(keys, KEY_BUCKETS):
         yield bucket, table.take(pa.array(rows))
 
@@ -144,7 +143,7 @@ def _keys(table: pa.Table, key: str) -> pa.Array:
 
 
 def _find_rows(
-    gathered: tuple[int, Mapping[str, Iterable[Any]]], cleaner: Cleaner, name: str
+    gathered: tuple[int, Mapping[str, Iterable[Any]]], joined: JoinedTables, name: str
 ) -> Iterator[tuple[int, Any]]:
     """For a group of keys: the requested rows to each piece, and the counts to `TABLE`."""
     bucket, found = gathered
@@ -152,11 +151,11 @@ def _find_rows(
     if bucket == TABLE:
         yield from ((TABLE, counts) for counts in parts)
         return
-    rows = pa.concat_tables([cleaner.no_rows(name), *parts]).sort_by(ROW)
-    table, again = cleaner.first_of_keys(name, rows)
+    rows = pa.concat_tables([joined.no_rows(name), *parts]).sort_by(ROW)
+    table, again = joined.first_of_keys(name, rows)
     yield TABLE, TableCounts(arrived=rows.num_rows, bad=again)
     for index, keys in found["keys"]:
-        there = pc.is_in(table[cleaner.key(name).name], value_set=keys)
+        there = pc.is_in(table[joined.key(name).name], value_set=keys)
         yield index, table.filter(there)
 
 
@@ -175,15 +174,16 @@ def _join(
         _write_summary(found, num_pieces, name, folder)
         return
     (piece,) = parts["piece"]
-    key = cleaner.key(name)
+    joined = cleaner.joined
+    key = joined.key(name)
     table = read_staged(piece.path)
     keys = _keys(table, key.name)
     asked = sum(1 for _ in _asked(keys))
     check_arrived(f"source.{name}: rows for piece {index} of the events", len(found), asked)
     table = table.set_column(table.column_names.index(key.name), key.name, keys)
-    other = pa.concat_tables([cleaner.no_rows(name), *found])
+    other = pa.concat_tables([joined.no_rows(name), *found])
     table, unmatched = cleaner.join(name, table, other)
-    to_join = cleaner.large[cleaner.large.index(name) + 1 :]
+    to_join = joined.large[joined.large.index(name) + 1 :]
     path = f"{folder}/staged/{piece.index:05d}.{name}.feather"
     write_staged(path, cleaner.in_order(table, to_join), cleaner.features)
     counts = piece.counts | {f"unmatched_{name}": unmatched}

@@ -15,9 +15,10 @@ from beam_pipelines.transforms.fit import own_vocabularies, read_vocabularies
 from beam_pipelines.transforms.histories import read_past
 from beam_pipelines.transforms.split import DROPPED, SPLITS, SplitPiece
 from tfctr.data import files
-from tfctr.data.clean import LABEL, ROW, TIME, USER_KEY
+from tfctr.data.clean import LABEL, TIME, USER_KEY
 from tfctr.data.fingerprint import row_keys
 from tfctr.data.histories import history_features
+from tfctr.data.typed_rows import ROW
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import OOV_ID, PAD_ID, History, Numeric, Schema, Text
 

@@ -13,8 +13,9 @@ from beam_pipelines.transforms.histogram import Histogram, num_values, quantiles
 from tfctr.config import Split, SplitConfig
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.clean import EXAMPLES, LABEL, ROW, SPLIT, TIME, Staged, read_staged
+from tfctr.data.clean import EXAMPLES, LABEL, SPLIT, TIME, Staged, read_staged
 from tfctr.data.fingerprint import mix, row_keys
+from tfctr.data.typed_rows import ROW
 from tfctr.data.users import rows_by_bucket, sorted_rows
 
 TRAIN, VALID, TEST, POOL = 0, 1, 2, 3

@@ -28,7 +28,7 @@ from tests.beam_pipelines.test_join import in_row_groups
 from tests.beam_pipelines.test_prepare import WORLD, config
 from tests.frameworks.srp4ctr import test_sequences
 from tests.retrieval import test_retrieve
-from tfctr.data import clean
+from tfctr.data import clean, joined_tables
 from tfctr.data.manifest import DataError
 
 NUMBERS = [{"name": "n", "kind": "numeric", "side": "context", "transform": "bucketize"}]
@@ -57,7 +57,7 @@ def of_histories(folder: Path) -> Any:
 
 def of_joins(folder: Path) -> Any:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(clean, "LARGE_TABLE", -1)
+        patched.setattr(joined_tables, "LARGE_TABLE", -1)
         return of_histories(folder)
 
 

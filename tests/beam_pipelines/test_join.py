@@ -20,7 +20,7 @@ from tests.beam_pipelines.test_prepare import (
 )
 from tests.conftest import content_of
 from tfctr.config import ConfigError
-from tfctr.data import clean
+from tfctr.data import clean, joined_tables
 from tfctr.data.clean import Cleaner
 
 EVENTS_ROWS, USERS_ROWS = 4_000, 3_000
@@ -29,7 +29,7 @@ EVENTS_ROWS, USERS_ROWS = 4_000, 3_000
 @pytest.fixture
 def large(monkeypatch):
     """Every table counts as too large."""
-    return lambda: monkeypatch.setattr(clean, "LARGE_TABLE", -1)
+    return lambda: monkeypatch.setattr(joined_tables, "LARGE_TABLE", -1)
 
 
 def write_by_hand(folder, users=USERS):
@@ -79,7 +79,7 @@ def test_a_join_by_several_processes_gives_the_same_bytes(tmp_path, large):
     made = in_row_groups(tmp_path)
     prepare(made, str(tmp_path / "one"))
     large()
-    assert Clean(made, "").cleaner.large == ("users",)
+    assert Clean(made, "").cleaner.joined.large == ("users",)
     prepare(made, str(tmp_path / "two"), RUNNERS["processes"])
     assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
 

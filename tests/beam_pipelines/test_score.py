@@ -1,5 +1,6 @@
 """Rows in files to scores in files, by a Beam job that goes on where it was killed."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from beam_pipelines.score import main, raw_tensor, score
 from tests.serving.raw_rows import ROWS, SCHEMA, model_scores
@@ -106,6 +108,96 @@ def test_csv_and_json_lines_and_bad_rows_beside_good_ones(
     assert [json.loads(line)["row"] for line in letters] == [1, 6]
 
 
+def test_scores_stand_beside_whole_rows_as_they_are_in_the_log(
+    exported: Path, model: Any, rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", str(exported), "--rows", str(rows / "b.parquet")]
+    assert main([*arguments, "--output", str(rows / "s"), "--whole-rows"]) == 0
+    found, given = pq.read_table(rows / "s" / "part-00000.parquet"), rows / "b.parquet"
+    assert found.drop_columns(["row_id", "score"]).equals(pq.read_table(given))
+    np.testing.assert_allclose(found["score"], model_scores(model, ROWS), atol=1e-6)
+    capsys.readouterr()
+    assert main([*arguments, "--output", str(rows / "s"), "--ids", "user", "item"]) == 0
+    assert capsys.readouterr().out == (
+        f"{rows / 's'}: {{'scores': 5}}, 0 bad rows set aside; 1 columns that the model does not "
+        "read are ignored: id\n"
+    )
+    assert pq.read_schema(rows / "s" / "part-00000.parquet").remove_metadata() == pa.schema(
+        {"user": pa.int64(), "item": pa.string(), "row_id": pa.int64(), "score": pa.float32()}
+    )
+
+
+def test_rows_as_they_are_logged_are_scored_as_prepare_reads_them(
+    exported: Path, model: Any, tmp_path: Path
+) -> None:
+    names = [f.source_column for f in SCHEMA.inputs]
+    lines = [
+        {name: written(column[row].as_py()) for name, column in columns().items()}
+        | {"referrer": "mail", "id": f"r{row}"}
+        for row in range(len(columns()["user"]))
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with open(tmp_path / "rows.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, [*names, "referrer", "id"])
+        table.writeheader()
+        table.writerows(lines)
+    for kind in ("jsonl", "csv"):
+        output = str(tmp_path / kind)
+        rows = [str(tmp_path / f"rows.{kind}")]
+        manifest = score(str(exported), rows, output, ["id", "user", "item"])
+        assert manifest["ignored"] == ["referrer"]
+        found = pq.read_table(tmp_path / kind / "part-00000.parquet")
+        np.testing.assert_allclose(found["score"], model_scores(model, ROWS), atol=1e-6)
+        assert found["id"].to_pylist() == [f"r{row}" for row in range(5)]
+        assert found["user"].to_pylist() == ROWS["user"]
+        assert found["item"].to_pylist() == ROWS["item"]
+
+
+def written(value: Any) -> Any:
+    """A value as text: a list with `|` between its values, an integer with a fraction of 0."""
+    if isinstance(value, list):
+        return "|".join(str(written(item)) for item in value if item is not None)
+    return f"{value}.0" if isinstance(value, int) else value
+
+
+def test_tables_are_joined_as_prepare_joins_them(
+    exported: Path, model: Any, tmp_path: Path
+) -> None:
+    at_item = ["genres", "price", "tags", "rare"]
+    content = {**columns(), "item": pa.array([f"i{row}" for row in range(5)])}
+    items = pa.table({name: content[name] for name in ["item", *at_item]})
+    pq.write_table(items.slice(0, 4), tmp_path / "items.parquet")
+    pq.write_table(pa.table(content).drop_columns(at_item), tmp_path / "rows.parquet")
+    made = {
+        "name": "shop",
+        "source": {
+            "format": "parquet",
+            "events": "not-here.parquet",
+            "items": {"path": str(tmp_path / "items.parquet"), "key": "item"},
+        },
+        "label": {"column": "click"},
+        "split": {"by": "random"},
+        "features": [{"name": "item", "kind": "categorical", "side": "item"}],
+    }
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(made))
+    arguments = ["--model", str(exported), "--rows", str(tmp_path / "rows.parquet")]
+    arguments += ["--output", str(tmp_path / "s"), "--config", str(tmp_path / "shop.yaml")]
+    assert main(arguments) == 0
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    assert manifest["counts"] == {"read": 5, "bad": 0, "unmatched_items": 1}
+    logged = ROWS | {"item": content["item"].to_pylist()}
+    for name in at_item:
+        logged[name] = [*logged[name][:4], [] if SCHEMA[name].is_list else None]
+    path = tmp_path / "s" / "part-00000.parquet"
+    np.testing.assert_allclose(pq.read_table(path)["score"], model_scores(model, logged), atol=1e-6)
+    written_at = path.stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert path.stat().st_mtime_ns == written_at
+    pq.write_table(items, tmp_path / "items.parquet")
+    assert main(arguments) == 0
+    assert path.stat().st_mtime_ns > written_at
+
+
 def test_lists_become_tensors_of_the_feature_s_width() -> None:
     history = SCHEMA["history"]
     values, bad = conform(history, pa.array([["a", "b"], None, []]))
@@ -124,5 +216,9 @@ def test_what_is_wrong_is_said(exported: Path, rows: Path) -> None:
     with pytest.raises(ConfigError, match=r"no column 'colour'; columns: .*price"):
         score(str(exported), [str(rows / "a.parquet")], str(rows / "s"), ["colour"])
     pq.write_table(pa.table({"id": [1]}), rows / "c.parquet")
-    with pytest.raises(ConfigError, match=r"no column 'item'; columns: id"):
+    with pytest.raises(ConfigError, match=r"'item', 'user', .*; columns: id; --config joins the t"):
         score(str(exported), [str(rows / "c.parquet")], str(rows / "s"))
+    of_scores = pa.table(columns()).append_column("score", pa.array([0.5] * 5))
+    pq.write_table(of_scores, rows / "d.parquet")
+    with pytest.raises(ConfigError, match="rows: found 'score', a column of the output itself"):
+        score(str(exported), [str(rows / "d.parquet")], str(rows / "s"), whole_rows=True)

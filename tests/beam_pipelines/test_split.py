@@ -18,7 +18,8 @@ from beam_pipelines.transforms.split import (
     _split_users,
 )
 from tfctr.config import Split
-from tfctr.data.clean import LABEL, ROW, TIME, Staged
+from tfctr.data.clean import LABEL, TIME, Staged
+from tfctr.data.typed_rows import ROW
 
 
 def stage(folder, times, users=None, cuts=(), first_row=0, labels=None):

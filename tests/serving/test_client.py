@@ -1,5 +1,6 @@
 """The client takes plain lists, and says what is wrong."""
 
+import math
 import socket
 import warnings
 from concurrent import futures
@@ -7,6 +8,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import (
@@ -15,8 +17,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tests.data.test_conform import BAD, INTEGERS, NUMBERS, outcome
 from tests.serving.raw_rows import ROWS, model_scores, that_fit
 from tests.serving.requests import Code
+from tfctr.data.conform import to_double, to_int
 from tfctr.schema import MISSING_INT
 from tfctr.serving import Client, Server, ServingError
 from tfctr.serving.client import _value
@@ -103,13 +107,36 @@ def test_numbers_and_bools_are_sent_as_the_tokens_that_prepare_reads() -> None:
         _value("user", 2**63, tf.int64)
 
 
+def sent(value: Any, dtype: tf.DType) -> Any:
+    """What a value is sent as; None if as missing, BAD if it is refused."""
+    try:
+        found = _value("x", value, dtype)
+    except TypeError:
+        return BAD
+    return None if found == MISSING_INT or found != found else found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "texts", "to"), [(tf.int64, INTEGERS, to_int), (tf.float32, NUMBERS, to_double)]
+)
+def test_a_value_is_the_same_in_a_request_and_in_a_log(dtype: Any, texts: Any, to: Any) -> None:
+    for text, expected in texts.items():
+        assert sent(text, dtype) == expected, text
+    for value in (3, 3.0, True, 2.5, -(2.0**53), 2.0**53 - 1, 1e300, -math.inf, math.nan, None):
+        (expected,) = outcome(to(pa.array([value])))
+        assert sent(value, dtype) == expected, value
+
+
 def test_rows_as_they_are_logged_are_scored_as_prepare_reads_them(client: Client) -> None:
     plain = {"user": [7, None], "item": ["i1", "i2"], "price": [1.5, None], "hour": [3.0, None]}
     plain |= {"genres": [["war", "drama"], []], "tags": [[5, 6], [5]], "history": [["i1"], []]}
-    logged = {"user": ["7", ""], "item": ["i1", "i2"], "price": ["1.5", " "], "hour": ["3", ""]}
+    logged = {"user": ["7", ""], "item": ["i1", "i2"], "price": ["1.5", ""], "hour": ["3", ""]}
     logged |= {"genres": ["war|drama", ""], "tags": ["5|6", "5.0"], "history": ["i1", ""]}
     expected = client.predict(plain)
     np.testing.assert_array_equal(client.predict(logged), expected)
+    one = {"tags": [5, np.float64(5), [5]], "history": [["i1"], np.nan, None]}
+    several = {"tags": [[5], [5], [5]], "history": [["i1"], [], []]}
+    np.testing.assert_array_equal(client.predict(one), client.predict(several))
     with pytest.warns(UserWarning, match="has no feature 'colour', 'click': ignored"):
         scores = client.predict(logged | {"colour": ["red", "blue"], "click": [1, 0]})
     np.testing.assert_array_equal(scores, expected)
@@ -128,7 +155,7 @@ def test_the_client_s_errors_say_what_is_wrong(client: Client, server: Server) -
         ({"user": [float("inf")]}, TypeError, "feature 'user' takes int64"),
         ({"item": [["i1"]]}, TypeError, "feature 'item' takes strings, found \\['i1'\\]"),
         ({"price": ["x"]}, TypeError, "feature 'price' takes float32"),
-        ({"genres": [3]}, TypeError, "feature 'genres' takes a list per row, found 3"),
+        ({"genres": [b"a"]}, TypeError, "feature 'genres' takes a list per row, found b'a'"),
         ({"tags": [[1, 2, 3]]}, ValueError, "feature 'tags' takes 2 values per row, found 3"),
     ):
         with pytest.raises(kind, match=text):

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,29 @@ def test_metrics_are_those_of_the_saved_model(done: Path) -> None:
     found = test["segments"]["rare_items"]["rows"]
     assert found == sum(item in rare for item in columns["item_id"]) > 0
     assert test["auc"] > 0.6
+
+
+def test_predictions_are_those_of_the_evaluation(done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done, tmp_path / "done")
+    before = times(tmp_path / "done")
+    run = run_in(tmp_path / "done", predictions=True)
+    run.evaluate()
+    after = times(tmp_path / "done")
+    assert {**after, **before} == after  # nothing was made again
+    files = ["predictions.json", "predictions/test.parquet", "predictions/valid.parquet"]
+    assert sorted(after.keys() - before.keys()) == [f"work/run/{name}" for name in files]
+    for split in ("valid", "test"):
+        found = pq.read_table(run.predictions.path / f"{split}.parquet")
+        evaluated = pq.read_table(run.folder / f"{split}.parquet")
+        raw = raw_rows(run.config.data, Dataset.open(run.data_folder), split, len(found))
+        for name, column in {"user": "user_id", "item": "item_id", "row_id": "row_id"}.items():
+            assert found[name].to_pylist() == raw[column].to_pylist()
+        assert found["time"].equals(raw["time"])
+        assert found["label"].to_pylist() == evaluated["label"].to_pylist()
+        expected = 1 / (1 + np.exp(-evaluated["logit"].to_numpy()))
+        np.testing.assert_allclose(found["probability"], expected, atol=1e-6)
+    run.evaluate()
+    assert times(tmp_path / "done") == after
 
 
 def test_a_second_run_does_nothing(done: Path) -> None:
@@ -406,6 +430,16 @@ def test_predict_scores_json_lines_by_a_running_server(done: Path, tmp_path: Pat
         lines += ['{"hour": "x"}', '{"hour": 3, "colour": "red"}']
         asked = ["predict", "run", "-", "--server", address]
         mixed = CliRunner().invoke(app, asked, input="\n".join(lines))
+        joined = [*asked, "--config", str(done / "run.yaml")]
+        lines = [json.dumps({"page": 1} | row) for row in raw.select(KEYS).to_pylist()]
+        lines.insert(1, '{"user_id": 1.5}')
+        of_keys = CliRunner().invoke(app, joined, input="\n".join(lines))
+        (tmp_path / "keys.csv").write_text("item_id,user_id\n3.0,7\n3,-7\n")
+        joined[2] = str(tmp_path / "keys.csv")
+        without_hour = CliRunner().invoke(app, joined)
+        without_tables = CliRunner().invoke(app, joined[:-2])
+        (tmp_path / "keys.csv").write_text("price\n3.0\n")
+        without_key = CliRunner().invoke(app, joined)
     scores = [json.loads(line)["score"] for line in result.stdout.splitlines()]
     logits = run.load_model().predict(data.test(5).take(1), verbose=0)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
@@ -420,9 +454,24 @@ def test_predict_scores_json_lines_by_a_running_server(done: Path, tmp_path: Pat
         "line 6: feature 'hour' takes int64,",
         "",
     ]
+    found = [json.loads(line) for line in of_keys.stdout.splitlines()]
+    assert found.pop(1) == {"error": "line 2: user_id: not a 64-bit integer"}
+    np.testing.assert_allclose([line["score"] for line in found], scores, atol=1e-6)
+    assert "columns that no feature reads are ignored: page" in of_keys.stderr
+    assert "no row has" not in of_keys.stderr
+    assert "no row has hour: scored as missing\n" in without_hour.stderr
+    names = "account_age_days, age_group, category, hour, price, tags"
+    way_out = "--config joins the tables of a data config"
+    assert f"no row has {names}: scored as missing; {way_out}" in without_tables.stderr
+    assert "1 rows have no match in source.users: scored as missing\n" in without_hour.stderr
+    assert without_hour.stdout.splitlines()[0] != without_tables.stdout.splitlines()[0]
+    assert "no column 'user_id', the key of source.users; columns: price" in without_key.stderr
     assert mixed.exit_code == 1
     assert "-: 4 rows were not scored" in mixed.stderr
     assert "model 'run' has no feature 'colour': ignored" in mixed.stderr
+
+
+KEYS = ["user_id", "hour", "item_id"]  # what the log has; the rest is in the joined tables
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:

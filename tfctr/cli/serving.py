@@ -7,15 +7,18 @@ import json
 import logging
 import signal
 import sys
+import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from tfctr.cli.app import app, clear_errors, console, errors
-from tfctr.config import ConfigError
+from tfctr.config import ConfigError, load_data
 from tfctr.data.manifest import DataError
 
 
@@ -154,6 +157,13 @@ def predict(
         ),
     ] = Path("-"),
     server: Annotated[str, typer.Option(help="gRPC address of the server")] = "127.0.0.1:8500",
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="YAML file of the data or a run: the rows are read as prepare reads its log, and "
+            "its tables are joined"
+        ),
+    ] = None,
 ) -> None:
     """Scores raw rows on a running server; prints one line `{"score": ...}` per row.
 
@@ -162,13 +172,21 @@ def predict(
     from tfctr.serving import Client
 
     failed = 0
+    there: set[str] = set()
     with clear_errors(), Client(server, model) as client, warnings.catch_warnings():
         warnings.showwarning = lambda text, *_: errors.print(f"{text}", soft_wrap=True)
         answer = _recommend if client.is_index else _score
-        for batch in _batches(rows):
+        lines = _as_logged(rows, config, client.features) if config else _lines(rows)
+        while batch := list(itertools.islice(lines, BATCH)):
+            there.update(*(row for _, row in batch if not isinstance(row, str)))
             for line in _answers(client, batch, answer):
                 typer.echo(json.dumps(line))
                 failed += "error" in line
+        missing = [name for name in client.features if name not in there]
+        if there and missing:
+            way_out = "" if config else "; --config joins the tables of a data config"
+            text = f"{rows}: no row has {', '.join(missing)}: scored as missing{way_out}"
+            errors.print(text, soft_wrap=True, markup=False, highlight=False)
     if failed:
         errors.print(f"{rows}: {failed:,} rows were not scored", soft_wrap=True)
         raise typer.Exit(1)
@@ -195,6 +213,7 @@ def smoke(
         )
 
 
+BATCH = 1024  # rows of a request
 Line: TypeAlias = tuple[int, dict[str, Any] | str]  # its number; a row, or what is wrong with it
 
 
@@ -225,7 +244,53 @@ def _recommend(client: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"candidates": items, "scores": scores.tolist()} for items, scores in found]
 
 
-def _batches(path: Path, size: int = 1024) -> Iterator[list[Line]]:
+def _as_logged(path: Path, config: str, features: list[str]) -> Iterator[Line]:
+    """The rows of a file, by feature, as `prepare` reads them and with the joined tables."""
+    from tfctr.data.rows_to_score import RowsToScore
+    from tfctr.data.typed_rows import ROW
+
+    made = load_data(config)
+    read = [feature for feature in made.feature_schema.inputs if feature.name in features]
+    with _on_disk(path) as file:
+        rows = RowsToScore([str(file)], read, made)
+        if not rows.joined.features:
+            raise ConfigError(
+                f"{path}: no column of a feature of the model; columns: {', '.join(rows.names)}"
+            )
+        if rows.unread:
+            text = f"{path}: columns that no feature reads are ignored: {', '.join(rows.unread)}"
+            errors.print(text, soft_wrap=True, markup=False, highlight=False)
+        first = rows.first_line
+        unmatched: Counter[str] = Counter()
+        for piece in rows.reader.pieces():
+            found = rows.read(piece)
+            names = [feature.name for feature in rows.joined.features]
+            good = found.features.select(names).to_pylist()
+            lines: list[Line] = [(number, why) for number, why, _ in found.bad]
+            lines += zip(found.features[ROW].to_pylist(), good, strict=True)
+            for number, line in sorted(lines, key=lambda line: line[0]):
+                yield first + number, line
+            first += len(lines)
+            unmatched.update(found.unmatched)
+    for name, number in unmatched.items():
+        if number:
+            text = f"{path}: {number:,} rows have no match in source.{name}: scored as missing"
+            errors.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+@contextmanager
+def _on_disk(path: Path) -> Iterator[Path]:
+    """The path; of a file with the lines of standard input for "-"."""
+    if str(path) != "-":
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        file.write(sys.stdin.buffer.read())
+        file.flush()
+        yield Path(file.name)
+
+
+def _lines(path: Path) -> Iterator[Line]:
     """The rows of a file with the numbers of their lines, from 1."""
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
@@ -233,9 +298,7 @@ def _batches(path: Path, size: int = 1024) -> Iterator[list[Line]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}") from None
     separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
-    lines = _delimited(text, separator) if separator else _json_lines(text)
-    while batch := list(itertools.islice(lines, size)):
-        yield batch
+    yield from _delimited(text, separator) if separator else _json_lines(text)
 
 
 def _delimited(text: str, separator: str) -> Iterator[Line]:

@@ -92,6 +92,7 @@ class RunConfig(Strict):
     # An earlier run, or its model.keras.
     starts_from: Annotated["RunConfig | Path | None", BeforeValidator(_read_start)] = None
     training: Training = Training()
+    predictions: bool = False  # write the probabilities of validation and test rows, with their ids
     export: Export = Export()
 
     @model_validator(mode="before")

@@ -1,11 +1,11 @@
-"""From raw pieces of a log to typed columns: joins, labels, and bad rows set aside."""
+"""From raw pieces of a log to cleaned ones: joins, labels, and bad rows set aside."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +15,16 @@ from pyarrow import feather
 from tfctr.config import ConfigError, DataConfig, SplitByColumn, SplitByFile
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.conform import conform, reason, to_double, to_tokens
+from tfctr.data.conform import to_double, to_tokens
 from tfctr.data.delimited import Rows
+from tfctr.data.joined_tables import JoinedTables
 from tfctr.data.manifest import DataError
-from tfctr.data.readers import Piece, Source, num_bytes
+from tfctr.data.readers import Piece, Source
 from tfctr.data.sources import matching, open_source
 from tfctr.data.times import read_times
+from tfctr.data.typed_rows import ROW, BadRow, Check, of_column, set_aside, typed
 from tfctr.schema import Categorical, History, Numeric, Schema
 
-ROW = "row_id"  # int64: the row's place in the log, over all files in order
 TIME = "time"  # int64
 LABEL = "label"  # float32: 1 click, 0 none
 USER_KEY = "user_key"  # int64: identifies the user, also one out of vocabulary
@@ -32,18 +33,6 @@ RESERVED = (ROW, TIME, LABEL, USER_KEY, SPLIT)
 EXAMPLES = ("train", "valid", "test")  # the splits of every dataset
 
 LONGEST_SHOWN = 200  # characters of a row in an error
-LARGE_TABLE = 256 << 20  # bytes of its files; a larger table is not held in a worker's memory
-
-BadRow: TypeAlias = tuple[int, str, str]  # (row, reason, the row as found)
-
-
-@dataclass(frozen=True)
-class JoinedTable:
-    """The good rows of a table of users or items; keys are unique."""
-
-    features: pa.Table  # `row_id`, the key and the features
-    rows: int  # read
-    bad: list[BadRow]
 
 
 @dataclass(frozen=True)
@@ -115,30 +104,19 @@ class Cleaner:
         return open_source(self.config.model_copy(update={"features": self.features}))
 
     @cached_property
-    def features_by_table(self) -> dict[str, list[Any]]:
-        """The features that are read from each table; events come first."""
-        columns = {"events": self.source.events.names()}
-        columns |= {name: reader.names() for name, (reader, _) in self.source.tables.items()}
-        by_table: dict[str, list[Any]] = {name: [] for name in columns}
-        for feature in self.features:
-            column = feature.source_column
-            home = next((name for name, names in columns.items() if column in names), None)
-            if home is None:
-                there = "; ".join(f"{name}: {', '.join(names)}" for name, names in columns.items())
-                raise ConfigError(
-                    f"features: {feature.name!r} reads column {column!r}, which is in no table; "
-                    f"columns of {there}"
-                )
-            by_table[home].append(feature)
+    def joined(self) -> JoinedTables:
+        """The tables of the source. Checks that the events have all columns that a row needs."""
+        found = JoinedTables(self.source, self.features, self.joins_large)
+        names = self.source.events.names()
+        _ = found.features_by_table  # its error comes first
         needed = dict(self._no_features)
         needed |= {f"source.{name}.key": key for name, (_, key) in self.source.tables.items()}
         for key, column in needed.items():
-            if column not in columns["events"]:
+            if column not in names:
                 raise ConfigError(
-                    f"{key}: found {column!r}; columns of the events: "
-                    f"{', '.join(columns['events'])}"
+                    f"{key}: found {column!r}; columns of the events: {', '.join(names)}"
                 )
-        return by_table
+        return found
 
     @property
     def _no_features(self) -> dict[str, str]:
@@ -163,88 +141,14 @@ class Cleaner:
                         )
         return found
 
-    @cached_property
-    def large(self) -> tuple[str, ...]:
-        """Names of the tables that are left out."""
-        if self.joins_large:
-            return ()
-        tables = self.source.tables.items()
-        return tuple(name for name, (reader, _) in tables if num_bytes(reader) > LARGE_TABLE)
-
-    @cached_property
-    def tables(self) -> dict[str, JoinedTable]:
-        """The joined tables by name, without large ones.
-
-        Raises:
-            ConfigError: a table has no good row.
-        """
-        return {name: self._load(name) for name in self.source.tables if name not in self.large}
-
-    def _load(self, name: str) -> JoinedTable:
-        reader, _ = self.source.tables[name]
-        parts = [self.no_rows(name)]
-        bad: list[BadRow] = []
-        first = 0
-        for piece in reader.pieces():
-            found, spoilt = self.read_table(name, piece, first)
-            parts.append(found)
-            bad += spoilt
-            first += reader.count(piece)
-        kept, again = self.first_of_keys(name, pa.concat_tables(parts))
-        bad = sorted(bad + again)
-        check_not_empty(name, kept.num_rows, bad)
-        return JoinedTable(kept, first, bad)
-
-    def read_table(self, name: str, piece: Piece, first: int) -> tuple[pa.Table, list[BadRow]]:
-        """The good rows of a table's piece, typed, with `row_id`, and its bad rows. `first`: the
-        place of the piece's first row in the table."""
-        reader, _ = self.source.tables[name]
-        features = self.of_table(name)
-        rows = reader.read(piece, _unique([feature.source_column for feature in features]))
-        columns, checks = typed(piece.path, rows.table, features, {self.key(name).name})
-        found = set_aside(rows, columns, checks)
-        return count_from(first, found), [(first + n, why, text) for n, why, text in rows.bad]
-
-    def first_of_keys(self, name: str, table: pa.Table) -> tuple[pa.Table, list[BadRow]]:
-        """The first row of each key, in the table's order, and the rows that repeat a key."""
-        key, table = self.key(name), table.combine_chunks()
-        keys = table[key.name].combine_chunks()
-        again = pc.index_in(keys, value_set=keys).to_numpy() != np.arange(len(keys))
-        why = f"{key.source_column}: an earlier row has the same key"
-        shown = table.drop_columns([ROW])
-        bad = [
-            (table[ROW][i].as_py(), why, _shown(shown, i)) for i in np.flatnonzero(again).tolist()
-        ]
-        return table.filter(pa.array(~again)), bad
-
-    def of_table(self, name: str) -> list[Any]:
-        """A table's key, and the features that are read from it."""
-        return [self.key(name), *self.features_by_table[name]]
-
-    def no_rows(self, name: str) -> pa.Table:
-        """An empty table like that of `read_table`."""
-        empty = {f.name: conform(f, pa.array([], pa.binary()))[0] for f in self.of_table(name)}
-        return pa.table({ROW: pa.array([], pa.int64()), **empty})
-
-    def key(self, name: str) -> Categorical:
-        """The join key, typed as the feature that reads the same column, if there is one."""
-        column = self.source.tables[name][1]
-        for feature in self.features:
-            if isinstance(feature, Categorical) and feature.source_column == column:
-                return feature
-        # No feature of a config can have this name.
-        return Categorical.model_construct(name=f"key of {name}", side="context", column=column)
-
     def clean(self, piece: Piece) -> tuple[pa.Table, Rows, dict[str, int]]:
         """Typed rows with `row_id` counted within the piece; the raw rows with all bad ones; and
         counts."""
-        events = self.features_by_table["events"]
-        keys = {name: self.key(name) for name in self.source.tables}
+        events = self.joined.features_by_table["events"]
+        keys = {name: self.joined.key(name) for name in self.source.tables}
         needed = list({feature.name: feature for feature in [*events, *keys.values()]}.values())
-        wanted = _unique(
-            [*self._no_features.values()] + [feature.source_column for feature in needed]
-        )
-        rows = self.source.events.read(piece, wanted)
+        wanted = dict.fromkeys([*self._no_features.values(), *(f.source_column for f in needed)])
+        rows = self.source.events.read(piece, list(wanted))
         counts = {"read": len(rows.numbers) + len(rows.bad)}
         required = {self.config.user, self.config.item} | {key.name for key in keys.values()}
         columns, checks = typed(piece.path, rows.table, needed, required)
@@ -262,41 +166,32 @@ class Cleaner:
         counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
         if counts["dropped"] and not self.keeps_dropped:
             table = table.filter(table[LABEL].is_valid())
-        for name, other in self.tables.items():
+        for name, other in self.joined.tables.items():
             table, counts[f"unmatched_{name}"] = self.join(name, table, other.features)
         numbers = [feature.name for feature in self.features if isinstance(feature, Numeric)]
         for name in (name for name in numbers if name in table.column_names):
             if infinite := pc.sum(pc.is_inf(table[name])).as_py():
                 counts[not_finite(name)] = infinite
-        return self.in_order(table, self.large), rows, counts
+        return self.in_order(table, self.joined.large), rows, counts
 
     def join(self, name: str, table: pa.Table, other: pa.Table) -> tuple[pa.Table, int]:
-        """The rows with a table's columns, and the number of rows without a match.
-
-        Args:
-            name: of the table.
-            table: rows with its key. Dropped rows are not counted.
-            other: rows of `read_table` with unique keys.
-        """
-        key = self.key(name).name
-        keys, others = (found[key].combine_chunks() for found in (table, other))
-        place = pc.index_in(keys, value_set=others)
-        unmatched = pc.and_(place.is_null(), table[LABEL].combine_chunks().is_valid())
-        for feature in self.features_by_table[name]:
-            table = table.append_column(feature.name, other[feature.name].take(place))
-        return table, pc.sum(unmatched).as_py() or 0
+        """As `JoinedTables.join`, with the number of rows without a match; dropped rows are not
+        counted."""
+        table, unmatched = self.joined.join(name, table, other)
+        counted = pc.and_(unmatched, table[LABEL].combine_chunks().is_valid())
+        return table, pc.sum(counted).as_py() or 0
 
     def in_order(self, table: pa.Table, to_join: Sequence[str]) -> pa.Table:
         """`row_id`, `time`, `label`, features; then keys of tables that are joined later."""
         names = [ROW, TIME, LABEL, *([SPLIT] if SPLIT in table.column_names else [])]
         names += [f.name for f in self.features if f.name in table.column_names]
-        names += [self.key(name).name for name in to_join]
-        return table.select(_unique(names)).combine_chunks()
+        names += [self.joined.key(name).name for name in to_join]
+        return table.select(list(dict.fromkeys(names))).combine_chunks()
 
-    def _label(self, path: str, raw: pa.Table) -> tuple[pa.Array, "Check"]:
+    def _label(self, path: str, raw: pa.Table) -> tuple[pa.Array, Check]:
         """float32, null where the row is to be dropped."""
         label = self.config.label
-        values, bad = _of_column(f"{path}: label", raw, label.column, to_double)
+        values, bad = of_column(f"{path}: label", raw, label.column, to_double)
         numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
         wrong = ~np.isfinite(numbers) if bad is None else ~np.isfinite(numbers) | bad
         if label.positive_above is None:
@@ -308,98 +203,22 @@ class Cleaner:
         left_out = np.isin(numbers, label.drop) & ~wrong
         return pa.array(clicks.astype(np.float32), mask=left_out), (wrong, f"{label.column}: {why}")
 
-    def _time(self, path: str, raw: pa.Table) -> tuple[pa.Array, Sequence["Check"]]:
+    def _time(self, path: str, raw: pa.Table) -> tuple[pa.Array, Sequence[Check]]:
         """int64 in the config's unit."""
         time = self.config.time
         if time is None:
             return pa.array(np.zeros(raw.num_rows, np.int64)), []
-        return _of_column(f"{path}: time", raw, time.column, partial(read_times, time=time))
+        return of_column(f"{path}: time", raw, time.column, partial(read_times, time=time))
 
-    def _split(self, path: str, raw: pa.Table, split: SplitByColumn) -> tuple[pa.Array, "Check"]:
+    def _split(self, path: str, raw: pa.Table, split: SplitByColumn) -> tuple[pa.Array, Check]:
         """Uint8 place in `EXAMPLES`, 0 where the value names no split."""
         names = [getattr(split, name) for name in EXAMPLES]
         as_text = partial(to_tokens, dtype="string")
-        values, _ = _of_column(f"{path}: split.column", raw, split.column, as_text)
+        values, _ = of_column(f"{path}: split.column", raw, split.column, as_text)
         place = pc.index_in(values, value_set=pa.array(names))
         unknown = place.is_null().to_numpy(zero_copy_only=False)
         why = f"{split.column}: not one of {', '.join(names)}"
         return place.fill_null(0).cast(pa.uint8()), (unknown, why)
-
-
-Check: TypeAlias = tuple[np.ndarray | None, str]  # which rows are bad, and why
-
-
-def _of_column(key: str, raw: pa.Table, name: str, conform: Callable[[pa.Array], Any]) -> Any:
-    column = raw[name]
-    try:
-        return conform(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
-    except TypeError as error:
-        raise ConfigError(f"{key}: reads column {name!r} of {error}") from None
-
-
-def typed(
-    path: str, raw: pa.Table, features: list[Any], required: Any
-) -> tuple[dict[str, pa.Array], list[Check]]:
-    """The features' columns, and checks that find their bad rows.
-
-    Args:
-        path: of the file, for errors.
-        raw: the columns of a reader.
-        features: each is read from its `source_column`.
-        required: names of features that must have a value in every row.
-
-    Raises:
-        ConfigError: a column whose type can hold no value of its feature.
-    """
-    columns: dict[str, pa.Array] = {}
-    checks: list[Check] = []
-    for feature in features:
-        key, column = f"{path}: features: {feature.name!r}", feature.source_column
-        values, bad = _of_column(key, raw, column, partial(conform, feature))
-        columns[feature.name] = values
-        checks.append((bad, f"{column}: {reason(feature)}"))
-        if feature.name in required and values.null_count:
-            missing = values.is_null().to_numpy(zero_copy_only=False)
-            checks.append((missing, f"{column}: missing"))
-    return columns, checks
-
-
-def set_aside(rows: Rows, columns: dict[str, pa.Array], checks: list[Check]) -> pa.Table:
-    """The good rows' columns, `row_id` first; bad rows are added to `rows.bad`.
-
-    Args:
-        rows: the rows of a reader.
-        columns: typed, by name.
-        checks: those of `typed`.
-    """
-    spoilt = np.zeros(len(rows.numbers), dtype=bool)
-    for bad, why in checks:
-        if bad is not None:
-            for i in np.flatnonzero(bad & ~spoilt):
-                rows.bad.append((int(rows.numbers[i]), why, _shown(rows.table, int(i))))
-            spoilt |= bad
-    rows.bad.sort()
-    table = pa.table({ROW: pa.array(rows.numbers, pa.int64()), **columns})
-    return table.filter(pa.array(~spoilt)) if spoilt.any() else table
-
-
-def count_from(first: int, table: pa.Table) -> pa.Table:
-    """`row_id` counted from the log's first row, not the piece's."""
-    place = table.column_names.index(ROW)
-    return table.set_column(place, ROW, pc.add(table[ROW], first))
-
-
-def _shown(raw: pa.Table, i: int) -> str:
-    values = {name: raw[name][i].as_py() for name in raw.column_names}
-    texts = {
-        name: value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-        for name, value in values.items()
-    }
-    return json.dumps(texts, ensure_ascii=False)
-
-
-def _unique(names: list[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 def add_up(pieces: Sequence[Staged], number: int) -> tuple[dict[str, int], dict[str, int]]:
@@ -423,17 +242,6 @@ def set_aside_table(folder: str, name: str, rows: int, bad: list[BadRow]) -> dic
     if bad:
         write_dead_letters(f"{folder}/dead_letters/{name}.jsonl", name, bad)
     return {"rows": rows, "bad": len(bad), "bad_reasons": tally(bad)}
-
-
-def check_not_empty(name: str, rows: int, bad: list[BadRow]) -> None:
-    """Checks that a table has good rows.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    if not rows:
-        why = f"; the first of {len(bad)} bad ones: {bad[0][1]}" if bad else ""
-        raise ConfigError(f"source.{name}: the table has no good row{why}")
 
 
 def refuse_too_many_bad(

@@ -163,7 +163,7 @@ def to_int(column: pa.Array) -> Conformed:
     else:
         texts, bad = to_string(column)
         # Arrow accepts hexadecimal digits; the other readers do not.
-        values, worse = _parse(texts, pa.int64(), b"xX", r"^-?\d{1,18}$", _read_int)
+        values, worse = _parse(texts, pa.int64(), b"xX", r"^-?\d{1,18}$", read_int)
         bad = _either(bad, worse)
     missing = pc.equal(values, MISSING_INT)
     return (_without(values, missing) if pc.any(missing).as_py() else values), bad
@@ -181,7 +181,7 @@ def to_double(column: pa.Array) -> Conformed:
     else:
         texts, bad = to_string(column)
         # Arrow accepts "inf", "nan" and "nan(...)".
-        values, worse = _parse(texts, pa.float64(), b"nN", r"^-?\d{1,15}(\.\d+)?$", _read_float)
+        values, worse = _parse(texts, pa.float64(), b"nN", r"^-?\d{1,15}(\.\d+)?$", read_float)
         bad = _either(bad, worse)
     values = _without(values, pc.is_nan(values))
     # A request to a model is of float32.
@@ -286,7 +286,12 @@ def _parse(
     return values, bad
 
 
-def _read_int(text: str) -> int | None:
+def read_int(text: str) -> int | None:
+    """The 64-bit integer that a text is; None if it is none.
+
+    read_int("007") == read_int("7.0") == 7
+    read_int("1_000") is None
+    """
     found = INTEGER.fullmatch(BOOLEANS.get(text, text))
     if found is None:
         return None
@@ -294,7 +299,11 @@ def _read_int(text: str) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
-def _read_float(text: str) -> float | None:
+def read_float(text: str) -> float | None:
+    """The number that a text is, maybe infinite or NaN; None if it is none.
+
+    read_float("true") == read_float("1e0") == 1.0
+    """
     text = BOOLEANS.get(text, text)
     return float(text) if NUMBER.fullmatch(text) or NOT_FINITE.fullmatch(text) else None
 

@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfctr.config import DataConfig
-from tfctr.data.clean import LABEL, ROW, TIME, Cleaner, event_column
+from tfctr.config import DataConfig, FileSource
+from tfctr.data.clean import LABEL, TIME, Cleaner, event_column
 from tfctr.data.fingerprint import row_keys
 from tfctr.data.histories import earlier_events, history_features, is_event, ranges
 from tfctr.data.manifest import DataError
+from tfctr.data.typed_rows import ROW
 
 
 def raw_rows(config: DataConfig, data: Any, split: str, limit: int) -> pa.Table:
@@ -55,6 +56,25 @@ def raw_rows(config: DataConfig, data: Any, split: str, limit: int) -> pa.Table:
         found += len(ids)
     table = pa.concat_tables(parts).combine_chunks()
     return _with_histories(cleaner, table) if history_features(config.feature_schema) else table
+
+
+def raw_ids(config: DataConfig, data: Any, split: str) -> dict[str, pa.ChunkedArray]:
+    """The `user` and `item` of each row of a split as in the log, string or int64 `[N]`, in the
+    order of `Dataset.columns(split)`. Those that the config does not name are left out.
+
+    Args, errors: as for `raw_rows`.
+    """
+    sides = {side: getattr(config, side) for side in ("user", "item") if getattr(config, side)}
+    if not sides:
+        return {}
+    features = tuple(feature for feature in config.features if feature.name in sides.values())
+    ids = config.model_copy(update={"features": features})
+    if isinstance(ids.source, FileSource):  # tables may be large: those without an id are left out
+        read = Cleaner(ids).joined.features_by_table
+        without = {name: None for name in ("users", "items") if not read.get(name)}
+        ids = ids.model_copy(update={"source": ids.source.model_copy(update=without)})
+    rows = raw_rows(ids, data, split, data.num_rows(split))
+    return {side: rows[name] for side, name in sides.items()}
 
 
 def _with_histories(cleaner: Cleaner, rows: pa.Table) -> pa.Table:

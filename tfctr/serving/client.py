@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tfctr.data.conform import LARGEST_FLOAT, token_of
+from tfctr.data.conform import LARGEST_FLOAT, WHOLE_FLOATS, read_float, read_int, token_of
 from tfctr.serving.errors import ServingError
 from tfctr.serving.raw_values import MISSING
 
@@ -176,6 +176,11 @@ class Client:
             for name in items
         }
         return self._outputs("score", inputs | dict(encoded))["scores"][0, :count]
+
+    @property
+    def features(self) -> list[str]:
+        """The names of the features that a row of `predict` or `recommend` may have."""
+        return sorted(self._inputs("serving_default"))
 
     @property
     def is_index(self) -> bool:
@@ -360,48 +365,53 @@ def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
 
 
 def _list(name: str, row: Any) -> Any:
-    if row is None:
+    if row is None or (isinstance(row, float) and math.isnan(row)):
         return ()
     if isinstance(row, str):  # as in a file of text
         return [item for item in row.split(SEPARATOR) if item]
     if isinstance(row, list | tuple | np.ndarray):
         return row
+    if isinstance(row, bool | int | float | np.generic):
+        return (row,)
     raise TypeError(f"feature {name!r} takes a list per row, found {row!r}")
 
 
 def _value(name: str, value: Any, dtype: tf.DType) -> Any:
-    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
-        return MISSING[dtype]
+    """A value as the server takes it; what it is follows the rules of `tfctr.data.conform`."""
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, str) and dtype != tf.string:
-        value = _number(value)
-        if value is None:
-            return MISSING[dtype]
-    is_number = isinstance(value, bool | int | float)
-    if dtype == tf.string:
-        if isinstance(value, bytes):
-            return value
-        if isinstance(value, str):
-            return value.encode()
-        if is_number:
-            return token_of(value).encode()
-        raise TypeError(f"feature {name!r} takes strings, found {value!r}")
-    if is_number and dtype == tf.float32:
-        return value if abs(value) <= LARGEST_FLOAT else math.inf if value > 0 else -math.inf
-    is_whole = isinstance(value, int) or (is_number and value.is_integer())
-    if is_whole and -(2**63) <= value < 2**63:
-        return int(value)
-    raise TypeError(f"feature {name!r} takes {dtype.name}, found {value!r}")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return MISSING[dtype]
+    if isinstance(value, str) and not value:
+        return MISSING[dtype]
+    read = {tf.string: _token, tf.int64: _integer, tf.float32: _number}[dtype]
+    found = read(value)
+    if found is None:
+        kind = "strings" if dtype == tf.string else dtype.name
+        raise TypeError(f"feature {name!r} takes {kind}, found {value!r}")
+    return found
 
 
-def _number(text: str) -> Any:
-    """A number written as text, as `prepare` reads it; None for no text, the text if it is none."""
-    if not text.strip():
+def _token(value: Any) -> bytes | None:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bool | int | float):
+        return token_of(value).encode()
+    return value if isinstance(value, bytes) else None
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, str):
+        return read_int(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < WHOLE_FLOATS else None
+    return int(value) if isinstance(value, int) and -(2**63) <= value < 2**63 else None
+
+
+def _number(value: Any) -> float | None:
+    number = read_float(value) if isinstance(value, str) else value
+    if not isinstance(number, bool | int | float):
         return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if abs(number) > LARGEST_FLOAT:  # also an integer that no float can hold
+        return math.inf if number > 0 else -math.inf
+    return float(number)

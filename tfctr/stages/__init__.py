@@ -1,6 +1,7 @@
 """A run is a graph of stages: each is built once, from the artefacts of others."""
 
 from tfctr.stages.export import Export, Version
+from tfctr.stages.predictions import Predictions
 from tfctr.stages.prepare import Prepare, SideOutputs, prepare
 from tfctr.stages.run import DEFAULT_WORK, Run
 from tfctr.stages.stage import Stage, build, folder_lock, in_order, print_plan
@@ -11,6 +12,7 @@ from tfctr.stages.training import TrainingStage
 __all__ = [
     "DEFAULT_WORK",
     "Export",
+    "Predictions",
     "Prepare",
     "Run",
     "SideOutputs",

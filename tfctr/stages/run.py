@@ -11,6 +11,7 @@ from tfctr.config import ConfigError, RunConfig
 from tfctr.data.manifest import read_manifest
 from tfctr.stages.evaluate import Evaluate
 from tfctr.stages.export import Export
+from tfctr.stages.predictions import Predictions
 from tfctr.stages.prepare import Prepare
 from tfctr.stages.stage import Stage, build, check, in_order
 from tfctr.stages.train import Train
@@ -25,7 +26,8 @@ class Run:
 
     - `data_folder`, `<work>/<data's name>`: the dataset directory, shared by runs;
     - `folder`, `<work>/<run's name>`: `model.keras` and its `vocabularies`, `metrics.json`,
-      `<split>.parquet` with the model's logits, and the manifests;
+      `<split>.parquet` with the model's logits, `predictions` if they are wanted, and the
+      manifests;
     - `export_folder`: the versions of the SavedModel.
 
     Args:
@@ -86,6 +88,10 @@ class Run:
         return Evaluate(self.trained)
 
     @cached_property
+    def predictions(self) -> Predictions:
+        return Predictions(self.evaluated)
+
+    @cached_property
     def exported(self) -> Export:
         return Export(self.trained)
 
@@ -113,9 +119,14 @@ class Run:
         return build(self.trained, self.console)
 
     def evaluate(self) -> Path:
-        """The path of `metrics.json`; warns of splits on which the model is worse than predicting
-        the base rate, also if nothing was left to do."""
+        """The path of `metrics.json`; writes the predictions too if the config wants them.
+
+        Warns of splits on which the model is worse than predicting the base rate, also if nothing
+        was left to do.
+        """
         path = build(self.evaluated, self.console)
+        if self.config.predictions:
+            build(self.predictions, self.console)
         self.evaluated.warn(self.console)
         return path
 
