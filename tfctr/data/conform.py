@@ -264,6 +264,8 @@ def _parse(
 ) -> Conformed:
     """Numbers from text: all at once if Arrow can, else the unusual texts one by one.
 
+    Blanks are a missing value.
+
     Args:
         texts: strings.
         kind: int64 or double.
@@ -279,10 +281,12 @@ def _parse(
     others = pc.invert(pc.match_substring_regex(texts, plain)).fill_null(False)
     values = _without(texts, others).cast(kind)
     places = np.flatnonzero(others.to_numpy(zero_copy_only=False))
-    numbers = [read(text) for text in texts.take(pa.array(places)).to_pylist()]
+    unusual = texts.take(pa.array(places)).to_pylist()
+    numbers = [read(text) for text in unusual]
     values = pc.replace_with_mask(values, others, pa.array(numbers, kind))
     bad = np.zeros(len(texts), dtype=bool)
-    bad[places[[number is None for number in numbers]]] = True
+    of_none = [n is None and not t.isspace() for n, t in zip(numbers, unusual, strict=True)]
+    bad[places[of_none]] = True
     return values, bad
 
 

@@ -382,7 +382,7 @@ def _value(name: str, value: Any, dtype: tf.DType) -> Any:
         value = value.item()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING[dtype]
-    if isinstance(value, str) and not value:
+    if isinstance(value, str) and not (value if dtype == tf.string else value.strip()):
         return MISSING[dtype]
     read = {tf.string: _token, tf.int64: _integer, tf.float32: _number}[dtype]
     found = read(value)
