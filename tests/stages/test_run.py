@@ -202,6 +202,7 @@ def test_a_second_run_does_nothing(done: Path) -> None:
     assert times(done) == before
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_trained_on_the_same_data(done: Path) -> None:
     before = times(done / "work" / "world")
     first = json.loads((done / "work" / "run" / "train.json").read_text())
@@ -219,6 +220,7 @@ def test_a_changed_model_is_trained_on_the_same_data(done: Path) -> None:
     assert clean[0] == clean[1]  # the same seed, the same numbers
 
 
+@pytest.mark.slow
 def test_changed_data_are_prepared_again_and_the_model_trained_again(tmp_path: Path) -> None:
     do(run_in(tmp_path, training__epochs=1))
     before = times(tmp_path / "work")
@@ -249,6 +251,7 @@ def test_worse_than_the_base_rate_is_a_warning_that_names_the_split(tmp_path: Pa
     assert printed.getvalue().count(expected) == 2
 
 
+@pytest.mark.slow
 def test_a_run_without_test_rows_is_evaluated_on_validation_rows(tmp_path: Path) -> None:
     config = write_config(tmp_path, training__epochs=1, data__split={"valid": 0.2, "test": 0})
     result = CliRunner().invoke(app, ["run", str(config), "--work", str(tmp_path / "work")])
@@ -344,6 +347,7 @@ def test_no_skew_between_evaluation_saved_model_and_server(done: Path) -> None:
     assert scores.std() > 0.01
 
 
+@pytest.mark.slow
 def test_no_skew_on_ten_thousand_rows_of_movielens(data_home: Path, tmp_path: Path) -> None:
     config = load_run(CONFIGS / "movielens-1m" / "dcnv2.yaml").model_dump()
     config["data"]["directory"] = str(CONFIGS)
@@ -359,6 +363,7 @@ def test_no_skew_on_ten_thousand_rows_of_movielens(data_home: Path, tmp_path: Pa
     assert scores.std() > 0.01
 
 
+@pytest.mark.slow
 def test_the_command_runs_everything_and_ends_with_table_path_and_request(tmp_path: Path) -> None:
     config = write_config(tmp_path, training__epochs=1)
     result = CliRunner().invoke(app, ["run", str(config), "--work", str(tmp_path / "work")])

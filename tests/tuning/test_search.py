@@ -203,6 +203,7 @@ def test_trials_are_compared_by_what_chooses_their_epochs(folder: Path) -> None:
     assert best_path.read_text().startswith(found + f"{float(best['valid_log_loss']):.4f}\n")
 
 
+@pytest.mark.slow
 def test_a_search_of_a_methods_keys_ends_with_a_run_config(tmp_path: Path) -> None:
     space = {
         "frameworks.srp4ctr.num_queries": {"low": 2, "high": 3},

@@ -180,6 +180,7 @@ def test_the_student_without_the_language_model_is_the_backbone(tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_the_student_with_the_language_model(tmp_path: Path) -> None:
     training = {
         "batch_size": 256,

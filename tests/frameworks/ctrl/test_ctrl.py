@@ -264,6 +264,12 @@ def test_the_student_starts_where_the_alignment_ended(tmp_path: Path) -> None:
         if id(own) not in head:
             np.testing.assert_array_equal(own, theirs)
     assert not np.allclose(student.head.kernel, pretrained.head.kernel)
+
+
+@pytest.mark.slow
+def test_an_aligned_student_is_served_as_its_backbone(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    path = build(run.before["ctrl"]["aligned"], run.console)
     when = path.stat().st_mtime_ns
     run.train()
     assert path.stat().st_mtime_ns == when  # a stage that is done is skipped

@@ -156,6 +156,7 @@ def test_a_day_at_a_time_is_all_at_once(whole: Rollout, tmp_path: Path) -> None:
     _assert_same(steps(made), steps(whole), days=3)
 
 
+@pytest.mark.slow
 def test_a_day_in_a_process_of_its_own(tmp_path: Path) -> None:
     """As a scheduler starts it: nothing has imported the classes of the model that is loaded."""
     made = rollout(tmp_path, tiny=None, complete=None)

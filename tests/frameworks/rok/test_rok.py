@@ -172,6 +172,7 @@ def test_the_student_is_served_without_pool_index_or_search(run: Run) -> None:
     assert_merged_is_each(version, BASIC)
 
 
+@pytest.mark.slow
 def test_the_commands_do_all_of_it(tmp_path: Path) -> None:
     path, work = write_configs(tmp_path), ["--work", str(tmp_path / "work")]
     prepared = CliRunner().invoke(app, ["prepare", str(path), *work])

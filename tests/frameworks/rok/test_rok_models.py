@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.backbones.test_backbones import SMALL
+from tests.conftest import few_quick
 from tests.serving.raw_rows import (
     NUM_ROWS,
     ROWS,
@@ -176,7 +177,7 @@ def test_student_against_numpy(use: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["din", "dcn_v2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lr", "finalmlp"))],
+    few_quick(["din", "dcn_v2", "lr", "finalmlp"], "din"),
 )
 def test_any_backbone_ranks_as_it_scores(name: str, tmp_path: Path) -> None:
     schema = EVENTS_OF_ONE if name == "din" else SCHEMA

@@ -20,6 +20,7 @@ from tensorflow_serving.apis import (
 )
 from typer.testing import CliRunner
 
+from tests.conftest import few_quick
 from tests.serving.raw_rows import ROWS, model_scores
 from tests.serving.requests import Code, json_columns, predict_request, refused, wait_until
 from tfctr.cli import app
@@ -94,7 +95,7 @@ def post(connection: http.client.HTTPConnection, body: bytes = b"") -> http.clie
     return connection.getresponse()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", few_quick([signal.SIGTERM, signal.SIGINT], signal.SIGTERM))
 @pytest.mark.parametrize("over", ["grpc", "rest"])
 def test_a_stopped_server_finishes_what_is_in_flight(
     directory: Path, model: Any, number: int, over: str
