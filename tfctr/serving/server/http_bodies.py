@@ -8,7 +8,7 @@ import logging
 import re
 import zlib
 from email.message import Message
-from typing import BinaryIO
+from io import BufferedIOBase
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class BodyError(ValueError):
         self.status = status
 
 
-def read_body(stream: BinaryIO, headers: Message, limit: int) -> bytes:
+def read_body(stream: BufferedIOBase, headers: Message, limit: int) -> bytes:
     """The body of a POST, uncompressed; empty if its gzip data are damaged, as in the real server.
 
     Args:
@@ -68,7 +68,7 @@ def _length(headers: Message) -> int:
     return int(found[:18])
 
 
-def _read_chunks(stream: BinaryIO, limit: int) -> bytes:
+def _read_chunks(stream: BufferedIOBase, limit: int) -> bytes:
     chunks, total = [], 0
     while size := _chunk_size(stream):
         total += size
@@ -85,7 +85,7 @@ def _read_chunks(stream: BinaryIO, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _chunk_size(stream: BinaryIO) -> int:
+def _chunk_size(stream: BufferedIOBase) -> int:
     line = _line(stream) or _line(stream)  # after a chunk comes the end of its line
     found = _CHUNK_SIZE.fullmatch(line)
     if found is None:
@@ -93,14 +93,14 @@ def _chunk_size(stream: BinaryIO) -> int:
     return int(found[1], 16)
 
 
-def _line(stream: BinaryIO) -> bytes:
+def _line(stream: BufferedIOBase) -> bytes:
     line = stream.readline(_MAX_LINE)
     if not line.endswith(b"\n"):
         raise ConnectionError("the body ended within a line")
     return line.rstrip(b"\r\n")
 
 
-def _drop(stream: BinaryIO, size: int) -> None:
+def _drop(stream: BufferedIOBase, size: int) -> None:
     """Reads `size` bytes and forgets them."""
     while size > 0 and (read := stream.read(min(size, 65_536))):
         size -= len(read)
