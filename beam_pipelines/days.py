@@ -60,6 +60,7 @@ from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.readers import Piece
 from tfctr.data.sources import matching
+from tfctr.data.summary import warnings_of_days
 from tfctr.data.times import SECONDS_PER_DAY, UNITS
 from tfctr.data.typed_rows import ROW
 from tfctr.data.vocabulary import Vocabulary
@@ -410,7 +411,8 @@ def _no_counts(owner: Any) -> Counts:
 class _WritePiece(beam.DoFn):
     """`PlacedPiece` -> `(index of the day, domain, about)` of its shards.
 
-    `about` is `{name, rows, positives, bytes}`.
+    `about` is `{name, rows, positives, bytes, numbers}`; `numbers` has the least and the greatest
+    number of each numeric feature.
     """
 
     def __init__(self, config: DaysConfig, schema: Any, days: list[int], folder: str) -> None:
@@ -449,8 +451,15 @@ class _WritePiece(beam.DoFn):
                 "rows": int((places == place).sum()),
                 "positives": int(columns["label"].sum()),
                 "bytes": sum(len(part) for part in content),
+                "numbers": _ends(self.encoder.schema, columns),
             }
             yield index, domain, about
+
+
+def _ends(schema: Any, columns: Mapping[str, Any]) -> dict[str, list[float]]:
+    there = {f.name: columns[f.name] for f in schema if isinstance(f, Numeric)}
+    there = {name: values[~np.isnan(values)] for name, values in there.items()}
+    return {n: [float(v.min()), float(v.max())] for n, v in there.items() if len(v)}
 
 
 def piece_columns(schema: Any) -> list[str]:
@@ -521,6 +530,10 @@ def _write_log(config: DaysConfig, numbers: dict[str, Any], output: str) -> None
         "config_digest": digest(config),
         "schema": schema.model_dump(mode="json"),
         "layout": layout(fields),
+        "numbers": {
+            name: {key: found[key] for key in ("std", "flattened") if key in found}
+            for name, found in sorted(numbers.items())
+        },
     }
     write_manifest(log, f"{output}/{LOG}")
 
@@ -575,9 +588,12 @@ class DaysOptions(job.JobOptions):
 
 def _write_through(options: DaysOptions) -> str:
     config = load_days(options.config)
+    before = _open(config, options.output)
     log = write_days(config, options.through, options.output, options.beam_args)
     rows = {domain: sum(log.rows(day, domain) for day in log.days) for domain in DOMAINS}
-    return f"{len(log.days)} days through {max(log.days)}, rows: {rows}"
+    new = list(log.days)[len(before.days) if before is not None else 0 :]
+    line = f"{len(log.days)} days through {max(log.days)}, rows: {rows}"
+    return "; ".join([line, *warnings_of_days(log, new)])
 
 
 def main(argv: list[str] | None = None) -> int:

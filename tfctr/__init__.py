@@ -1,14 +1,17 @@
 """tfctr: offline knowledge into click-through-rate models that are cheap to serve."""
 
+import os
 from importlib import import_module
 from typing import Any
 
-from tfctr import quiet, saving
+from tfctr import saving
 
 __version__ = "0.1.0"
-__all__ = ["quiet", "saving"]
+__all__ = ["saving"]
 
-quiet.set_environment()
+# tensorflow-recommenders needs legacy `tf.keras`, and TensorFlow reads this once. `import keras` is
+# Keras 3 all the same.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 _ROOMS = ("backbones", "config", "data", "layers", "metrics", "optimizers", "schema", "serving")
 

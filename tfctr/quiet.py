@@ -1,6 +1,7 @@
-"""The environment of TensorFlow, set before it is imported, so that a command prints only its own.
+"""Keeps TensorFlow's lines out of what a command prints.
 
-A setting of the user's stays: `TF_CPP_MIN_LOG_LEVEL=0` shows every line of TensorFlow's.
+Only commands and their worker processes do this: what a program prints that imports tfctr is its
+own affair. A setting of the user's stays: `TF_CPP_MIN_LOG_LEVEL=0` shows every line.
 """
 
 import importlib.util
@@ -18,10 +19,11 @@ LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 INFO_LINE = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog\(\)")
 
 
-def set_environment() -> None:
-    """Sets what TensorFlow reads when it is imported."""
-    # tensorflow-recommenders needs legacy `tf.keras`. `import keras` is Keras 3 all the same.
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+def quieten() -> None:
+    """Lets this process, and those that it starts, import TensorFlow without a line of its own.
+
+    A command calls it before it imports TensorFlow; a worker process calls it itself.
+    """
     # Level 2 would show an error, cuInit, on every machine without a GPU. What goes wrong is raised
     # as well.
     os.environ.setdefault(LOG_LEVEL, "3")

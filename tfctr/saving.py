@@ -3,48 +3,25 @@
 After `import tfctr`, `keras.models.load_model(path)` finds every class of tfctr. Keras looks in a
 registry, where a class is from its module's import on; until then a `Deferred` stands there, which
 imports the module when a file names the class. Nothing here imports Keras or TensorFlow.
+
+Which class is in which module is read from the modules' texts when Keras is imported (25 ms), so
+that a new class is written in its own file only. Keras itself looks a name up in a plain dict, and
+imports no module of ours by the path that its files also hold.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import wrapt
 
-HOMES: Mapping[str, tuple[str, ...]] = {
-    "tfctr.backbones": (
-        *("BST", "DCN", "DCNv2", "DIEN", "DIN", "DNN", "FM", "GDCN", "LR", "PNN", "AutoInt"),
-        *("DeepFM", "FiBiNET", "FinalMLP", "MaskNet", "WideDeep", "XDeepFM"),
-    ),
-    "tfctr.layers.attending_block": ("AttendingBlock",),
-    "tfctr.layers.augru": ("AUGRU",),
-    "tfctr.layers.behaviour_sequence": ("BehaviourSequence",),
-    "tfctr.layers.bilinear_fusion": ("BilinearFusion",),
-    "tfctr.layers.bilinear_interaction": ("BilinearInteraction",),
-    "tfctr.layers.cin": ("CIN",),
-    "tfctr.layers.feature_gate": ("FeatureGate",),
-    "tfctr.layers.field_embedding": ("FieldEmbedding",),
-    "tfctr.layers.flat_dense": ("FlatDense",),
-    "tfctr.layers.fm": ("FactorizationMachine",),
-    "tfctr.layers.gated_cross": ("GatedCross",),
-    "tfctr.layers.historical_fusion": ("HistoricalFusion",),
-    "tfctr.layers.interacting": ("InteractingLayer",),
-    "tfctr.layers.kernel_product": ("KernelProduct",),
-    "tfctr.layers.mask_block": ("MaskBlock",),
-    "tfctr.layers.mlp": ("MLP",),
-    "tfctr.layers.next_event_loss": ("NextEventLoss",),
-    "tfctr.layers.positions": ("Positions",),
-    "tfctr.layers.row_attention": ("RowAttention",),
-    "tfctr.layers.senet": ("SENET",),
-    "tfctr.layers.target_attention": ("TargetAttention",),
-    "tfctr.layers.transformer_block": ("TransformerBlock",),
-    "tfctr.layers.vector_cross": ("VectorCross",),
-    "tfctr.language.prompted_encoder": ("PromptedEncoder",),
-    "tfctr.metrics": ("AUC",),
-    "tfctr.models.losses": ("LogLoss",),
-    "tfctr.optimizers": ("LazyAdagrad", "LazyAdam"),
-}
+KERAS_CLASS = re.compile(
+    r'^@(?:keras\.saving\.register_keras_serializable|register)\("\w+"\)\nclass (\w+)',
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -61,25 +38,29 @@ class Deferred:
 def defer(module: str, *names: str, package: str = "tfctr") -> None:
     """Lets Keras import `module` when a file names one of its classes.
 
-    A method calls it in the `__init__` of its folder, for its models and layers.
+    A method outside of tfctr calls it in the `__init__` of its folder, for its models and layers.
 
     Args:
         module: where the classes are registered for Keras.
         names: of the classes.
         package: that they are registered under.
     """
-
-    def register(keras: Any) -> None:
-        for name in names:
-            # A class that is imported already stays.
-            keras.saving.get_custom_objects().setdefault(
-                f"{package}>{name}", Deferred(module, name)
-            )
-
-    wrapt.register_post_import_hook(register, "keras")  # at once if Keras is there
+    # At once if Keras is there.
+    wrapt.register_post_import_hook(lambda keras: _register(keras, module, names, package), "keras")
 
 
-for _module, _names in HOMES.items():
-    defer(_module, *_names)
-# Each method's folder defers its own classes.
-wrapt.register_post_import_hook(lambda keras: import_module("tfctr.frameworks"), "keras")
+def _register(keras: Any, module: str, names: Iterable[str], package: str = "tfctr") -> None:
+    for name in names:
+        # A class that is imported already stays.
+        keras.saving.get_custom_objects().setdefault(f"{package}>{name}", Deferred(module, name))
+
+
+def _register_own(keras: Any) -> None:
+    """All classes of tfctr; a file says by a decorator which ones it registers."""
+    root = Path(__file__).parent
+    for path in root.rglob("*.py"):
+        module = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        _register(keras, module, KERAS_CLASS.findall(path.read_text("utf-8")))
+
+
+wrapt.register_post_import_hook(_register_own, "keras")

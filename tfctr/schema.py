@@ -37,6 +37,9 @@ QUARTILES_APART = 1.349  # of a normal distribution, in deviations
 # outliers of a robust feature too.
 LARGEST_SCALED = {"standardize": 1e3, "log": 1e3, "robust": 10.0, "none": 1e9}
 
+# Scaled numbers above which people are warned of an outlier.
+FAR_SCALED = {"standardize": 100.0, "log": 100.0, "none": LARGEST_SCALED["none"]}
+
 Side: TypeAlias = Literal["user", "item", "context"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 

@@ -33,6 +33,7 @@ from tfctr.config import ConfigError
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.manifest import DataError, write_manifest
+from tfctr.quiet import quieten
 
 Options = TypeVar("Options", bound="JobOptions")
 OLD = ".old"  # suffix of the directory that is replaced, between two moves
@@ -171,6 +172,7 @@ def command(options: type[Options], argv: list[str] | None, write: Callable[[Opt
         argv: the job's and Beam's arguments. Defaults to the process's.
         write: options -> a line about what was written to `output`.
     """
+    quieten()
     given = options(argv)
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     try:

@@ -7,8 +7,11 @@ worker prints it as well, down to INFO: a warning at its import gives the root l
 import logging
 import sys
 
+from tfctr.quiet import quieten
+
 if __name__ == "__main__":
     logging.getLogger().addHandler(logging.NullHandler())  # before Beam is imported
+    quieten()
     from apache_beam.runners.worker import sdk_worker_main
 
     # It warns that there is no folder of a container's.

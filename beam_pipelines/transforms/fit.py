@@ -21,7 +21,7 @@ from tfctr.data.arrived import check_arrived
 from tfctr.data.typed_rows import ROW
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import (
-    LARGEST_SCALED,
+    FAR_SCALED,
     QUARTILES_APART,
     TOKEN_KINDS,
     History,
@@ -272,10 +272,10 @@ def _summarise(
             summary["boundaries"] = _boundaries(bins, feature.num_buckets, float(low))
         else:
             summary |= _spread(bins, summary["std"])
-    if feature.transform in FAR:
+    if feature.transform in FAR_SCALED:
         fitted = feature.model_copy(update=measured(feature, summary))
         scaled, value, row = max((abs(fitted.scaled(value)), value, row) for value, row in ends)
-        if scaled > FAR[feature.transform] or "flattened" in summary:
+        if scaled > FAR_SCALED[feature.transform] or "flattened" in summary:
             summary["farthest"] = {"value": value, "row": row, "scaled": scaled}
     return name, summary
 
@@ -288,7 +288,6 @@ def measured(feature: Numeric, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 CENTRAL_APART = 3.290  # deviations that the central 90% of a normal distribution span
-FAR = {"standardize": 100.0, "log": 100.0, "none": LARGEST_SCALED["none"]}  # of a scaled number
 FLAT = 0.1  # deviations; a feature whose central 90% lie closer together is flattened
 
 

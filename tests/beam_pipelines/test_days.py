@@ -15,9 +15,11 @@ from tfctr.data.day_log import DOMAINS, DayLog
 from tfctr.data.days import DaysDataset
 from tfctr.data.manifest import DataError
 from tfctr.data.records import read_columns
+from tfctr.data.summary import warnings_of_days
 from tfctr.data.times import SECONDS_PER_DAY
 from tfctr.frameworks.ecdctr.config import DaysConfig, load_days
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
+from tfctr.training.divergence import extreme_inputs
 
 D1, D2, D3, D4 = (datetime.date(1970, 1, day) for day in (11, 12, 13, 14))
 HEADER = "time,user,item,price,where,click\n"
@@ -130,6 +132,24 @@ def test_rows_are_put_by_day_and_domain_with_the_ids_of_then(log: Path) -> None:
     assert found.shards(D4, "ads") == []
     price = found.raw_schema["price"]
     assert (price.mean, price.std) == (3.2, pytest.approx(np.std([1, 3, 2, 9, 1])))  # of two days
+
+
+def test_numbers_far_from_those_of_the_measured_days_are_told(by_day: Path) -> None:
+    far = lines(D3, ["cy,fig,3e9,ad,0", "cy,fig,,ad,0", "cy,pear,-1e12,web,1"])
+    (by_day / f"log-{D3}.csv").write_text(HEADER + far)
+    made = config(by_day, "log-{day}.csv")
+    first = write_days(made, D2, str(by_day / "days"))
+    assert warnings_of_days(first, [D1, D2]) == []
+    assert first.shards(D2, "ads")[0]["numbers"] == {"price": [9.0, 9.0]}
+    found = write_days(made, D4, str(by_day / "days"))
+    (line,) = warnings_of_days(found, [D3, D4])
+    assert line.startswith("feature 'price': -1e+12 on 1970-01-13 is 3.3")
+    assert "deviations from the mean of the rows of the first days; write transform" in line
+    assert warnings_of_days(found, [D4]) == []
+    parts = [(D2, "ads"), (D3, "ads")]
+    dataset = DaysDataset(found, {"train": parts}, 3)
+    assert dataset.manifest["numbers"] == {"price": {"min": 9.0, "max": 3e9}}
+    assert extreme_inputs(dataset, ["price"]) == ["price = 3e+09"]
 
 
 def test_a_day_at_a_time_is_all_at_once(log: Path) -> None:

@@ -62,7 +62,7 @@ def rest(
     return answer
 
 
-def json_columns() -> dict[str, list[Any]]:
+def json_columns(rows: dict[str, list[Any]] = ROWS) -> dict[str, list[Any]]:
     return {
         name: [
             [v.decode() if isinstance(v, bytes) else v for v in row]
@@ -70,7 +70,7 @@ def json_columns() -> dict[str, list[Any]]:
             else (row.decode() if isinstance(row, bytes) else row)
             for row in values.numpy().tolist()
         ]
-        for name, values in raw_tensors(ROWS).items()
+        for name, values in raw_tensors(rows).items()
     }
 
 

@@ -5,16 +5,22 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.training.later_run import rows_by_token
+from tfctr import backbones
 from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
+from tfctr.data import Dataset
+from tfctr.data.vocabulary import Vocabulary
+from tfctr.models.transfer import carry_on
 from tfctr.schema import MASK_ID, OOV_ID
 from tfctr.stages import Run
+from tfctr.training.earlier_model import EarlierModel
 
 TRAINING = {
     "batch_size": 32,
@@ -23,14 +29,16 @@ TRAINING = {
 }
 
 
-def write_log(path: Path, users: range, items: range, seed: int) -> None:
+def write_log(path: Path, users: range, items: range, seed: int, dearer: int = 0) -> None:
     """A line an impression; the last user and item are the most frequent, and so come first."""
     rng = np.random.default_rng(seed)
     lines = ["user,item,price,click,time"]
     for time in range(600):
         user, item = (int(len(of) * rng.random() ** 0.5) for of in (users, items))
         click = int((user + item) % 3 == 0)
-        lines.append(f"u{users[user]},{items[item]},{item % 7}.5,{click},{time}")
+        lines.append(
+            f"u{users[user]},{items[item]},{(item % 7) * (1 + dearer) + dearer}.5,{click},{time}"
+        )
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -48,6 +56,14 @@ def write_config(folder: Path, name: str, log: str, **changes: Any) -> Path:
                 {"name": "user", "kind": "categorical", "side": "user"},
                 {"name": "item", "kind": "categorical", "side": "item", "dtype": "int"},
                 {"name": "price", "kind": "numeric", "side": "item"},
+                {
+                    "name": "range",
+                    "kind": "numeric",
+                    "side": "item",
+                    "column": "price",
+                    "transform": "bucketize",
+                    "num_buckets": 4,
+                },
             ],
         },
         "model": {"backbone": "deepfm", "embedding_dim": 4, "hidden_units": [8]},
@@ -76,11 +92,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def started(folder: Path, name: str, start: str, **changes: Any) -> Run:
+def started(folder: Path, name: str, start: str, log: str = "today.csv", **changes: Any) -> Run:
     """A run whose training changes nothing, so that its model is the one that it started from."""
     training = TRAINING | {"epochs": 1, "optimizer": {"name": "lazy_adam", "learning_rate": 1e-30}}
     settings = {"starts_from": start, "training": training} | changes
-    run = run_of(write_config(folder, name, "today.csv", **settings))
+    run = run_of(write_config(folder, name, log, **settings))
     run.prepare()
     run.train()
     return run
@@ -106,6 +122,45 @@ def test_weights_move_with_their_tokens(folder: Path, start: str) -> None:
     special = np.array([0, OOV_ID, MASK_ID])
     old, new = (np.asarray(model.fields.rows("user", special)) for model in models)
     np.testing.assert_allclose(old, new, atol=1e-6)
+
+
+def test_raw_rows_keep_their_logits_whatever_the_new_numbers_are(folder: Path) -> None:
+    write_log(folder / "dearer.csv", range(10, 60), range(5, 45), seed=2, dearer=9)
+    runs = (
+        run_of(folder / "yesterday.yaml"),
+        started(folder, "dearer", "yesterday.yaml", "dearer.csv"),
+    )
+    users, items = ["u12", "u30", "u39", None], [7, 20, 29, 12]
+    prices = np.array([0.5, 6.5, np.nan, 70.0], np.float32)
+    logits, means = [], []
+    for run in runs:
+        data = Dataset.open(run.data_folder)
+        ids = {
+            name: Vocabulary.open(data.vocabulary_file(name), dtype).ids(pa.array(values))
+            for name, dtype, values in (("user", "string", users), ("item", "int", items))
+        }
+        assert (ids["item"] > OOV_ID).all()
+        rows = {name: np.asarray(values) for name, values in ids.items()}
+        model = run.load_model()
+        logits.append(model.predict(rows | {"price": prices, "range": prices}, verbose=0))
+        means.append(data.schema["price"].mean)
+        assert model.schema["price"].mean == means[0]
+    assert means[1] > 5 * means[0]
+    np.testing.assert_allclose(logits[1], logits[0], atol=1e-5)
+
+
+def test_numbers_that_are_read_in_another_way_are_refused(folder: Path) -> None:
+    start = EarlierModel(folder / "work" / "yesterday" / "model.keras")
+    schema = start.model.schema
+    changed = schema.fitted({"price": {"transform": "log", "mean": 0.0, "std": 9.0}})
+    changed = start.with_its_numbers(changed)
+    assert changed["price"].mean == schema["price"].mean
+    model = backbones.DeepFM(changed, embedding_dim=4, hidden_units=(8,))
+    model.build()
+    with pytest.raises(
+        ValueError, match=r"'price' is read by standardize .* by log .* in this one"
+    ):
+        carry_on(model, start.model)
 
 
 def test_the_earlier_run_is_trained_first_and_is_part_of_the_key(tmp_path: Path) -> None:

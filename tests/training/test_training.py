@@ -19,6 +19,7 @@ from tfctr.data.manifest import DataError
 from tfctr.schema import Schema
 from tfctr.training import progress
 from tfctr.training.checkpoint import TrainingState
+from tfctr.training.divergence import Diverged
 from tfctr.training.loop import train
 from tfctr.training.objectives import Clicks, LastEpoch
 from tfctr.training.predict import check_finite
@@ -272,10 +273,36 @@ def test_tensorboard_shows_losses_and_rates(data: Dataset, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("to_the_end", [False, True])
 def test_a_diverged_training_says_so(data: Dataset, tmp_path: Path, to_the_end: bool) -> None:
-    with pytest.raises(
-        DataError, match=r"no longer finite; lower training.optimizer.learning_rate"
-    ):
+    says = (
+        r"^epoch 1, by step 16 of 32: the model's weights are no longer finite; "
+        r"lower training.optimizer.learning_rate$"
+    )
+    with pytest.raises(DataError, match=says):
         fit(data, tmp_path, to_the_end, optimizer={"name": "lazy_adam", "learning_rate": 1e30})
+
+
+def test_a_diverged_training_names_the_extreme_numbers_that_it_read() -> None:
+    features = [
+        {"name": name, "kind": "numeric", "side": "item", "mean": 5.0, "std": 2.0}
+        | ({"transform": "bucketize", "boundaries": [5.0]} if name == "age" else {})
+        for name in ("price", "size", "age", "depth", "unread")
+    ]
+    ends = {"price": (3.0, 3e38), "size": (0.0, 9.0), "age": (0.0, 1e9), "depth": (-4e3, 9.0)}
+    ends["unread"] = (0.0, 1e9)
+    data: Any = SimpleNamespace(
+        schema=Schema.model_validate({"features": features}),
+        manifest={"numbers": {n: {"min": low, "max": high} for n, (low, high) in ends.items()}},
+    )
+    error = Diverged("the likelihoods")
+    text = str(error.during("epoch 2", data, ["price", "size", "age", "depth", "city"]))
+    assert text.startswith(
+        "epoch 2: the likelihoods are no longer finite. The training rows have extreme numbers: "
+        "price = 3e+38, depth = -4000. Write transform: robust or transform: log for these features"
+    )
+    assert text.endswith("if this does not help, lower training.optimizer.learning_rate")
+    assert str(error.during("epoch 2", data, ["size"])) == (
+        "epoch 2: the likelihoods are no longer finite; lower training.optimizer.learning_rate"
+    )
 
 
 def test_validation_rows_of_one_label_are_refused(

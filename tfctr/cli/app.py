@@ -14,6 +14,7 @@ from tfctr.config import ConfigError
 from tfctr.data import files
 from tfctr.data.archives import DownloadError
 from tfctr.data.manifest import DataError
+from tfctr.quiet import quieten
 from tfctr.serving.errors import ServingError
 
 if not sys.warnoptions:  # the user's own setting
@@ -27,6 +28,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@app.callback()
+def before_any_command() -> None:
+    quieten()
+
+
 console = Console()
 errors = Console(stderr=True)
 

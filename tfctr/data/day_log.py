@@ -1,6 +1,6 @@
 """A log by day and domain, with vocabularies that only grow: its manifests and tokens.
 
-    <folder>/log.json                     config, layout, means and buckets of numbers
+    <folder>/log.json                     config, layout, means and buckets of numbers, outliers
     <folder>/2024-01-31/manifest.json     written last: if it exists, the day is complete
     <folder>/2024-01-31/ads/part-00000.tfrecord, .../organic/...
     <folder>/2024-01-31/vocabularies/item_id.txt   the tokens that entered on this day
@@ -11,6 +11,7 @@ So ids never change, and the vocabulary of an earlier day is a prefix.
 """
 
 import datetime
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,8 +127,18 @@ class DayLog:
         return vocabulary
 
     def shards(self, day: datetime.date, domain: str) -> list[dict[str, Any]]:
-        """`{name, rows, positives, bytes}` of a day's shards; names are relative to the folder."""
+        """`{name, rows, positives, bytes, numbers}` of a day's shards; names are relative to the
+        folder. `numbers` are the least and the greatest of each numeric feature."""
         return self.days[day]["domains"][domain]
 
     def rows(self, day: datetime.date, domain: str) -> int:
         return sum(shard["rows"] for shard in self.shards(day, domain))
+
+
+def ends(shards: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """By numeric feature, the least and the greatest number in some shards: `{min, max}`."""
+    found: dict[str, list[float]] = {}
+    for shard in shards:
+        for name, numbers in shard.get("numbers", {}).items():  # an older log has none
+            found.setdefault(name, []).extend(numbers)
+    return {name: {"min": min(numbers), "max": max(numbers)} for name, numbers in found.items()}

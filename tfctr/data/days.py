@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfctr.data.dataset import Dataset, as_written
-from tfctr.data.day_log import DayLog
+from tfctr.data.day_log import DayLog, ends
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.schema import OOV_ID, TOKEN_KINDS
 
@@ -51,6 +51,7 @@ class DaysDataset(Dataset):
             "schema": log.schema(through).model_dump(mode="json"),
             "layout": log.log["layout"],
             "splits": found,
+            "numbers": ends(found.get("train", {}).get("shards", ())),
         }
         super().__init__(Path(log.folder), manifest, side_outputs)
         self.log = log

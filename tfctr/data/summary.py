@@ -1,10 +1,13 @@
-"""What people are told of a prepared dataset, from its manifest."""
+"""What people are told of a prepared dataset, or of days of a log, from their manifests."""
 
-from collections.abc import Mapping
+import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfctr.data.clean import not_finite
+from tfctr.data.day_log import DOMAINS, DayLog, ends
 from tfctr.data.times import NONE, STEPS, shown
+from tfctr.schema import FAR_SCALED, Numeric
 
 
 def described(manifest: Mapping[str, Any]) -> list[str]:
@@ -29,6 +32,31 @@ def warnings(manifest: Mapping[str, Any]) -> list[str]:
     return [*_times_of_two_kinds(manifest), *_infinite(manifest), *_far(manifest)]
 
 
+def warnings_of_days(log: DayLog, days: Sequence[datetime.date]) -> list[str]:
+    """A line for each feature with a number in these days that is far from those of the measured
+    days, or whose measured numbers are flattened by outliers, if these are the first days."""
+    lines = []
+    is_first = any(log.days[day]["number"] == 0 for day in days)
+    by_day = {day: ends(s for d in DOMAINS for s in log.shards(day, d)) for day in days}
+    for feature in log.raw_schema:
+        found = [
+            (number, day)
+            for day, measured in by_day.items()
+            for number in measured.get(feature.name, {}).values()
+        ]
+        if not isinstance(feature, Numeric) or feature.transform not in FAR_SCALED or not found:
+            continue
+        value, day = max(found, key=lambda end: abs(feature.scaled(end[0])))
+        scaled = abs(feature.scaled(value))
+        summary = log.log.get("numbers", {}).get(feature.name, {})
+        if not is_first or "flattened" not in summary:
+            summary = {}
+        if summary or scaled > FAR_SCALED[feature.transform]:
+            where = f"{value:g} on {day}"
+            lines.append(_far_line(feature.name, where, scaled, summary, "rows of the first days"))
+    return lines
+
+
 def _infinite(manifest: Mapping[str, Any]) -> list[str]:
     names = [feature["name"] for feature in manifest["config"]["features"]]
     counts = {name: manifest["counts"].get(not_finite(name), 0) for name in names}
@@ -47,20 +75,25 @@ def _far(manifest: Mapping[str, Any]) -> list[str]:
         if not (farthest := summary.get("farthest")):
             continue
         where = f"{farthest['value']:g} in row {farthest['row']:,} of the log"
-        out = "write transform: robust or transform: log for the feature, or clean such rows"
-        if found := summary.get("flattened"):
-            low, high = found["central"]
-            lines.append(
-                f"feature {name!r}: numbers as far out as {where} ({found['rows']:,} of the "
-                f"training rows) make the standard deviation {summary['std']:g}, beside which 90% "
-                f"of the rows, from {low:g} to {high:g}, are nearly one value; {out}"
-            )
-        else:
-            lines.append(
-                f"feature {name!r}: {where} is {farthest['scaled']:,.6g} deviations from the mean "
-                f"of the training rows; {out}"
-            )
+        lines.append(_far_line(name, where, farthest["scaled"], summary, "training rows"))
     return lines
+
+
+def _far_line(
+    name: str, where: str, scaled: float, summary: Mapping[str, Any], measured_on: str
+) -> str:
+    out = "write transform: robust or transform: log for the feature, or clean such rows"
+    if not (found := summary.get("flattened")):
+        return (
+            f"feature {name!r}: {where} is {scaled:,.6g} deviations from the mean of the "
+            f"{measured_on}; {out}"
+        )
+    low, high = found["central"]
+    return (
+        f"feature {name!r}: numbers as far out as {where} ({found['rows']:,} of the {measured_on}) "
+        f"make the standard deviation {summary['std']:g}, beside which 90% of the rows, from "
+        f"{low:g} to {high:g}, are nearly one value; {out}"
+    )
 
 
 def _times_of_two_kinds(manifest: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfctr.layers.field_embedding import FieldEmbedding
+from tfctr.schema import Numeric, Schema
 
 
 def start_from(model: Any, pretrained: Any) -> None:
@@ -30,7 +31,8 @@ def start_from(model: Any, pretrained: Any) -> None:
 def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None = None) -> None:
     """Copies all weights of an earlier model, whose vocabularies may differ.
 
-    Embeddings are matched by token. New tokens keep their initial rows.
+    Embeddings are matched by token. New tokens keep their initial rows. Numbers must be read by the
+    same statistics, since a weight of scaled numbers means nothing on another scale.
 
     Args:
         model: built.
@@ -40,7 +42,8 @@ def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None =
             only have grown.
 
     Raises:
-        ValueError: class or arguments differ; without `places`, a vocabulary has shrunk.
+        ValueError: class, arguments, or statistics of numbers differ; without `places`, a
+            vocabulary has shrunk.
     """
     own, others = tables(model), tables(earlier)
     names = [[w.path.rpartition("/")[2] for w in of.weights] for of in (model, earlier)]
@@ -49,6 +52,8 @@ def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None =
             f"`earlier` should be a {type(model).__name__} with the same arguments. Received: "
             f"{type(earlier).__name__} with {len(names[1])} weights; this model has {len(names[0])}"
         )
+    for layer, before in zip(*(embeddings(of) for of in (model, earlier)), strict=True):
+        _check_numbers(layer.schema, before.schema)
     here, there = ({id(layer.table): layer for layer in of} for of in (own, others))
     found = []
     for weight, source in zip(model.weights, earlier.weights, strict=True):
@@ -76,8 +81,37 @@ def reset_statistics(model: Any) -> None:
 
 def tables(model: Any) -> list[FieldEmbedding]:
     """The layers of a model with an embedding table."""
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, FieldEmbedding)]
-    return [layer for layer in layers if layer.num_rows]
+    return [layer for layer in embeddings(model) if layer.num_rows]
+
+
+def embeddings(model: Any) -> list[FieldEmbedding]:
+    """The layers of a model that embed fields; some have numbers only, and no table."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, FieldEmbedding)]
+
+
+def _check_numbers(own: Schema, earlier: Schema) -> None:
+    ours, theirs = (
+        {f.name: _reading(f) for f in of.inputs if isinstance(f, Numeric)} for of in (own, earlier)
+    )
+    if [*ours] != [*theirs]:
+        raise ValueError(
+            f"the earlier model reads the numbers {', '.join(theirs) or 'of no feature'}, this one "
+            f"{', '.join(ours) or 'of none'}"
+        )
+    for name in ours:
+        if ours[name] != theirs[name]:
+            raise ValueError(
+                f"feature {name!r} is read by {theirs[name]} in the earlier model, by {ours[name]} "
+                "in this one"
+            )
+
+
+def _reading(feature: Numeric) -> str:
+    """How a model reads a feature's numbers."""
+    if feature.transform == "bucketize":
+        return f"{feature.transform} {feature.boundaries}"
+    center, scale = feature.center_and_scale
+    return f"{feature.transform} (x - {center}) / {scale}"
 
 
 def _moved(

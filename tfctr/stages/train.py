@@ -105,10 +105,14 @@ class Train(TrainingStage):
 
     def create_student(self, data: Any, console: Console) -> Any:
         """The student before its training: built, with its initial weights."""
-        student, parts = create_parts(self.config, data.schema, self.stages)
-        student.build()
+        schema, earlier = data.schema, None
         if self.config.starts_from is not None:
-            self._earlier_model().initialize(student, data, console)
+            earlier = self._earlier_model()
+            schema = earlier.with_its_numbers(schema)
+        student, parts = create_parts(self.config, schema, self.stages)
+        student.build()
+        if earlier is not None:
+            earlier.initialize(student, data, console)
             return student
         for method, part in parts:
             method.start(part, self.stages[method.name])

@@ -14,6 +14,7 @@ from tfctr.data.manifest import DataError
 from tfctr.models.schema_model import SchemaModel
 from tfctr.training import distribution
 from tfctr.training.checkpoint import TrainingState, load_weights, restore, save, save_weights
+from tfctr.training.divergence import Diverged, has_finite_weights
 from tfctr.training.objectives import Objective
 from tfctr.training.optimizer import make_optimizer
 from tfctr.training.predict import traced
@@ -48,7 +49,8 @@ def train(
         clicks `valid_auc`, `valid_log_loss`, `valid_gauc`), `learning_rate`, `seconds`.
 
     Raises:
-        DataError: the rows do not fit the objective; the training diverged.
+        DataError: the rows do not fit the objective; the training diverged, or a row has no finite
+            score. The message names the epoch, and the extreme inputs, if any.
     """
     strategy = model.distribute_strategy
     reader = _Reader(data, config, model.reads, strategy)
@@ -89,10 +91,15 @@ def train(
                 callbacks=[callback],
             )
         seconds = time.perf_counter() - start
+        when = f"epoch {epoch + 1}{callback.since}"
         try:
+            if not has_finite_weights(model):
+                raise Diverged("the model's weights")
             measures = objective.measure(model, console)
+        except Diverged as error:
+            raise error.during(when, data, model.reads) from None
         except DataError as error:
-            raise DataError(f"epoch {epoch + 1}: {error}") from None
+            raise DataError(f"{when}: {error}") from None
         score = distribution.agreed(strategy, measures[objective.chosen_by])
         state.history.append(
             {

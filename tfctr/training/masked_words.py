@@ -8,7 +8,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from tfctr.data.dataset import Dataset
-from tfctr.data.manifest import DataError
+from tfctr.training.divergence import Diverged
 from tfctr.training.objectives import Objective
 
 
@@ -20,9 +20,6 @@ class MaskedWordsObjective(Objective):
     Args:
         data: its valid split is read.
         reads: the features that the model reads.
-
-    Raises:
-        DataError: from `measure`, the training diverged.
     """
 
     chosen_by = "valid_log_likelihood"
@@ -46,5 +43,5 @@ class MaskedWordsObjective(Objective):
             total += float(likelihoods[chosen].sum(dtype=np.float64))
             count += int(chosen.sum())
         if not np.isfinite(total):
-            raise DataError("likelihoods are no longer finite; lower the learning rate")
+            raise Diverged("the likelihoods of masked tokens")
         return {"valid_log_likelihood": total / max(count, 1)}

@@ -15,10 +15,9 @@ from tfctr.data.manifest import DataError
 from tfctr.models.schema_model import SchemaModel
 from tfctr.schema import LARGEST_SCALED, Numeric
 from tfctr.training import distribution
+from tfctr.training.divergence import UNUSUAL, Diverged, has_finite_weights, is_scaled
 
 EVALUATION_BATCH = 8192
-DIVERGED = "the model's logits are no longer finite; lower training.optimizer.learning_rate"
-UNUSUAL = 100  # of a scaled number, which rarely is above 5
 FEW_STEPS = 16  # run eagerly, they take no longer than tracing a graph
 
 
@@ -49,17 +48,17 @@ def check_finite(logits: np.ndarray, model: SchemaModel, data: Dataset, split: s
     """Checks the logits `[N]` of a split's rows.
 
     Raises:
-        DataError: one is not finite: a number of its row is too large, or else the training has
-            diverged.
+        DataError: one is not finite, and a number of its row is too large.
+        Diverged: one is not finite for another reason.
     """
     rows = np.flatnonzero(~np.isfinite(logits))
     if not len(rows):
         return
-    if all(np.isfinite(np.asarray(weight)).all() for weight in model.weights):
-        features = [f for f in data.schema.inputs if isinstance(f, Numeric)]
+    if has_finite_weights(model):
+        features = [f for f in data.schema.inputs if is_scaled(f)]
         columns = data.columns(split, [ROW, *(f.name for f in features)])
         at = {f.name: columns[f.name][rows[0]] for f in features}
-        sizes = {f.name: _size(f, at[f.name]) for f in features if f.transform != "bucketize"}
+        sizes = {f.name: _size(f, at[f.name]) for f in features}
         name = max(sizes, key=lambda name: sizes[name], default=None)
         if name is not None and sizes[name] > UNUSUAL:
             raise DataError(
@@ -67,7 +66,7 @@ def check_finite(logits: np.ndarray, model: SchemaModel, data: Dataset, split: s
                 f"is row {columns[ROW][rows[0]]} of the log, with {name} = {at[name]:g}: write "
                 "transform: robust or transform: log for this feature, or clean the row"
             )
-    raise DataError(DIVERGED)
+    raise Diverged("the model's logits")
 
 
 def _size(feature: Numeric, number: float) -> float:

@@ -1,5 +1,6 @@
 """Shows the progress of an epoch: a progress bar, and TensorBoard's curves."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,9 @@ class ProgressCallback(keras.callbacks.Callback):
         bar: from `progress_bar`.
         save: writes a checkpoint; None in a worker that writes nothing.
         board: from `open_board`, or None.
+
+    Attributes:
+        since: text, e.g. ", by step 32 of 100", once the loss is not finite; "" until then.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class ProgressCallback(keras.callbacks.Callback):
             loss=0.0,
         )
         self.start, self.first = time.perf_counter(), state.step
+        self.since = ""
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         state = self.state
@@ -58,6 +63,8 @@ class ProgressCallback(keras.callbacks.Callback):
             done = (state.step - self.first) * self.config.batch_size
             rate = done / (time.perf_counter() - self.start)
             loss = float((logs or {}).get("loss", 0.0))  # the mean of the epoch so far
+            if not math.isfinite(loss) and not self.since:
+                self.since = f", by step {state.step} of {self.steps}"
             self.bar.update(self.task, completed=state.step, rate=rate, loss=loss)
             if self.board:
                 step = int(self.model.optimizer.iterations)

@@ -1,6 +1,7 @@
 """Rollouts: a day at a time or all at once, interrupted, with days that are missing or late."""
 
 import datetime
+import io
 import json
 import subprocess
 import sys
@@ -412,9 +413,18 @@ def test_a_day_without_ads_changes_no_model(tmp_path: Path) -> None:
     write_logs(tmp_path, range(1, 7))
     path = tmp_path / f"log-{day(6)}.parquet"
     table = pq.read_table(path)
-    pq.write_table(table.filter(pc.equal(table["domain"], "organic")), path)
-    made = rollout(tmp_path, tiny=None, complete=None, end=day(6), data={"source": BY_DAY})
+    table = table.filter(pc.equal(table["domain"], "organic"))
+    place = table.column_names.index("hour")
+    hours = pa.array([2_000_000_000, *table["hour"].to_pylist()[1:]], table.schema.types[place])
+    pq.write_table(table.set_column(place, "hour", hours), path)
+    clock = {"name": "clock", "kind": "numeric", "side": "context", "column": "hour"}
+    data = {"source": BY_DAY, "features": [*WORLD_FEATURES, DOMAIN, clock]}
+    made = rollout(tmp_path, tiny=None, complete=None, end=day(6), data=data)
+    made.console = Console(file=io.StringIO())
     assert made.run() is None
+    text = made.console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("warning:") == 1
+    assert f"'clock': 2e+09 on {day(6)} is" in text
     found = steps(made)
     assert found[str(day(6))]["metrics"] is None
     assert found[str(day(6))]["rows_read"] == {}

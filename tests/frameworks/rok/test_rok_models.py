@@ -75,6 +75,9 @@ def test_imitation_loss_is_the_mean_square_of_standardised_hints() -> None:
     loss = model.fit(rows, np.zeros(NUM_ROWS), verbose=0).history["loss"][0]
     assert loss == pytest.approx(2 * squares.mean(), rel=1e-5)
     np.testing.assert_allclose(model.predict(rows, verbose=0), squares.mean(axis=1), rtol=1e-4)
+    rows["hint"][0, 0] = 3e38  # the square of an extreme hint stays finite
+    squares[0, 0] = (said[0, 0] - 1e3) ** 2
+    np.testing.assert_allclose(model.predict(rows, verbose=0), squares.mean(axis=1), rtol=1e-4)
 
 
 def test_clicks_are_learned_beside_hints_or_alone() -> None:

@@ -1,6 +1,7 @@
 """The local server answers over REST as TF Serving does."""
 
 import base64
+import gzip
 import http.client
 import json
 import socket
@@ -262,14 +263,43 @@ def test_rest_answers_on_a_kept_connection_without_delay(server: Server) -> None
     assert np.median(seconds[20:]) < 0.03
 
 
-def test_rest_refuses_what_is_too_large_or_of_unknown_length(server: Server) -> None:
+def test_rest_reads_bodies_in_chunks_and_compressed(server: Server, model: Any) -> None:
+    body = json.dumps({"inputs": json_columns()}).encode()
+    zipped = gzip.compress(body)
+    for headers, sent in (
+        ({}, [body[:7], body[7:]]),  # an iterable is sent in chunks
+        ({"Content-Encoding": "gzip"}, zipped),
+        ({"Content-Encoding": "gzip"}, [zipped[:7], zipped[7:]]),
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=20)
+        for _ in range(2):  # the connection is kept
+            connection.request("POST", "/v1/models/tiny:predict", sent, headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+            assert response.status == 200, answer
+            np.testing.assert_allclose(answer["outputs"], model_scores(model, ROWS), atol=1e-6)
+        connection.close()
+
+
+def test_rest_takes_a_damaged_gzip_body_for_an_empty_one(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=20)
+    for headers, body in (({}, b""), ({"Content-Encoding": "gzip"}, b"not gzip")):
+        connection.request("POST", "/v1/models/tiny:predict", body, headers)
+        response = connection.getresponse()
+        assert response.status == 400
+        assert json.loads(response.read()) == {"error": "JSON Parse error: The document is empty"}
+    connection.close()
+
+
+def test_rest_refuses_what_is_too_large_or_of_a_wrong_length(server: Server) -> None:
     path = "/v1/models/tiny:predict"
     answer = rest(server, "POST", path, b" " * (MAX_REQUEST_BYTES + 1), expect=413)
     assert str(MAX_REQUEST_BYTES) in answer["error"]
     for header, status in (
         (b"Content-Length: 99999999999999999999999\r\n", b" 413 "),
-        (b"Content-Length: -1\r\n", b" 411 "),
-        (b"Transfer-Encoding: chunked\r\n", b" 411 "),
+        (b"Content-Length: -1\r\n", b" 400 "),
+        (b"Connection: keep-alive\r\n", b" 400 "),
+        (b"Transfer-Encoding: chunked\r\n\r\nx", b" 413 "),
     ):
         with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection:
             connection.sendall(b"POST " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n" + header)

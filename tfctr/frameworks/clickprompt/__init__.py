@@ -1,7 +1,6 @@
 """ClickPrompt: a CTR model generates prompts for a language model that predicts masked words."""
 
 from tfctr.lazy import exports
-from tfctr.saving import defer
 
 __getattr__, __all__ = exports(
     __name__,
@@ -11,6 +10,3 @@ __getattr__, __all__ = exports(
         "PromptedMaskedLM": "masked_lm",
     },
 )
-
-defer(f"{__name__}.prompt_generator", "PromptGenerator")
-defer(f"{__name__}.student", "ClickPromptStudent")

@@ -24,12 +24,14 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
 from tfctr.config import ConfigError, Training, digest
 from tfctr.data import files
 from tfctr.data.day_log import DayLog
 from tfctr.data.manifest import read_manifest, write_manifest
 from tfctr.data.snapshots import SIDES, Snapshot, finished_before
+from tfctr.data.summary import warnings_of_days
 from tfctr.frameworks.ecdctr.config import RolloutConfig
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, Schema
 from tfctr.stages.export import Version
@@ -174,6 +176,8 @@ class Rollout:
             write_manifest(manifest | {"missing": True, "state": asdict(after)}, _step_path(folder))
             return after
         step = _Step(self, day, log, state, key, folder, beam_args)
+        for warning in warnings_of_days(log, step.new):
+            self.console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
         if state.ads:
             manifest["metrics"] = step.evaluate()
         state = step.train()

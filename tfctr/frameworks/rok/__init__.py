@@ -6,7 +6,6 @@ predict the hint from the row alone; `RokStudent` adds it to any backbone.
 """
 
 from tfctr.lazy import exports
-from tfctr.saving import defer
 
 __getattr__, __all__ = exports(
     __name__,
@@ -18,7 +17,3 @@ __getattr__, __all__ = exports(
         "RokStudent": "student",
     },
 )
-
-defer(f"{__name__}.knowledge_base", "KnowledgeBase")
-defer(f"{__name__}.rim", "RIM")
-defer(f"{__name__}.student", "RokStudent")

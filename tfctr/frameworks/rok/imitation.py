@@ -9,11 +9,12 @@ from keras import ops
 from rich.console import Console
 
 from tfctr.data.dataset import Dataset
-from tfctr.data.manifest import DataError
 from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
 from tfctr.models.losses import LogLoss
 from tfctr.models.schema_model import SchemaModel
 from tfctr.retrieval.similar_rows import HINT
+from tfctr.schema import LARGEST_SCALED
+from tfctr.training.divergence import Diverged
 from tfctr.training.objectives import Objective
 from tfctr.training.predict import EVALUATION_BATCH, predict
 
@@ -22,7 +23,8 @@ class Imitation(SchemaModel):
     """Trains a knowledge base: `imitation * L_KI + contrastive * L_CR + clicks * L_CTR`.
 
     - `L_KI`: the mean square of `r̂ - (r - mean) / std`, where `r` is the teacher's hint: 1 for a
-      constant prediction of the mean, 0 for a perfect one.
+      constant prediction of the mean, 0 for a perfect one. Standardised hints are clipped to
+      `LARGEST_SCALED`, as standardised features are.
     - `L_CR`: a contrastive loss. A row's second view has some fields masked by a learned vector;
       the loss is `-log softmax` of the cosine of a row's two views among those with the batch's
       other rows, divided by a temperature, in both directions.
@@ -107,7 +109,8 @@ class Imitation(SchemaModel):
         return loss
 
     def _standardised(self, features: Mapping[str, Any]) -> Any:
-        return (features[HINT] - self.mean) / self.std
+        standardised = (features[HINT] - self.mean) / self.std
+        return ops.clip(standardised, -LARGEST_SCALED["standardize"], LARGEST_SCALED["standardize"])
 
     def _empty_row(self) -> dict[str, np.ndarray]:
         return super()._empty_row() | {HINT: np.zeros((1, len(self.mean)), "float32")}
@@ -126,10 +129,7 @@ class ImitationObjective(Objective):
         """`valid_explained`: 1 minus the mean `L_KI`."""
         losses = predict(model, self.batches, "validation", console)
         if not np.isfinite(losses).all():
-            raise DataError(
-                "the knowledge base's predictions are no longer finite; lower "
-                "training.optimizer.learning_rate"
-            )
+            raise Diverged("the knowledge base's predictions")
         return {"valid_explained": 1.0 - float(losses.mean(dtype=np.float64))}
 
 

@@ -10,13 +10,13 @@ from keras import ops
 from rich.console import Console
 
 from tfctr.data.dataset import Dataset
-from tfctr.data.manifest import DataError
 from tfctr.frameworks.srp4ctr.sequence_encoder import SequenceEncoder
 from tfctr.layers.attending_block import attention_mask
 from tfctr.layers.flat_dense import FlatDense
 from tfctr.models.masking import choose
 from tfctr.models.schema_model import SchemaModel
 from tfctr.schema import FIRST_TOKEN_ID, MASK_ID, Schema
+from tfctr.training.divergence import Diverged
 from tfctr.training.objectives import Objective
 
 
@@ -227,6 +227,6 @@ class MaskedPartsObjective(Objective):
                 count[part] += len(found)
         means = {part: total[part] / max(count[part], 1) for part in model.reads}
         if not np.isfinite(list(means.values())).all():
-            raise DataError("likelihoods are no longer finite; lower the learning rate")
+            raise Diverged("the likelihoods of masked events")
         each = {f"valid_log_likelihood_{part}": mean for part, mean in means.items()}
         return {"valid_log_likelihood": sum(means.values()), **each}

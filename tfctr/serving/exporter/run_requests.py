@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tfctr.quiet import quieten
 from tfctr.serving.c_session import CSession, SessionError
 
 
@@ -45,4 +46,5 @@ def _values(array: np.ndarray) -> list[Any]:
 
 
 if __name__ == "__main__":
+    quieten()  # the parent shows the last line, which is the error's
     sys.exit(main(sys.argv[1]))

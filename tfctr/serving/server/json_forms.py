@@ -79,6 +79,8 @@ def regress_json(model: LoadedVersion, body: bytes) -> dict[str, Any]:
 
 def _read(body: bytes) -> tuple[dict[str, Any], str]:
     """The object of a body, and the name of its signature, or ""."""
+    if not body:
+        raise invalid("JSON Parse error: The document is empty")
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
