@@ -92,7 +92,11 @@ def stand_in(data: DataConfig) -> Schema:
             measured[feature.name] = {"vocabulary_size": 3}
         elif isinstance(feature, Numeric):
             measured[feature.name] = {
-                "mean": 0.0, "std": 1.0, "median": 0.0, "iqr": 1.0, "boundaries": (0.0,)
+                "mean": 0.0,
+                "std": 1.0,
+                "median": 0.0,
+                "iqr": 1.0,
+                "boundaries": (0.0,),
             }
     return data.feature_schema.fitted(measured)
 
