@@ -175,7 +175,7 @@ def test_a_failed_trial_has_its_reason_and_the_others_go_on(folder: Path) -> Non
     table = rows(folder)
     by_rate = {row["training.optimizer.learning_rate"]: row for row in table}
     assert set(by_rate) == {"0.001", "1e+30", "0.02"}
-    assert "logits are no longer finite" in by_rate["1e+30"]["failed"]
+    assert "weights are no longer finite" in by_rate["1e+30"]["failed"]
     assert by_rate["1e+30"]["valid_auc"] == ""
     assert float(by_rate["0.02"]["valid_auc"]) > 0.5
     # Values that come up again are not trained again.
