@@ -1,5 +1,6 @@
 """From raw pieces of a log to typed columns: joins, labels, and bad rows set aside."""
 
+import glob
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -464,7 +465,7 @@ def refuse_too_many_bad(
 
 def _first_of(folder: str, why: str) -> str:
     """The first bad row of a reason, for an error; "" if none was written."""
-    for path in files.matching(f"{folder}/*.jsonl"):
+    for path in files.matching(f"{glob.escape(folder)}/*.jsonl"):
         for line in files.read(path).splitlines():
             letter = json.loads(line)
             if letter["reason"] == why:

@@ -248,13 +248,13 @@ class Source:
 def byte_ranges(paths: Sequence[str]) -> list[Piece]:
     """Files in ranges of 1/64 of them all, but none below `MIN_PIECE` or above `MAX_PIECE`.
 
-    A packed file (`.gz`) cannot be entered in the middle and is one piece.
+    A packed file (gzip) cannot be entered in the middle and is one piece.
     """
     sizes = [files.size(path) for path in paths]
     step = min(max(sum(sizes) // 64, MIN_PIECE), MAX_PIECE)
     found: list[Piece] = []
     for path, size in zip(paths, sizes, strict=True):
-        if path.endswith(".gz"):
+        if files.is_packed(path):
             found.append(Piece(len(found), path, 0, files.END))
             continue
         for start in range(0, size, step):

@@ -1,7 +1,16 @@
 """The logs, and the tables joined to them, that data configs name."""
 
 from tfctr import schema
-from tfctr.config import ConfigError, DataConfig, FileSource, Table, WorldSource, find_input
+from tfctr.config import (
+    ConfigError,
+    DataConfig,
+    FileSource,
+    Table,
+    WorldSource,
+    find_input,
+    input_folders,
+    no_input,
+)
 from tfctr.config.data import several
 from tfctr.data import files
 from tfctr.data.delimited import Delimited
@@ -59,7 +68,8 @@ def open_source(config: DataConfig) -> Source:
 
 def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Table) -> Reader:
     patterns = several(what.events if isinstance(what, FileSource) else what.path)
-    paths = tuple(path for pattern in patterns for path in matching(pattern, config.directory))
+    found = [path for pattern in patterns for path in matching(pattern, config.directory)]
+    paths = tuple(dict.fromkeys(found))
     if source.format == "csv":
         columns = tuple(what.columns) if what.columns else None
         return DelimitedReader(paths, Delimited(source.separator, source.encoding, columns))
@@ -76,14 +86,21 @@ def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Tabl
 
 
 def matching(pattern: str, directory: str) -> list[str]:
-    """The files that a path or a glob of a config names.
+    """The files that a path, a folder or a glob of a config names.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, and as `files.matching`.
     """
-    if "://" not in pattern:
-        pattern = str(find_input(pattern, directory))
-    paths = files.matching(pattern)
-    if not paths:
-        raise ConfigError(f"source: no file matches {pattern}")
-    return paths
+    if paths := matching_if_any(pattern, directory):
+        return paths
+    if "://" in pattern:
+        raise ConfigError(f"source: no data file matches {pattern}")
+    raise no_input(pattern, directory)
+
+
+def matching_if_any(pattern: str, directory: str) -> list[str]:
+    """As `matching`, but empty if there is none."""
+    for folder in [""] if "://" in pattern else map(str, input_folders(directory)):
+        if paths := files.matching(pattern, folder):
+            return paths
+    return []
