@@ -24,19 +24,20 @@ class Table(Strict):
 
 
 class FileSource(Strict):
-    """Events, and tables joined to them, from files of one format.
+    """Events, and tables joined to them, each from files of one format.
 
     Paths are relative to the config file, or to `TFCTR_DATA_HOME`; folders, globs and lists name
     several files.
     In a CSV file each line is a record: store text with line breaks in JSON Lines or Parquet.
     """
 
-    format: Literal["csv", "jsonl", "parquet"]
+    format: Literal["csv", "jsonl", "parquet"]  # of files whose extension says nothing
     events: str | tuple[str, ...]
     users: Table | None = None
     items: Table | None = None
     columns: list[str] | None = None  # names, for a delimited file without a header line
-    separator: str = Field(",", max_length=4, pattern=r'^[^"\r\n]+$')
+    # None: a comma, or a tab in `.tsv`
+    separator: str | None = Field(None, max_length=4, pattern=r'^[^"\r\n]+$')
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
 
 

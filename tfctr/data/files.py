@@ -161,15 +161,17 @@ def size(path: str) -> int:
 
 
 def fingerprint(path: str) -> list[Any]:
-    """Identifies a file's content: its name, size and checksum, or, for a large file, its
-    modification time. The copy of a small file has the same fingerprint."""
+    """Identifies a file's content: its name, with folders such as `day=2024-01-01`, its size and
+    checksum, or, for a large file, its modification time. The copy of a small file has the same
+    fingerprint."""
     system, inner = filesystem(path)
     info = system.get_file_info(inner)
     last = info.mtime_ns
     if info.size <= CHECKED:
         with system.open_input_stream(inner, compression=None) as file:
             last = google_crc32c.value(file.read())
-    return [info.base_name, info.size, last]
+    keys = [folder for folder in PurePosixPath(inner).parent.parts if "=" in folder]
+    return ["/".join([*keys, info.base_name]), info.size, last]
 
 
 @contextmanager

@@ -87,7 +87,11 @@ class JsonLinesReader:
     separators: dict[str, str] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
-        """The keys of the first 1,000 lines that are objects."""
+        """The keys of the first 1,000 lines that are objects.
+
+        Raises:
+            ConfigError: there are none.
+        """
         names: dict[str, None] = {}
         with files.open_to_read(self.paths[0]) as file:
             for line in file.read(1 << 22).removeprefix(files.BOM).split(b"\n")[:1000]:
@@ -95,6 +99,11 @@ class JsonLinesReader:
                     names |= dict.fromkeys(_json_object(line))
                 except ValueError:
                     continue
+        if not names:
+            raise ConfigError(
+                f"{self.paths[0]}: none of its first lines is a JSON object with keys; write one "
+                "object a line"
+            )
         return tuple(names)
 
     def pieces(self) -> list[Piece]:

@@ -14,7 +14,9 @@ from tfctr.config import (
 from tfctr.config.data import several
 from tfctr.data import files
 from tfctr.data.delimited import Delimited
+from tfctr.data.formats import extension, format_of
 from tfctr.data.movielens import open_movielens
+from tfctr.data.partitions import PartitionedReader, common_keys
 from tfctr.data.readers import (
     DelimitedReader,
     JsonLinesReader,
@@ -69,11 +71,28 @@ def open_source(config: DataConfig) -> Source:
 def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Table) -> Reader:
     patterns = several(what.events if isinstance(what, FileSource) else what.path)
     found = [path for pattern in patterns for path in matching(pattern, config.directory)]
-    paths = tuple(dict.fromkeys(found))
-    if source.format == "csv":
-        columns = tuple(what.columns) if what.columns else None
-        return DelimitedReader(paths, Delimited(source.separator, source.encoding, columns))
-    if source.format == "parquet":
+    kind, paths = format_of(tuple(dict.fromkeys(found)), source.format)
+    reader = _reader_of(kind, paths, config, source, what)
+    if keys := common_keys(paths, input_folders(config.directory)):
+        in_files = reader.names()
+        keys = tuple(key for key in keys if key not in in_files)
+    return PartitionedReader(reader, keys) if keys else reader
+
+
+def _reader_of(
+    kind: str,
+    paths: tuple[str, ...],
+    config: DataConfig,
+    source: FileSource,
+    what: FileSource | Table,
+) -> Reader:
+    columns = tuple(what.columns) if what.columns else None
+    if kind == "csv":
+        separator = source.separator or ("\t" if extension(paths[0]) == ".tsv" else ",")
+        return DelimitedReader(paths, Delimited(separator, source.encoding, columns))
+    if columns:
+        raise ConfigError(f"source: columns name those of CSV files; {paths[0]} has its own names")
+    if kind == "parquet":
         return ParquetReader(paths)
     return JsonLinesReader(
         paths,
