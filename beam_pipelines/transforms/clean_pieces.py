@@ -35,6 +35,7 @@ class Clean(beam.PTransform):
         self.folder = folder
         # Errors are found here, not on a worker.
         _ = self.cleaner.features_by_table
+        self.cleaner.check_types()
         self.large = self.cleaner.large
         self.pieces = self.cleaner.source.events.pieces()
 

@@ -16,10 +16,10 @@ from pyarrow import feather
 from tfctr.config import ConfigError, DataConfig, SplitByColumn, SplitByFile
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.conform import conform, reason, to_double, to_tokens
+from tfctr.data.conform import conform, kind_of_tokens, reason, to_double, to_tokens
 from tfctr.data.delimited import Rows
 from tfctr.data.manifest import DataError
-from tfctr.data.readers import Piece, Source, num_bytes
+from tfctr.data.readers import Piece, Source, TypedReader, num_bytes
 from tfctr.data.sources import matching, open_source
 from tfctr.data.times import read_times
 from tfctr.schema import Categorical, History, Numeric, Schema
@@ -201,7 +201,7 @@ class Cleaner:
         place of the piece's first row in the table."""
         reader, _ = self.source.tables[name]
         features = self.of_table(name)
-        rows = reader.read(piece, _unique([feature.source_column for feature in features]))
+        rows = reader.read(piece, _source_columns(features))
         columns, checks = typed(piece.path, rows.table, features, {self.key(name).name})
         found = set_aside(rows, columns, checks)
         return count_from(first, found), [(first + n, why, text) for n, why, text in rows.bad]
@@ -239,25 +239,9 @@ class Cleaner:
     def clean(self, piece: Piece) -> tuple[pa.Table, Rows, dict[str, int]]:
         """Typed rows with `row_id` counted within the piece; the raw rows with all bad ones; and
         counts."""
-        events = self.features_by_table["events"]
-        keys = {name: self.key(name) for name in self.source.tables}
-        needed = list({feature.name: feature for feature in [*events, *keys.values()]}.values())
-        wanted = _unique(
-            [*self._no_features.values()] + [feature.source_column for feature in needed]
-        )
-        rows = self.source.events.read(piece, wanted)
+        rows = self.source.events.read(piece, self._event_columns)
         counts = {"read": len(rows.numbers) + len(rows.bad)}
-        required = {self.config.user, self.config.item} | {key.name for key in keys.values()}
-        columns, checks = typed(piece.path, rows.table, needed, required)
-        columns[LABEL], check = self._label(piece.path, rows.table)
-        columns[TIME], wrong_times = self._time(piece.path, rows.table)
-        checks += [check, *wrong_times]
-        if isinstance(self.config.split, SplitByColumn):
-            columns[SPLIT], unknown = self._split(piece.path, rows.table, self.config.split)
-            checks.append(unknown)
-        elif isinstance(self.config.split, SplitByFile):
-            place = self._split_of_file[piece.path]
-            columns[SPLIT] = pa.array(np.full(len(rows.numbers), place, np.uint8))
+        columns, checks = self._typed_events(piece.path, rows.table)
         table = set_aside(rows, columns, checks)
         counts["bad"] = len(rows.bad)
         counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
@@ -270,6 +254,53 @@ class Cleaner:
             if infinite := pc.sum(pc.is_inf(table[name])).as_py():
                 counts[not_finite(name)] = infinite
         return self.in_order(table, self.large), rows, counts
+
+    @property
+    def _event_features(self) -> list[Any]:
+        """Those of the events, and the keys of the tables."""
+        found = [*self.features_by_table["events"], *map(self.key, self.source.tables)]
+        return list({feature.name: feature for feature in found}.values())
+
+    @property
+    def _event_columns(self) -> list[str]:
+        return _unique([*self._no_features.values(), *_source_columns(self._event_features)])
+
+    def _typed_events(self, path: str, raw: pa.Table) -> tuple[dict[str, pa.Array], list["Check"]]:
+        """The events' columns, and checks that find their bad rows."""
+        required = {self.config.user, self.config.item}
+        required |= {self.key(name).name for name in self.source.tables}
+        columns, checks = typed(path, raw, self._event_features, required)
+        columns[LABEL], check = self._label(path, raw)
+        columns[TIME], wrong_times = self._time(path, raw)
+        checks += [check, *wrong_times]
+        if isinstance(self.config.split, SplitByColumn):
+            columns[SPLIT], unknown = self._split(path, raw, self.config.split)
+            checks.append(unknown)
+        elif isinstance(self.config.split, SplitByFile):
+            place = self._split_of_file[path]
+            columns[SPLIT] = pa.array(np.full(raw.num_rows, place, np.uint8))
+        return columns, checks
+
+    def check_types(self) -> None:
+        """Checks the columns of each file that has types, before any row is read.
+
+        Raises:
+            ConfigError: a column is not there, has a type that can hold no value of its feature, or
+                has types in which one token may be written in two ways.
+        """
+        events = self.source.events
+        if isinstance(events, TypedReader):
+            types = dict(events.types(self._event_columns))
+            for path, of_file in types.items():
+                self._typed_events(path, of_file.empty_table())
+            refuse_mixed_types(events, types, self._event_features)
+        for name, (table, _) in self.source.tables.items():
+            if isinstance(table, TypedReader):
+                features = self.of_table(name)
+                types = dict(table.types(_source_columns(features)))
+                for path, of_file in types.items():
+                    typed(path, of_file.empty_table(), features, ())
+                refuse_mixed_types(table, types, features)
 
     def join(self, name: str, table: pa.Table, other: pa.Table) -> tuple[pa.Table, int]:
         """The rows with a table's columns, and the number of rows without a match.
@@ -365,6 +396,43 @@ def typed(
     return columns, checks
 
 
+def refuse_mixed_types(
+    reader: TypedReader, types: Mapping[str, pa.Schema], features: Sequence[Any]
+) -> None:
+    """Checks that tokens of text are of one kind of type in all files of a table.
+
+    An id that is an integer in one file and a double in another, as pandas writes it where one is
+    missing, is no longer exact from 2^53 on; and the text "007" is not the integer 7.
+
+    Args:
+        reader: of the table.
+        types: of each file, by its path.
+        features: that are read from the table.
+
+    Raises:
+        ConfigError: they are of several. A column without values is of any type.
+    """
+    for feature in features:
+        if getattr(feature, "dtype", None) != "string":
+            continue
+        column = feature.source_column
+        first: tuple[str, pa.DataType] | None = None
+        for path, of_file in types.items():
+            here = of_file.field(column).type
+            if kind_of_tokens(here) is None:
+                continue
+            if first is None or kind_of_tokens(first[1]) == kind_of_tokens(here):
+                first = first or (path, here)
+            elif not reader.is_missing(path, column):
+                if not reader.is_missing(first[0], column):
+                    raise ConfigError(
+                        f"{path}: features: {feature.name!r}: column {column!r} is of type {here}, "
+                        f"but {first[1]} in {first[0]}; declare dtype: int for integers, or store "
+                        "one type in all files"
+                    )
+                first = (path, here)
+
+
 def set_aside(rows: Rows, columns: dict[str, pa.Array], checks: list[Check]) -> pa.Table:
     """The good rows' columns, `row_id` first; bad rows are added to `rows.bad`.
 
@@ -397,6 +465,10 @@ def _shown(raw: pa.Table, i: int) -> str:
         for name, value in values.items()
     }
     return json.dumps(texts, ensure_ascii=False)
+
+
+def _source_columns(features: Sequence[Any]) -> list[str]:
+    return _unique([feature.source_column for feature in features])
 
 
 def _unique(names: list[str]) -> list[str]:

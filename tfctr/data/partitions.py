@@ -1,7 +1,7 @@
 """Columns that the names of folders give, such as `day=2024-01-01/part-0.parquet`: Hive's layout,
 which Spark, pandas and DuckDB write too."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -11,7 +11,7 @@ from pyarrow import dataset
 
 from tfctr.config import ConfigError
 from tfctr.data.delimited import Rows
-from tfctr.data.readers import Piece, Reader
+from tfctr.data.readers import Piece, Reader, TypedReader
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class PartitionedReader:
         return self.inner.count(piece)
 
     def read(self, piece: Piece, wanted: Sequence[str]) -> Rows:
-        in_files = [name for name in wanted if name not in self.keys]
-        rows = self.inner.read(piece, in_files or self.inner.names()[:1])
+        rows = self.inner.read(piece, self._in_files(wanted) or self.inner.names()[:1])
         values = _values(piece.path, self.keys)
         columns = {
             name: pa.repeat(pa.scalar(values[name], pa.string()), len(rows.numbers))
@@ -51,6 +50,18 @@ class PartitionedReader:
         }
         rows.table = pa.table(columns)
         return rows
+
+    def types(self, wanted: Sequence[str]) -> Iterator[tuple[str, pa.Schema]]:
+        if isinstance(self.inner, TypedReader):
+            for path, schema in self.inner.types(self._in_files(wanted)):
+                keys = [pa.field(name, pa.string()) for name in wanted if name in self.keys]
+                yield path, pa.schema([*schema, *keys])
+
+    def is_missing(self, path: str, name: str) -> bool:
+        return isinstance(self.inner, TypedReader) and self.inner.is_missing(path, name)
+
+    def _in_files(self, wanted: Sequence[str]) -> list[str]:
+        return [name for name in wanted if name not in self.keys]
 
 
 def common_keys(paths: Iterable[str], folders: Iterable[PurePath]) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """Readers of logs and tables, in pieces that any number of workers take."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,21 @@ class Reader(Protocol):
         """Rows in a piece, bad ones included."""
 
     def read(self, piece: Piece, wanted: Sequence[str]) -> Rows: ...
+
+
+@runtime_checkable
+class TypedReader(Reader, Protocol):
+    """A log or a table of files whose columns have types."""
+
+    def types(self, wanted: Sequence[str]) -> Iterator[tuple[str, pa.Schema]]:
+        """Each file's path, and its types of the wanted columns.
+
+        Raises:
+            ConfigError: a file lacks a column, or has two of one name.
+        """
+
+    def is_missing(self, path: str, name: str) -> bool:
+        """Whether a column of a file holds no value."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +165,7 @@ class ParquetReader:
     paths: tuple[str, ...]
 
     def names(self) -> tuple[str, ...]:
-        return tuple(self._metadata(self.paths[0]).schema.to_arrow_schema().names)
+        return tuple(self._schema(self.paths[0]).names)
 
     def pieces(self) -> list[Piece]:
         found: list[Piece] = []
@@ -159,11 +174,32 @@ class ParquetReader:
             found += [Piece(len(found) + i, path, i, i + 1) for i in range(groups)]
         return found
 
+    def types(self, wanted: Sequence[str]) -> Iterator[tuple[str, pa.Schema]]:
+        for path in self.paths:
+            schema = self._schema(path)
+            _check_columns(path, schema, wanted)
+            yield (
+                path,
+                pa.schema([(name, _without_views(schema.field(name).type)) for name in wanted]),
+            )
+
+    def is_missing(self, path: str, name: str) -> bool:
+        with files.open_to_read(path) as file:
+            column = pq.read_table(file, columns=[name])[name]
+        return bool(pc.all(pc.is_null(column, nan_is_null=True)).as_py())
+
+    def _schema(self, path: str) -> pa.Schema:
+        schema = self._metadata(path).schema.to_arrow_schema()
+        if len(set(schema.names)) < len(schema.names):
+            twice = next(name for name in schema.names if schema.names.count(name) > 1)
+            raise ConfigError(f"{path}: two columns are named {twice!r}; rename one")
+        return schema
+
     def _metadata(self, path: str) -> pq.FileMetaData:
         with files.open_to_read(path) as file:
             try:
                 return pq.read_metadata(file)
-            except pa.ArrowInvalid as error:
+            except (pa.ArrowException, OSError) as error:
                 raise ConfigError(f"{path}: not Parquet: {error}") from None
 
     def count(self, piece: Piece) -> int:
@@ -171,13 +207,22 @@ class ParquetReader:
 
     def read(self, piece: Piece, wanted: Sequence[str]) -> Rows:
         with files.open_to_read(piece.path) as file:
-            parquet = pq.ParquetFile(file)
-            if missing := [name for name in wanted if name not in parquet.schema_arrow.names]:
-                there = ", ".join(parquet.schema_arrow.names)
-                raise ConfigError(f"{piece.path}: no column {missing[0]!r}; columns: {there}")
-            table = parquet.read_row_group(piece.start, columns=list(wanted))
+            try:
+                parquet = pq.ParquetFile(file)
+                table = parquet.read_row_group(piece.start, columns=list(wanted))
+            except (pa.ArrowException, OSError) as error:
+                raise ConfigError(
+                    f"{piece.path}: row group {piece.start} is damaged, or Arrow cannot read its "
+                    f"columns {', '.join(wanted)}: {error}"
+                ) from None
+        _check_columns(piece.path, parquet.schema_arrow, wanted)
         plain = pa.schema([(column.name, _without_views(column.type)) for column in table.schema])
         return Rows(table.cast(plain).combine_chunks(), np.arange(table.num_rows))
+
+
+def _check_columns(path: str, schema: pa.Schema, wanted: Sequence[str]) -> None:
+    if missing := [name for name in wanted if name not in schema.names]:
+        raise ConfigError(f"{path}: no column {missing[0]!r}; columns: {', '.join(schema.names)}")
 
 
 def _without_views(kind: pa.DataType) -> pa.DataType:
