@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 
@@ -371,6 +372,46 @@ def test_several_files_and_row_groups_keep_the_order_of_the_log(tmp_path):
     assert rows["row_id"].tolist() == list(range(60))
     np.testing.assert_array_equal(rows["time"], TABLE["time"].to_numpy())
     np.testing.assert_array_equal(rows["price"], TABLE["price"].to_numpy())
+
+
+def test_folders_of_days_are_joined_with_an_archive_of_users(tmp_path):
+    for i in range(60):
+        folder = (
+            tmp_path
+            / "log"
+            / f"day=2024-01-{i // 6 + 1:02d}"
+            / f"part={('train', 'valid')[i % 6 > 4]}"
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "_SUCCESS").touch()
+        row = {"click": [i % 2], "user": [i % 7], "when": [1_700_000_000]}
+        pq.write_table(pa.table(row), folder / f"{i:02d}.parquet")
+    with zipfile.ZipFile(tmp_path / "users.zip", "w") as archive:
+        archive.writestr("users.csv", "user,city\n" + "".join(f"{i},c{i % 3}\n" for i in range(7)))
+    made = config(
+        tmp_path,
+        source={
+            **{"format": "parquet", "events": "log"},
+            "users": {"path": "users.zip", "key": "user"},
+        },
+        time={"column": "day"},
+        split={"by": "column", "column": "part"},
+        features=[categorical("city", "user"), categorical("day")],
+    )
+    manifest = prepare(made, str(tmp_path / "data"))
+    data = Dataset.open(tmp_path / "data")
+    assert {split: found["rows"] for split, found in manifest["splits"].items()} == {
+        **{"train": 50, "valid": 10, "test": 0},
+    }
+    assert data.vocabulary_file("day").read_text().split()[-1] == "2024-01-10"
+    found = all_rows(data, ["time", "city", "day", "label"])
+    days = [i // 6 for i in range(60)]
+    order = sorted(range(60), key=lambda i: (days[i], i % 6 > 4, i))
+    assert found["time"].tolist() == [1_704_067_200 + 86_400 * days[i] for i in order]
+    assert found["label"].tolist() == [i % 2 for i in order]
+    cities = data.vocabulary_file("city").read_text().split()
+    assert [cities[j - 3] for j in found["city"].ravel()] == [f"c{i % 7 % 3}" for i in order]
+    assert manifest["counts"]["unmatched_users"] == 0
 
 
 CLOCKS = {

@@ -34,6 +34,8 @@ SPARK = (
         ("day=?/part-[!0].csv", ["day=1/part-1.csv"]),
         ("*.csv", ["notes.csv"]),
         ("*", ["notes.csv"]),
+        ("day=[1]/../*.csv", []),
+        ("day=*/*", ["day=1/part-0.csv", "day=1/part-1.csv", "day=2/part-0.csv"]),
         ("**/*-0.csv", ["day=1/part-0.csv", "day=2/part-0.csv"]),
         ("**/_SUCCESS", ["day=1/_SUCCESS"]),
         ("_temporary/*", ["_temporary/part-9.csv"]),
@@ -71,6 +73,12 @@ def test_a_uri_has_escapes_and_a_path_has_none(tmp_path):
     assert files.start(local) == files.start(uri) == b"a\n1\n"
 
 
+def test_a_glob_that_fits_a_marker_and_folders_names_the_files_in_them(tmp_path):
+    write(tmp_path, "_SUCCESS", "day=1/0.csv", "day=1/_SUCCESS", "day=2/a/0.csv", "_old/0.csv")
+    names = ["day=1/0.csv", "day=2/a/0.csv"]
+    assert files.matching(f"{tmp_path}/*") == [f"{tmp_path}/{name}" for name in names]
+
+
 def test_files_are_not_read_twice_through_links(tmp_path):
     write(tmp_path, "day=1/part-0.csv", "day=2/part-0.csv")
     (tmp_path / "latest").symlink_to("day=2")
@@ -80,14 +88,20 @@ def test_files_are_not_read_twice_through_links(tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may list every folder")
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
+@pytest.mark.parametrize("pattern", ["", "*/x.csv", "**/*.csv", "?"])
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, pattern):
     write(tmp_path, "a/x.csv", "b/x.csv")
     (tmp_path / "b").chmod(0)
     try:
-        with pytest.raises(ConfigError, match=rf"{tmp_path}: cannot be listed: .*/b"):
-            files.matching(str(tmp_path))
+        with pytest.raises(ConfigError, match=rf": cannot be listed: .*'{tmp_path}/b'"):
+            files.matching(f"{tmp_path}/{pattern}")
     finally:
         (tmp_path / "b").chmod(0o755)
+
+
+def test_a_glob_that_is_none_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"^a\*\*/x\.csv: Invalid pattern: '\*\*' can only be"):
+        files.matching(f"{tmp_path}/a**/x.csv")
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/a b.csv", "gcs2://bucket/log.csv"])

@@ -30,6 +30,13 @@ def parquet():
     return written(lambda sink: pq.write_table(TABLE, sink))
 
 
+def zip_archive(name, content):
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr(name, content)
+    return sink.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -41,6 +48,8 @@ def parquet():
         ("log.ndjson", JSON),
         ("log.parquet", parquet()),
         ("part-0.snappy.parquet", parquet()),
+        ("log.parquet.gz", gzip.compress(parquet())),
+        ("log.zip", zip_archive("log.parquet", parquet())),
         ("log.csv", parquet()),
         ("log", parquet()),
     ],
@@ -78,17 +87,13 @@ def tar_archive():
     return sink.getvalue()
 
 
-def zip_archive():
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as opened:
-        opened.writestr("a", "b")
-    return sink.getvalue()
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (zip_archive(), "a zip archive or a spreadsheet, which is not read; name an archive"),
+        (
+            zip_archive("a", b"b"),
+            "a zip archive or a spreadsheet, which is not read; name an archive",
+        ),
         (written(lambda sink: feather.write_feather(TABLE, sink)), "Arrow or Feather"),
         (written(lambda sink: orc.write_table(TABLE, sink)), "ORC, which is not read; write it as"),
         (b"Obj\x01" + b"x" * 20, "Avro, which is not read; write it as CSV, JSON Lines or Parquet"),

@@ -98,15 +98,7 @@ def _listed(pattern: str, folder: str) -> list[str]:
         return [root + options]
     if kind != fs.FileType.Directory:
         return []
-    from fsspec.implementations.arrow import ArrowFSWrapper  # here: the client image lacks it
-
-    tree = ArrowFSWrapper(fs.SubTreeFileSystem(inner, system))
-    # Without "raise", a folder that cannot be listed would be left out without a word.
-    infos = tree.glob(wild or "**", detail=True, on_error="raise")
-    names = [name for name, info in infos.items() if info["type"] == "file"]
-    if not names:  # as for day=*, which fits folders only
-        names = [name for folder in infos for name in tree.find(folder, on_error="raise")]
-    found = sorted({name for name in names if _is_data(name, wild)})
+    found = _below(fs.SubTreeFileSystem(inner, system), wild)
     if is_uri:
         names = [quote(name, safe="/=") for name in found]
         return [f"{root.rstrip('/')}/{name}{options}" for name in names]
@@ -118,19 +110,45 @@ def _listed(pattern: str, folder: str) -> list[str]:
     return list(first.values())
 
 
-def _is_data(name: str, pattern: str) -> bool:
+def _below(tree: fs.FileSystem, pattern: str) -> list[str]:
+    """The data files in a folder that fit a pattern, or that are in folders that fit it.
+
+    Arrow lists: fsspec's own `glob` leaves out folders that it cannot list, without a word.
+    """
+    from fsspec.utils import glob_translate  # here: the client image lacks it
+
+    try:
+        fits = re.compile(glob_translate(pattern or "**")).match
+    except (ValueError, re.error) as error:
+        raise ConfigError(f"{pattern}: {error}") from None
+    is_deep = not pattern or "/" in pattern or "**" in pattern
+    infos = tree.get_file_info(fs.FileSelector("", recursive=is_deep))
+    found = [info for info in infos if fits(info.path)]
+    if not any(_is_data(info, pattern) for info in found):  # as for day=*, which fits folders only
+        folders = [info.path for info in found if info.type == fs.FileType.Directory]
+        inside = (tree.get_file_info(fs.FileSelector(path, recursive=True)) for path in folders)
+        found = [info for infos in inside for info in infos]
+    return sorted({info.path for info in found if _is_data(info, pattern)})
+
+
+def _is_data(info: fs.FileInfo, pattern: str) -> bool:
+    return info.type == fs.FileType.File and _is_named(info.path, pattern)
+
+
+def _is_named(path: str, pattern: str) -> bool:
+    """False for what is left out, unless the pattern names it."""
     named = [part for part in pattern.split("/") if part.startswith(("_", "."))]
-    for part in name.split("/"):
+    for part in path.split("/"):
         if part.startswith(("_", ".")) and not any(fnmatch(part, wanted) for wanted in named):
             return False
-    return not name.endswith(".crc") or pattern.endswith(".crc")
+    return not path.endswith(".crc") or pattern.endswith(".crc")
 
 
 def _members(archive: str, pattern: str) -> list[str]:
     try:
         with _open_raw(archive) as file, zipfile.ZipFile(file) as opened:
             names = sorted(info.filename for info in opened.infolist() if not info.is_dir())
-            there = [name for name in names if _is_data(name, pattern)]
+            there = [name for name in names if _is_named(name, pattern)]
             found = [n for n in there if not pattern or n == pattern or fnmatch(n, pattern)]
             for name in found:
                 opened.open(name).close()
