@@ -220,6 +220,13 @@ def test_a_folder_of_parts_and_files_named_twice_are_read_once(tmp_path, monkeyp
         assert good == [(0, b"u0"), (1, b"u1")]
 
 
+def test_a_tilde_is_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "log.csv").write_text("user_id,click,time\nu0,1,0\n")
+    source = open_source(config("elsewhere", {"format": "csv", "events": "~/log.csv"}))
+    assert whole(source.events, ["user_id"])[0] == [(0, b"u0")]
+
+
 def test_a_folder_without_data_files_is_named(tmp_path):
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "_SUCCESS").touch()

@@ -1,5 +1,7 @@
 """The logs, and the tables joined to them, that data configs name."""
 
+import os
+
 from tfctr import schema
 from tfctr.config import (
     ConfigError,
@@ -119,6 +121,7 @@ def matching(pattern: str, directory: str) -> list[str]:
 
 def matching_if_any(pattern: str, directory: str) -> list[str]:
     """As `matching`, but empty if there is none."""
+    pattern = os.path.expanduser(pattern)
     for folder in [""] if "://" in pattern else map(str, input_folders(directory)):
         if paths := files.matching(pattern, folder):
             return paths
