@@ -200,7 +200,10 @@ class ParquetReader:
             try:
                 return pq.read_metadata(file)
             except (pa.ArrowException, OSError) as error:
-                raise ConfigError(f"{path}: not Parquet: {error}") from None
+                why = str(error).rstrip(".")
+                raise ConfigError(
+                    f"{path}: not Parquet: {why}; copy it again, or let its name end in its format"
+                ) from None
 
     def count(self, piece: Piece) -> int:
         return int(self._metadata(piece.path).row_group(piece.start).num_rows)
