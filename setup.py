@@ -28,6 +28,7 @@ setup(
         "typer>=0.12",
         "rich>=13",
         "filelock>=3.12",
+        "fsspec>=2024.2",
         "pooch>=1.8,<2",
         "tqdm>=4.41",  # pooch's progress bar
         "google-crc32c>=1.5",

@@ -41,7 +41,7 @@ from beam_pipelines.transforms.fit import (
 from beam_pipelines.transforms.histories import read_past
 from beam_pipelines.transforms.shards import Encoder, example_fields
 from beam_pipelines.transforms.split import DROPPED, TEST, TRAIN, SplitPiece
-from tfctr.config import ConfigError, DataConfig, digest
+from tfctr.config import DataConfig, digest
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.clean import (
@@ -59,7 +59,7 @@ from tfctr.data.day_log import DOMAINS, LOG, DayLog
 from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.readers import Piece
-from tfctr.data.sources import matching
+from tfctr.data.sources import matching_if_any
 from tfctr.data.summary import warnings_of_days
 from tfctr.data.times import SECONDS_PER_DAY, UNITS
 from tfctr.data.typed_rows import ROW
@@ -540,15 +540,12 @@ def _write_log(config: DaysConfig, numbers: dict[str, Any], output: str) -> None
 
 def _paths(config: DaysConfig, day: datetime.date) -> list[str]:
     """The files of a day, without empty ones; none until the day is complete."""
-    directory, data = config.data.directory, config.for_days([day])
-    try:
-        if config.ready is not None:
-            matching(config.ready.replace(ANY_DAY, str(day)), directory)
-        patterns: Any = data.source.events  # type: ignore[union-attr]
-        found = [path for pattern in patterns for path in matching(pattern, directory)]
-    except ConfigError:
+    patterns: Any = config.for_days([day]).source.events  # type: ignore[union-attr]
+    ready = [config.ready.replace(ANY_DAY, str(day))] if config.ready is not None else []
+    found = [matching_if_any(path, config.data.directory) for path in [*ready, *patterns]]
+    if not all(found):
         return []
-    return [path for path in found if files.size(path)]
+    return [path for paths in found[len(ready) :] for path in paths if files.size(path)]
 
 
 def _names_and_sizes(paths: list[str] | None) -> list[list[Any]]:

@@ -33,7 +33,9 @@ class Clean(beam.PTransform):
         super().__init__()
         self.cleaner = Cleaner(config, joins_large=False)
         self.folder = folder
-        self.large = self.cleaner.joined.large  # errors are found here, not on a worker
+        # Errors are found here, not on a worker.
+        self.cleaner.check_types()
+        self.large = self.cleaner.joined.large
         self.pieces = self.cleaner.source.events.pieces()
 
     def expand(self, pipeline: Any) -> beam.PCollection:

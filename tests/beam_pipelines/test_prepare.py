@@ -1,5 +1,6 @@
 import csv
 import datetime
+import gzip
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 
@@ -370,6 +372,46 @@ def test_several_files_and_row_groups_keep_the_order_of_the_log(tmp_path):
     assert rows["row_id"].tolist() == list(range(60))
     np.testing.assert_array_equal(rows["time"], TABLE["time"].to_numpy())
     np.testing.assert_array_equal(rows["price"], TABLE["price"].to_numpy())
+
+
+def test_folders_of_days_are_joined_with_an_archive_of_users(tmp_path):
+    for i in range(60):
+        folder = (
+            tmp_path
+            / "log"
+            / f"day=2024-01-{i // 6 + 1:02d}"
+            / f"part={('train', 'valid')[i % 6 > 4]}"
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "_SUCCESS").touch()
+        row = {"click": [i % 2], "user": [i % 7], "when": [1_700_000_000]}
+        pq.write_table(pa.table(row), folder / f"{i:02d}.parquet")
+    with zipfile.ZipFile(tmp_path / "users.zip", "w") as archive:
+        archive.writestr("users.csv", "user,city\n" + "".join(f"{i},c{i % 3}\n" for i in range(7)))
+    made = config(
+        tmp_path,
+        source={
+            **{"format": "parquet", "events": "log"},
+            "users": {"path": "users.zip", "key": "user"},
+        },
+        time={"column": "day"},
+        split={"by": "column", "column": "part"},
+        features=[categorical("city", "user"), categorical("day")],
+    )
+    manifest = prepare(made, str(tmp_path / "data"))
+    data = Dataset.open(tmp_path / "data")
+    assert {split: found["rows"] for split, found in manifest["splits"].items()} == {
+        **{"train": 50, "valid": 10, "test": 0},
+    }
+    assert data.vocabulary_file("day").read_text().split()[-1] == "2024-01-10"
+    found = all_rows(data, ["time", "city", "day", "label"])
+    days = [i // 6 for i in range(60)]
+    order = sorted(range(60), key=lambda i: (days[i], i % 6 > 4, i))
+    assert found["time"].tolist() == [1_704_067_200 + 86_400 * days[i] for i in order]
+    assert found["label"].tolist() == [i % 2 for i in order]
+    cities = data.vocabulary_file("city").read_text().split()
+    assert [cities[j - 3] for j in found["city"].ravel()] == [f"c{i % 7 % 3}" for i in order]
+    assert manifest["counts"]["unmatched_users"] == 0
 
 
 CLOCKS = {
@@ -786,7 +828,7 @@ UNUSABLE = {
     "no token": (LOG.replace("x", ""), {}, DataError, "'a': none of its 0 values"),
     "no number": (LOG.replace("x", ""), NUMBER, DataError, "'a' has no value in the training rows"),
     "no rows": ("click,time,a\n", {}, DataError, "the source has no rows"),
-    "an empty file": ("", {}, ConfigError, r"log\.csv: empty line"),
+    "an empty file": ("", {}, ConfigError, r"log\.csv: empty$"),
     "no validation rows": (
         "click,time,a\n" + "".join(f"1,{min(i, 30)},x\n" for i in range(40)),
         BY_TIME,
@@ -823,18 +865,108 @@ def test_what_cannot_be_prepared_is_one_clear_line(tmp_path, log, more, error, m
 
 @pytest.mark.parametrize("kind", few_quick(RUNNERS, "processes"))
 def test_an_error_on_a_worker_is_one_clear_line_too(tmp_path, kind):
-    pq.write_table(TABLE, tmp_path / "log-1.parquet")
-    dates = pa.array(range(60), pa.int32()).cast(pa.date32())
-    pq.write_table(TABLE.set_column(3, "city", dates), tmp_path / "log-2.parquet")
-    source = {"format": "parquet", "events": "log-*.parquet"}
-    made = config(tmp_path, source=source, features=[categorical("city")])
+    lines = "".join(f"u{i},1,{i}\n" for i in range(999))
+    packed = gzip.compress(f"user,click,time\n{lines}".encode())
+    (tmp_path / "log.csv.gz").write_bytes(packed[:-20])
+    source = {"format": "csv", "events": "log.csv.gz"}
+    made = config(tmp_path, source=source, features=[categorical("user")])
     with pytest.raises(ConfigError) as error:
         prepare(made, str(tmp_path / "data"), RUNNERS[kind])
     assert str(error.value) == (
-        f"test: {tmp_path}/log-2.parquet: features: 'city': reads column 'city' of type "
-        "date32[day]; strings or integers are needed"
+        f"test: {tmp_path}/log.csv.gz: damaged or cut off: Compressed file ended before the "
+        "end-of-stream marker was reached; copy it again"
     )
     assert not list(tmp_path.glob("data*"))
+
+
+CITIES = [["Oslo", "Zürich", None][i % 3] for i in range(60)]
+IDS = [i % 7 for i in range(60)]
+OTHER_TYPES = {
+    # The column in one file and in a later one, and the error.
+    "a timestamp": (
+        pa.array(CITIES),
+        pa.array(range(60)).cast(pa.timestamp("ms")),
+        "reads column 'city' of type timestamp[ms]; strings or integers are needed: store what "
+        "matters of it so, as its hour or weekday",
+    ),
+    "a list": (
+        pa.array(CITIES),
+        pa.array([[city] for city in CITIES]),
+        "reads column 'city' of type list<item: string>; strings or integers are needed: kinds "
+        "of features for lists are multi_valued and sequence",
+    ),
+    "doubles": (
+        pa.array(IDS),
+        pa.array(IDS, pa.float64()),
+        "column 'city' is of type double, but int64 in {first}; declare dtype: int for integers, "
+        "or store one type in all files",
+    ),
+    "text": (
+        pa.array(IDS),
+        pa.array([str(i) for i in IDS]),
+        "column 'city' is of type string, but int64 in {first}; declare dtype: int for integers, "
+        "or store one type in all files",
+    ),
+}
+
+
+def logs_of_two_types(tmp_path, first, second, **more):
+    for i, column in enumerate((first, second), 1):
+        pq.write_table(TABLE.set_column(3, "city", column), tmp_path / f"log-{i}.parquet")
+    source = {"format": "parquet", "events": "log-*.parquet"}
+    return config(tmp_path, source=source, features=[categorical("city", **more)])
+
+
+@pytest.mark.parametrize("other", OTHER_TYPES)
+def test_types_of_all_files_are_checked_before_any_is_read(tmp_path, monkeypatch, other):
+    first, second, message = OTHER_TYPES[other]
+    monkeypatch.setattr(readers.ParquetReader, "read", lambda *_: pytest.fail("rows were read"))
+    with pytest.raises(ConfigError) as error:
+        prepare(logs_of_two_types(tmp_path, first, second), str(tmp_path / "data"))
+    message = message.format(first=f"{tmp_path}/log-1.parquet")
+    assert str(error.value) == f"{tmp_path}/log-2.parquet: features: 'city': {message}"
+
+
+def test_columns_that_a_later_file_lacks_or_has_twice_are_named_before_any_is_read(tmp_path):
+    made = logs_of_two_types(tmp_path, pa.array(IDS), pa.array(IDS))
+    pq.write_table(TABLE.drop_columns(["time"]), tmp_path / "log-2.parquet")
+    with pytest.raises(ConfigError, match=r"^\S*log-2\.parquet: no column 'time'; columns: click"):
+        Clean(made, str(tmp_path))
+    pq.write_table(TABLE.append_column("city", pa.array(IDS)), tmp_path / "log-2.parquet")
+    with pytest.raises(ConfigError, match=r"^\S*log-2\.parquet: two columns are named 'city'"):
+        Clean(made, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "more"),
+    [
+        (pa.array(IDS), pa.array(IDS, pa.float64()), {"dtype": "int"}),
+        (pa.array(IDS, pa.uint8()), pa.array(IDS), {}),
+        (pa.array(CITIES), pa.array([None] * 60, pa.float64()), {}),  # as pandas writes it
+        (pa.array([float("nan")] * 60), pa.array(CITIES), {}),
+        (pa.array([None] * 60), pa.array(CITIES).dictionary_encode(), {}),
+    ],
+)
+def test_columns_of_two_types_with_one_meaning_are_read(tmp_path, first, second, more):
+    made = logs_of_two_types(tmp_path, first, second, **more)
+    cleaner = Clean(made, str(tmp_path)).cleaner
+    tables = [cleaner.clean(piece)[0] for piece in cleaner.source.events.pieces()]
+    found = [value for table in tables for value in table["city"].to_pylist()]
+    as_token = int if more else str
+    expected = [*first.to_pylist(), *second.to_pylist()]
+    assert found == [None if v is None or v != v else as_token(v) for v in expected]
+
+
+def test_a_part_of_parquet_that_is_damaged_is_named(tmp_path):
+    pq.write_table(TABLE, tmp_path / "log.parquet", compression="none", use_dictionary=False)
+    content = bytearray((tmp_path / "log.parquet").read_bytes())
+    content[4:400] = b"\xff" * 396
+    (tmp_path / "log.parquet").write_bytes(content)
+    source = {"format": "parquet", "events": "log.parquet"}
+    reader = Clean(config(tmp_path, source=source, features=[categorical("city")]), "").cleaner
+    (piece,) = reader.source.events.pieces()
+    with pytest.raises(ConfigError, match=r"log\.parquet: row group 0 is damaged, or Arrow cannot"):
+        reader.clean(piece)
 
 
 @pytest.mark.parametrize(("key", "column"), [("label", "city"), ("time", "price")])

@@ -130,6 +130,8 @@ def test_written_floats_are_read_back(values):
         (pa.array([3.0, None, np.nan, 3.5, 1e300, np.inf]), [3, None, None, BAD, BAD, BAD]),
         (pa.array([decimal.Decimal("12"), None], pa.decimal128(5, 0)), [12, None]),
         (pa.array([decimal.Decimal("1.50"), decimal.Decimal("2.00")]), [BAD, 2]),
+        (pa.array([2.0**24 - 1, 2.0**24], pa.float32()), [2**24 - 1, BAD]),
+        (pa.array([2047.0, 2048.0, None], pa.float16()), [2047, BAD, None]),
         (pa.array([True, None]), [1, None]),
         (pa.array([None, None]), [None, None]),
         (pa.array(["5", "5", "x"]).dictionary_encode(), [5, 5, BAD]),
@@ -149,6 +151,7 @@ def test_integers_from_typed_columns(column, expected):
         (pa.array([1.5, None, np.nan, np.inf]), [1.5, None, None, np.inf]),
         (pa.array([3e38, 1e39, -1e39, -0.0]), [3e38, np.inf, -np.inf, 0.0]),
         (pa.array([1, None], pa.int8()), [1.0, None]),
+        (pa.array([1.5, 60000.0, None], pa.float16()), [1.5, 60000.0, None]),
         (pa.array([2**64 - 1], pa.uint64()), [2.0**64]),
         (pa.array([2**60 + 1]), [2.0**60]),
         (pa.array([decimal.Decimal("1.25"), None]), [1.25, None]),
@@ -171,6 +174,12 @@ def test_doubles_from_typed_columns(column, expected):
         (pa.array([7, None], pa.int16()), ["7", None]),
         (pa.array([True, False]), ["1", "0"]),
         (pa.array([decimal.Decimal("1.50")]), ["1.50"]),
+        (pa.array([19_782, None], pa.date32()), ["2024-02-29", None]),
+        (pa.array([19_782 * 86_400_000, None], pa.date64()), ["2024-02-29", None]),
+        (pa.array([1, None], pa.uint64()), ["1", None]),
+        (pa.array([b"a", None], pa.large_binary()), ["a", None]),
+        (pa.array(["a", None], pa.string_view()), ["a", None]),
+        (pa.array([b"a", b"\xff"], pa.binary_view()), ["a", BAD]),
         (pa.array(["a", "b", "", None]).dictionary_encode(), ["a", "b", None, None]),
         (pa.array([None]), [None]),
     ],
@@ -230,6 +239,7 @@ def test_a_float_that_may_be_several_integers_is_no_token():
     column = pa.array([2.0**53, -1e300, np.inf, np.nan, 2.5, None])
     assert outcome(to_tokens(column, "string")) == [BAD, BAD, BAD, None, "2.5", None]
     assert outcome(to_tokens(pa.array([2.0**24, 7.0], pa.float32()), "string")) == [BAD, "7"]
+    assert outcome(to_tokens(pa.array([2.0**11, 7.0], pa.float16()), "string")) == [BAD, "7"]
 
 
 def test_a_token_holds_no_line_break_but_a_text_may():
@@ -266,11 +276,15 @@ def test_sets_keep_the_first_and_sequences_the_last():
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.list_(pa.int64()), pa.large_list(pa.int32()), pa.list_(pa.string())]
+    "kind",
+    [
+        *(pa.list_(pa.int64()), pa.large_list(pa.int32()), pa.list_(pa.string())),
+        *(pa.list_view(pa.int64()), pa.large_list_view(pa.string()), pa.list_(pa.string_view())),
+    ],
 )
 def test_lists_of_typed_columns(kind):
     rows = [[1, 2, 3], None, [], [None, 4]]
-    if kind.value_type == pa.string():
+    if not pa.types.is_integer(kind.value_type):
         rows = [row and [None if v is None else str(v) for v in row] for row in rows]
     assert outcome(conform(CLICKS, pa.array(rows, kind))) == [[2, 3], [], [], [4]]
 
@@ -300,10 +314,27 @@ def test_a_bad_element_spoils_its_row_and_no_other():
         (Categorical(name="f", side="item"), pa.array([decimal.Decimal("1.50")])),
         (Categorical(name="f", side="item", dtype="int"), pa.array([1], pa.timestamp("s"))),
         (Numeric(name="f", side="item"), pa.array([1], pa.timestamp("s"))),
+        (Numeric(name="f", side="item"), pa.array([1], pa.date32())),
         (Categorical(name="f", side="item"), pa.array([["a"]])),
         (TAGS, pa.array([{"a": 1}])),
+        (TAGS, pa.array([decimal.Decimal("1.50")])),
     ],
 )
 def test_a_column_that_can_hold_no_such_value_is_an_error(feature, column):
-    with pytest.raises(TypeError, match=r"type .* needed"):
-        conform(feature, column)
+    for values in (column, column[:0]):
+        with pytest.raises(TypeError, match=r"type .* needed: "):
+            conform(feature, values)
+
+
+@pytest.mark.parametrize(
+    ("column", "way_out"),
+    [
+        (pa.array([["a"]]), "kinds of features for lists are multi_valued and sequence"),
+        (pa.array([1], pa.timestamp("s")), "store what matters of it so, as its hour or weekday"),
+        (pa.array([b"ab"], pa.binary(2)), "store them so"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_a_way_out(column, way_out):
+    with pytest.raises(TypeError) as error:
+        to_tokens(column, "string")
+    assert str(error.value) == f"type {column.type}; strings or integers are needed: {way_out}"

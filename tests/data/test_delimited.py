@@ -183,3 +183,23 @@ def test_a_header_that_names_no_columns_is_an_error(tmp_path, content, message):
     with pytest.raises(ConfigError, match=message) as error:
         CSV.header(str(path))
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "separator", "way_out"),
+    [
+        ("user;item", ",", r"the first line, 'user;item', has no ','; write separator: \";\"$"),
+        ("user\titem,s", ";", r"has no ';'; write separator: \",\"$"),
+        ("user\titem", ",", r"has no ','; write separator: \"\\t\"$"),
+        ("user|item", "::", r"has no '::'; write separator: \"\|\"$"),
+    ],
+)
+def test_a_header_with_another_separator_is_an_error_that_names_it(
+    tmp_path, header, separator, way_out
+):
+    (tmp_path / "log.csv").write_text(header + "\n")
+    with pytest.raises(ConfigError, match=way_out):
+        Delimited(separator=separator).header(str(tmp_path / "log.csv"))
+    for one_column in ("user", '"a;b"'):
+        (tmp_path / "log.csv").write_text(one_column + "\n")
+        assert len(CSV.header(str(tmp_path / "log.csv"))) == 1

@@ -161,7 +161,7 @@ def test_a_column_that_a_later_file_lacks_is_named(tmp_path):
         whole(reader, ["a"])
 
 
-# --- files ----------------------------------------------------------------------------------------
+# --- pieces ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "logs.zip!inner/log.csv"])
@@ -183,12 +183,6 @@ def test_files_are_read_plain_packed_or_from_a_zip(tmp_path, name, monkeypatch):
     assert bad == []
 
 
-def test_a_folder_with_an_exclamation_mark_is_no_archive(tmp_path):
-    (tmp_path / "wow!").mkdir()
-    (tmp_path / "wow!" / "log.csv").write_bytes(b"a\n1\n")
-    assert files.read(f"{tmp_path}/wow!/log.csv") == b"a\n1\n"
-
-
 def test_pieces_follow_from_the_files_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "MIN_PIECE", 10)
     for name, size in (("a", 25), ("b", 0), ("c", 10)):
@@ -202,20 +196,6 @@ def test_pieces_follow_from_the_files_alone(tmp_path, monkeypatch):
     ]
 
 
-def test_a_file_beside_us_is_written(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    files.write("page.html", b"text")
-    assert (tmp_path / "page.html").read_bytes() == b"text"
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
-    path = f"{tmp_path}/folder/file"
-    files.write(path, b"old")
-    with pytest.raises(TypeError):
-        files.write(path, b"new", "not bytes")
-    assert files.read(path) == b"old"
-
-
 # --- what a config names --------------------------------------------------------------------------
 
 
@@ -225,6 +205,35 @@ def test_globs_read_all_their_files_in_order(tmp_path):
     source = open_source(config(tmp_path, {"format": "csv", "events": "part-*.csv"}))
     good, _ = whole(source.events, ["user_id"])
     assert good == [(0, b"u0"), (1, b"u1"), (2, b"u2")]
+
+
+def test_a_folder_of_parts_and_files_named_twice_are_read_once(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    for i in (1, 0):
+        (home / "log" / f"h={i}").mkdir(parents=True)
+        (home / "log" / f"h={i}" / "part-0").write_text(f"user_id,click,time\nu{i},1,{i}\n")
+        (home / "log" / f"h={i}" / "_SUCCESS").touch()
+    monkeypatch.setenv("TFCTR_DATA_HOME", str(home))  # looked into after the config's folder
+    for events in ("log", "log/h=?/*", ["log/h=0", "log/**"], "log/h=[01]"):
+        source = open_source(config(tmp_path, {"format": "csv", "events": events}))
+        good, _ = whole(source.events, ["user_id"])
+        assert good == [(0, b"u0"), (1, b"u1")]
+
+
+def test_a_tilde_is_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "log.csv").write_text("user_id,click,time\nu0,1,0\n")
+    source = open_source(config("elsewhere", {"format": "csv", "events": "~/log.csv"}))
+    assert whole(source.events, ["user_id"])[0] == [(0, b"u0")]
+
+
+def test_a_folder_without_data_files_is_named(tmp_path):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "_SUCCESS").touch()
+    with pytest.raises(ConfigError, match=rf"source: no data file in {tmp_path}/log; files and"):
+        open_source(config(tmp_path, {"format": "csv", "events": "log"}))
+    with pytest.raises(ConfigError, match=rf"source: no data file matches file://{tmp_path}/log"):
+        open_source(config(tmp_path, {"format": "csv", "events": f"file://{tmp_path}/log"}))
 
 
 def test_files_of_one_log_must_have_the_same_header(tmp_path):

@@ -28,6 +28,8 @@ from tfctr.config.data import (
     data_digest,
     data_home,
     find_input,
+    input_folders,
+    no_input,
 )
 from tfctr.config.method import Method
 from tfctr.config.run import BackboneConfig, Export, RunConfig, load_data, load_run
@@ -64,9 +66,11 @@ __all__ = [
     "data_home",
     "digest",
     "find_input",
+    "input_folders",
     "load",
     "load_data",
     "load_run",
+    "no_input",
     "read",
     "validate",
     "variants",

@@ -24,19 +24,20 @@ class Table(Strict):
 
 
 class FileSource(Strict):
-    """Events, and tables joined to them, from files of one format.
+    """Events, and tables joined to them, each from files of one format.
 
-    Paths are relative to the config file, or to `TFCTR_DATA_HOME`; globs and lists name several
-    files.
+    Paths are relative to the config file, or to `TFCTR_DATA_HOME`; folders, globs and lists name
+    several files.
     In a CSV file each line is a record: store text with line breaks in JSON Lines or Parquet.
     """
 
-    format: Literal["csv", "jsonl", "parquet"]
+    format: Literal["csv", "jsonl", "parquet"]  # of files whose extension says nothing
     events: str | tuple[str, ...]
     users: Table | None = None
     items: Table | None = None
     columns: list[str] | None = None  # names, for a delimited file without a header line
-    separator: str = Field(",", max_length=4, pattern=r'^[^"\r\n]+$')
+    # None: a comma, or a tab in `.tsv`
+    separator: str | None = Field(None, max_length=4, pattern=r'^[^"\r\n]+$')
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
 
 
@@ -281,14 +282,34 @@ def data_home() -> Path:
     return Path(os.environ.get(HOME_VARIABLE) or "~/.cache/tfctr").expanduser()
 
 
+def input_folders(directory: str) -> list[Path]:
+    """The folders that an input path of a config may be relative to, in this order: that of its
+    file, and the `data_home`."""
+    return [Path(directory), data_home()]
+
+
 def find_input(path: str, directory: str) -> Path:
-    """An input path of a config, relative to its file or to the `data_home`."""
-    candidates = [Path(directory) / path, data_home() / path]
-    for candidate in candidates:
-        if candidate.exists() or ("*" in path and any(candidate.parent.glob(candidate.name))):
-            return candidate
-    tried = " and ".join(str(candidate) for candidate in candidates)
-    raise ConfigError(
-        f"source: no file {path!r}; looked for {tried}. {HOME_VARIABLE} names another folder, and "
-        "`tfctr download` fetches public data there"
+    """An input path of a config, relative to one of the `input_folders`.
+
+    Raises:
+        ConfigError: there is no such file or folder.
+    """
+    for folder in input_folders(directory):
+        if (folder / path).exists():
+            return folder / path
+    raise no_input(path, directory)
+
+
+def no_input(path: str, directory: str) -> ConfigError:
+    """The error of a path that names no file."""
+    tried = list(dict.fromkeys(folder / path for folder in input_folders(directory)))
+    empty = next((place for place in tried if place.is_dir()), None)
+    if empty is not None:
+        return ConfigError(
+            f"source: no data file in {empty}; files and folders whose names begin with _ or . are "
+            "not read"
+        )
+    return ConfigError(
+        f"source: no file {path!r}; looked for {' and '.join(map(str, tried))}. {HOME_VARIABLE} "
+        "names another folder, and `tfctr download` fetches public data there"
     )

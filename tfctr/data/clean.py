@@ -1,5 +1,6 @@
 """From raw pieces of a log to cleaned ones: joins, labels, and bad rows set aside."""
 
+import glob
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,18 @@ from tfctr.data.conform import to_double, to_tokens
 from tfctr.data.delimited import Rows
 from tfctr.data.joined_tables import JoinedTables
 from tfctr.data.manifest import DataError
-from tfctr.data.readers import Piece, Source
+from tfctr.data.readers import Piece, Source, TypedReader
 from tfctr.data.sources import matching, open_source
 from tfctr.data.times import read_times
-from tfctr.data.typed_rows import ROW, BadRow, Check, of_column, set_aside, typed
+from tfctr.data.typed_rows import (
+    ROW,
+    BadRow,
+    Check,
+    of_column,
+    refuse_mixed_types,
+    set_aside,
+    typed,
+)
 from tfctr.schema import Categorical, History, Numeric, Schema
 
 TIME = "time"  # int64
@@ -144,23 +153,9 @@ class Cleaner:
     def clean(self, piece: Piece) -> tuple[pa.Table, Rows, dict[str, int]]:
         """Typed rows with `row_id` counted within the piece; the raw rows with all bad ones; and
         counts."""
-        events = self.joined.features_by_table["events"]
-        keys = {name: self.joined.key(name) for name in self.source.tables}
-        needed = list({feature.name: feature for feature in [*events, *keys.values()]}.values())
-        wanted = dict.fromkeys([*self._no_features.values(), *(f.source_column for f in needed)])
-        rows = self.source.events.read(piece, list(wanted))
+        rows = self.source.events.read(piece, self._event_columns)
         counts = {"read": len(rows.numbers) + len(rows.bad)}
-        required = {self.config.user, self.config.item} | {key.name for key in keys.values()}
-        columns, checks = typed(piece.path, rows.table, needed, required)
-        columns[LABEL], check = self._label(piece.path, rows.table)
-        columns[TIME], wrong_times = self._time(piece.path, rows.table)
-        checks += [check, *wrong_times]
-        if isinstance(self.config.split, SplitByColumn):
-            columns[SPLIT], unknown = self._split(piece.path, rows.table, self.config.split)
-            checks.append(unknown)
-        elif isinstance(self.config.split, SplitByFile):
-            place = self._split_of_file[piece.path]
-            columns[SPLIT] = pa.array(np.full(len(rows.numbers), place, np.uint8))
+        columns, checks = self._typed_events(piece.path, rows.table)
         table = set_aside(rows, columns, checks)
         counts["bad"] = len(rows.bad)
         counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
@@ -173,6 +168,58 @@ class Cleaner:
             if infinite := pc.sum(pc.is_inf(table[name])).as_py():
                 counts[not_finite(name)] = infinite
         return self.in_order(table, self.joined.large), rows, counts
+
+    @property
+    def _event_features(self) -> list[Any]:
+        """Those of the events, and the keys of the tables."""
+        found = [
+            *self.joined.features_by_table["events"],
+            *map(self.joined.key, self.source.tables),
+        ]
+        return list({feature.name: feature for feature in found}.values())
+
+    @property
+    def _event_columns(self) -> list[str]:
+        of_features = (feature.source_column for feature in self._event_features)
+        return list(dict.fromkeys([*self._no_features.values(), *of_features]))
+
+    def _typed_events(self, path: str, raw: pa.Table) -> tuple[dict[str, pa.Array], list["Check"]]:
+        """The events' columns, and checks that find their bad rows."""
+        required = {self.config.user, self.config.item}
+        required |= {self.joined.key(name).name for name in self.source.tables}
+        columns, checks = typed(path, raw, self._event_features, required)
+        columns[LABEL], check = self._label(path, raw)
+        columns[TIME], wrong_times = self._time(path, raw)
+        checks += [check, *wrong_times]
+        if isinstance(self.config.split, SplitByColumn):
+            columns[SPLIT], unknown = self._split(path, raw, self.config.split)
+            checks.append(unknown)
+        elif isinstance(self.config.split, SplitByFile):
+            place = self._split_of_file[path]
+            columns[SPLIT] = pa.array(np.full(raw.num_rows, place, np.uint8))
+        return columns, checks
+
+    def check_types(self) -> None:
+        """Checks the columns of each file that has types, before any row is read.
+
+        Raises:
+            ConfigError: a column is not there, has a type that can hold no value of its feature, or
+                has types in which one token may be written in two ways.
+        """
+        events = self.source.events
+        if isinstance(events, TypedReader):
+            types = dict(events.types(self._event_columns))
+            for path, of_file in types.items():
+                self._typed_events(path, of_file.empty_table())
+            refuse_mixed_types(events, types, self._event_features)
+        for name, (table, _) in self.source.tables.items():
+            if isinstance(table, TypedReader):
+                features = self.joined.of_table(name)
+                columns = dict.fromkeys(feature.source_column for feature in features)
+                types = dict(table.types(list(columns)))
+                for path, of_file in types.items():
+                    typed(path, of_file.empty_table(), features, ())
+                refuse_mixed_types(table, types, features)
 
     def join(self, name: str, table: pa.Table, other: pa.Table) -> tuple[pa.Table, int]:
         """As `JoinedTables.join`, with the number of rows without a match; dropped rows are not
@@ -272,7 +319,7 @@ def refuse_too_many_bad(
 
 def _first_of(folder: str, why: str) -> str:
     """The first bad row of a reason, for an error; "" if none was written."""
-    for path in files.matching(f"{folder}/*.jsonl"):
+    for path in files.matching(f"{glob.escape(folder)}/*.jsonl"):
         for line in files.read(path).splitlines():
             letter = json.loads(line)
             if letter["reason"] == why:

@@ -23,6 +23,7 @@ NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 NOT_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 WHOLE_FLOATS = 2.0**53  # below it every integer has its own double
+EXACT_BELOW = {16: 2.0**11, 32: 2.0**24, 64: WHOLE_FLOATS}  # by the bits of a float
 
 # Formats and their writers spell one value in several ways: `True` of Python is `true` in JSON, and
 # an integer column with gaps is one of floats in pandas.
@@ -65,12 +66,13 @@ def to_tokens(column: pa.Array, dtype: str) -> Conformed:
     if dtype == "int":
         return to_int(column)
     column = decoded(column)
-    if pa.types.is_floating(column.type):
+    kind = column.type
+    if pa.types.is_floating(kind):
         values, bad = _texts_of_floats(column)
-    elif pa.types.is_decimal(column.type) and column.type.scale > 0:
+    elif pa.types.is_decimal(kind) and kind.scale > 0:
         raise TypeError(
-            f"type {column.type}, whose values other formats write in other ways; integers or text "
-            "are needed: store them so, or declare dtype: int, or kind: numeric"
+            f"type {kind}, whose values other formats write in other ways; integers or text are "
+            "needed: store them so, or declare dtype: int, or kind: numeric"
         )
     else:
         values, bad = to_string(column)
@@ -113,10 +115,10 @@ def _texts_of_floats(column: pa.Array) -> Conformed:
 
     A float that may stand for several integers is bad.
     """
-    if not pa.types.is_float64(column.type):
+    exact = EXACT_BELOW[column.type.bit_width]
+    if pa.types.is_float16(column.type):
         column = column.cast(pa.float32())
     column = _without(column, pc.is_nan(column))
-    exact = WHOLE_FLOATS if pa.types.is_float64(column.type) else 2.0**24
     large = pc.greater_equal(pc.abs(column), pa.scalar(exact, column.type)).fill_null(False)
     codes = _without(column, large).dictionary_encode()
     texts = pa.array([str(number) for number in codes.dictionary.to_numpy()], pa.string())
@@ -124,7 +126,7 @@ def _texts_of_floats(column: pa.Array) -> Conformed:
 
 
 def to_string(column: pa.Array) -> Conformed:
-    """Text; empty text is a missing value."""
+    """Text; empty text is a missing value. A date is written as in ISO 8601."""
     column = decoded(column)
     kind = column.type
     bad = None
@@ -132,12 +134,14 @@ def to_string(column: pa.Array) -> Conformed:
         return column.cast(pa.int8()).cast(pa.string()), None  # 0 and 1, as from JSON Lines
     if pa.types.is_null(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
         return column.cast(pa.string()), None
+    if pa.types.is_date(kind):
+        return column.cast(pa.date32()).cast(pa.string()), None
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         values, bad = _utf8(column.cast(pa.binary()))
     elif is_text(kind):
         values = column.cast(pa.string())
     else:
-        raise TypeError(f"type {kind}; strings or integers are needed")
+        raise _wrong(kind, "strings or integers")
     empty = pc.equal(pc.binary_length(values), 0)
     return (_without(values, empty) if pc.any(empty).as_py() else values), bad
 
@@ -150,7 +154,7 @@ def to_int(column: pa.Array) -> Conformed:
     if pa.types.is_floating(kind):
         doubles = column.cast(pa.float64())
         doubles = _without(doubles, pc.is_nan(doubles))
-        small = pc.less(pc.abs(doubles), WHOLE_FLOATS)
+        small = pc.less(pc.abs(doubles), EXACT_BELOW[kind.bit_width])
         whole = pc.and_(small, pc.equal(doubles, pc.trunc(doubles))).fill_null(True)
         values, bad = _without(doubles, pc.invert(whole)).cast(pa.int64()), _mask(pc.invert(whole))
     elif pa.types.is_uint64(kind):
@@ -158,8 +162,8 @@ def to_int(column: pa.Array) -> Conformed:
         values, bad = _without(column, large).cast(pa.int64()), _mask(large)
     elif pa.types.is_integer(kind) or pa.types.is_null(kind):
         values = column.cast(pa.int64())
-    elif pa.types.is_temporal(kind):
-        raise TypeError(f"type {kind}; integers are needed")
+    elif not _may_be_number(kind):
+        raise _wrong(kind, "integers")
     else:
         texts, bad = to_string(column)
         # Arrow accepts hexadecimal digits; the other readers do not.
@@ -178,6 +182,8 @@ def to_double(column: pa.Array) -> Conformed:
         values = column.cast(pa.int8()).cast(pa.float64())
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
         values = column.cast(pa.float64(), safe=False)
+    elif not _may_be_number(kind):
+        raise _wrong(kind, "numbers")
     else:
         texts, bad = to_string(column)
         # Arrow accepts "inf", "nan" and "nan(...)".
@@ -199,12 +205,12 @@ def _lists(feature: Any, column: pa.Array) -> Conformed:
     bad = None
     column = decoded(column)
     kind = column.type
-    if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if pa.types.is_fixed_size_list(kind):
         column = column.cast(pa.list_(kind.value_type))
-    elif not pa.types.is_list(kind):
-        text, bad = to_string(column)
+    elif not is_list(kind):
         if getattr(feature, "separator", None) is None:
-            raise TypeError(f"type {kind}; lists are needed")
+            raise _wrong(kind, "lists")
+        text, bad = to_tokens(column, "string") if pa.types.is_decimal(kind) else to_string(column)
         column = pc.split_pattern(text, feature.separator)
     lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
     values, wrong = to_tokens(column.flatten(), feature.dtype)
@@ -235,9 +241,49 @@ def is_text(kind: pa.DataType) -> bool:
     return of_strings or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of the type are lists."""
+    of_lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    of_views = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    return of_lists or of_views or pa.types.is_fixed_size_list(kind)
+
+
+def kind_of_tokens(kind: pa.DataType) -> str | None:
+    """The kind of the type that tokens, or lists of them, are stored in: "integer", "float" or
+    "text"; None for others, which are one value in every type."""
+    if is_list(kind) or pa.types.is_dictionary(kind):
+        return kind_of_tokens(kind.value_type)
+    if pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+        return "integer"
+    if pa.types.is_floating(kind):
+        return "float"
+    return "text" if is_text(kind) else None
+
+
 def decoded(column: pa.Array) -> pa.Array:
-    """The values of dictionary codes."""
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    """The values of dictionary codes and of views, which not all of Arrow's functions know."""
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.string())
+    if pa.types.is_binary_view(column.type):
+        return column.cast(pa.binary())
+    return column
+
+
+def _may_be_number(kind: pa.DataType) -> bool:
+    """Of the types that are no numbers themselves: texts and decimals."""
+    return pa.types.is_boolean(kind) or pa.types.is_decimal(kind) or is_text(kind)
+
+
+def _wrong(kind: pa.DataType, needed: str) -> TypeError:
+    """The error of a column's type, with a way out."""
+    way_out = "store them so"
+    if is_list(kind):
+        way_out = "kinds of features for lists are multi_valued and sequence"
+    elif pa.types.is_temporal(kind):
+        way_out = "store what matters of it so, as its hour or weekday"
+    return TypeError(f"type {kind}; {needed} are needed: {way_out}")
 
 
 def _utf8(column: pa.Array) -> Conformed:

@@ -6,6 +6,7 @@ stray quote affects only its own line, and files can be read in pieces.
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -48,7 +49,7 @@ class Delimited:
         """The columns' names.
 
         Raises:
-            ConfigError: a name occurs twice, or the file is empty.
+            ConfigError: a name occurs twice, the file is empty, or its separator is another.
         """
         if self.columns is not None:
             return self.columns
@@ -59,6 +60,12 @@ class Delimited:
             names = tuple(self._values(text))
         except ValueError as error:
             raise ConfigError(f"{path}: {error}; the first line must name the columns") from None
+        others = [sign for sign in (",", ";", "\t", "|") if sign in text]
+        if len(names) == 1 and others and '"' not in text:
+            raise ConfigError(
+                f"{path}: the first line, {text[:80]!r}, has no {self.separator!r}; write "
+                f"separator: {json.dumps(others[0])}"
+            )
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(f"{path}: the header names {twice!r} twice: {', '.join(names)}")

@@ -1,9 +1,9 @@
 """Readers of logs and tables, in pieces that any number of workers take."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,21 @@ class Reader(Protocol):
         """Rows in a piece, bad ones included."""
 
     def read(self, piece: Piece, wanted: Sequence[str]) -> Rows: ...
+
+
+@runtime_checkable
+class TypedReader(Reader, Protocol):
+    """A log or a table of files whose columns have types."""
+
+    def types(self, wanted: Sequence[str]) -> Iterator[tuple[str, pa.Schema]]:
+        """Each file's path, and its types of the wanted columns.
+
+        Raises:
+            ConfigError: a file lacks a column, or has two of one name.
+        """
+
+    def is_missing(self, path: str, name: str) -> bool:
+        """Whether a column of a file holds no value."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,11 @@ class JsonLinesReader:
     separators: dict[str, str] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
-        """The keys of the first 1,000 lines that are objects."""
+        """The keys of the first 1,000 lines that are objects.
+
+        Raises:
+            ConfigError: there are none.
+        """
         names: dict[str, None] = {}
         with files.open_to_read(self.paths[0]) as file:
             for line in file.read(1 << 22).removeprefix(files.BOM).split(b"\n")[:1000]:
@@ -95,6 +114,11 @@ class JsonLinesReader:
                     names |= dict.fromkeys(_json_object(line))
                 except ValueError:
                     continue
+        if not names:
+            raise ConfigError(
+                f"{self.paths[0]}: none of its first lines is a JSON object with keys; write one "
+                "object a line"
+            )
         return tuple(names)
 
     def pieces(self) -> list[Piece]:
@@ -141,7 +165,7 @@ class ParquetReader:
     paths: tuple[str, ...]
 
     def names(self) -> tuple[str, ...]:
-        return tuple(self._metadata(self.paths[0]).schema.to_arrow_schema().names)
+        return tuple(self._schema(self.paths[0]).names)
 
     def pieces(self) -> list[Piece]:
         found: list[Piece] = []
@@ -150,25 +174,58 @@ class ParquetReader:
             found += [Piece(len(found) + i, path, i, i + 1) for i in range(groups)]
         return found
 
+    def types(self, wanted: Sequence[str]) -> Iterator[tuple[str, pa.Schema]]:
+        for path in self.paths:
+            schema = self._schema(path)
+            _check_columns(path, schema, wanted)
+            yield (
+                path,
+                pa.schema([(name, _without_views(schema.field(name).type)) for name in wanted]),
+            )
+
+    def is_missing(self, path: str, name: str) -> bool:
+        with files.open_to_read(path) as file:
+            column = pq.read_table(file, columns=[name])[name]
+        return bool(pc.all(pc.is_null(column, nan_is_null=True)).as_py())
+
+    def _schema(self, path: str) -> pa.Schema:
+        schema = self._metadata(path).schema.to_arrow_schema()
+        if len(set(schema.names)) < len(schema.names):
+            twice = next(name for name in schema.names if schema.names.count(name) > 1)
+            raise ConfigError(f"{path}: two columns are named {twice!r}; rename one")
+        return schema
+
     def _metadata(self, path: str) -> pq.FileMetaData:
         with files.open_to_read(path) as file:
             try:
                 return pq.read_metadata(file)
-            except pa.ArrowInvalid as error:
-                raise ConfigError(f"{path}: not Parquet: {error}") from None
+            except (pa.ArrowException, OSError) as error:
+                why = str(error).rstrip(".")
+                raise ConfigError(
+                    f"{path}: not Parquet: {why}; copy it again, or let its name end in its format"
+                ) from None
 
     def count(self, piece: Piece) -> int:
         return int(self._metadata(piece.path).row_group(piece.start).num_rows)
 
     def read(self, piece: Piece, wanted: Sequence[str]) -> Rows:
         with files.open_to_read(piece.path) as file:
-            parquet = pq.ParquetFile(file)
-            if missing := [name for name in wanted if name not in parquet.schema_arrow.names]:
-                there = ", ".join(parquet.schema_arrow.names)
-                raise ConfigError(f"{piece.path}: no column {missing[0]!r}; columns: {there}")
-            table = parquet.read_row_group(piece.start, columns=list(wanted))
+            try:
+                parquet = pq.ParquetFile(file)
+                table = parquet.read_row_group(piece.start, columns=list(wanted))
+            except (pa.ArrowException, OSError) as error:
+                raise ConfigError(
+                    f"{piece.path}: row group {piece.start} is damaged, or Arrow cannot read its "
+                    f"columns {', '.join(wanted)}: {error}"
+                ) from None
+        _check_columns(piece.path, parquet.schema_arrow, wanted)
         plain = pa.schema([(column.name, _without_views(column.type)) for column in table.schema])
         return Rows(table.cast(plain).combine_chunks(), np.arange(table.num_rows))
+
+
+def _check_columns(path: str, schema: pa.Schema, wanted: Sequence[str]) -> None:
+    if missing := [name for name in wanted if name not in schema.names]:
+        raise ConfigError(f"{path}: no column {missing[0]!r}; columns: {', '.join(schema.names)}")
 
 
 def _without_views(kind: pa.DataType) -> pa.DataType:
@@ -248,13 +305,13 @@ class Source:
 def byte_ranges(paths: Sequence[str]) -> list[Piece]:
     """Files in ranges of 1/64 of them all, but none below `MIN_PIECE` or above `MAX_PIECE`.
 
-    A packed file (`.gz`) cannot be entered in the middle and is one piece.
+    A packed file (gzip) cannot be entered in the middle and is one piece.
     """
     sizes = [files.size(path) for path in paths]
     step = min(max(sum(sizes) // 64, MIN_PIECE), MAX_PIECE)
     found: list[Piece] = []
     for path, size in zip(paths, sizes, strict=True):
-        if path.endswith(".gz"):
+        if files.is_packed(path):
             found.append(Piece(len(found), path, 0, files.END))
             continue
         for start in range(0, size, step):

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from tfctr.config import ConfigError, DataConfig, FileSource
 from tfctr.config.data import several
 from tfctr.data import files
 from tfctr.data.delimited import Delimited
+from tfctr.data.formats import extension
 from tfctr.data.joined_tables import JoinedTables
 from tfctr.data.readers import (
     DelimitedReader,
@@ -190,12 +191,12 @@ def _as_read(feature: Any, names: Sequence[str], of_tables: Collection[str]) -> 
 
 
 def _reader(paths: tuple[str, ...], config: DataConfig | None) -> Reader:
-    kinds = {_kind(path) for path in paths}
+    kinds = {extension(path) for path in paths}
     source: Any = config.source if config else None
     is_csv = isinstance(source, FileSource) and source.format == "csv"
-    if is_csv and kinds <= {_kind(path) for path in several(source.events)}:
+    if is_csv and kinds <= {extension(path) for path in several(source.events)}:
         columns = tuple(source.columns) if source.columns else None
-        separator = source.separator or SEPARATORS.get(_kind(paths[0]), ",")
+        separator = source.separator or SEPARATORS.get(extension(paths[0]), ",")
         return DelimitedReader(paths, Delimited(separator, source.encoding, columns))
     if kinds == {".parquet"}:
         return ParquetReader(paths)
@@ -207,10 +208,6 @@ def _reader(paths: tuple[str, ...], config: DataConfig | None) -> Reader:
         f"rows: found {', '.join(sorted(kinds)) or 'no suffix'}; give files of one kind: .parquet, "
         ".csv, .tsv or .jsonl"
     )
-
-
-def _kind(path: str) -> str:
-    return PurePosixPath(path.removesuffix(".gz")).suffix
 
 
 def _tables(config: DataConfig, paths: tuple[str, ...]) -> dict[str, tuple[Reader, str]]:

@@ -1,11 +1,24 @@
 """The logs, and the tables joined to them, that data configs name."""
 
+import os
+
 from tfctr import schema
-from tfctr.config import ConfigError, DataConfig, FileSource, Table, WorldSource, find_input
+from tfctr.config import (
+    ConfigError,
+    DataConfig,
+    FileSource,
+    Table,
+    WorldSource,
+    find_input,
+    input_folders,
+    no_input,
+)
 from tfctr.config.data import several
 from tfctr.data import files
 from tfctr.data.delimited import Delimited
+from tfctr.data.formats import extension, format_of
 from tfctr.data.movielens import open_movielens
+from tfctr.data.partitions import PartitionedReader, common_keys
 from tfctr.data.readers import (
     DelimitedReader,
     JsonLinesReader,
@@ -59,11 +72,29 @@ def open_source(config: DataConfig) -> Source:
 
 def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Table) -> Reader:
     patterns = several(what.events if isinstance(what, FileSource) else what.path)
-    paths = tuple(path for pattern in patterns for path in matching(pattern, config.directory))
-    if source.format == "csv":
-        columns = tuple(what.columns) if what.columns else None
-        return DelimitedReader(paths, Delimited(source.separator, source.encoding, columns))
-    if source.format == "parquet":
+    found = [path for pattern in patterns for path in matching(pattern, config.directory)]
+    kind, paths = format_of(tuple(dict.fromkeys(found)), source.format)
+    reader = _reader_of(kind, paths, config, source, what)
+    if keys := common_keys(paths, input_folders(config.directory)):
+        in_files = reader.names()
+        keys = tuple(key for key in keys if key not in in_files)
+    return PartitionedReader(reader, keys) if keys else reader
+
+
+def _reader_of(
+    kind: str,
+    paths: tuple[str, ...],
+    config: DataConfig,
+    source: FileSource,
+    what: FileSource | Table,
+) -> Reader:
+    columns = tuple(what.columns) if what.columns else None
+    if kind == "csv":
+        separator = source.separator or ("\t" if extension(paths[0]) == ".tsv" else ",")
+        return DelimitedReader(paths, Delimited(separator, source.encoding, columns))
+    if columns:
+        raise ConfigError(f"source: columns name those of CSV files; {paths[0]} has its own names")
+    if kind == "parquet":
         return ParquetReader(paths)
     return JsonLinesReader(
         paths,
@@ -76,14 +107,22 @@ def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Tabl
 
 
 def matching(pattern: str, directory: str) -> list[str]:
-    """The files that a path or a glob of a config names.
+    """The files that a path, a folder or a glob of a config names.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, and as `files.matching`.
     """
-    if "://" not in pattern:
-        pattern = str(find_input(pattern, directory))
-    paths = files.matching(pattern)
-    if not paths:
-        raise ConfigError(f"source: no file matches {pattern}")
-    return paths
+    if paths := matching_if_any(pattern, directory):
+        return paths
+    if "://" in pattern:
+        raise ConfigError(f"source: no data file matches {pattern}")
+    raise no_input(pattern, directory)
+
+
+def matching_if_any(pattern: str, directory: str) -> list[str]:
+    """As `matching`, but empty if there is none."""
+    pattern = os.path.expanduser(pattern)
+    for folder in [""] if "://" in pattern else map(str, input_folders(directory)):
+        if paths := files.matching(pattern, folder):
+            return paths
+    return []

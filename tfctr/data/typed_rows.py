@@ -1,7 +1,7 @@
 """Raw rows as typed columns; bad rows are set aside with their reasons."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfctr.config import ConfigError
-from tfctr.data.conform import conform, reason
+from tfctr.data.conform import conform, kind_of_tokens, reason
 from tfctr.data.delimited import Rows
+from tfctr.data.readers import TypedReader
 
 ROW = "row_id"  # int64: the row's place in the log, over all files in order
 
@@ -44,6 +45,43 @@ def typed(
             missing = values.is_null().to_numpy(zero_copy_only=False)
             checks.append((missing, f"{column}: missing"))
     return columns, checks
+
+
+def refuse_mixed_types(
+    reader: TypedReader, types: Mapping[str, pa.Schema], features: Sequence[Any]
+) -> None:
+    """Checks that tokens of text are of one kind of type in all files of a table.
+
+    An id that is an integer in one file and a double in another, as pandas writes it where one is
+    missing, is no longer exact from 2^53 on; and the text "007" is not the integer 7.
+
+    Args:
+        reader: of the table.
+        types: of each file, by its path.
+        features: that are read from the table.
+
+    Raises:
+        ConfigError: they are of several. A column without values is of any type.
+    """
+    for feature in features:
+        if getattr(feature, "dtype", None) != "string":
+            continue
+        column = feature.source_column
+        first: tuple[str, pa.DataType] | None = None
+        for path, of_file in types.items():
+            here = of_file.field(column).type
+            if kind_of_tokens(here) is None:
+                continue
+            if first is None or kind_of_tokens(first[1]) == kind_of_tokens(here):
+                first = first or (path, here)
+            elif not reader.is_missing(path, column):
+                if not reader.is_missing(first[0], column):
+                    raise ConfigError(
+                        f"{path}: features: {feature.name!r}: column {column!r} is of type {here}, "
+                        f"but {first[1]} in {first[0]}; declare dtype: int for integers, or store "
+                        "one type in all files"
+                    )
+                first = (path, here)
 
 
 def set_aside(rows: Rows, columns: dict[str, pa.Array], checks: list[Check]) -> pa.Table:
