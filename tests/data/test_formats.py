@@ -101,7 +101,10 @@ def tar_archive():
         (pa.compress(CSV, "zstd", asbytes=True), "packed with zstd, which is not read; unpack it,"),
         (CSV.decode().encode("utf-16"), "text in UTF-16, which is not read; save it in UTF-8"),
         (gzip.compress(CSV.decode().encode("utf-16")), "text in UTF-16"),
-        (CSV.decode().encode("utf-16-le"), "holds bytes that no text has; write it as"),
+        (
+            CSV.decode().encode("utf-16-le"),
+            "no text in UTF-8, since it is full of zero bytes; write",
+        ),
         (tar_archive(), "a tar archive, which is not read; unpack it"),
         (b"", "empty"),
         (gzip.compress(b""), "empty"),
@@ -124,6 +127,12 @@ def test_json_that_is_not_in_lines_is_named(tmp_path, content, message):
     (tmp_path / "log.json").write_bytes(content)
     with pytest.raises(ConfigError, match=rf"log\.json: {message}"):
         open_source(config(tmp_path, {"format": "jsonl", "events": "log.json"})).events.names()
+
+
+def test_a_zero_byte_in_a_row_is_left_to_who_reads_the_row(tmp_path):
+    (tmp_path / "log.csv").write_bytes(b"user_id,click,time\na\0,1,7\n")
+    events = open_source(config(tmp_path, {"format": "csv", "events": "log.csv"})).events
+    assert whole(events, ["user_id"])[0] == [(0, b"a\0")]
 
 
 def test_files_of_one_table_are_of_one_format(tmp_path):
