@@ -1,3 +1,4 @@
+import functools
 import gzip
 import os
 import zipfile
@@ -6,6 +7,9 @@ import pytest
 
 from tfctr.config import ConfigError
 from tfctr.data import files
+
+# The same bytes in every process: they are in the tests' names.
+packed = functools.partial(gzip.compress, mtime=0)
 
 
 def write(folder, *names, content=b"a\n1\n"):
@@ -166,8 +170,8 @@ def test_the_first_bytes_say_whether_a_file_is_packed(tmp_path, name):
     path = tmp_path / name
     for content in (
         b"a\n1\n",
-        gzip.compress(b"a\n1\n"),
-        gzip.compress(b"a\n") + gzip.compress(b"1\n"),
+        packed(b"a\n1\n"),
+        packed(b"a\n") + packed(b"1\n"),
     ):
         path.write_bytes(content)
         assert files.is_packed(str(path)) == (content != b"a\n1\n")
@@ -179,7 +183,7 @@ def test_the_first_bytes_say_whether_a_file_is_packed(tmp_path, name):
 
 
 def test_a_packed_file_in_an_archive_is_unpacked(tmp_path):
-    path = archive(tmp_path / "logs.zip", "log.csv.gz", content=gzip.compress(b"a\n1\n"))
+    path = archive(tmp_path / "logs.zip", "log.csv.gz", content=packed(b"a\n1\n"))
     assert files.is_packed(f"{path}!log.csv.gz")
     assert files.start(f"{path}!log.csv.gz") == b"a\n1\n"
 
@@ -187,7 +191,7 @@ def test_a_packed_file_in_an_archive_is_unpacked(tmp_path):
 @pytest.mark.parametrize("change", [lambda c: c[:-9], lambda c: c[:40] + b"x" * 9 + c[49:]])
 def test_a_packed_file_that_is_damaged_is_named(tmp_path, change):
     content = b"".join(b"%d\n" % (i**5) for i in range(1000))
-    (tmp_path / "log.csv.gz").write_bytes(change(gzip.compress(content)))
+    (tmp_path / "log.csv.gz").write_bytes(change(packed(content)))
     with pytest.raises(ConfigError, match=r"log\.csv\.gz: damaged or cut off: .*; copy it again"):
         files.read_lines(f"{tmp_path}/log.csv.gz", 0, files.END)
 

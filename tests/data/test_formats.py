@@ -1,3 +1,4 @@
+import functools
 import gzip
 import io
 import pickle
@@ -14,6 +15,9 @@ from tests.data.test_sources import config, whole
 from tfctr.config import ConfigError
 from tfctr.data.formats import format_of
 from tfctr.data.sources import open_source
+
+# The same bytes in every process: they are in the tests' names.
+packed = functools.partial(gzip.compress, mtime=0)
 
 TABLE = pa.table({"user_id": ["a"], "click": [1], "time": [7]})
 CSV = b"user_id,click,time\na,1,7\n"
@@ -44,11 +48,11 @@ def zip_archive(name, content):
         ("log.CSV.gz", CSV),
         ("log.tsv", CSV.replace(b",", b"\t")),
         ("log.jsonl", JSON),
-        ("log.json.gz", gzip.compress(JSON)),
+        ("log.json.gz", packed(JSON)),
         ("log.ndjson", JSON),
         ("log.parquet", parquet()),
         ("part-0.snappy.parquet", parquet()),
-        ("log.parquet.gz", gzip.compress(parquet())),
+        ("log.parquet.gz", packed(parquet())),
         ("log.zip", zip_archive("log.parquet", parquet())),
         ("log.csv", parquet()),
         ("log", parquet()),
@@ -100,14 +104,14 @@ def tar_archive():
         (pickle.dumps([1] * 20, 4), "a Python pickle, which"),
         (pa.compress(CSV, "zstd", asbytes=True), "packed with zstd, which is not read; unpack it,"),
         (CSV.decode().encode("utf-16"), "text in UTF-16, which is not read; save it in UTF-8"),
-        (gzip.compress(CSV.decode().encode("utf-16")), "text in UTF-16"),
+        (packed(CSV.decode().encode("utf-16")), "text in UTF-16"),
         (
             CSV.decode().encode("utf-16-le"),
             "no text in UTF-8, since it is full of zero bytes; write",
         ),
         (tar_archive(), "a tar archive, which is not read; unpack it"),
         (b"", "empty"),
-        (gzip.compress(b""), "empty"),
+        (packed(b""), "empty"),
     ],
 )
 def test_a_file_that_is_no_table_is_named_with_a_way_out(tmp_path, content, message):
@@ -147,7 +151,7 @@ def test_files_of_one_table_are_of_one_format(tmp_path):
 
 
 def test_empty_parts_are_left_out_but_not_of_parquet(tmp_path):
-    for name, content in (("0", b""), ("1", CSV), ("2", gzip.compress(b"")), ("3.parquet", b"")):
+    for name, content in (("0", b""), ("1", CSV), ("2", packed(b"")), ("3.parquet", b"")):
         (tmp_path / name).write_bytes(content)
     paths = [f"{tmp_path}/{name}" for name in "012"]
     assert format_of(paths, "csv") == ("csv", (paths[1],))
