@@ -203,3 +203,14 @@ def test_a_header_with_another_separator_is_an_error_that_names_it(
     for one_column in ("user", '"a;b"'):
         (tmp_path / "log.csv").write_text(one_column + "\n")
         assert len(CSV.header(str(tmp_path / "log.csv"))) == 1
+
+
+def test_texts_that_stand_for_no_value_are_null():
+    data = b'a,NULL,1\n"a","NULL",\\N\nNULLS,,NA\n'
+    rows = Delimited(missing=("NULL", "\\N")).parse(data, ["x", "y", "z"], ["x", "y", "z"])
+    assert rows.table.to_pydict() == {
+        "x": [b"a", b"a", b"NULLS"],
+        "y": [None, None, b""],
+        "z": [b"1", None, b"NA"],
+    }
+    assert not rows.bad

@@ -39,6 +39,7 @@ class FileSource(Strict):
     # None: a comma, or a tab in `.tsv`
     separator: str | None = Field(None, max_length=4, pattern=r'^[^"\r\n]+$')
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    missing: tuple[str, ...] = ()  # texts of delimited files that stand for no value, e.g. NULL
 
 
 class TwoDomains(Strict):

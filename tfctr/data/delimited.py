@@ -40,6 +40,7 @@ class Delimited:
     separator: str = ","
     encoding: str = "utf-8"
     columns: tuple[str, ...] | None = None  # None: the first line names them
+    missing: tuple[str, ...] = ()  # values that stand for none; they are null
 
     @property
     def quoted(self) -> bool:
@@ -130,7 +131,8 @@ class Delimited:
             arrow_csv.ConvertOptions(
                 column_types={name: pa.binary() for name in names},
                 include_columns=list(wanted),
-                strings_can_be_null=False,
+                null_values=list(self.missing),
+                strings_can_be_null=bool(self.missing),
             ),
         )
         return table.combine_chunks()
@@ -139,7 +141,7 @@ class Delimited:
         self, lines: dict[int, bytes], names: Sequence[str], wanted: Sequence[str]
     ) -> Rows:
         positions = [names.index(name) for name in wanted]
-        good: list[tuple[int, list[bytes]]] = []
+        good: list[tuple[int, list[bytes | None]]] = []
         bad: list[tuple[int, str, str]] = []
         for number, line in lines.items():
             # Bytes that are not UTF-8 are kept: the feature's type decides whether they are bad.
@@ -151,12 +153,15 @@ class Delimited:
             except ValueError as error:
                 bad.append((number, str(error), line.decode("utf-8", "backslashreplace")))
                 continue
-            good.append((number, [values[i].encode("utf-8", "surrogateescape") for i in positions]))
+            good.append((number, [self._value(values[i]) for i in positions]))
         columns = {
             name: pa.array([values[i] for _, values in good], pa.binary())
             for i, name in enumerate(wanted)
         }
         return Rows(pa.table(columns), np.array([n for n, _ in good], dtype=np.int64), bad)
+
+    def _value(self, text: str) -> bytes | None:
+        return None if text in self.missing else text.encode("utf-8", "surrogateescape")
 
     def _values(self, line: str) -> list[str]:
         if not line:

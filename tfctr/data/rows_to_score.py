@@ -197,7 +197,9 @@ def _reader(paths: tuple[str, ...], config: DataConfig | None) -> Reader:
     if is_csv and kinds <= {extension(path) for path in several(source.events)}:
         columns = tuple(source.columns) if source.columns else None
         separator = source.separator or SEPARATORS.get(extension(paths[0]), ",")
-        return DelimitedReader(paths, Delimited(separator, source.encoding, columns))
+        return DelimitedReader(
+            paths, Delimited(separator, source.encoding, columns, source.missing)
+        )
     if kinds == {".parquet"}:
         return ParquetReader(paths)
     if kinds == {".jsonl"}:

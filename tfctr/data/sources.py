@@ -91,7 +91,9 @@ def _reader_of(
     columns = tuple(what.columns) if what.columns else None
     if kind == "csv":
         separator = source.separator or ("\t" if extension(paths[0]) == ".tsv" else ",")
-        return DelimitedReader(paths, Delimited(separator, source.encoding, columns))
+        return DelimitedReader(
+            paths, Delimited(separator, source.encoding, columns, source.missing)
+        )
     if columns:
         raise ConfigError(f"source: columns name those of CSV files; {paths[0]} has its own names")
     if kind == "parquet":
