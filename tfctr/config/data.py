@@ -293,7 +293,7 @@ def find_input(path: str, directory: str) -> Path:
     """An input path of a config, relative to one of the `input_folders`.
 
     Raises:
-        ConfigError: there is no such file or folder.
+        NoInput: there is no such file or folder.
     """
     for folder in input_folders(directory):
         if (folder / path).exists():
@@ -301,16 +301,20 @@ def find_input(path: str, directory: str) -> Path:
     raise no_input(path, directory)
 
 
-def no_input(path: str, directory: str) -> ConfigError:
+class NoInput(ConfigError):
+    """No file of a source is there."""
+
+
+def no_input(path: str, directory: str) -> NoInput:
     """The error of a path that names no file."""
     tried = list(dict.fromkeys(folder / path for folder in input_folders(directory)))
     empty = next((place for place in tried if place.is_dir()), None)
     if empty is not None:
-        return ConfigError(
+        return NoInput(
             f"source: no data file in {empty}; files and folders whose names begin with _ or . are "
             "not read"
         )
-    return ConfigError(
+    return NoInput(
         f"source: no file {path!r}; looked for {' and '.join(map(str, tried))}. {HOME_VARIABLE} "
         "names another folder, and `tfctr download` fetches public data there"
     )

@@ -7,6 +7,7 @@ from tfctr.config import (
     ConfigError,
     DataConfig,
     FileSource,
+    NoInput,
     Table,
     WorldSource,
     find_input,
@@ -117,7 +118,7 @@ def matching(pattern: str, directory: str) -> list[str]:
     if paths := matching_if_any(pattern, directory):
         return paths
     if "://" in pattern:
-        raise ConfigError(f"source: no data file matches {pattern}")
+        raise NoInput(f"source: no data file matches {pattern}")
     raise no_input(pattern, directory)
 
 

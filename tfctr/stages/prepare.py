@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from tfctr.config import ConfigError, DataConfig, digest
+from tfctr.config import DataConfig, NoInput, digest
 from tfctr.data.manifest import FORMAT, read_manifest
 from tfctr.data.summary import described, warnings
 from tfctr.stages.stage import Stage, build
@@ -48,7 +48,7 @@ class Prepare(Stage):
 
         try:
             inputs = open_source(self.config).fingerprint()
-        except ConfigError:
+        except NoInput:
             found = read_manifest(self.manifest_path) or {}
             if found.get("config_digest") != digest(self.config):
                 raise
