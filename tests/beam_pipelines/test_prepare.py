@@ -806,6 +806,12 @@ UNUSABLE = {
         ConfigError,
         "'b', which is in no table; columns of events: click, time, a",
     ),
+    "a column with blanks and capitals": (
+        LOG.replace("a\n", " City\n", 1),
+        {"features": [categorical("city")]},
+        ConfigError,
+        "'city', which is in no table (did you mean ' City'?); columns of events: click, time,  City",
+    ),
     "an unknown label": (
         LOG,
         {"label": {"column": "liked"}},

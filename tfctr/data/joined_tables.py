@@ -1,5 +1,6 @@
 """The tables of users and items that are joined to rows by key."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,9 +59,12 @@ class JoinedTables:
             home = next((name for name, names in columns.items() if column in names), None)
             if home is None:
                 there = "; ".join(f"{name}: {', '.join(names)}" for name, names in columns.items())
+                plain = {n.strip().lower(): n for names in columns.values() for n in names}
+                near = difflib.get_close_matches(column.strip().lower(), plain, n=1)
+                hint = f" (did you mean {plain[near[0]]!r}?)" if near else ""
                 raise ConfigError(
-                    f"features: {feature.name!r} reads column {column!r}, which is in no table; "
-                    f"columns of {there}"
+                    f"features: {feature.name!r} reads column {column!r}, which is in no "
+                    f"table{hint}; columns of {there}"
                 )
             by_table[home].append(feature)
         return by_table
