@@ -810,7 +810,7 @@ UNUSABLE = {
         LOG.replace("a\n", " City\n", 1),
         {"features": [categorical("city")]},
         ConfigError,
-        "'city', which is in no table (did you mean ' City'?); columns of events: click, time,  City",
+        r"'city', which is in no table \(did you mean ' City'\?\); columns of events: click, time, ",
     ),
     "an unknown label": (
         LOG,
