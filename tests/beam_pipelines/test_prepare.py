@@ -810,7 +810,7 @@ UNUSABLE = {
         LOG.replace("a\n", " City\n", 1),
         {"features": [categorical("city")]},
         ConfigError,
-        r"'city', which is in no table \(did you mean ' City'\?\); columns of events: click, time, ",
+        r"'city', which is in no table \(did you mean ' City'\?\); columns of events: click, ",
     ),
     "an unknown label": (
         LOG,
