@@ -13,6 +13,7 @@ other pieces only, and a run that is done does nothing.
 
 import argparse
 import json
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -373,6 +374,8 @@ def _write(options: ScoreOptions) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    # `RunInference` says so on every machine without the package of another of Beam's parts.
+    logging.getLogger().addFilter(lambda line: "Resource module" not in line.getMessage())
     return job.command(ScoreOptions, argv, _write)
 
 

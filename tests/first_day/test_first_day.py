@@ -80,10 +80,12 @@ def auc(folder: Path, name: str) -> float:
     return float(metrics["test"]["auc"])
 
 
-def predict(folder: Path, name: str, rows: str, address: str, unknown: str) -> list[float]:
+def predict(
+    folder: Path, name: str, rows: str, address: str, *options: str, unknown: str
+) -> list[float]:
     """Scores of `tfctr predict`, which warns of one column that the model does not have."""
     done = subprocess.run(
-        [sys.executable, "-m", "tfctr.cli", "predict", name, rows, "--server", address],
+        [sys.executable, "-m", "tfctr.cli", "predict", name, rows, "--server", address, *options],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -153,7 +155,12 @@ training: {epochs: 8, batch_size: 256, optimizer: {learning_rate: 0.01}}
     request = '{"customer": "C007", "product": "9", "price": "", "seen": "1|5", "basket": 3}\n'
     (tmp_path / "request.jsonl").write_text(request)
     with served(tmp_path, "shop-dcnv2") as address:
-        (score,) = predict(tmp_path, "shop-dcnv2", "request.jsonl", address, unknown="basket")
+        (score,) = predict(
+            tmp_path,
+            *("shop-dcnv2", "request.jsonl", address),
+            *("--config", "shop.yaml"),
+            unknown="basket",
+        )
     assert 0 < score < 1
 
 
