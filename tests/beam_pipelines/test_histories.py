@@ -665,6 +665,7 @@ def test_a_history_without_a_frequent_token_is_an_error(tmp_path: Path) -> None:
 # --- real data ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_movielens_1m(data_home: Path, tmp_path: Path) -> None:
     whole = load_data(CONFIGS / "movielens-1m" / "data-histories.yaml").model_dump()
     short = [f | {"max_length": 5} if f["kind"] == "history" else f for f in whole["features"]]

@@ -1100,6 +1100,7 @@ def real(name):
         pytest.skip(f"needs {name} in the folder that TFCTR_DATA_HOME names")
 
 
+@pytest.mark.slow
 def test_movielens_1m_under_the_protocol_of_the_papers(tmp_path):
     real("ml-1m.zip")
     folder = Path(__file__).parents[2] / "configs" / "movielens-1m"

@@ -121,7 +121,7 @@ def test_a_user_that_is_encoded_once_has_the_scores_of_rows(backbone: str, stack
     np.testing.assert_allclose(scores_of_candidates(model, features)[0], model(rows), atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", few_quick(BACKBONES, "dcn_v2", "din"))
 @pytest.mark.parametrize("stack", few_quick(STACKS, "rok srp4ctr", "srp4ctr rok ecdctr"))
 def test_a_stack_trains_every_part_and_is_kept(backbone: str, stack: str, tmp_path: Path) -> None:
     model = stacked(backbone, stack)
@@ -151,7 +151,10 @@ def test_further_fields_leave_those_of_the_backbone_as_they_are(stack: str) -> N
     np.testing.assert_allclose(embeddings[:, : own.shape[1], : own.shape[2]], own, atol=1e-6)
 
 
-@pytest.mark.parametrize(("backbone", "stack"), [("dcn_v2", "srp4ctr rok"), ("din", "rok srp4ctr")])
+@pytest.mark.parametrize(
+    ("backbone", "stack"),
+    [pytest.param("dcn_v2", "srp4ctr rok", marks=pytest.mark.slow), ("din", "rok srp4ctr")],
+)
 def test_a_stack_is_served_by_all_signatures(backbone: str, stack: str, tmp_path: Path) -> None:
     model = stacked(backbone, stack)
     assert_served(model, model, inputs(model) | WHOLE, tmp_path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import few_quick
 from tfctr.optimizers import LazyAdagrad, LazyAdam, catch_up
 
 PAIRS = [(LazyAdam, keras.optimizers.Adam), (LazyAdagrad, keras.optimizers.Adagrad)]
@@ -140,7 +141,7 @@ def distance_moved_apart(table: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(table - reference) / np.linalg.norm(reference - weights()))
 
 
-@pytest.mark.parametrize("l2", [1e-4, 1e-3])
+@pytest.mark.parametrize("l2", few_quick([1e-4, 1e-3], 1e-3))
 def test_l2_on_touched_rows_ends_where_dense_adam_with_l2_does(l2: float) -> None:
     gradients = every_row_then_zipf(200)
     reference = train_densely(keras.optimizers.Adam(1e-3), gradients, l2).numpy()

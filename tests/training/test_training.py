@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
+from tests.conftest import few_quick
 from tfctr import backbones, metrics, stages
 from tfctr.config import ConfigError, Training
 from tfctr.data.dataset import Dataset
@@ -145,7 +146,11 @@ def test_it_stops_when_patience_is_over(data: Dataset, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("killed_at", "in_memory"),
-    [(11, True), pytest.param(32, True, marks=pytest.mark.slow), (70, False)],
+    [
+        (11, True),
+        pytest.param(32, True, marks=pytest.mark.slow),
+        pytest.param(70, False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_training_ends_with_the_same_numbers(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, in_memory: bool
@@ -218,7 +223,7 @@ def test_on_a_plateau_the_learning_rate_falls(data: Dataset, tmp_path: Path) -> 
     assert expected < 0.2
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("in_memory", few_quick([True, False], True))
 def test_weights_and_missing_negatives_do_not_shift_the_predictions(
     data: Dataset, tmp_path: Path, in_memory: bool
 ) -> None:
@@ -241,7 +246,9 @@ def test_weights_and_missing_negatives_do_not_shift_the_predictions(
     assert ratios["sampled"] == pytest.approx(ratios["plain"], rel=0.3)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", few_quick(["mixed_bfloat16", "mixed_float16"], "mixed_float16")
+)
 def test_a_model_trained_in_mixed_precision_is_saved_in_full(
     data: Dataset, tmp_path: Path, precision: str
 ) -> None:

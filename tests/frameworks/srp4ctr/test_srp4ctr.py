@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.backbones.test_sequence_backbones import EVENTS, EXISTS, events_schema
+from tests.conftest import few_quick
 from tfctr import backbones
 from tfctr.frameworks.srp4ctr import FgBert, SequenceEncoder, Srp4ctrStudent
 from tfctr.layers.attending_block import AttendingBlock, attention_mask, by_heads
@@ -301,6 +302,7 @@ def test_sampled_tokens_leave_the_frequencies_unbiased() -> None:
     assert np.abs(np.log(learned / counted)).mean() < 0.25
 
 
+@pytest.mark.slow
 def test_fg_bert_learns_what_follows_from_the_other_parts() -> None:
     keras.utils.set_random_seed(1)
     model = fg_bert(mask_rate=0.3)
@@ -402,7 +404,7 @@ def test_events_that_do_not_exist_change_nothing() -> None:
     np.testing.assert_allclose(after, before, atol=1e-6)
 
 
-@pytest.mark.parametrize("frozen", ["none", "embeddings", "all"])
+@pytest.mark.parametrize("frozen", few_quick(["none", "embeddings", "all"], "embeddings"))
 def test_what_is_frozen_is_not_trained(frozen: Any) -> None:
     model = student(frozen=frozen)
     trained = encoder()

@@ -212,9 +212,9 @@ def test_rank_equals_scoring_every_pair_as_a_row(
 @pytest.mark.parametrize(
     ("backbone", "fields"),
     [
-        (DeepFM, ["item", "user", "price"]),
+        pytest.param(DeepFM, ["item", "user", "price"], marks=pytest.mark.slow),
         (LR, ["genres", "rare"]),
-        (DCNv2, ["history", "item", "age", "tags"]),
+        pytest.param(DCNv2, ["history", "item", "age", "tags"], marks=pytest.mark.slow),
         (DIN, ["price", "history", "item", "user"]),
     ],
 )
