@@ -208,6 +208,7 @@ def test_the_student_with_the_language_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(model(features), share * own + (1 - share) * of_text, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_language_model_is_served_what_it_was_evaluated_on(tmp_path: Path) -> None:
     training = {"batch_size": 256, "epochs": 1, "steps_per_epoch": 4}
     run = _run(tmp_path, training, serves_language_model=True, pretraining=None)

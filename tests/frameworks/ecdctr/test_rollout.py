@@ -178,14 +178,8 @@ def _assert_same(found: dict[str, Any], expected: dict[str, Any], days: int) -> 
         assert about["rows_read"] == expected[name]["rows_read"]
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "_train_ads",
-        pytest.param("_take_snapshot", marks=pytest.mark.slow),
-        pytest.param("_join", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["_train_ads", "_take_snapshot", "_join"])
 def test_an_interrupted_rollout_ends_as_one_that_was_not(
     whole: Rollout, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +263,7 @@ def test_the_served_version_has_the_scores_that_are_evaluated(whole: Rollout) ->
     assert_merged_is_each(version, BASIC)
 
 
+@pytest.mark.slow
 def test_a_model_that_reads_histories_is_served_as_it_is_evaluated(tmp_path: Path) -> None:
     import tensorflow as tf
 
