@@ -3,7 +3,8 @@
     python -m benchmarks.graph configs/movielens-1m/ctrl/dcnv2.yaml --work work --record
 
 `rank` with 100 candidates of students, untrained, and of their backbones, in a session with one
-thread, by its own trace. Kinds: matrix products; look-up of tokens in hash tables; gathering of
+thread, by its own trace. `--versions` are exports to compare them with, such as those of an earlier
+tfctr. Kinds: matrix products; look-up of tokens in hash tables; gathering of
 embeddings; all else, which is mostly joining, cutting and comparing small tensors.
 """
 
@@ -23,9 +24,8 @@ from tensorflow_serving.apis import predict_pb2
 
 from benchmarks.load import random_request
 from benchmarks.record import record_table
-from benchmarks.serving import models_of
+from benchmarks.serving import models_in
 from tfctr import serving
-from tfctr.config import load_run
 
 CANDIDATES = 100
 KINDS = {
@@ -80,26 +80,26 @@ def _kind(label: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", nargs="+", type=Path, help="run configs")
+    parser.add_argument("--versions", nargs="*", default=[], type=Path, help="exports, besides")
     parser.add_argument("--work", type=Path, required=True, help="where datasets are kept")
     parser.add_argument("--repeats", type=int, default=200, help="requests of each")
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
     console = Console()
+    versions: dict[str, Path] = {version.parent.name: version for version in args.versions}
     table: list[list[str]] = []
     with tempfile.TemporaryDirectory() as temporary:
         for path in args.configs:
-            config = load_run(path)
-            data, plain, student = models_of(config, args.work, console)
-            kinds = {f"{config.model.backbone} of {config.data.name}": plain, config.name: student}
-            for name, model in kinds.items():
-                if name in [cells[0] for cells in table]:
-                    continue
-                version = serving.export(model, data, Path(temporary) / name)
-                counts, taken = traced(version, args.repeats)
-                shares = [f"{100 * taken[kind] / taken.total():.0f}%" for kind in COLUMNS]
-                microseconds = [str(taken[kind]) for kind in COLUMNS]
-                table.append([name, str(counts.total()), *microseconds, *shares])
-                console.print(" | ".join(table[-1]))
+            made = models_in(path, args.work, Path(temporary), console)
+            for name, model in ((made.backbone, made.plain), (made.name, made.student)):
+                if name not in versions:
+                    versions[name] = serving.export(model, made.data, Path(temporary) / name)
+        for name, version in versions.items():
+            counts, taken = traced(version, args.repeats)
+            shares = [f"{100 * taken[kind] / taken.total():.0f}%" for kind in COLUMNS]
+            microseconds = [str(taken[kind]) for kind in COLUMNS]
+            table.append([name, str(counts.total()), *microseconds, *shares])
+            console.print(" | ".join(table[-1]))
     if args.record:
         record_table(
             "What a request makes TensorFlow do",

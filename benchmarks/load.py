@@ -40,10 +40,8 @@ from rich.console import Console
 from tensorflow_serving.apis import predict_pb2
 
 from benchmarks.record import Result, record, record_table
-from benchmarks.serving import models_of, models_of_rollout
+from benchmarks.serving import models_in
 from tfctr import serving
-from tfctr.config import load_run, read
-from tfctr.frameworks.ecdctr.config import load_rollout
 from tfctr.schema import Numeric, Tokens
 from tfctr.serving.exporter.raw_features import read_tokens
 from tfctr.serving.model_directory import publish, served_schema
@@ -307,7 +305,7 @@ def table_of(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", nargs="*", type=Path, help="run configs of students")
-    parser.add_argument("--versions", nargs="*", default=[], type=Path, help="exports, instead")
+    parser.add_argument("--versions", nargs="*", default=[], type=Path, help="exports, besides")
     parser.add_argument("--address", help="of a server; if not given, one is started here")
     parser.add_argument("--work", type=Path, help="where datasets are kept")
     parser.add_argument("--clients", type=int, default=os.cpu_count(), help="at a time")
@@ -320,19 +318,14 @@ def main() -> None:
         versions: dict[str, Path] = {version.parent.name: version for version in args.versions}
         backbones: dict[str, str] = {}
         for path in args.configs:
-            if "days" in read(path):
-                rollout = load_rollout(path)
-                name, backbone = rollout.name, f"{rollout.model.backbone} of {rollout.days.name}"
-                made = models_of_rollout(rollout, work, Path(temporary) / f"{name}-log")
-                data, plain, student = made
-            else:
-                config = load_run(path)
-                name, backbone = config.name, f"{config.model.backbone} of {config.data.name}"
-                data, plain, student = models_of(config, work, console)
+            made = models_in(path, work, Path(temporary), console)
+            name, backbone = made.name, made.backbone
             backbones[name] = backbone
             if backbone not in versions:
-                versions[backbone] = serving.export(plain, data, Path(temporary) / backbone)
-            versions[name] = serving.export(student, data, Path(temporary) / name)
+                versions[backbone] = serving.export(
+                    made.plain, made.data, Path(temporary) / backbone
+                )
+            versions[name] = serving.export(made.student, made.data, Path(temporary) / name)
         measures, memory = {}, {}
         for name, version in versions.items():
             if args.address:

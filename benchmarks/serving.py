@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,28 @@ def searched(config: RunConfig, model: Any, data: Dataset, share: float) -> Call
         return score({name: tf.constant(values) for name, values in features.items()}).numpy()
 
     return request
+
+
+@dataclass(frozen=True)
+class Models:
+    """The student of a run or a rollout, and its backbone, untrained; and their rows."""
+
+    name: str
+    backbone: str  # its name and that of the rows
+    data: Dataset
+    plain: Any
+    student: Any
+
+
+def models_in(path: Path, work: Path, folder: Path, console: Console) -> Models:
+    """Those of a config file; `folder` takes a rollout's vocabularies."""
+    if "days" in read(path):
+        rollout = load_rollout(path)
+        found = models_of_rollout(rollout, work, folder / f"{rollout.name}-log")
+        return Models(rollout.name, f"{rollout.model.backbone} of {rollout.days.name}", *found)
+    config = load_run(path)
+    found = models_of(config, work, console)
+    return Models(config.name, f"{config.model.backbone} of {config.data.name}", *found)
 
 
 def models_of(config: RunConfig, work: Path, console: Console) -> tuple[Dataset, Any, Any]:
