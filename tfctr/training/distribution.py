@@ -1,5 +1,6 @@
 """Training on several devices, or several machines, with `tf.distribute`."""
 
+import functools
 import json
 import os
 
@@ -36,8 +37,14 @@ def open_strategy(name: str) -> tf.distribute.Strategy:
                 '"task": {"type": "worker", "index": 0}}; '
                 f"found {os.environ.get('TF_CONFIG')!r} ({type(error).__name__}: {error})"
             ) from None
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _multi_worker()
     return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _multi_worker() -> tf.distribute.Strategy:
+    """One a process: with a second one the workers would have to agree on its collectives too."""
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def part(strategy: tf.distribute.Strategy) -> Part:
