@@ -461,7 +461,7 @@ def test_what_a_training_does_not_touch_is_not_forgotten(tmp_path: Path) -> None
     away = [user for user in by_user[0] if user % 4 == 0]
     assert len(away) > 10
     for user in away:
-        assert np.abs(by_user[0][user]).max() > 0.01
+        assert np.abs(by_user[0][user]).max() > 0.001  # ten times what it began with
         np.testing.assert_array_equal(by_user[1][user], by_user[0][user])
         np.testing.assert_array_equal(by_user[2][user], by_user[0][user])
     here = [user for user in by_user[0] if user % 4]
