@@ -30,6 +30,13 @@ def tfctr(folder: Path, *args: str) -> str:
 
 
 def run(folder: Path, *args: str, quiet: bool = True) -> str:
+    done = ended(folder, *args)
+    assert done.stderr == "" or not quiet
+    return done.stdout
+
+
+def ended(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """A process that ended with 0."""
     done = subprocess.run(
         [sys.executable, *args],
         cwd=folder,
@@ -39,8 +46,7 @@ def run(folder: Path, *args: str, quiet: bool = True) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == "" or not quiet
-    return done.stdout
+    return done
 
 
 @contextmanager
@@ -84,15 +90,8 @@ def predict(
     folder: Path, name: str, rows: str, address: str, *options: str, unknown: str
 ) -> list[float]:
     """Scores of `tfctr predict`, which warns of one column that the model does not have."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tfctr.cli", "predict", name, rows, "--server", address, *options],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    command = ("-m", "tfctr.cli", "predict", name, rows, "--server", address)
+    done = ended(folder, *command, *options)
     (warning,) = done.stderr.splitlines()
     assert unknown in warning
     return [json.loads(line)["score"] for line in done.stdout.splitlines()]

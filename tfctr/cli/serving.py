@@ -19,6 +19,7 @@ import typer
 
 from tfctr.cli.app import app, clear_errors, console, errors
 from tfctr.config import ConfigError, load_data
+from tfctr.data.formats import SEPARATORS
 from tfctr.data.manifest import DataError
 
 
@@ -297,7 +298,7 @@ def _lines(path: Path) -> Iterator[Line]:
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}") from None
-    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
+    separator = SEPARATORS.get(path.suffix.lower())
     yield from _delimited(text, separator) if separator else _json_lines(text)
 
 

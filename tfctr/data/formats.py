@@ -10,6 +10,7 @@ from tfctr.data import files
 PARQUET = b"PAR1"
 BY_NAME = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 BY_NAME |= {".parquet": "parquet", ".pq": "parquet"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}  # of files with these extensions
 
 REWRITE = "write it as CSV, JSON Lines or Parquet"
 REPACK = "unpack it, or pack it with gzip"

@@ -15,7 +15,7 @@ from tfctr.config import ConfigError, DataConfig, FileSource
 from tfctr.config.data import several
 from tfctr.data import files
 from tfctr.data.delimited import Delimited
-from tfctr.data.formats import extension
+from tfctr.data.formats import SEPARATORS, extension
 from tfctr.data.joined_tables import JoinedTables
 from tfctr.data.readers import (
     DelimitedReader,
@@ -28,8 +28,6 @@ from tfctr.data.readers import (
 from tfctr.data.sources import open_source
 from tfctr.data.typed_rows import ROW, BadRow, set_aside, typed
 from tfctr.schema import Categorical, History, Numeric, Text
-
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True)

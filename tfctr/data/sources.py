@@ -17,7 +17,7 @@ from tfctr.config import (
 from tfctr.config.data import several
 from tfctr.data import files
 from tfctr.data.delimited import Delimited
-from tfctr.data.formats import extension, format_of
+from tfctr.data.formats import SEPARATORS, extension, format_of
 from tfctr.data.movielens import open_movielens
 from tfctr.data.partitions import PartitionedReader, common_keys
 from tfctr.data.readers import (
@@ -91,7 +91,7 @@ def _reader_of(
 ) -> Reader:
     columns = tuple(what.columns) if what.columns else None
     if kind == "csv":
-        separator = source.separator or ("\t" if extension(paths[0]) == ".tsv" else ",")
+        separator = source.separator or SEPARATORS.get(extension(paths[0]), ",")
         return DelimitedReader(
             paths, Delimited(separator, source.encoding, columns, source.missing)
         )

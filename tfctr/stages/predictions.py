@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
+from scipy.special import expit
 
 from tfctr.data import files
 from tfctr.data.clean import LABEL, TIME
@@ -52,6 +53,6 @@ class Predictions(Stage):
                 evaluated = pq.read_table(file, columns=[LABEL, "logit"])
             columns[LABEL] = evaluated[LABEL].to_numpy().astype(np.int8)
             logits = evaluated["logit"].to_numpy().astype(np.float64)
-            columns["probability"] = np.exp(-np.logaddexp(0, -logits)).astype(np.float32)
+            columns["probability"] = expit(logits).astype(np.float32)
             files.write_parquet(str(self.path / f"{split}.parquet"), columns)
         return {"rows": rows}
