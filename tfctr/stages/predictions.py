@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
-from scipy.special import expit
 
 from tfctr.data import files
 from tfctr.data.clean import LABEL, TIME
@@ -41,6 +40,9 @@ class Predictions(Stage):
         return "ids of the log"
 
     def make(self, console: Console) -> dict[str, Any]:
+        # The client image has no SciPy, and its commands import the stages.
+        from scipy.special import expit
+
         console.print(f"[bold]predictions[/] -> {self.path}", soft_wrap=True)
         self.manifest_path.unlink(missing_ok=True)
         data, config = self.trained.open_data(), self.trained.config.data
