@@ -10,6 +10,9 @@ their backbones are exported untrained, for weights cost the same whatever they 
 server of its own, which shares this machine with the clients. With `--address` that server is
 asked, which serves the same versions under their folders' names.
 
+All models are asked in turn, in rounds, for a machine is not equally fast all the time. A ratio is
+the median of those of the rounds.
+
 Then a server gets new versions while it is asked, and 10,000 malformed requests among good ones:
 none but the malformed may fail.
 """
@@ -21,13 +24,14 @@ import random
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +52,7 @@ from tfctr.serving.model_directory import publish, served_schema
 from tfctr.serving.server.tensors import to_proto
 
 CANDIDATES = (1, 10, 100, 1000)
+ROUNDS = 5
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 HEADERS = ("model", "candidates", "p50 ms", "p95 ms", "p99 ms", "rows/s", "p50: over its backbone")
 HEADERS += ("server's memory, MB",)
@@ -178,22 +183,49 @@ def memory_mb(process: int, peak: bool = False) -> float:
     return int(found[1]) / 1024
 
 
-def measured(version: Path, address: str, clients: int, seconds: float) -> dict[int, list[float]]:
-    """By candidates: p50, p95 and p99 in ms of one client, and rows/s of `clients`."""
-    rng = np.random.default_rng(1)
-    found = {}
+@dataclass
+class Measured:
+    """What one client and several saw of a model, a round after the other."""
+
+    alone: list[Driven] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)  # rows/s of several clients
+
+    def percentile(self, q: float) -> float:
+        """Milliseconds, of all requests of one client."""
+        return Driven([s for driven in self.alone for s in driven.seconds]).percentile(q)
+
+    def over(self, other: "Measured") -> float:
+        """The ratio of both p50s, the median of the rounds."""
+        pairs = zip(self.alone, other.alone, strict=True)
+        return statistics.median(mine.percentile(50) / its.percentile(50) for mine, its in pairs)
+
+
+def measure(
+    versions: Mapping[str, Path], addresses: Mapping[str, str], clients: int, seconds: float
+) -> dict[str, dict[int, Measured]]:
+    """By model and candidates; `seconds` are those of a round."""
+    measures: dict[str, dict[int, Measured]] = {name: {} for name in versions}
     for candidates in CANDIDATES:
-        requests = [random_request(version, rng, candidates) for _ in range(50)]
-        drive(address, requests, 1, after(0.2 * seconds))
-        alone = drive(address, requests, 1, after(seconds))
-        start = time.perf_counter()
-        together = drive(address, requests, clients, after(seconds))
-        rate = candidates * len(together.seconds) / (time.perf_counter() - start)
-        for driven in (alone, together):
-            if driven.failed:
-                raise RuntimeError(f"{version}: {driven.failed[0]}")
-        found[candidates] = [*(alone.percentile(q) for q in (50, 95, 99)), rate]
-    return found
+        rng = np.random.default_rng(1)
+        requests = {
+            name: [random_request(version, rng, candidates) for _ in range(50)]
+            for name, version in versions.items()
+        }
+        for name, address in addresses.items():
+            drive(address, requests[name], 1, after(seconds))  # warm-up
+            measures[name][candidates] = Measured()
+        for _ in range(ROUNDS):
+            for name, address in addresses.items():
+                measured = measures[name][candidates]
+                measured.alone.append(drive(address, requests[name], 1, after(seconds)))
+                start = time.perf_counter()
+                together = drive(address, requests[name], clients, after(seconds))
+                taken = time.perf_counter() - start
+                measured.rates.append(candidates * len(together.seconds) / taken)
+                failed = [*measured.alone[-1].failed, *together.failed]
+                if failed:
+                    raise RuntimeError(f"{name}: {failed[0]}")
+    return measures
 
 
 def swapped(version: Path, clients: int, swaps: int) -> Driven:
@@ -286,19 +318,20 @@ def mistreated(version: Path, address: str, count: int) -> tuple[Driven, Driven]
 
 
 def table_of(
-    measures: Mapping[str, Mapping[int, list[float]]],
+    measures: Mapping[str, Mapping[int, Measured]],
     backbones: Mapping[str, str],
     memory: Mapping[str, float],
 ) -> list[list[str]]:
     rows = []
     for name, by_candidates in measures.items():
-        for candidates, (p50, p95, p99, rate) in by_candidates.items():
+        for candidates, measured in by_candidates.items():
             ratio = ""
             if backbones.get(name, name) != name:
-                ratio = f"{p50 / measures[backbones[name]][candidates][0]:.2f}"
-            cells = [f"{value:.2f}" for value in (p50, p95, p99)]
+                ratio = f"{measured.over(measures[backbones[name]][candidates]):.2f}"
+            cells = [f"{measured.percentile(q):.2f}" for q in (50, 95, 99)]
+            rate = f"{statistics.median(measured.rates):,.0f}"
             used = f"{memory[name]:.0f}" if name in memory else ""
-            rows.append([name, f"{candidates:,}", *cells, f"{rate:,.0f}", ratio, used])
+            rows.append([name, f"{candidates:,}", *cells, rate, ratio, used])
     return rows
 
 
@@ -309,7 +342,7 @@ def main() -> None:
     parser.add_argument("--address", help="of a server; if not given, one is started here")
     parser.add_argument("--work", type=Path, help="where datasets are kept")
     parser.add_argument("--clients", type=int, default=os.cpu_count(), help="at a time")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each measure")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measure a round")
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
     console = Console()
@@ -326,15 +359,19 @@ def main() -> None:
                     made.plain, made.data, Path(temporary) / backbone
                 )
             versions[name] = serving.export(made.student, made.data, Path(temporary) / name)
-        measures, memory = {}, {}
-        for name, version in versions.items():
-            if args.address:
-                measures[name] = measured(version, args.address, args.clients, args.seconds)
-            else:
-                with local_server([version.parent]) as (address, process):
-                    measures[name] = measured(version, address, args.clients, args.seconds)
-                    memory[name] = memory_mb(process, peak=True)
-            console.print(f"{name}: {measures[name]}")
+        memory: dict[str, float] = {}
+        if args.address:
+            addresses = dict.fromkeys(versions, args.address)
+            measures = measure(versions, addresses, args.clients, args.seconds)
+        else:
+            with ExitStack() as stack:
+                servers = {
+                    name: stack.enter_context(local_server([version.parent]))
+                    for name, version in versions.items()
+                }
+                addresses = {name: address for name, (address, _) in servers.items()}
+                measures = measure(versions, addresses, args.clients, args.seconds)
+                memory = {n: memory_mb(process, peak=True) for n, (_, process) in servers.items()}
         table = table_of(measures, backbones, memory)
         for cells in (HEADERS, *table):
             console.print(" | ".join(cells))
@@ -348,7 +385,7 @@ def main() -> None:
                 "benchmarks.load",
                 HEADERS,
                 table,
-                f"{args.seconds:g} s a measure",
+                f"{ROUNDS} rounds of {args.seconds:g} s a measure",
                 note,
             )
         if args.address:
