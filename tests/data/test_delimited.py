@@ -214,3 +214,14 @@ def test_texts_that_stand_for_no_value_are_null():
         "z": [b"1", None, b"NA"],
     }
     assert not rows.bad
+
+
+def test_numbers_with_a_decimal_comma_are_given_with_a_point():
+    data = b'a;1,5;x\n"b,5";"-,25";7\nc;1,5,2;1.000,5\n'
+    rows = Delimited(";", decimal=",").parse(data, ["x", "y", "z"], ["y", "x", "z"])
+    assert rows.table.to_pydict() == {
+        "y": [b"1.5", b"-.25", b"1,5,2"],
+        "x": [b"a", b"b,5", b"c"],
+        "z": [b"x", b"7", b"1.000,5"],
+    }
+    assert not rows.bad

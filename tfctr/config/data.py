@@ -40,6 +40,7 @@ class FileSource(Strict):
     separator: str | None = Field(None, max_length=4, pattern=r'^[^"\r\n]+$')
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
     missing: tuple[str, ...] = ()  # texts of delimited files that stand for no value, e.g. NULL
+    decimal: Literal[".", ","] = "."  # of numbers in delimited files
 
 
 class TwoDomains(Strict):

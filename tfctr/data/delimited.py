@@ -7,11 +7,13 @@ stray quote affects only its own line, and files can be read in pieces.
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from tfctr.config import ConfigError
@@ -41,6 +43,7 @@ class Delimited:
     encoding: str = "utf-8"
     columns: tuple[str, ...] | None = None  # None: the first line names them
     missing: tuple[str, ...] = ()  # values that stand for none; they are null
+    decimal: str = "."  # of numbers; they are given with a point
 
     @property
     def quoted(self) -> bool:
@@ -88,7 +91,7 @@ class Delimited:
         odd = self._odd_lines(data, len(names) - 1)
         numbers = np.flatnonzero(~odd)
         if not odd.any():
-            return Rows(self._plain(data, names, wanted), numbers)
+            return Rows(self._with_points(self._plain(data, names, wanted)), numbers)
         lines = data.split(b"\n")[:-1]
         plain = b"".join(b"%s\n" % lines[i] for i in numbers)
         suspects = {int(i): lines[i] for i in np.flatnonzero(odd)}
@@ -96,7 +99,17 @@ class Delimited:
         places = np.concatenate([numbers, careful.numbers])
         order = np.argsort(places, kind="stable")
         table = pa.concat_tables([table, careful.table]).take(order)
-        return Rows(table, places[order], careful.bad)
+        return Rows(self._with_points(table), places[order], careful.bad)
+
+    def _with_points(self, table: pa.Table) -> pa.Table:
+        if self.decimal == ".":
+            return table
+        number = rf"^([+-]?\d*){re.escape(self.decimal)}(\d+)$"
+        columns = {
+            name: pc.replace_substring_regex(table[name], number, r"\1.\2").combine_chunks()
+            for name in table.column_names
+        }
+        return pa.table(columns)
 
     def _odd_lines(self, data: bytes, separators: int) -> np.ndarray:
         """bool `[lines]`."""

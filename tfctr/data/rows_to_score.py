@@ -25,7 +25,7 @@ from tfctr.data.readers import (
     Reader,
     Source,
 )
-from tfctr.data.sources import open_source
+from tfctr.data.sources import delimited, open_source
 from tfctr.data.typed_rows import ROW, BadRow, set_aside, typed
 from tfctr.schema import Categorical, History, Numeric, Text
 
@@ -194,10 +194,7 @@ def _reader(paths: tuple[str, ...], config: DataConfig | None) -> Reader:
     is_csv = isinstance(source, FileSource) and source.format == "csv"
     if is_csv and kinds <= {extension(path) for path in several(source.events)}:
         columns = tuple(source.columns) if source.columns else None
-        separator = source.separator or SEPARATORS.get(extension(paths[0]), ",")
-        return DelimitedReader(
-            paths, Delimited(separator, source.encoding, columns, source.missing)
-        )
+        return DelimitedReader(paths, delimited(source, paths[0], columns))
     if kinds == {".parquet"}:
         return ParquetReader(paths)
     if kinds == {".jsonl"}:

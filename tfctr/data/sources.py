@@ -82,6 +82,12 @@ def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Tabl
     return PartitionedReader(reader, keys) if keys else reader
 
 
+def delimited(source: FileSource, path: str, columns: tuple[str, ...] | None) -> Delimited:
+    """The format of a source's delimited files, of which one is `path`."""
+    separator = source.separator or SEPARATORS.get(extension(path), ",")
+    return Delimited(separator, source.encoding, columns, source.missing, source.decimal)
+
+
 def _reader_of(
     kind: str,
     paths: tuple[str, ...],
@@ -91,10 +97,7 @@ def _reader_of(
 ) -> Reader:
     columns = tuple(what.columns) if what.columns else None
     if kind == "csv":
-        separator = source.separator or SEPARATORS.get(extension(paths[0]), ",")
-        return DelimitedReader(
-            paths, Delimited(separator, source.encoding, columns, source.missing)
-        )
+        return DelimitedReader(paths, delimited(source, paths[0], columns))
     if columns:
         raise ConfigError(f"source: columns name those of CSV files; {paths[0]} has its own names")
     if kind == "parquet":
