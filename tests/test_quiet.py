@@ -46,6 +46,7 @@ def test_a_run_prints_its_own_lines_only(folder: Path) -> None:
     assert "SavedModel: saved_models/small/1" in found.stdout
 
 
+@pytest.mark.slow
 def test_a_job_and_its_workers_print_one_line(folder: Path) -> None:
     parallel = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     job = ["-m", "beam_pipelines.prepare", "--config=small.yaml", "--output=out"]

@@ -363,6 +363,7 @@ def test_lower_precision_trains_and_scores(name: str) -> None:
     assert np.isfinite(model.predict(EVENTS, verbose=0)).all()
 
 
+@pytest.mark.slow
 def test_the_loss_of_dien_counts_next_events_in_training_only() -> None:
     labels = np.array([1.0, 0.0, 1.0, 0.0], np.float32)
     losses = {}

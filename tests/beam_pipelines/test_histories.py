@@ -475,6 +475,7 @@ def leaky_events(
     return np.maximum(first_of_user, end - length), end
 
 
+@pytest.mark.slow
 def test_a_history_with_the_example_itself_would_make_the_score_jump(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def in_row_groups(folder, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_a_join_by_several_processes_gives_the_same_bytes(tmp_path, large):
     made = in_row_groups(tmp_path)
     prepare(made, str(tmp_path / "one"))

@@ -113,6 +113,7 @@ def world(seed: int, ahead: float = 0.0) -> tuple[np.ndarray, ...]:
     return labels, model() + ahead * truth, model(), users
 
 
+@pytest.mark.slow
 def test_equal_models_are_rarely_found_to_differ_and_others_mostly_are() -> None:
     def share(ahead: float) -> float:
         rejected = [

@@ -88,6 +88,7 @@ def test_a_process_without_tensorflow_s_python_answers_what_the_model_does(
         np.testing.assert_allclose(next(iter(answer.values())), scores, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_answers_many_threads(exported: Path, session: CSession, model: Any) -> None:
     arrays, outputs = by_tensor(exported, "serving_default", raw_tensors(ROWS), "scores")
 

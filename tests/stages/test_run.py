@@ -278,6 +278,7 @@ def test_what_a_stage_reads_is_built_before_it(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_another_config_left_is_not_taken_for_this_ones(tmp_path: Path) -> None:
     """Else its metrics would stand as this config's."""
     first = run_in(tmp_path, training__epochs=1)

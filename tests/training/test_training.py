@@ -265,6 +265,7 @@ def test_a_model_trained_in_mixed_precision_is_saved_in_full(
     np.testing.assert_allclose(logits, model.predict(data.valid(1000), verbose=0), atol=0.05)
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_losses_and_rates(data: Dataset, tmp_path: Path) -> None:
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"

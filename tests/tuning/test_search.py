@@ -192,6 +192,7 @@ def test_a_search_whose_trials_all_fail_says_why(folder: Path) -> None:
         tune(path, folder / "work", QUIET)
 
 
+@pytest.mark.slow
 def test_trials_are_compared_by_what_chooses_their_epochs(folder: Path) -> None:
     path = write(folder, trials=2, seeds=[1])
     run = yaml.safe_load((folder / "run.yaml").read_text())

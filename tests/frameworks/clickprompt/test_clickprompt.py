@@ -142,6 +142,7 @@ def test_the_backbone_learns_through_the_prompts(tmp_path: Path) -> None:
     assert all(g is None for g in tape.gradient(loss, variables))
 
 
+@pytest.mark.slow
 def test_without_prompts_nothing_of_any_backbone_is_trained(tmp_path: Path) -> None:
     """Some layers of a DCNv2 are made only when others are built."""
     run = _run(tmp_path, prompts="none", model={"backbone": "dcn_v2", "embedding_dim": 4})

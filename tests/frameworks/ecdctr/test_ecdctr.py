@@ -264,6 +264,7 @@ def test_a_snapshot_of_later_days_is_refused(log: Path) -> None:  # noqa: F811
         join_snapshots(days, {D3: [(D3, "a")]}, log / "snapshots", 2, 4, log / "joined")
 
 
+@pytest.mark.slow
 def test_snapshots_that_knew_their_day_would_score_too_well(tmp_path: Path) -> None:
     """What the guard is for: the same model, with click rates of the days before or of the day."""
     config = load_rollout(write_configs(tmp_path)).days

@@ -114,6 +114,7 @@ def test_it_learns_what_became_of_the_row_that_fits(labels: bool) -> None:
     assert losses[-1] < 0.25 if labels else losses[-1] > 0.6, losses
 
 
+@pytest.mark.slow
 def test_a_leaky_pool_would_make_the_score_jump(world_data: Path) -> None:
     """What the search guards against: a row that finds itself finds its click."""
     data = Dataset.open(world_data)

@@ -254,6 +254,7 @@ def test_sequences_by_command(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "windows" / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_student_goes_on_with_its_encoder(run: Run, tmp_path: Path) -> None:
     start = {"name": "later", "starts_from": f"{run.work.parent}/run.yaml"}
     path = write_configs(tmp_path, {}, **start, training=later_run.TRAINING)
