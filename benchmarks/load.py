@@ -10,8 +10,8 @@ their backbones are exported untrained, for weights cost the same whatever they 
 server of its own, which shares this machine with the clients. With `--address` that server is
 asked, which serves the same versions under their folders' names.
 
-All models are asked in turn, in rounds, for a machine is not equally fast all the time. A ratio is
-the median of those of the rounds.
+All models are asked in turn, in short rounds, for a machine is not equally fast all the time. The
+percentiles are of the requests of all rounds.
 
 Then a server gets new versions while it is asked, and 10,000 malformed requests among good ones:
 none but the malformed may fail.
@@ -52,7 +52,7 @@ from tfctr.serving.model_directory import publish, served_schema
 from tfctr.serving.server.tensors import to_proto
 
 CANDIDATES = (1, 10, 100, 1000)
-ROUNDS = 5
+ROUNDS = 20
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 HEADERS = ("model", "candidates", "p50 ms", "p95 ms", "p99 ms", "rows/s", "p50: over its backbone")
 HEADERS += ("server's memory, MB",)
@@ -194,11 +194,6 @@ class Measured:
         """Milliseconds, of all requests of one client."""
         return Driven([s for driven in self.alone for s in driven.seconds]).percentile(q)
 
-    def over(self, other: "Measured") -> float:
-        """The ratio of both p50s, the median of the rounds."""
-        pairs = zip(self.alone, other.alone, strict=True)
-        return statistics.median(mine.percentile(50) / its.percentile(50) for mine, its in pairs)
-
 
 def measure(
     versions: Mapping[str, Path], addresses: Mapping[str, str], clients: int, seconds: float
@@ -327,7 +322,8 @@ def table_of(
         for candidates, measured in by_candidates.items():
             ratio = ""
             if backbones.get(name, name) != name:
-                ratio = f"{measured.over(measures[backbones[name]][candidates]):.2f}"
+                of_backbone = measures[backbones[name]][candidates]
+                ratio = f"{measured.percentile(50) / of_backbone.percentile(50):.2f}"
             cells = [f"{measured.percentile(q):.2f}" for q in (50, 95, 99)]
             rate = f"{statistics.median(measured.rates):,.0f}"
             used = f"{memory[name]:.0f}" if name in memory else ""
@@ -342,7 +338,7 @@ def main() -> None:
     parser.add_argument("--address", help="of a server; if not given, one is started here")
     parser.add_argument("--work", type=Path, help="where datasets are kept")
     parser.add_argument("--clients", type=int, default=os.cpu_count(), help="at a time")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measure a round")
+    parser.add_argument("--seconds", type=float, default=0.25, help="of each measure a round")
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
     console = Console()

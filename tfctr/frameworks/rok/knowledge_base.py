@@ -16,9 +16,9 @@ from tfctr.schema import Schema
 class KnowledgeBase(SchemaModel):
     """Embeds a row's fields in its own table, and encodes them to predict a teacher's hint.
 
-    Two steps: `decompose` looks up the fields; `reconstruct` predicts the teacher's hint, `V`
-    vectors of width `D`, each number standardised over the training rows. The cost does not depend
-    on the size of the pool, nor on the number of retrieved rows.
+    `decompose` looks up the fields, `encode` is the network, and `reconstruct` predicts the
+    teacher's hint, `V` vectors of width `D`, each number standardised over the training rows. The
+    cost does not depend on the size of the pool, nor on the number of retrieved rows.
 
     Args:
         schema: the `F` fields, in order.
@@ -53,10 +53,14 @@ class KnowledgeBase(SchemaModel):
         """Vectors `[B, F, R]` of the fields in the schema's order; of `names` only, if given."""
         return self.fields(features, names=names)
 
+    def encode(self, embeddings: Any, training: bool = False) -> Any:
+        """`[B, F, R] -> [B, H]`, of which the hint is a linear function."""
+        flat = ops.reshape(embeddings, (-1, embeddings.shape[1] * embeddings.shape[2]))
+        return self.hidden(flat, training=training)
+
     def reconstruct(self, embeddings: Any, training: bool = False) -> Any:
         """`[B, F, R] -> [B, V, D]`."""
-        flat = ops.reshape(embeddings, (-1, embeddings.shape[1] * embeddings.shape[2]))
-        found = self.output_layer(self.hidden(flat, training=training))
+        found = self.output_layer(self.encode(embeddings, training=training))
         return ops.reshape(found, (-1, self.num_vectors, self.vector_dim))
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Any:

@@ -22,10 +22,12 @@ class RokStudent(Student):
       knowledge base: `[e_i ; k_i]` projected to the backbone's width, so that the backbone costs
       the same.
     - instance-wise: the last layer reads `[q ; r̂]`: the backbone's representation and the
-      predicted hint.
+      predicted hint. `r̂ = W h + b` is a linear function of the knowledge base's last layer `h`,
+      and the logit one of `r̂`. So `r̂` itself is never computed: the logit reads `h`, by the
+      product of both weights.
 
     `embed` returns `[e_i ; k_i]`, with zeros for `k_i` if the knowledge base has no such field:
-    `[B, F, D + R]`. `represent` returns `[q ; r̂]`, or `q`.
+    `[B, F, D + R]`. `represent` returns `[q ; h]`, or `q`.
 
     Args:
         backbone: an untrained backbone or student.
@@ -70,6 +72,8 @@ class RokStudent(Student):
     def build_parts(self) -> None:
         super().build_parts()
         self.knowledge.build()
+        if "instance" in self.use:
+            self.of_knowledge.build((None, self.knowledge.num_vectors * self.knowledge.vector_dim))
 
     def embed(
         self,
@@ -117,20 +121,18 @@ class RokStudent(Student):
         representation = self.backbone.represent(fields, training=training)
         if "instance" not in self.use:
             return representation
-        found = self.knowledge.reconstruct(vectors, training=training and self.tuned)
-        found = ops.reshape(found, (-1, self._size))
-        return ops.concatenate([representation, ops.cast(found, representation.dtype)], axis=1)
+        encoded = self.knowledge.encode(vectors, training=training and self.tuned)
+        return ops.concatenate([representation, ops.cast(encoded, representation.dtype)], axis=1)
 
     def predict_logits(self, representation: Any) -> Any:
         if "instance" not in self.use:
             return self.backbone.predict_logits(representation)
-        of_backbone, found = representation[:, : -self._size], representation[:, -self._size :]
-        logits = self.backbone.predict_logits(of_backbone)
-        return logits + ops.squeeze(self.of_knowledge(found), axis=-1)
-
-    @property
-    def _size(self) -> int:
-        return self.knowledge.num_vectors * self.knowledge.vector_dim
+        hint, weights = self.knowledge.output_layer, self.of_knowledge.kernel
+        width = hint.kernel.shape[0]
+        logits = self.backbone.predict_logits(representation[:, :-width])
+        encoded = ops.cast(representation[:, -width:], weights.dtype)
+        of_hint = encoded @ (hint.kernel @ weights) + hint.bias @ weights
+        return logits + ops.squeeze(of_hint, axis=-1)
 
     def _concatenate(
         self, fields: Any, vectors: Any, known: Sequence[str], places: Sequence[str]
