@@ -56,6 +56,7 @@ def test_a_job_and_its_workers_print_one_line(folder: Path) -> None:
     assert line.startswith("out: train: 2,400 rows, 2024-01-01 ")
 
 
+@pytest.mark.slow
 def test_what_is_imported_with_tensorflow_may_still_complain(folder: Path) -> None:
     """Only INFO lines are held back, and none if the user asks for them, or if no command runs."""
     (folder / "tensorflow.py").write_text(

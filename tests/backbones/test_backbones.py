@@ -108,7 +108,7 @@ def test_dcn_v2_against_numpy() -> None:
     np.testing.assert_allclose(model.represent(e), q, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", few_quick(SMALL, "dcn_v2", "din"))
+@pytest.mark.parametrize("name", few_quick(SMALL, "dcn_v2"))
 def test_fit_learns_with_nothing_but_an_optimizer(name: str) -> None:
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
@@ -132,7 +132,7 @@ def test_a_keras_file_keeps_weights_and_config(name: str, tmp_path: Path) -> Non
     np.testing.assert_array_equal(again(INPUTS), model(INPUTS))
 
 
-@pytest.mark.parametrize("name", few_quick(SMALL, "deepfm", "din"))
+@pytest.mark.parametrize("name", few_quick(SMALL, "din"))
 def test_a_keras_file_keeps_the_optimizer(name: str, tmp_path: Path) -> None:
     labels = np.array([1.0, 0.0, 1.0], np.float32)
     model = make(name)

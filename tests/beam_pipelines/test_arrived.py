@@ -121,28 +121,33 @@ def of_a_key(element: Any) -> bool:
     return bool(element[0] != join.TABLE)
 
 
+def slow(*values: Any) -> Any:
+    """Another loss of a job of which a quick test knows one."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("run", "module", "step", "is_lost", "says"),
     [
         (of_joins, join, "_rows_by_bucket", of_a_key, r"source\.users: its rows"),
-        (of_histories, join, "_first_rows", any_element, r"piece \d: first row"),
-        (of_joins, join, "_keys_by_bucket", any_element, "rows for piece 0 of the events"),
-        (of_joins, join, "_find_rows", of_a_key, r"rows for piece \d of the events"),
+        slow(of_histories, join, "_first_rows", any_element, r"piece \d: first row"),
+        slow(of_joins, join, "_keys_by_bucket", any_element, "rows for piece 0 of the events"),
+        slow(of_joins, join, "_find_rows", of_a_key, r"rows for piece \d of the events"),
         (of_histories, histories, "_by_user_bucket", any_element, "piece 0: rows of users"),
-        (of_histories, fit, "_count_tokens", any_element, "vocabulary user_id: counts of pieces"),
-        (of_histories, fit, "_numbers", any_element, "feature age: moments of pieces"),
-        (of_histories, shards, "_write_piece", any_element, "good rows"),
-        (of_histories, clean_pieces._CleanPiece, "process", any_element, "pieces?( 0)?"),
-        (of_times, clean_pieces._CleanPiece, "process", any_element, "test: pieces"),
-        (of_days, clean_pieces._CleanPiece, "process", any_element, "moments of pieces"),
+        slow(of_histories, fit, "_count_tokens", any_element, "user_id: counts of pieces"),
+        slow(of_histories, fit, "_numbers", any_element, "feature age: moments of pieces"),
+        slow(of_histories, shards, "_write_piece", any_element, "good rows"),
+        slow(of_histories, clean_pieces._CleanPiece, "process", any_element, "pieces?( 0)?"),
+        slow(of_times, clean_pieces._CleanPiece, "process", any_element, "test: pieces"),
+        slow(of_days, clean_pieces._CleanPiece, "process", any_element, "moments of pieces"),
         (of_days, days, "_count_by_day", any_element, "vocabulary user: counts of pieces' days"),
-        (of_days, days._WritePiece, "process", any_element, "rows of the days"),
+        slow(of_days, days._WritePiece, "process", any_element, "rows of the days"),
         (of_snapshots, snapshots._Join, "process", any_element, "joined: rows"),
-        (of_user_windows, sequences, "_by_user_bucket", of_no_user, "events: its pieces"),
+        slow(of_user_windows, sequences, "_by_user_bucket", of_no_user, "events: its pieces"),
         (of_user_windows, sequences, "_by_user_bucket", of_users, "events: its rows"),
         (of_user_times, split, "_by_user_bucket", any_element, "rows with their split"),
         (of_searches, retrieve, "_search", any_element, "similar: shards"),
-        (of_searches_in_parts, retrieve, "_search", any_element, "parts of the pool"),
+        slow(of_searches_in_parts, retrieve, "_search", any_element, "parts of the pool"),
     ],
 )
 def test_what_a_runner_loses_is_missed(
@@ -163,7 +168,7 @@ def test_what_a_runner_loses_is_missed(
     ("run", "module", "says"),
     [
         (of_times, split, "times of examples"),
-        (of_times, fit, "feature n: values"),
+        slow(of_times, fit, "feature n: values"),
         (of_searches_in_a_pool, retrieve, "rows whose times are counted"),
     ],
 )

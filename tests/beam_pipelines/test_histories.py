@@ -407,6 +407,7 @@ RUNNERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.keys())
 def test_any_runner_gives_the_same_bytes(tmp_path: Path, runner: list[str]) -> None:
     write_log(tmp_path, seed=1)

@@ -869,7 +869,8 @@ def test_what_cannot_be_prepared_is_one_clear_line(tmp_path, log, more, error, m
     assert left == {"log.csv"}
 
 
-@pytest.mark.parametrize("kind", few_quick(RUNNERS, "processes"))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RUNNERS)
 def test_an_error_on_a_worker_is_one_clear_line_too(tmp_path, kind):
     lines = "".join(f"u{i},1,{i}\n" for i in range(999))
     packed = gzip.compress(f"user,click,time\n{lines}".encode())

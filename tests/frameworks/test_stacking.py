@@ -121,7 +121,7 @@ def test_a_user_that_is_encoded_once_has_the_scores_of_rows(backbone: str, stack
     np.testing.assert_allclose(scores_of_candidates(model, features)[0], model(rows), atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", few_quick(BACKBONES, "dcn_v2", "din"))
+@pytest.mark.parametrize("backbone", few_quick(BACKBONES, "dcn_v2"))
 @pytest.mark.parametrize("stack", few_quick(STACKS, "rok srp4ctr", "srp4ctr rok ecdctr"))
 def test_a_stack_trains_every_part_and_is_kept(backbone: str, stack: str, tmp_path: Path) -> None:
     model = stacked(backbone, stack)

@@ -141,6 +141,7 @@ def distance_moved_apart(table: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(table - reference) / np.linalg.norm(reference - weights()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("l2", few_quick([1e-4, 1e-3], 1e-3))
 def test_l2_on_touched_rows_ends_where_dense_adam_with_l2_does(l2: float) -> None:
     gradients = every_row_then_zipf(200)

@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.conftest import few_quick
 from tests.training.later_run import rows_by_token
 from tfctr import backbones
 from tfctr.cli import app
@@ -102,7 +103,10 @@ def started(folder: Path, name: str, start: str, log: str = "today.csv", **chang
     return run
 
 
-@pytest.mark.parametrize("start", ["yesterday.yaml", "work/yesterday/model.keras"])
+STARTS = ["yesterday.yaml", "work/yesterday/model.keras"]
+
+
+@pytest.mark.parametrize("start", few_quick(STARTS, STARTS[0]))
 def test_weights_move_with_their_tokens(folder: Path, start: str) -> None:
     run = started(folder, f"today-{Path(start).suffix[1:]}", start)
     before, after = run_of(folder / "yesterday.yaml"), run

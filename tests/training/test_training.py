@@ -80,7 +80,11 @@ def test_the_model_is_left_with_the_weights_of_the_best_epoch(
     ("chosen_by", "said"),
     [
         ("gauc", "validation GAUC {gauc:.4f}, log loss {loss:.4f}"),
-        ("log_loss", "validation log loss {loss:.4f}, AUC {auc:.4f}"),
+        pytest.param(
+            "log_loss",
+            "validation log loss {loss:.4f}, AUC {auc:.4f}",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_best_epoch_is_that_of_the_chosen_measure(
@@ -211,6 +215,7 @@ def test_the_learning_rate_follows_the_schedule(
     np.testing.assert_allclose(found, rates, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_on_a_plateau_the_learning_rate_falls(data: Dataset, tmp_path: Path) -> None:
     optimizer = {"learning_rate": 0.2, "schedule": {"name": "plateau", "factor": 0.1}}
     _, state = fit(data, tmp_path, optimizer=optimizer, epochs=6, patience=6, in_memory=True)

@@ -11,7 +11,7 @@ import tensorflow as tf
 import yaml
 from rich.console import Console
 
-from tests.conftest import world_config
+from tests.conftest import few_quick, world_config
 from tests.language.encoders import bert_tensors, write_bert
 from tests.serving.batching import BASIC, assert_merged_is_each
 from tfctr.config import ConfigError, load_run
@@ -200,7 +200,7 @@ def _alignment(run: Run) -> tuple[Alignment, Any]:
 ONE_STAGE = {"clicks": 0.5, "pretraining": None}
 
 
-@pytest.mark.parametrize("framework", [{}, ONE_STAGE])
+@pytest.mark.parametrize("framework", few_quick([{}, ONE_STAGE], {}))
 def test_a_step_is_that_of_the_whole_batch_at_once(
     tmp_path: Path, framework: dict[str, Any]
 ) -> None:

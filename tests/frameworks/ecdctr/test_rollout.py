@@ -150,6 +150,7 @@ def test_a_second_run_does_nothing(whole: Rollout) -> None:
     assert len(before) == len([path for path in whole.folder.rglob("*") if path.is_file()])
 
 
+@pytest.mark.slow
 def test_a_day_at_a_time_is_all_at_once(whole: Rollout, tmp_path: Path) -> None:
     made = rollout(tmp_path)
     for number in (5, 6, 6, 7):
@@ -492,7 +493,11 @@ def test_what_a_training_does_not_touch_is_not_forgotten(tmp_path: Path) -> None
     ("changes", "rows"),
     [
         ({"tiny": None, "complete": None, "ads": {"window": 2}}, [2, 1]),
-        ({"tiny": None, "complete": None, "ads": {"window": None, "restarts": True}}, [5, 6]),
+        pytest.param(
+            {"tiny": None, "complete": None, "ads": {"window": None, "restarts": True}},
+            [5, 6],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_baselines_read_what_they_say(

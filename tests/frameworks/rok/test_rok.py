@@ -135,6 +135,7 @@ def test_a_frozen_knowledge_base_is_the_trained_one(run: Run) -> None:
     assert student.backbone.trainable_variables
 
 
+@pytest.mark.slow
 def test_a_tuned_one_learns_on_and_one_without_losses_starts_at_random(tmp_path: Path) -> None:
     path = write_configs(
         tmp_path,

@@ -215,7 +215,7 @@ def test_rank_equals_scoring_every_pair_as_a_row(
         pytest.param(DeepFM, ["item", "user", "price"], marks=pytest.mark.slow),
         (LR, ["genres", "rare"]),
         pytest.param(DCNv2, ["history", "item", "age", "tags"], marks=pytest.mark.slow),
-        (DIN, ["price", "history", "item", "user"]),
+        pytest.param(DIN, ["price", "history", "item", "user"], marks=pytest.mark.slow),
     ],
 )
 def test_rank_of_other_backbones_and_selections(

@@ -96,7 +96,7 @@ def post(connection: http.client.HTTPConnection, body: bytes = b"") -> http.clie
 
 
 @pytest.mark.parametrize("number", few_quick([signal.SIGTERM, signal.SIGINT], signal.SIGTERM))
-@pytest.mark.parametrize("over", ["grpc", "rest"])
+@pytest.mark.parametrize("over", few_quick(["grpc", "rest"], "grpc"))
 def test_a_stopped_server_finishes_what_is_in_flight(
     directory: Path, model: Any, number: int, over: str
 ) -> None:
