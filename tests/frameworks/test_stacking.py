@@ -1,5 +1,6 @@
 """Methods around one another: any order that makes sense is one student, trained, kept, served."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tfctr import backbones
 from tfctr.frameworks.ecdctr import EcdctrServed, EcdctrStudent
 from tfctr.frameworks.rok import KnowledgeBase, RokStudent
 from tfctr.frameworks.srp4ctr import SequenceEncoder, Srp4ctrStudent
+from tfctr.frameworks.statistics import StatisticsStudent, UserStatistics
 from tfctr.models.click_model import ClickModel
 from tfctr.models.student import Student
 from tfctr.optimizers import LazyAdam
@@ -25,6 +27,7 @@ from tfctr.serving import export
 RNG = np.random.default_rng(5)
 SCHEMA = events_schema()
 ITEM = ("item", "brand")
+OF_STATISTICS = ("user", "item", "hist_item", "hist_stars")
 SNAPSHOTS, DIM = 2, 3
 # Every event has a brand: a list that is sent as a sequence has no holes.
 WHOLE = EVENTS | {
@@ -59,6 +62,16 @@ def srp4ctr(model: ClickModel) -> Student:
     )
 
 
+def statistics(model: ClickModel) -> Student:
+    schema = SCHEMA.select(
+        [feature.name for feature in (*SCHEMA,) if feature.name in (*model.reads, *OF_STATISTICS)]
+    )
+    numbers = UserStatistics(
+        schema["hist_item"].num_ids, schema["hist_stars"].num_ids, factors=2, buckets=3, fading=9.0
+    )
+    return StatisticsStudent(schema, model, numbers, *OF_STATISTICS, num_fields=2)
+
+
 def ecdctr(model: ClickModel) -> Student:
     return EcdctrStudent(model, "user", "item", SNAPSHOTS, DIM)
 
@@ -67,6 +80,7 @@ METHODS: dict[str, Callable[[ClickModel], Student]] = {
     "rok": rok,
     "srp4ctr": srp4ctr,
     "ecdctr": ecdctr,
+    "statistics": statistics,
 }
 STACKS = [
     "rok srp4ctr",
@@ -76,6 +90,9 @@ STACKS = [
     "srp4ctr ecdctr",
     "ecdctr srp4ctr",
     "srp4ctr rok ecdctr",
+    "statistics rok",
+    "srp4ctr statistics",
+    "statistics srp4ctr",
 ]
 BACKBONES = ["dcn_v2", "deepfm", "din"]
 
@@ -88,7 +105,7 @@ def stacked(backbone: str, stack: str) -> Any:
         model = METHODS[name](model)
     model.build()
     for i, weight in enumerate(model.weights):
-        if "norm" not in weight.path and weight.dtype == "float32":
+        if not re.search("norm|noise|scale", weight.path) and weight.dtype == "float32":
             weight.assign(np.random.default_rng(i).normal(scale=0.3, size=weight.shape))
     return model
 
