@@ -52,11 +52,11 @@ POPULARITY_UNIT = 1e5  # popularity is log(1 + events among so many)
 
 @dataclass(frozen=True)
 class WrittenUsers:
-    """The events of a group of users, with the number of events of each grade's id."""
+    """The events of a group of users: for each half of them, how many have each grade's id."""
 
     path: str
     events: int
-    grades: tuple[int, ...]
+    grades: tuple[tuple[int, ...], ...]
 
 
 class ReadEvents(beam.PTransform):
@@ -135,16 +135,19 @@ def _write_users(
     content = io.BytesIO()
     np.savez(content, keys=keys, half=(users % 2).astype(np.int8), items=items, grades=grades)
     files.write(path, content.getbuffer())
-    yield WrittenUsers(path, len(keys), tuple(np.bincount(grades).tolist()))
+    counts = [tuple(np.bincount(grades[users % 2 == half]).tolist()) for half in range(2)]
+    yield WrittenUsers(path, len(keys), tuple(counts))
 
 
 def _summarise(found: list[WrittenUsers | job.RowCounts], pieces: int) -> dict[str, Any]:
     counts = [part for part in found if isinstance(part, job.RowCounts)]
     events = job.check_rows_arrived("events", counts, pieces)
     written = sorted((p for p in found if isinstance(p, WrittenUsers)), key=lambda p: p.path)
-    grades = np.zeros(max((len(part.grades) for part in written), default=0), np.int64)
+    number = max((len(counts) for part in written for counts in part.grades), default=0)
+    grades = np.zeros((2, number), np.int64)
     for part in written:
-        grades[: len(part.grades)] += part.grades
+        for half, counts_of_half in enumerate(part.grades):
+            grades[half, : len(counts_of_half)] += np.array(counts_of_half, np.int64)
     return {
         "groups": [[part.path, part.events] for part in written],
         "events": events,
@@ -312,26 +315,35 @@ def write_statistics(
     with job.directory(output) as folder:
         args, name = beam_args or [], config.name
         read = job.run(ReadEvents(config, data, folder), "statistics", name, folder, args)
-        counts = np.zeros(len(grades))
-        counts[: len(read["grades"])] = read["grades"]
-        share = counts / max(counts.sum(), 1)
-        mean = float(share @ grades)
-        variance = float(share @ (grades - mean) ** 2)
-        if not variance:
+        counts = np.zeros((POPULATIONS, len(grades)))
+        halves = np.array(read["grades"])
+        counts[:2, : halves.shape[1]] = halves
+        counts[ALL_USERS] = counts.sum(0)
+        # A half without events has no rows to train either.
+        counts[counts.sum(1) == 0] = counts[ALL_USERS]
+        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        means = shares @ grades
+        variances = (shares * (grades - means[:, None]) ** 2).sum(1)
+        if not variances[ALL_USERS]:
             raise DataError(
-                f"{name}: {config.grades} has {np.count_nonzero(counts)} grades in "
+                f"{name}: {config.grades} has {np.count_nonzero(counts[ALL_USERS])} grades in "
                 f"{read['events']:,} events of the training period; statistics need two"
             )
+        variances = np.where(variances > 0, variances, variances[ALL_USERS])
         states = [f"{folder}/state-0.npz", f"{folder}/state-1.npz"]
-        first = factor_model.initial(schema[config.items].num_ids, config.factors, mean, variance)
-        write_state(states[0], [first] * POPULATIONS)
+        number = schema[config.items].num_ids
+        first = [
+            factor_model.initial(number, config.factors, mean, variance)
+            for mean, variance in zip(means, variances, strict=True)
+        ]
+        write_state(states[0], first)
         groups = grouped(read["groups"])
-        rmse = [variance**0.5]
+        rmse = [float(variances[ALL_USERS] ** 0.5)]
         for step in range(config.steps):
             before, after = states[step % 2], states[(step + 1) % 2]
             done = job.run(Step(groups, before, grades, after), "statistics", name, folder, args)
             rmse.append(done["noise"][ALL_USERS] ** 0.5)
-        tables = _tables(states[config.steps % 2], grades, share, mean, variance)
+        tables = _tables(states[config.steps % 2], grades, shares[ALL_USERS])
         content = io.BytesIO()
         np.savez(content, **tables)
         files.write(f"{folder}/tables.npz", content.getbuffer())
@@ -380,15 +392,15 @@ def grouped(groups: Sequence[tuple[str, int]]) -> list[list[str]]:
     return found
 
 
-def _tables(
-    state: str, grades: np.ndarray, share: np.ndarray, mean: float, variance: float
-) -> dict[str, Any]:
+def _tables(state: str, grades: np.ndarray, share: np.ndarray) -> dict[str, Any]:
     models = read_state(state)
     with np.load(io.BytesIO(files.read(state))) as found:
         counts = np.stack([found[f"counts_{p}"] for p in range(POPULATIONS)])
     total = np.maximum(counts.sum(1, keepdims=True), 1)
     weights = np.stack([model.weights for model in models])
-    standard = (grades - mean) / variance**0.5
+    mean = share @ grades
+    deviation = (share @ (grades - mean) ** 2) ** 0.5
+    standard = (grades - mean) / deviation
     return {
         "means": weights[:, :, 0].astype(np.float32),
         "loadings": weights[:, :, 1:].astype(np.float32),
@@ -397,7 +409,7 @@ def _tables(
         "grades": grades.astype(np.float32),
         "is_grade": (np.arange(len(grades)) >= FIRST_TOKEN_ID).astype(np.float32),
         "shares": np.array([share @ (standard > APART), share @ (standard < -APART)], np.float32),
-        "grade_scale": np.array([mean, variance**0.5], np.float32),
+        "grade_scale": np.array([mean, deviation], np.float32),
     }
 
 
