@@ -9,13 +9,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from beam_pipelines.statistics import write_statistics
+from beam_pipelines.statistics import _added, write_statistics
 from tests.conftest import WORLD_FEATURES, world_config
 from tests.serving.batching import BASIC, assert_merged_is_each
 from tfctr.config import ConfigError, load_run
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.data.raw_rows import raw_rows
+from tfctr.frameworks.statistics import factor_model
 from tfctr.frameworks.statistics.config import TablesConfig
 from tfctr.serving import Client, Server
 from tfctr.stages import Run, prepare
@@ -163,6 +164,19 @@ def _data(folder: Path, **changes: Any) -> dict[str, Any]:
             {"name": "past_click", "kind": "history", "column": "click", "max_length": 5},
         ],
     } | changes
+
+
+def test_sums_of_groups_are_the_same_in_any_order() -> None:
+    rng = np.random.default_rng(1)
+    model = factor_model.initial(30, 3, 3.0, 1.0)
+    parts = []
+    for _ in range(9):
+        users, grades = np.sort(rng.integers(0, 20, 400)), rng.normal(3, 1, 400)
+        parts.append(factor_model.expected(users, rng.integers(0, 30, 400), grades, model))
+    found = [_added([parts[i] for i in rng.permutation(9)]).sums for _ in range(5)]
+    found.append(_added([_added(parts[:4]), _added(parts[4:])]).sums)
+    for sums in found[1:]:
+        np.testing.assert_array_equal(sums, found[0])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ LOADING_PRIOR = 30.0  # events that its loadings are shrunk by, to the mean load
 KNOWN_ITEM = 20  # events from which on an item's loadings count for the mean
 FIRST_LOADING, FIRST_DEVIATION = 0.4, 0.1  # before the first step
 FIRST_NOISE = 0.85  # the same, as a share of the variance of all grades
+# Multiples of 1 / 2^24 are added without error up to 2^29: sums are equal in any order.
+ROUNDED_TO = 2.0**24
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def expected(users: np.ndarray, items: np.ndarray, grades: np.ndarray, model: Fa
     seen = events(np.ones(len(users))).T @ second[:, lower[0], lower[1]]
     graded = events(grades).T @ unit
     squares = np.bincount(places, grades**2, len(present))
-    return Sums(present, np.concatenate([seen, graded, squares[:, None]], axis=1))
+    sums = np.concatenate([seen, graded, squares[:, None]], axis=1)
+    return Sums(present, np.round(sums * ROUNDED_TO) / ROUNDED_TO)
 
 
 def maximised(sums: Sums, center: np.ndarray) -> tuple[np.ndarray, float]:
