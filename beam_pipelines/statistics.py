@@ -22,6 +22,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow.compute as pc
 from pyarrow import fs
 
 import tfctr
@@ -39,7 +40,13 @@ from tfctr.data.sources import open_source
 from tfctr.data.users import rows_by_bucket, sorted_rows
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.statistics import factor_model
-from tfctr.frameworks.statistics.config import ALL_USERS, APART, POPULATIONS, TablesConfig
+from tfctr.frameworks.statistics.config import (
+    ALL_USERS,
+    APART,
+    POPULATIONS,
+    TablesConfig,
+    attribute_columns,
+)
 from tfctr.frameworks.statistics.factor_model import Factors, Sums
 from tfctr.schema import FIRST_TOKEN_ID, Schema
 
@@ -78,6 +85,12 @@ class ReadEvents(beam.PTransform):
             | "AssignSplits" >> AssignSplits(data.split, data.user, number)
         )
         reader = GradeReader(self.config, self.data)
+        attributes = (
+            pieces
+            | "Attributes" >> beam.FlatMap(_attributes, AttributeReader(self.config, self.data))
+            | "GatherItems" >> beam.GroupByKey()
+            | "WriteAttributes" >> beam.Map(_write_attributes, self.folder)
+        )
         found = (
             pieces
             | "UserEvents" >> beam.FlatMap(_by_user_bucket, reader)
@@ -85,9 +98,9 @@ class ReadEvents(beam.PTransform):
             | "WriteUsers" >> beam.FlatMap(_write_users, self.folder)
         )
         return (
-            {"found": found}
+            {"found": found, "attributes": attributes}
             | "Gather" >> Gather()
-            | "Summarise" >> beam.Map(lambda found: _summarise(found["found"], number))
+            | "Summarise" >> beam.Map(lambda found: _summarise(number, **found))
         )
 
 
@@ -115,6 +128,70 @@ class GradeReader:
         return rows, keys[rows], times[rows], users[rows], items[rows], grades[rows]
 
 
+class AttributeReader:
+    """Reads the attributes of the items in a piece."""
+
+    def __init__(self, config: TablesConfig, data: str) -> None:
+        schema = config.data.feature_schema
+        self.item = config.item
+        self.attributes = [schema[name] for name in config.attributes]
+        self.data = data
+        self._vocabularies: dict[str, Vocabulary] = {}
+
+    def read(self, piece: SplitPiece) -> tuple[np.ndarray, np.ndarray]:
+        """The items that occur, `[n]`, and for each pair of an item's place and an attribute's id
+        `(place, attribute's number, id)`, `[pairs, 3]`."""
+        if not self._vocabularies:
+            self._vocabularies = read_vocabularies([self.item, *self.attributes], self.data)
+        table = piece.columns([self.item.name, *(f.name for f in self.attributes)])
+        tokens = table[self.item.name].combine_chunks()
+        items, first = np.unique(
+            self._vocabularies[self.item.vocabulary].ids(tokens), return_index=True
+        )
+        kept = items >= FIRST_TOKEN_ID
+        items, first = items[kept], first[kept]
+        pairs = [np.zeros((0, 3), np.int64)]
+        for number, feature in enumerate(self.attributes):
+            column = table[feature.name].combine_chunks().take(first)
+            places = np.arange(len(items))
+            if feature.is_list:
+                lengths = pc.fill_null(pc.list_value_length(column), 0)
+                places = np.repeat(places, lengths.to_numpy())
+                column = column.flatten()
+            ids = self._vocabularies[feature.vocabulary].ids(column)
+            pairs.append(np.stack([places, np.full(len(ids), number), ids], axis=1))
+        found = np.concatenate(pairs)
+        return items, found[found[:, 2] >= FIRST_TOKEN_ID]
+
+
+def _attributes(piece: SplitPiece, reader: AttributeReader) -> Iterator[tuple[int, Any]]:
+    if not reader.attributes:
+        return
+    items, pairs = reader.read(piece)
+    blocks = items // BLOCK
+    for block in np.unique(blocks):
+        start, stop = np.searchsorted(blocks, [block, block + 1])
+        own = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < stop)] - [start, 0, 0]
+        yield int(block), (piece.index, items[start:stop], own)
+
+
+def _write_attributes(block: tuple[int, Iterable[Any]], folder: str) -> str:
+    """Each item's attributes, as its first piece has them -> the path of `(item, number, id)`."""
+    number, parts = block
+    known: set[int] = set()
+    found = []
+    for _, items, pairs in sorted(parts, key=lambda part: part[0]):
+        is_new = np.array([item not in known for item in items.tolist()], bool)
+        known.update(items.tolist())
+        pairs = pairs[is_new[pairs[:, 0]]]
+        found.append(np.stack([items[pairs[:, 0]], pairs[:, 1], pairs[:, 2]], axis=1))
+    content = io.BytesIO()
+    np.save(content, np.concatenate(found))
+    path = f"{folder}/events/attributes-{number:05d}.npy"
+    files.write(path, content.getbuffer())
+    return path
+
+
 def _by_user_bucket(piece: SplitPiece, reader: GradeReader) -> Iterator[tuple[int, Any]]:
     rows, keys, *columns = reader.read(piece)
     yield COUNTS, job.RowCounts(pieces=1, sent=len(rows))
@@ -139,7 +216,9 @@ def _write_users(
     yield WrittenUsers(path, len(keys), tuple(counts))
 
 
-def _summarise(found: list[WrittenUsers | job.RowCounts], pieces: int) -> dict[str, Any]:
+def _summarise(
+    pieces: int, found: list[WrittenUsers | job.RowCounts], attributes: list[str]
+) -> dict[str, Any]:
     counts = [part for part in found if isinstance(part, job.RowCounts)]
     events = job.check_rows_arrived("events", counts, pieces)
     written = sorted((p for p in found if isinstance(p, WrittenUsers)), key=lambda p: p.path)
@@ -152,6 +231,7 @@ def _summarise(found: list[WrittenUsers | job.RowCounts], pieces: int) -> dict[s
         "groups": [[part.path, part.events] for part in written],
         "events": events,
         "grades": grades.tolist(),
+        "attributes": sorted(attributes),
     }
 
 
@@ -312,6 +392,10 @@ def write_statistics(
         raise DataError(f"{data}: the log changed since it was prepared; run `tfctr prepare` again")
     schema = Schema.model_validate(manifest["schema"])
     grades = grade_values(config, schema, data)
+    try:
+        columns = attribute_columns(config, schema)
+    except ValueError as error:
+        raise DataError(f"{config.name}: {error}") from None
     with job.directory(output) as folder:
         args, name = beam_args or [], config.name
         read = job.run(ReadEvents(config, data, folder), "statistics", name, folder, args)
@@ -344,6 +428,8 @@ def write_statistics(
             done = job.run(Step(groups, before, grades, after), "statistics", name, folder, args)
             rmse.append(done["noise"][ALL_USERS] ** 0.5)
         tables = _tables(states[config.steps % 2], grades, shares[ALL_USERS])
+        if config.attributes:
+            tables["attributes"] = _attribute_table(read["attributes"], columns, number)
         content = io.BytesIO()
         np.savez(content, **tables)
         files.write(f"{folder}/tables.npz", content.getbuffer())
@@ -411,6 +497,16 @@ def _tables(state: str, grades: np.ndarray, share: np.ndarray) -> dict[str, Any]
         "shares": np.array([share @ (standard > APART), share @ (standard < -APART)], np.float32),
         "grade_scale": np.array([mean, deviation], np.float32),
     }
+
+
+def _attribute_table(paths: list[str], columns: dict[str, int], num_items: int) -> np.ndarray:
+    """Which attributes an item has: 1 or 0, `[items, values]`."""
+    *first, number = columns.values()
+    table = np.zeros((num_items, number), np.float32)
+    for path in paths:
+        items, attributes, ids = np.load(io.BytesIO(files.read(path))).T
+        table[items, np.array(first)[attributes] + ids] = 1
+    return table
 
 
 def _delete(folder: str) -> None:

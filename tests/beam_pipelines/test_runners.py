@@ -109,7 +109,13 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
         SequencesConfig(name="windows", data=config, stride=3), at("data"), at("windows"), beam_args
     )
     tables = TablesConfig(
-        name="tables", data=config, items="past_item", grades="past_click", factors=2, steps=2
+        name="tables",
+        data=config,
+        items="past_item",
+        grades="past_click",
+        attributes=("category", "tags"),
+        factors=2,
+        steps=2,
     )
     write_statistics(tables, at("data"), at("tables"), beam_args=beam_args)
     similar = RetrievalConfig(

@@ -29,6 +29,7 @@ SCHEMA = events_schema()
 ITEM = ("item", "brand")
 OF_STATISTICS = ("user", "item", "hist_item", "hist_stars")
 SNAPSHOTS, DIM = 2, 3
+KEPT = "norm|noise|scale|spread|knots"  # weights that are not just any numbers
 # Every event has a brand: a list that is sent as a sequence has no holes.
 WHOLE = EVENTS | {
     "hist_brand": np.array([[3, 5, 4, 0], [0, 0, 0, 0], [4, 5, 3, 3], [5, 0, 0, 0]]),
@@ -67,7 +68,12 @@ def statistics(model: ClickModel) -> Student:
         [feature.name for feature in (*SCHEMA,) if feature.name in (*model.reads, *OF_STATISTICS)]
     )
     numbers = UserStatistics(
-        schema["hist_item"].num_ids, schema["hist_stars"].num_ids, factors=2, buckets=3, fading=9.0
+        schema["hist_item"].num_ids,
+        schema["hist_stars"].num_ids,
+        num_attributes=3,
+        factors=2,
+        num_knots=3,
+        fading=9.0,
     )
     return StatisticsStudent(schema, model, numbers, *OF_STATISTICS, num_fields=2)
 
@@ -105,7 +111,10 @@ def stacked(backbone: str, stack: str) -> Any:
         model = METHODS[name](model)
     model.build()
     for i, weight in enumerate(model.weights):
-        if not re.search("norm|noise|scale", weight.path) and weight.dtype == "float32":
+        if (
+            not re.search("norm|noise|scale|spread|knots", weight.path)
+            and weight.dtype == "float32"
+        ):
             weight.assign(np.random.default_rng(i).normal(scale=0.3, size=weight.shape))
     return model
 

@@ -36,7 +36,7 @@ def write_configs(folder: Path, **changes: Any) -> Path:
     run = {
         "name": "student",
         "data": "data.yaml",
-        "frameworks": [{"name": "statistics", "tables": "tables.yaml", "buckets": 8}],
+        "frameworks": [{"name": "statistics", "tables": "tables.yaml", "knots": 8}],
         "model": {
             "backbone": "dcn_v2",
             "features": PLAIN,
@@ -53,7 +53,7 @@ def write_configs(folder: Path, **changes: Any) -> Path:
     }
     contents = {
         "data": data.model_dump(mode="json", exclude_none=True),
-        "tables": TABLES | {"factors": 3, "steps": 4} | changes,
+        "tables": TABLES | {"factors": 3, "steps": 4, "attributes": ["category", "tags"]} | changes,
         "run": run,
     }
     for name, content in contents.items():
@@ -166,6 +166,21 @@ def _data(folder: Path, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def test_attributes_are_those_of_the_items(run: Run) -> None:
+    table = run.before["statistics"]["tables"].load()["attributes"]
+    data = Dataset.open(run.data_folder)
+    first = data.schema["category"].num_ids
+    assert table.shape == (data.schema["item_id"].num_ids, first + data.schema["tags"].num_ids)
+    columns = data.columns("train", ["item_id", "category", "tags"])
+    expected = np.zeros_like(table)
+    expected[columns["item_id"], columns["category"]] = 1
+    for place in range(columns["tags"].shape[1]):
+        expected[columns["item_id"], first + columns["tags"][:, place]] = 1
+    expected[:, [0, 1, 2, first, first + 1, first + 2]] = 0
+    known = np.unique(columns["item_id"])
+    np.testing.assert_array_equal(table[known], expected[known])
+
+
 def test_sums_of_groups_are_the_same_in_any_order() -> None:
     rng = np.random.default_rng(1)
     model = factor_model.initial(30, 3, 3.0, 1.0)
@@ -184,6 +199,7 @@ def test_sums_of_groups_are_the_same_in_any_order() -> None:
     [
         ({"items": "past"}, "items: past is no history of the data; there are: "),
         ({"grades": "item"}, "grades: item is no history"),
+        ({"attributes": ["user"]}, "attributes: user is no categorical or multi_valued feature"),
         ({"items": "past_click"}, "items: past_click shares no feature of the item's side"),
     ],
 )

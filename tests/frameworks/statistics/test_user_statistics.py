@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tfctr.frameworks.statistics import UserStatistics
-from tfctr.frameworks.statistics.user_statistics import edges_of
+from tfctr.frameworks.statistics.user_statistics import knots_of
 
-ITEMS, GRADES, FACTORS, FADING = 8, 7, 3, 4.0
+ITEMS, GRADES, ATTRIBUTES, FACTORS, FADING = 8, 7, 4, 3, 4.0
 RNG = np.random.default_rng(1)
 VALUES = np.array([0, 0, 0, 1.0, 2, 4, 5])
 TABLES = {
@@ -20,6 +20,7 @@ TABLES = {
     "is_grade": (np.arange(GRADES) >= 3).astype("float32"),
     "shares": np.array([0.2, 0.3], "float32"),
     "grade_scale": np.array([3.0, 1.5], "float32"),
+    "attributes": (RNG.random((ITEMS, ATTRIBUTES)) < 0.5).astype("float32"),
 }
 # Oldest first, padded at the end; item 1 and grade 1 are out of vocabulary.
 HISTORY = [
@@ -32,7 +33,7 @@ HISTORY = [
 
 @pytest.fixture
 def layer() -> Any:
-    made = UserStatistics(ITEMS, GRADES, FACTORS, buckets=4, fading=FADING)
+    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, FACTORS, num_knots=4, fading=FADING)
     made.build()
     made.set_tables(TABLES)
     return made
@@ -65,7 +66,15 @@ def by_a_loop(items: list[int], grades: list[int], population: int, candidate: i
         covariance, v = np.linalg.inv(precision), loadings[candidate]
         expected = v @ covariance @ pull
         found += [means[candidate] + expected, expected, v @ covariance @ v]
-    return found
+    attributes = TABLES["attributes"]
+    affinities, number = [], 0
+    for attribute in np.flatnonzero(attributes[candidate]):
+        own = [grade - means[item] for _, item, grade in events if attributes[item, attribute]]
+        affinities.append(sum(own) / (len(own) + 3))
+        number += len(own)
+    if affinities:
+        return [*found, np.mean(affinities), np.log1p(number / len(affinities)), min(affinities)]
+    return [*found, 0, 0, 0]
 
 
 @pytest.mark.parametrize("population", [0, 1, 2])
@@ -73,6 +82,7 @@ def test_the_numbers_are_those_of_a_loop_over_events(layer: Any, population: int
     items, grades = (np.array(column) for column in zip(*HISTORY, strict=True))
     populations = np.full(len(items), population)
     candidates = np.array([[3, 5], [1, 7], [4, 6], [2, 3]])
+    assert TABLES["attributes"].sum(1).min() == 0  # an item without attributes is among them
     user = layer.encode(items, grades, populations)
     numbers = np.array(layer.of_candidates(user, candidates, populations))
     for row, history in enumerate(HISTORY):
@@ -87,11 +97,21 @@ def test_in_training_a_user_reads_the_tables_of_the_other_half(layer: Any) -> No
     assert np.array(layer.population(users, training=False)).tolist() == [2, 2, 2]
 
 
-def test_buckets_hold_equally_many_rows(layer: Any) -> None:
-    numbers = RNG.normal(size=(4000, layer.num_numbers)).astype("float32")
-    layer.set_scale(numbers.mean(0), numbers.std(0), edges_of(numbers, 4))
-    buckets = np.array(layer.bucketized(numbers))
-    for column in buckets.T:
-        assert np.bincount(column).tolist() == [1000] * 4
-    scaled = np.array(layer.scaled(10 * numbers))
-    assert abs(scaled).max() == 3.0
+def test_knots_have_equally_many_rows_between_them(layer: Any) -> None:
+    numbers = RNG.normal(size=(3000, layer.num_numbers)).astype("float32")
+    numbers[:, 0] = 5
+    numbers[:1500, 1] = 5
+    knots = knots_of(numbers, 4)
+    assert (np.diff(knots) > 0).all()
+    layer.set_scale(numbers.mean(0), numbers.std(0), knots)
+    below, share = (np.array(found) for found in layer.between(numbers))
+    for column in below[:, 2:].T:
+        np.testing.assert_allclose(np.bincount(column), [1000] * 3, atol=2)
+    rows = np.arange(layer.num_numbers)
+    start, end = knots[rows, below], knots[rows, below + 1]
+    np.testing.assert_allclose(start + share * (end - start), numbers, atol=1e-5)
+    far = numbers[:2] + np.array([[-99], [99]], "float32")
+    below, share = (np.array(found) for found in layer.between(far))
+    assert below.tolist() == [[0] * len(rows), [2] * len(rows)]
+    assert share.tolist() == [[0] * len(rows), [1] * len(rows)]
+    assert abs(np.array(layer.scaled(10 * numbers))).max() == 3.0

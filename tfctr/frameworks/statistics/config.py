@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 from tfctr.config.base import FolderName, from_file
 from tfctr.config.data import DataConfig
 from tfctr.config.method import Method, register
-from tfctr.schema import Categorical, History, Name, Schema, Strict
+from tfctr.schema import Categorical, History, MultiValued, Name, Schema, Strict
 
 POPULATIONS = 3  # of users, each with tables of its own: one half, the other half, all
 ALL_USERS = 2
+MOST_VALUES = 512  # of all attributes together
 APART = 0.8  # deviations from the mean of all grades from which on a grade is high, or low
 
 
@@ -22,6 +23,7 @@ class TablesConfig(Strict):
     data: Annotated[DataConfig, from_file(lambda: DataConfig)]
     items: Name  # the history of the items
     grades: Name  # the history of what the user said of them: numbers, or clicks
+    attributes: tuple[Name, ...] = ()  # features of items, e.g. genres, with few values each
     factors: int = Field(16, ge=1)
     steps: int = Field(20, ge=1)  # of expectation maximisation
 
@@ -48,6 +50,17 @@ class TablesConfig(Strict):
         return [self.user.name, self.item.name, self.items, self.grades]
 
     @model_validator(mode="after")
+    def _has_attributes(self) -> "TablesConfig":
+        known = [f.name for f in self.data.feature_schema.side("item") if is_attribute(f)]
+        for name in self.attributes:
+            if name not in known:
+                raise ValueError(
+                    f"attributes: {name} is no categorical or multi_valued feature of the item's "
+                    f"side; there are: {', '.join(known)}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _has_histories(self) -> "TablesConfig":
         _ = self.user
         items, grades = self._history("items"), self._history("grades")
@@ -71,6 +84,31 @@ class TablesConfig(Strict):
         return known[name]
 
 
+def is_attribute(feature: Any) -> bool:
+    """Whether items can be told apart by a feature's tokens."""
+    return isinstance(feature, Categorical | MultiValued)
+
+
+def attribute_columns(config: TablesConfig, schema: Schema) -> dict[str, int]:
+    """The first column of each attribute in the table of attributes, in order; `""` is behind the
+    last. A column is an id. `schema` is the dataset's.
+
+    Raises:
+        ValueError: there are too many values.
+    """
+    first = {}
+    number = 0
+    for name in config.attributes:
+        first[name] = number
+        number += schema[name].num_ids
+    if number > MOST_VALUES:
+        raise ValueError(
+            f"attributes: {', '.join(config.attributes)} have {number:,} values, and at most "
+            f"{MOST_VALUES} are possible; leave out the largest, or raise its min_count"
+        )
+    return first | {"": number}
+
+
 @register
 class Statistics(Method):
     """A student that reads statistics of the user's events, computed in the request."""
@@ -78,7 +116,7 @@ class Statistics(Method):
     name: Literal["statistics"]
     tables: Annotated[TablesConfig, from_file(lambda: TablesConfig)]
     fields: int = Field(4, ge=1)  # that carry the numbers to the backbone
-    buckets: int = Field(64, ge=2)  # of each number, with equally many training rows
+    knots: int = Field(32, ge=2)  # of each number, with equally many training rows between them
     fading: float = Field(150.0, gt=0)  # events after which one weighs 1/e, where it weighs less
 
     @property

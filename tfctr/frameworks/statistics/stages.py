@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from tfctr.config import digest
-from tfctr.frameworks.statistics.config import Statistics, TablesConfig
+from tfctr.frameworks.statistics.config import Statistics, TablesConfig, attribute_columns
 from tfctr.schema import Schema
 from tfctr.stages import Prepare, Stage
 from tfctr.stages.prepare import MANIFEST
@@ -72,11 +72,11 @@ class Scale(Stage):
 
     @property
     def made_from(self) -> Any:
-        return [self.config.buckets, self.config.fading]
+        return [self.config.knots, self.config.fading]
 
     def make(self, console: Console) -> dict[str, Any]:
         from tfctr.data.dataset import Dataset
-        from tfctr.frameworks.statistics.user_statistics import edges_of
+        from tfctr.frameworks.statistics.user_statistics import knots_of
 
         config = self.config.tables
         data = Dataset.open(self.tables.dataset.path)
@@ -95,7 +95,7 @@ class Scale(Stage):
             self.path,
             center=numbers.mean(0),
             spread=np.where(spread > 1e-6, spread, 1.0),
-            edges=edges_of(numbers, self.config.buckets),
+            knots=knots_of(numbers, self.config.knots),
         )
         return {"rows": len(numbers)}
 
@@ -114,7 +114,8 @@ def create_statistics(config: Statistics, schema: Schema) -> Any:
     return UserStatistics(
         schema[tables.items].num_ids,
         schema[tables.grades].num_ids,
+        attribute_columns(tables, schema)[""],
         tables.factors,
-        config.buckets,
+        config.knots,
         config.fading,
     )

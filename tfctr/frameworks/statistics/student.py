@@ -11,16 +11,22 @@ from tfctr.models.click_model import ClickModel
 from tfctr.models.student import Student
 from tfctr.schema import Schema
 
-BUCKET_DIM = 4  # width of the vector of a number's bucket
-OF_USER = {"user_numbers": "numbers", "user_tastes": "tastes", "user_doubts": "doubts"}
+KNOT_DIM = 4  # width of a knot's vector
+# The statistics' part of `encode_user`.
+OF_USER = {
+    "user_numbers": "numbers",
+    "user_tastes": "tastes",
+    "user_doubts": "doubts",
+    "user_affinities": "affinities",
+}
 
 
 @keras.saving.register_keras_serializable("tfctr")
 class StatisticsStudent(Student):
     """Adds fields to any backbone, made of `UserStatistics`.
 
-    Each number is read scaled, and as the vector of its bucket. A dense layer makes `num_fields`
-    fields of them all.
+    Each number is read scaled, and as a vector that is interpolated between the vectors of knots
+    (Gorishniy et al., 2022, arXiv:2203.05556). A dense layer makes `num_fields` fields of them all.
 
     `encode_user` computes the user's part once per request.
 
@@ -62,19 +68,19 @@ class StatisticsStudent(Student):
         self.items = items
         self.grades = grades
         self.num_fields = num_fields
-        size = statistics.num_numbers * (1 + BUCKET_DIM)
         self.vectors = keras.layers.Embedding(
-            statistics.num_numbers * statistics.buckets, BUCKET_DIM, name="vectors"
+            statistics.num_numbers * statistics.num_knots, KNOT_DIM, name="vectors"
         )
         self.to_fields = keras.layers.Dense(num_fields * backbone.field_dim, name="to_fields")
-        self._size = size
+        self._size_of_vectors = statistics.num_numbers * KNOT_DIM
 
     def build_parts(self) -> None:
         super().build_parts()
-        if not self.statistics.built:  # a loaded one is
-            self.statistics.build()
+        statistics = self.statistics
+        if not statistics.built:  # a loaded one is
+            statistics.build()
         self.vectors.build()
-        self.to_fields.build((None, self._size))
+        self.to_fields.build((None, statistics.num_numbers + self._size_of_vectors))
 
     def embed(
         self,
@@ -96,12 +102,14 @@ class StatisticsStudent(Student):
         """The backbone's part, and that of the statistics (`UserStatistics.encode`)."""
         population = self.statistics.population(features[self.items][:, 0], training=False)
         user = self.statistics.encode(features[self.items], features[self.grades], population)
-        return super().encode_user(features) | {n: user[key] for n, key in OF_USER.items()}
+        return super().encode_user(features) | {
+            n: user[key] for n, key in OF_USER.items() if key in user
+        }
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
         of_backbone = {name: value for name, value in user.items() if name not in OF_USER}
         fields = super().embed_candidates(of_backbone, items)
-        encoded = {key: user[name] for name, key in OF_USER.items()}
+        encoded = {key: user[name] for name, key in OF_USER.items() if name in user}
         ids = items[self.item]
         population = self.statistics.population(ids[:, 0], training=False)
         numbers = self.statistics.of_candidates(encoded, ids, population)
@@ -111,8 +119,10 @@ class StatisticsStudent(Student):
         """`[B, N, S]` to `[B * N, num_fields, D]`."""
         statistics = self.statistics
         numbers = ops.stop_gradient(ops.reshape(numbers, (-1, statistics.num_numbers)))
-        first = ops.arange(statistics.num_numbers) * statistics.buckets
-        vectors = self.vectors(statistics.bucketized(numbers) + first)
-        flat = ops.reshape(vectors, (-1, statistics.num_numbers * BUCKET_DIM))
+        below, share = statistics.between(numbers)
+        below = below + ops.arange(statistics.num_numbers) * statistics.num_knots
+        start, end = self.vectors(below), self.vectors(below + 1)
+        share = ops.cast(ops.expand_dims(share, -1), start.dtype)
+        flat = ops.reshape(start + share * (end - start), (-1, self._size_of_vectors))
         read = ops.concatenate([ops.cast(statistics.scaled(numbers), flat.dtype), flat], axis=1)
         return ops.reshape(self.to_fields(read), (-1, self.num_fields, self.backbone.field_dim))

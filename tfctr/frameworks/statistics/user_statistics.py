@@ -14,8 +14,11 @@ from tfctr.schema import FIRST_TOKEN_ID, PAD_ID
 WINDOWS = (3, 10, 25, 50, 150)  # latest events
 SHARE_WINDOWS = (10, 50)
 DEVIATION_PRIOR = 2.5  # events of deviation 0 that a user's mean deviation is shrunk by
+ATTRIBUTE_PRIOR = 3.0  # the same, of its mean deviation for an attribute
+NO_AFFINITY = 1e9  # above every mean deviation
 SHARE_PRIOR = 5.0  # events of the usual share
 LIMIT = 3.0  # of a scaled number
+LEAST_GAP = 0.01  # between knots, in deviations
 
 
 @keras.saving.register_keras_serializable("tfctr")
@@ -29,8 +32,10 @@ class UserStatistics(keras.layers.Layer):
     `d` is a grade less its item's mean. The numbers of a user are: the mean `d` of the latest
     3, 10, 25, 50, 150 and of all events; the shares of high and of low grades among the latest 10,
     50 and all; the logarithm of their number. Those of a candidate: its item's mean grade and
-    popularity; and twice, for all events alike and for such that fade, what the factor model
-    (`factor_model`) expects of it: the grade, its deviation from the mean, and the variance.
+    popularity; twice, for all events alike and for such that fade, what the factor model
+    (`factor_model`) expects of it: the grade, its deviation from the mean, and the variance; and,
+    for the candidate's attributes, the mean over them of the user's mean `d`, the logarithm of the
+    number of events, and the least mean `d`.
 
     The tables exist for three populations of users: each half, and all. In training a user reads
     those of the other half, so that no row's own label is in them.
@@ -38,8 +43,9 @@ class UserStatistics(keras.layers.Layer):
     Args:
         num_items: int. Ids of items.
         num_grades: int. Ids of grades.
+        num_attributes: int. Values `G` of items' attributes; 0: none.
         factors: int. Width `f` of the factor model.
-        buckets: int. Of each number.
+        num_knots: int. Of each number, for vectors that are interpolated.
         fading: float. Events after which one weighs `1 / e`, where it fades.
     """
 
@@ -47,19 +53,21 @@ class UserStatistics(keras.layers.Layer):
         self,
         num_items: int,
         num_grades: int,
+        num_attributes: int,
         factors: int,
-        buckets: int,
+        num_knots: int,
         fading: float,
         **kwargs: Any,
     ) -> None:
         super().__init__(trainable=False, dtype="float32", **kwargs)
         self.num_items = num_items
         self.num_grades = num_grades
+        self.num_attributes = num_attributes
         self.factors = factors
-        self.buckets = buckets
+        self.num_knots = num_knots
         self.fading = fading
         self.num_of_user = len(WINDOWS) + 1 + 2 * (len(SHARE_WINDOWS) + 1) + 1
-        self.num_numbers = self.num_of_user + 2 + 2 * 3
+        self.num_numbers = self.num_of_user + 2 + 2 * 3 + 3 * (num_attributes > 0)
 
     def build(self, input_shape: Any = None) -> None:
         def table(name: str, *shape: int, value: str = "zeros") -> Any:
@@ -70,13 +78,15 @@ class UserStatistics(keras.layers.Layer):
         self.loadings = table("loadings", rows, self.factors)
         self.popularity = table("popularity", rows)
         self.noise = table("noise", POPULATIONS, value="ones")
+        if self.num_attributes:
+            self.attributes = table("attributes", self.num_items, self.num_attributes)
         self.grades = table("grades", self.num_grades)
         self.is_grade = table("is_grade", self.num_grades)
         self.shares = table("shares", 2)
         self.grade_scale = table("grade_scale", 2, value="ones")  # mean and deviation of all
         self.center = table("center", self.num_numbers)
         self.spread = table("spread", self.num_numbers, value="ones")
-        self.edges = table("edges", self.num_numbers, self.buckets - 1)
+        self.knots = table("knots", self.num_numbers, self.num_knots)
         self.built = True
 
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
@@ -86,12 +96,14 @@ class UserStatistics(keras.layers.Layer):
             getattr(self, name).assign(values.reshape(-1, *values.shape[2:]))
         for name in ("noise", "grades", "is_grade", "shares", "grade_scale"):
             getattr(self, name).assign(tables[name])
+        if self.num_attributes:
+            self.attributes.assign(tables["attributes"])
 
-    def set_scale(self, center: np.ndarray, spread: np.ndarray, edges: np.ndarray) -> None:
-        """Takes the numbers' mean and deviation `[S]`, and edges of buckets `[S, buckets - 1]`."""
+    def set_scale(self, center: np.ndarray, spread: np.ndarray, knots: np.ndarray) -> None:
+        """Takes the numbers' mean and deviation `[S]`, and knots `[S, num_knots]`."""
         self.center.assign(center)
         self.spread.assign(spread)
-        self.edges.assign(edges)
+        self.knots.assign(knots)
 
     def population(self, users: Any, training: bool) -> Any:
         """The tables that users of the ids `[B]` read, int `[B]`."""
@@ -106,7 +118,8 @@ class UserStatistics(keras.layers.Layer):
 
         Returns:
             `numbers` `[B, U]`; `tastes` `[B, 2, f]` and `doubts` `[B, 2, f, f]`, mean and
-            covariance of the user's factors, for all events alike and for such that fade.
+            covariance of the user's factors, for all events alike and for such that fade; if there
+            are attributes, `affinities` `[B, 2, G]`, mean `d` and number of events with each.
         """
         length = items.shape[1]
         rows = ops.expand_dims(population, 1) * self.num_items + items
@@ -128,11 +141,17 @@ class UserStatistics(keras.layers.Layer):
             pull = ops.matmul(weighted, deviation[:, :, None])
             tastes.append(ops.matmul(doubt, pull)[:, :, 0])
             doubts.append(doubt)
-        return {
+        encoded = {
             "numbers": self._of_user(deviation, grade, known, lag),
             "tastes": ops.stack(tastes, axis=1),
             "doubts": ops.stack(doubts, axis=1),
         }
+        if self.num_attributes:
+            attributes = ops.take(self.attributes, items, axis=0)
+            sums = ops.matmul(ops.stack([deviation, known], axis=1), attributes)
+            means = sums[:, 0] / (sums[:, 1] + ATTRIBUTE_PRIOR)
+            encoded["affinities"] = ops.stack([means, sums[:, 1]], axis=1)
+        return encoded
 
     def _of_user(self, deviation: Any, grade: Any, known: Any, lag: Any) -> Any:
         standard = (grade - self.grade_scale[0]) / self.grade_scale[1]
@@ -171,23 +190,46 @@ class UserStatistics(keras.layers.Layer):
             expected = ops.matmul(loadings, taste[:, :, None])
             variance = ops.sum(ops.matmul(loadings, doubt) * loadings, axis=2, keepdims=True)
             found += [mean[:, :, None] + expected, expected, variance]
+        if self.num_attributes:
+            found += self._of_attributes(user["affinities"], items)
         return ops.concatenate(found, axis=2)
+
+    def _of_attributes(self, affinities: Any, items: Any) -> list[Any]:
+        own = ops.take(self.attributes, items, axis=0)
+        number = ops.maximum(ops.sum(own, axis=2, keepdims=True), 1.0)
+        means, events = (ops.expand_dims(found, 1) for found in ops.unstack(affinities, axis=1))
+        mean = ops.sum(own * means, axis=2, keepdims=True) / number
+        events = ops.sum(own * events, axis=2, keepdims=True) / number
+        least = ops.min(ops.where(own > 0, means, NO_AFFINITY), axis=2, keepdims=True)
+        return [mean, ops.log1p(events), ops.where(least < NO_AFFINITY, least, 0.0)]
 
     def scaled(self, numbers: Any) -> Any:
         """Standardised and clipped numbers `[..., S]`."""
         return ops.clip((numbers - self.center) / self.spread, -LIMIT, LIMIT)
 
-    def bucketized(self, numbers: Any) -> Any:
-        """The bucket of each number, int32 `[..., S]`."""
-        above = ops.expand_dims(numbers, -1) > self.edges
-        return ops.sum(ops.cast(above, "int32"), axis=-1)
+    def between(self, numbers: Any) -> tuple[Any, Any]:
+        """The knot below each number, int32 `[..., S]`, and the number's place from there to the
+        next knot, 0 to 1."""
+        above = ops.cast(ops.expand_dims(numbers, -1) >= self.knots[:, 1:-1], "int32")
+        below = ops.sum(above, axis=-1)
+        first = below + ops.arange(self.num_numbers) * self.num_knots
+        start, end = ops.take(self.knots, first), ops.take(self.knots, first + 1)
+        return below, ops.clip((numbers - start) / (end - start), 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("num_items", "num_grades", "factors", "buckets", "fading")
+        names = ("num_items", "num_grades", "num_attributes", "factors", "num_knots", "fading")
         return {"name": self.name} | {name: getattr(self, name) for name in names}
 
 
-def edges_of(numbers: np.ndarray, buckets: int) -> np.ndarray:
-    """Edges `[S, buckets - 1]` between buckets with equally many rows of `numbers [N, S]`."""
-    found: np.ndarray = np.quantile(numbers, np.linspace(0, 1, buckets + 1)[1:-1], axis=0).T
+def knots_of(numbers: np.ndarray, num_knots: int) -> np.ndarray:
+    """Knots `[S, num_knots]` with equally many rows of `numbers [N, S]` between them.
+
+    Where many rows are equal, knots are at least `LEAST_GAP` of the deviation apart. So a vector
+    that is interpolated between knots hardly changes with the rounding of a number.
+    """
+    found: np.ndarray = np.quantile(numbers, np.linspace(0, 1, num_knots), axis=0).T
+    spread = numbers.std(0)
+    gap = LEAST_GAP * np.where(spread > 0, spread, 1.0)
+    for knot in range(1, num_knots):
+        found[:, knot] = np.maximum(found[:, knot], found[:, knot - 1] + gap)
     return found
