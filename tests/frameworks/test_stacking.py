@@ -166,6 +166,24 @@ def test_a_stack_trains_every_part_and_is_kept(backbone: str, stack: str, tmp_pa
     np.testing.assert_allclose(loaded(features), model(features), atol=1e-6)
 
 
+@pytest.mark.parametrize("stack", [stack for stack in STACKS if "statistics" in stack])
+def test_in_training_a_row_reads_the_tables_of_other_users(stack: str) -> None:
+    """Whatever is around the statistics, the row's own label is not in what it reads."""
+    model = stacked("dcn_v2", stack)
+    features = inputs(model)
+    inner = model
+    while not isinstance(inner, StatisticsStudent):
+        inner = inner.backbone
+    statistics = inner.statistics
+    before = [ops.convert_to_numpy(model(features, training=t)) for t in (True, False)]
+    of_all = np.zeros((3, statistics.num_items), "float32")
+    of_all[2] = 1.0
+    statistics.means.assign_add(of_all.ravel())
+    after = [ops.convert_to_numpy(model(features, training=t)) for t in (True, False)]
+    np.testing.assert_array_equal(after[0], before[0])
+    assert (after[1] != before[1]).any()
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_further_fields_leave_those_of_the_backbone_as_they_are(stack: str) -> None:
     model = stacked("dcn_v2", stack)
