@@ -27,6 +27,7 @@ from beam_pipelines.running import dask_partitions
 from beam_pipelines.score import score
 from beam_pipelines.sequences import write_sequences
 from beam_pipelines.snapshots import join_snapshots
+from beam_pipelines.statistics import write_statistics
 from beam_pipelines.textify import textify
 from tests.conftest import WORLD_FEATURES, content_of, world_config
 from tests.language.encoders import bert_tensors, write_bert
@@ -38,6 +39,7 @@ from tfctr.data.snapshots import Snapshot
 from tfctr.frameworks.ecdctr.config import DaysConfig
 from tfctr.frameworks.rok.rim import RIM
 from tfctr.frameworks.srp4ctr.config import SequencesConfig
+from tfctr.frameworks.statistics.config import TablesConfig
 from tfctr.language.config import TextConfig
 from tfctr.retrieval.config import RetrievalConfig
 from tfctr.serving import export
@@ -46,7 +48,10 @@ DAY = datetime.date(2024, 1, 1)
 DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
 PIECES = 9
 DOMAIN = {"name": "domain", "kind": "categorical", "side": "context"}
-HISTORY = {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": 5}
+HISTORIES = [
+    {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": 5},
+    {"name": "past_click", "kind": "history", "column": "click", "max_length": 5},
+]
 
 
 def write_log(folder: Path) -> None:
@@ -66,7 +71,7 @@ def data_config(folder: Path | str, **changes: Any) -> Any:
         "users": {"path": "users.parquet", "key": "user_id"},
         "items": {"path": "items.parquet", "key": "item_id"},
     }
-    features = [*WORLD_FEATURES, DOMAIN, HISTORY]
+    features = [*WORLD_FEATURES, DOMAIN, *HISTORIES]
     made = {"source": source, "features": features, "split": {"by": "user_time"}}
     return world_config(directory=str(folder), **made | changes)
 
@@ -103,6 +108,16 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
     write_sequences(
         SequencesConfig(name="windows", data=config, stride=3), at("data"), at("windows"), beam_args
     )
+    tables = TablesConfig(
+        name="tables",
+        data=config,
+        items="past_item",
+        grades="past_click",
+        attributes=("category", "tags"),
+        factors=2,
+        steps=2,
+    )
+    write_statistics(tables, at("data"), at("tables"), beam_args=beam_args)
     similar = RetrievalConfig(
         name="similar", data=config, fields=("item_id", "age_group"), k=3, pool=0.9
     )
@@ -159,8 +174,8 @@ def expected(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         found = run_all(tmp_path_factory.mktemp("here"), models, [])
     assert side_inputs == []  # Dask would compute them again and again, and wrongly
     assert len({name for name in found if name.startswith("data/train/")}) == PIECES
-    jobs = {"data", "by_time", "windows", "similar", "texts", "hints", "days", "joined", "scores"}
-    assert {Path(name).parts[0] for name in found} >= jobs
+    jobs = {"data", "by_time", "windows", "tables", "similar", "texts", "hints", "days", "joined"}
+    assert {Path(name).parts[0] for name in found} >= jobs | {"scores"}
     return found
 
 

@@ -1,5 +1,6 @@
 """Methods around one another: any order that makes sense is one student, trained, kept, served."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tfctr import backbones
 from tfctr.frameworks.ecdctr import EcdctrServed, EcdctrStudent
 from tfctr.frameworks.rok import KnowledgeBase, RokStudent
 from tfctr.frameworks.srp4ctr import SequenceEncoder, Srp4ctrStudent
+from tfctr.frameworks.statistics import StatisticsStudent, UserStatistics
 from tfctr.models.click_model import ClickModel
 from tfctr.models.student import Student
 from tfctr.optimizers import LazyAdam
@@ -25,7 +27,9 @@ from tfctr.serving import export
 RNG = np.random.default_rng(5)
 SCHEMA = events_schema()
 ITEM = ("item", "brand")
+OF_STATISTICS = ("user", "item", "hist_item", "hist_stars")
 SNAPSHOTS, DIM = 2, 3
+KEPT = "norm|noise|scale|spread|knots"  # weights that are not just any numbers
 # Every event has a brand: a list that is sent as a sequence has no holes.
 WHOLE = EVENTS | {
     "hist_brand": np.array([[3, 5, 4, 0], [0, 0, 0, 0], [4, 5, 3, 3], [5, 0, 0, 0]]),
@@ -59,6 +63,21 @@ def srp4ctr(model: ClickModel) -> Student:
     )
 
 
+def statistics(model: ClickModel) -> Student:
+    schema = SCHEMA.select(
+        [feature.name for feature in (*SCHEMA,) if feature.name in (*model.reads, *OF_STATISTICS)]
+    )
+    numbers = UserStatistics(
+        schema["hist_item"].num_ids,
+        schema["hist_stars"].num_ids,
+        num_attributes=3,
+        factors=2,
+        num_knots=3,
+        fading=9.0,
+    )
+    return StatisticsStudent(schema, model, numbers, *OF_STATISTICS, num_fields=2)
+
+
 def ecdctr(model: ClickModel) -> Student:
     return EcdctrStudent(model, "user", "item", SNAPSHOTS, DIM)
 
@@ -67,6 +86,7 @@ METHODS: dict[str, Callable[[ClickModel], Student]] = {
     "rok": rok,
     "srp4ctr": srp4ctr,
     "ecdctr": ecdctr,
+    "statistics": statistics,
 }
 STACKS = [
     "rok srp4ctr",
@@ -76,6 +96,9 @@ STACKS = [
     "srp4ctr ecdctr",
     "ecdctr srp4ctr",
     "srp4ctr rok ecdctr",
+    "statistics rok",
+    "srp4ctr statistics",
+    "statistics srp4ctr",
 ]
 BACKBONES = ["dcn_v2", "deepfm", "din"]
 
@@ -88,7 +111,10 @@ def stacked(backbone: str, stack: str) -> Any:
         model = METHODS[name](model)
     model.build()
     for i, weight in enumerate(model.weights):
-        if "norm" not in weight.path and weight.dtype == "float32":
+        if (
+            not re.search("norm|noise|scale|spread|knots", weight.path)
+            and weight.dtype == "float32"
+        ):
             weight.assign(np.random.default_rng(i).normal(scale=0.3, size=weight.shape))
     return model
 
@@ -138,6 +164,24 @@ def test_a_stack_trains_every_part_and_is_kept(backbone: str, stack: str, tmp_pa
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded(features), model(features), atol=1e-6)
+
+
+@pytest.mark.parametrize("stack", [stack for stack in STACKS if "statistics" in stack])
+def test_in_training_a_row_reads_the_tables_of_other_users(stack: str) -> None:
+    """Whatever is around the statistics, the row's own label is not in what it reads."""
+    model = stacked("dcn_v2", stack)
+    features = inputs(model)
+    inner = model
+    while not isinstance(inner, StatisticsStudent):
+        inner = inner.backbone
+    statistics = inner.statistics
+    before = [ops.convert_to_numpy(model(features, training=t)) for t in (True, False)]
+    of_all = np.zeros((3, statistics.num_items), "float32")
+    of_all[2] = 1.0
+    statistics.means.assign_add(of_all.ravel())
+    after = [ops.convert_to_numpy(model(features, training=t)) for t in (True, False)]
+    np.testing.assert_array_equal(after[0], before[0])
+    assert (after[1] != before[1]).any()
 
 
 @pytest.mark.parametrize("stack", STACKS)

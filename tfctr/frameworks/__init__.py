@@ -4,4 +4,5 @@ import tfctr.frameworks.clickprompt.config
 import tfctr.frameworks.ctrl.config
 import tfctr.frameworks.ecdctr.config
 import tfctr.frameworks.rok.config
-import tfctr.frameworks.srp4ctr.config  # noqa: F401
+import tfctr.frameworks.srp4ctr.config
+import tfctr.frameworks.statistics.config  # noqa: F401

@@ -127,11 +127,12 @@ class Srp4ctrStudent(Student):
         request with one candidate; with `names` only the backbone's fields."""
         if names is not None:
             return self.backbone.embed(features, names=names, training=training)
+        user = self._of_user(features, training)
+        fields = self.backbone.embed(features, training=training)
         items = {n: features[n][:, None] for n in self.reads_of_item if n in features}
-        user = self.encode_user(features, training=training)
-        return self.embed_candidates(user, items, training=training)
+        return self.add_fields(fields, self._further_fields(user, items, training))
 
-    def encode_user(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
+    def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
         """The part that is computed once per request, from the features of user and context.
 
         - `event_keys`, `event_values`: `[B, layers, heads, L, d / heads]`, and `event_exists`
@@ -139,32 +140,43 @@ class Srp4ctrStudent(Student):
         - `interests`: `[B, num_queries, D]`;
         - the backbone's part: `fields`, or its features unchanged.
         """
+        return super().encode_user(self._shared(features)) | self._of_user(features, training=False)
+
+    def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
+        ours = {*OF_EVENTS, "interests"}
+        of_backbone = {name: value for name, value in user.items() if name not in ours}
+        fields = super().embed_candidates(of_backbone, items)
+        return self.add_fields(fields, self._further_fields(user, items, training=False))
+
+    def _shared(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """The features that all candidates share."""
+        item = self.reads_of_item
+        return {name: value for name, value in features.items() if name not in item}
+
+    def _of_user(self, features: Mapping[str, Any], training: bool) -> dict[str, Any]:
+        """This student's part of `encode_user`."""
         ids, exists = self.encoder.behaviours.latest_first(features)
         events = self.encoder.embed(ids, first_place=1, training=training)
         events_mask = attention_mask(exists)
         encoded = self.encoder(events, events_mask, training=training)
         if self.frozen == "all":  # TensorFlow would also compute the gradients of frozen parts
             encoded = Encoded(*keras.tree.map_structure(ops.stop_gradient, tuple(encoded)))
-        item = self.reads_of_item
-        of_user = {name: value for name, value in features.items() if name not in item}
-        user = super().encode_user(of_user)
+        user: dict[str, Any] = {}
         if self.cross_attention:
             keys, values = ops.stack(encoded.keys, axis=1), ops.stack(encoded.values, axis=1)
             kept = (keys, values, ops.cast(exists, "float32"))
             user |= dict(zip(OF_EVENTS, kept, strict=True))
         if self.queries is not None:
-            fields = self.backbone.embed(of_user, names=self._about_user)
+            fields = self.backbone.embed(self._shared(features), names=self._about_user)
             about = ops.reshape(fields, (-1, fields.shape[1] * fields.shape[2]))
             interests = self.queries(about, encoded.last, events_mask, training=training)
             user["interests"] = self.of_interests(interests)
         return user
 
-    def embed_candidates(
-        self, user: Mapping[str, Any], items: Mapping[str, Any], training: bool = False
+    def _further_fields(
+        self, user: Mapping[str, Any], items: Mapping[str, Any], training: bool
     ) -> Any:
-        ours = {*OF_EVENTS, "interests"}
-        of_backbone = {name: value for name, value in user.items() if name not in ours}
-        fields = super().embed_candidates(of_backbone, items)
+        """The fields `[B * N, n, D]` of candidates that the student adds."""
         number = ops.shape(next(iter(items.values())))[1]
         further = []
         if self.cross_attention:
@@ -173,7 +185,7 @@ class Srp4ctrStudent(Student):
             further.append(ops.reshape(found, shape))
         if self.queries is not None:
             further.append(for_each(user["interests"], number))
-        return self.add_fields(fields, ops.concatenate(further, axis=1))
+        return ops.concatenate(further, axis=1)
 
     def _cross_attend(
         self, user: Mapping[str, Any], items: Mapping[str, Any], training: bool

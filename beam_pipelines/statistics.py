@@ -1,0 +1,542 @@
+"""Makes tables of items from what users said of them in the training period.
+
+    python -m beam_pipelines.statistics --config configs/movielens-1m/statistics/tables.yaml \\
+        --data work/movielens-1m-long --output work/movielens-1m-tables
+
+It takes Beam's options too. The output is `tables.npz`, arrays by an item's id for three
+populations of users, one half, the other half, and all; `docs/statistics.md` describes them.
+
+The events are first grouped by user, and stored. Then each step of expectation maximisation
+(`tfctr.frameworks.statistics.factor_model`) is a pipeline: every group of users gives sums for the
+items in it, the sums of an item are added, and the items' new parameters are written for the next
+step. A worker holds the events of one group, and the parameters of all items.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow.compute as pc
+from pyarrow import fs
+
+import tfctr
+from beam_pipelines.running import job
+from beam_pipelines.transforms.broadcast import Gather
+from beam_pipelines.transforms.clean_pieces import Clean
+from beam_pipelines.transforms.fit import read_vocabularies
+from beam_pipelines.transforms.histories import EventReader
+from beam_pipelines.transforms.side_outputs import open_manifest
+from beam_pipelines.transforms.split import DROPPED, KNOWN, AssignSplits, SplitPiece
+from tfctr.config import data_digest, digest, load
+from tfctr.data import files
+from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.sources import open_source
+from tfctr.data.users import rows_by_bucket, sorted_rows
+from tfctr.data.vocabulary import Vocabulary
+from tfctr.frameworks.statistics import factor_model
+from tfctr.frameworks.statistics.config import (
+    ALL_USERS,
+    APART,
+    POPULATIONS,
+    TablesConfig,
+    attribute_columns,
+)
+from tfctr.frameworks.statistics.factor_model import Factors, Sums
+from tfctr.schema import FIRST_TOKEN_ID, Schema
+
+GROUP_EVENTS = 1 << 18  # in a group of users, about; a group holds its items' sums
+BLOCK = 1 << 12  # items whose parameters are computed together
+EVENTS = ("half", "items", "grades")  # arrays of a group, besides the users' keys
+COUNTS = -1  # the key of row counts, in place of a group of users
+POPULARITY_UNIT = 1e5  # popularity is log(1 + events among so many)
+
+
+@dataclass(frozen=True)
+class WrittenUsers:
+    """The events of a group of users: for each half of them, how many have each grade's id."""
+
+    path: str
+    events: int
+    grades: tuple[tuple[int, ...], ...]
+
+
+class ReadEvents(beam.PTransform):
+    """Nothing -> one dict: the written groups of users, and sums over all grades."""
+
+    def __init__(self, config: TablesConfig, data: str, folder: str) -> None:
+        super().__init__()
+        self.config = config
+        self.data = data
+        self.folder = folder
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        data = self.config.data
+        clean = Clean(data, self.folder)
+        number = len(clean.pieces)
+        pieces, _ = (
+            pipeline
+            | "Clean" >> clean
+            | "AssignSplits" >> AssignSplits(data.split, data.user, number)
+        )
+        reader = GradeReader(self.config, self.data)
+        attributes = (
+            pieces
+            | "Attributes" >> beam.FlatMap(_attributes, AttributeReader(self.config, self.data))
+            | "GatherItems" >> beam.GroupByKey()
+            | "WriteAttributes" >> beam.Map(_write_attributes, self.folder)
+        )
+        found = (
+            pieces
+            | "UserEvents" >> beam.FlatMap(_by_user_bucket, reader)
+            | "GatherUsers" >> beam.GroupByKey()
+            | "WriteUsers" >> beam.FlatMap(_write_users, self.folder)
+        )
+        return (
+            {"found": found, "attributes": attributes}
+            | "Gather" >> Gather()
+            | "Summarise" >> beam.Map(lambda found: _summarise(number, **found))
+        )
+
+
+class GradeReader:
+    """Reads the graded events of the training period in a piece."""
+
+    def __init__(self, config: TablesConfig, data: str) -> None:
+        self.events = EventReader(config.data, data)
+        names = [history.name for history in self.events.histories]
+        self.places = [names.index(config.items), names.index(config.grades)]
+        self.user = config.user
+        self.data = data
+        self._users: Vocabulary | None = None
+
+    def read(self, piece: SplitPiece) -> tuple[np.ndarray, ...]:
+        """`keys, times, ids of users, items and grades` of the events, and their places."""
+        keys, times, _, is_event, tokens = self.events.read(piece)
+        items, grades = (tokens[:, place] for place in self.places)
+        is_event &= np.isin(piece.split() % DROPPED, KNOWN)
+        rows = np.flatnonzero(is_event & (items >= FIRST_TOKEN_ID) & (grades >= FIRST_TOKEN_ID))
+        if self._users is None:
+            self._users = read_vocabularies([self.user], self.data)[self.user.vocabulary]
+        column = piece.columns([self.user.name])[self.user.name].combine_chunks()
+        users = self._users.ids(column)
+        return rows, keys[rows], times[rows], users[rows], items[rows], grades[rows]
+
+
+class AttributeReader:
+    """Reads the attributes of the items in a piece."""
+
+    def __init__(self, config: TablesConfig, data: str) -> None:
+        schema = config.data.feature_schema
+        self.item = config.item
+        self.attributes = [schema[name] for name in config.attributes]
+        self.data = data
+        self._vocabularies: dict[str, Vocabulary] = {}
+
+    def read(self, piece: SplitPiece) -> tuple[np.ndarray, np.ndarray]:
+        """The items that occur, `[n]`, and for each pair of an item's place and an attribute's id
+        `(place, attribute's number, id)`, `[pairs, 3]`."""
+        if not self._vocabularies:
+            self._vocabularies = read_vocabularies([self.item, *self.attributes], self.data)
+        table = piece.columns([self.item.name, *(f.name for f in self.attributes)])
+        tokens = table[self.item.name].combine_chunks()
+        items, first = np.unique(
+            self._vocabularies[self.item.vocabulary].ids(tokens), return_index=True
+        )
+        kept = items >= FIRST_TOKEN_ID
+        items, first = items[kept], first[kept]
+        pairs = [np.zeros((0, 3), np.int64)]
+        for number, feature in enumerate(self.attributes):
+            column = table[feature.name].combine_chunks().take(first)
+            places = np.arange(len(items))
+            if feature.is_list:
+                lengths = pc.fill_null(pc.list_value_length(column), 0)
+                places = np.repeat(places, lengths.to_numpy())
+                column = column.flatten()
+            ids = self._vocabularies[feature.vocabulary].ids(column)
+            pairs.append(np.stack([places, np.full(len(ids), number), ids], axis=1))
+        found = np.concatenate(pairs)
+        return items, found[found[:, 2] >= FIRST_TOKEN_ID]
+
+
+def _attributes(piece: SplitPiece, reader: AttributeReader) -> Iterator[tuple[int, Any]]:
+    if not reader.attributes:
+        return
+    items, pairs = reader.read(piece)
+    blocks = items // BLOCK
+    for block in np.unique(blocks):
+        start, stop = np.searchsorted(blocks, [block, block + 1])
+        own = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < stop)] - [start, 0, 0]
+        yield int(block), (piece.index, items[start:stop], own)
+
+
+def _write_attributes(block: tuple[int, Iterable[Any]], folder: str) -> str:
+    """Each item's attributes, as its first piece has them -> the path of `(item, number, id)`."""
+    number, parts = block
+    known: set[int] = set()
+    found = []
+    for _, items, pairs in sorted(parts, key=lambda part: part[0]):
+        is_new = np.array([item not in known for item in items.tolist()], bool)
+        known.update(items.tolist())
+        pairs = pairs[is_new[pairs[:, 0]]]
+        found.append(np.stack([items[pairs[:, 0]], pairs[:, 1], pairs[:, 2]], axis=1))
+    content = io.BytesIO()
+    np.save(content, np.concatenate(found))
+    path = f"{folder}/events/attributes-{number:05d}.npy"
+    files.write(path, content.getbuffer())
+    return path
+
+
+def _by_user_bucket(piece: SplitPiece, reader: GradeReader) -> Iterator[tuple[int, Any]]:
+    rows, keys, *columns = reader.read(piece)
+    yield COUNTS, job.RowCounts(pieces=1, sent=len(rows))
+    for bucket, found in rows_by_bucket(keys):
+        yield bucket, (piece.index, rows[found], keys[found], *(c[found] for c in columns))
+
+
+def _write_users(
+    bucket: tuple[int, Iterable[Any]], folder: str
+) -> Iterator[WrittenUsers | job.RowCounts]:
+    number, parts = bucket
+    if number == COUNTS:
+        yield from parts
+        return
+    _, _, keys, _, users, items, grades = sorted_rows(parts)
+    yield job.RowCounts(arrived=len(keys))
+    path = f"{folder}/events/{number:05d}.npz"
+    content = io.BytesIO()
+    np.savez(content, keys=keys, half=(users % 2).astype(np.int8), items=items, grades=grades)
+    files.write(path, content.getbuffer())
+    counts = [tuple(np.bincount(grades[users % 2 == half]).tolist()) for half in range(2)]
+    yield WrittenUsers(path, len(keys), tuple(counts))
+
+
+def _summarise(
+    pieces: int, found: list[WrittenUsers | job.RowCounts], attributes: list[str]
+) -> dict[str, Any]:
+    counts = [part for part in found if isinstance(part, job.RowCounts)]
+    events = job.check_rows_arrived("events", counts, pieces)
+    written = sorted((p for p in found if isinstance(p, WrittenUsers)), key=lambda p: p.path)
+    number = max((len(counts) for part in written for counts in part.grades), default=0)
+    grades = np.zeros((2, number), np.int64)
+    for part in written:
+        for half, counts_of_half in enumerate(part.grades):
+            grades[half, : len(counts_of_half)] += np.array(counts_of_half, np.int64)
+    return {
+        "groups": [[part.path, part.events] for part in written],
+        "events": events,
+        "grades": grades.tolist(),
+        "attributes": sorted(attributes),
+    }
+
+
+class Step(beam.PTransform):
+    """Nothing -> one dict: for each population the variance of the noise.
+
+    Args:
+        groups: paths of groups of users.
+        state: path of the parameters of the step before.
+        grades: float `[G]`. The value of each grade's id.
+        output: path of the new parameters.
+    """
+
+    def __init__(
+        self, groups: Sequence[Sequence[str]], state: str, grades: np.ndarray, output: str
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.state = state
+        self.grades = grades
+        self.output = output
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        found = (
+            pipeline
+            | "Groups" >> beam.Create(self.groups)
+            | "Spread" >> beam.Reshuffle()
+            | "Expect" >> beam.FlatMap(_expect, self.state, self.grades)
+            | "Add" >> beam.CombinePerKey(_added)
+            | "Maximise" >> beam.Map(_maximise, self.state)
+        )
+        return (
+            {"found": found}
+            | "Gather" >> Gather()
+            | "Write" >> beam.Map(_write_state, self.state, self.output)
+        )
+
+
+def _expect(
+    paths: Sequence[str], state: str, grades: np.ndarray
+) -> Iterator[tuple[tuple[int, int], Sums]]:
+    """Groups of users -> their sums, by population and block of items."""
+    models = read_state(state)
+    columns = []
+    for number, path in enumerate(paths):
+        with np.load(io.BytesIO(files.read(path))) as found:
+            _, users = np.unique(found["keys"], return_inverse=True)
+            columns.append((np.full(len(users), number), users, *(found[n] for n in EVENTS)))
+    parts = zip(*columns, strict=True)
+    numbers, users, half, items, ids = (np.concatenate(part) for part in parts)
+    users += numbers * (1 + users.max(initial=0))  # ascending, as no user is in two groups
+    for population, model in enumerate(models):
+        chosen = slice(None) if population == ALL_USERS else half == population
+        if not len(users[chosen]):
+            continue
+        sums = factor_model.expected(users[chosen], items[chosen], grades[ids[chosen]], model)
+        edges = np.searchsorted(sums.items, np.arange(0, len(model.weights) + BLOCK, BLOCK))
+        for block, (start, stop) in enumerate(pairwise(edges)):
+            if start < stop:
+                part = slice(start, stop)
+                yield (population, block), Sums(sums.items[part], sums.sums[part])
+
+
+def _added(parts: Iterable[Sums]) -> Sums:
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    items = np.concatenate([part.items for part in parts])
+    present, places = np.unique(items, return_inverse=True)
+    sums = np.zeros((len(present), parts[0].sums.shape[1]))
+    start = 0
+    for part in parts:  # an item is once in a part
+        stop = start + len(part.items)
+        sums[places[start:stop]] += part.sums
+        start = stop
+    return Sums(present, sums)
+
+
+def _maximise(block: tuple[tuple[int, int], Sums], state: str) -> tuple[Any, ...]:
+    (population, _), sums = block
+    weights, errors = factor_model.maximised(sums, read_state(state)[population].center)
+    return population, sums.items, weights, sums.sums[:, 0], errors
+
+
+def _write_state(found: dict[str, list[Any]], state: str, output: str) -> dict[str, Any]:
+    models: list[Factors] = []
+    before = read_state(state)
+    arrays: dict[str, Any] = {}
+    for population, model in enumerate(before):
+        blocks = sorted((b for b in found["found"] if b[0] == population), key=lambda b: b[1][0])
+        counts = np.zeros(len(model.weights))
+        if blocks:
+            items, weights, events = (np.concatenate([b[i] for b in blocks]) for i in (1, 2, 3))
+            counts[items] = events
+            model = factor_model.combined(
+                len(model.weights),
+                items,
+                weights,
+                events,
+                sum(block[4] for block in blocks),
+                before[population].center[0],
+            )
+        models.append(model)
+        arrays[f"counts_{population}"] = counts
+    write_state(output, models, **arrays)
+    return {"noise": [model.noise for model in models]}
+
+
+def read_state(path: str) -> list[Factors]:
+    """The parameters of each population."""
+    with np.load(io.BytesIO(files.read(path))) as found:
+        return [
+            Factors(found[f"weights_{p}"], float(found[f"noise_{p}"]), found[f"center_{p}"])
+            for p in range(POPULATIONS)
+        ]
+
+
+def write_state(path: str, models: Sequence[Factors], **more: Any) -> None:
+    """Writes what `read_state` reads, and further arrays."""
+    arrays: dict[str, Any] = dict(more)
+    for population, model in enumerate(models):
+        arrays[f"weights_{population}"] = model.weights
+        arrays[f"noise_{population}"] = np.float64(model.noise)
+        arrays[f"center_{population}"] = model.center
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    files.write(path, content.getbuffer())
+
+
+def write_statistics(
+    config: TablesConfig,
+    data: str,
+    output: str,
+    key: str = "",
+    beam_args: list[str] | None = None,
+) -> dict[str, Any]:
+    """Writes the tables of items to a directory at `output`, whole or not at all.
+
+    Args:
+        config: of the tables.
+        data: path or URI of the dataset directory.
+        output: path or URI of the directory; an existing one is replaced.
+        key: identifies the inputs; it is copied to the manifest.
+        beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: `data` is not a dataset of this config; the log has changed since; a grade is not
+            a number; no event has a grade, or all grades are equal.
+    """
+    data = data.rstrip("/")
+    manifest = open_manifest(data)
+    if manifest["config_digest"] != digest(config.data):
+        raise DataError(f"{data}: prepared with another config; run `tfctr prepare` again")
+    if manifest["inputs"] != open_source(config.data).fingerprint():
+        raise DataError(f"{data}: the log changed since it was prepared; run `tfctr prepare` again")
+    schema = Schema.model_validate(manifest["schema"])
+    grades = grade_values(config, schema, data)
+    try:
+        columns = attribute_columns(config, schema)
+    except ValueError as error:
+        raise DataError(f"{config.name}: {error}") from None
+    with job.directory(output) as folder:
+        args, name = beam_args or [], config.name
+        read = job.run(ReadEvents(config, data, folder), "statistics", name, folder, args)
+        counts = np.zeros((POPULATIONS, len(grades)))
+        halves = np.array(read["grades"])
+        counts[:2, : halves.shape[1]] = halves
+        counts[ALL_USERS] = counts.sum(0)
+        # A half without events has no rows to train either.
+        counts[counts.sum(1) == 0] = counts[ALL_USERS]
+        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        means = shares @ grades
+        variances = (shares * (grades - means[:, None]) ** 2).sum(1)
+        if not variances[ALL_USERS]:
+            raise DataError(
+                f"{name}: {config.grades} has {np.count_nonzero(counts[ALL_USERS])} grades in "
+                f"{read['events']:,} events of the training period; statistics need two"
+            )
+        variances = np.where(variances > 0, variances, variances[ALL_USERS])
+        states = [f"{folder}/state-0.npz", f"{folder}/state-1.npz"]
+        number = schema[config.items].num_ids
+        first = [
+            factor_model.initial(number, config.factors, mean, variance)
+            for mean, variance in zip(means, variances, strict=True)
+        ]
+        write_state(states[0], first)
+        groups = grouped(read["groups"])
+        rmse = [float(variances[ALL_USERS] ** 0.5)]
+        for step in range(config.steps):
+            before, after = states[step % 2], states[(step + 1) % 2]
+            done = job.run(Step(groups, before, grades, after), "statistics", name, folder, args)
+            rmse.append(done["noise"][ALL_USERS] ** 0.5)
+        tables = _tables(states[config.steps % 2], grades, shares[ALL_USERS])
+        if config.attributes:
+            tables["attributes"] = _attribute_table(read["attributes"], columns, number)
+        content = io.BytesIO()
+        np.savez(content, **tables)
+        files.write(f"{folder}/tables.npz", content.getbuffer())
+        _delete(folder)
+        result = {
+            "format": FORMAT,
+            "config_digest": digest(config),
+            "data": data_digest(manifest),
+            "key": key,
+            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
+            "events": read["events"],
+            "items": int((tables["popularity"][ALL_USERS] > 0).sum()),
+            "rmse": rmse,
+        }
+        write_manifest(result, f"{folder}/manifest.json")
+        return result
+
+
+def grade_values(config: TablesConfig, schema: Schema, data: str) -> np.ndarray:
+    """The value of each grade's id, float64 `[G]`; 0 for the special ids.
+
+    Raises:
+        DataError: a token is not a number.
+    """
+    feature = schema[config.grades]
+    vocabulary = read_vocabularies([feature], data)[feature.vocabulary]
+    try:
+        values = [float(token) for token in vocabulary.tokens.to_pylist()]
+    except ValueError as error:
+        raise DataError(
+            f"{config.name}: grades: {config.grades} has a token that is no number: {error}"
+        ) from None
+    return np.r_[np.zeros(FIRST_TOKEN_ID), values]
+
+
+def grouped(groups: Sequence[tuple[str, int]]) -> list[list[str]]:
+    """Paths of groups of users, together about `GROUP_EVENTS` events each."""
+    found: list[list[str]] = []
+    held = GROUP_EVENTS
+    for path, events in groups:
+        if held + events > GROUP_EVENTS:
+            found.append([])
+            held = 0
+        found[-1].append(path)
+        held += events
+    return found
+
+
+def _tables(state: str, grades: np.ndarray, share: np.ndarray) -> dict[str, Any]:
+    models = read_state(state)
+    with np.load(io.BytesIO(files.read(state))) as found:
+        counts = np.stack([found[f"counts_{p}"] for p in range(POPULATIONS)])
+    total = np.maximum(counts.sum(1, keepdims=True), 1)
+    weights = np.stack([model.weights for model in models])
+    mean = share @ grades
+    deviation = (share @ (grades - mean) ** 2) ** 0.5
+    standard = (grades - mean) / deviation
+    return {
+        "means": weights[:, :, 0].astype(np.float32),
+        "loadings": weights[:, :, 1:].astype(np.float32),
+        "popularity": np.log1p(POPULARITY_UNIT * counts / total).astype(np.float32),
+        "noise": np.array([model.noise for model in models], np.float32),
+        "grades": grades.astype(np.float32),
+        "is_grade": (np.arange(len(grades)) >= FIRST_TOKEN_ID).astype(np.float32),
+        "shares": np.array([share @ (standard > APART), share @ (standard < -APART)], np.float32),
+        "grade_scale": np.array([mean, deviation], np.float32),
+    }
+
+
+def _attribute_table(paths: list[str], columns: dict[str, int], num_items: int) -> np.ndarray:
+    """Which attributes an item has: 1 or 0, `[items, values]`."""
+    *first, number = columns.values()
+    table = np.zeros((num_items, number), np.float32)
+    for path in paths:
+        items, attributes, ids = np.load(io.BytesIO(files.read(path))).T
+        table[items, np.array(first)[attributes] + ids] = 1
+    return table
+
+
+def _delete(folder: str) -> None:
+    """Deletes what only the job itself reads."""
+    system, made = files.filesystem(folder)
+    for left in ("staged", "dead_letters", "events"):
+        if system.get_file_info(f"{made}/{left}").type == fs.FileType.Directory:
+            system.delete_dir(f"{made}/{left}")
+    for number in range(2):
+        system.delete_file(f"{made}/state-{number}.npz")
+
+
+class StatisticsOptions(job.JobOptions):
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        job.add_output(parser, __doc__)
+        parser.add_argument("--config", required=True, help="YAML file: a tables config")
+        parser.add_argument("--data", required=True, help="the dataset directory")
+
+
+def _write(options: StatisticsOptions) -> str:
+    config = load(options.config, TablesConfig)
+    paths = (options.data, options.output)
+    about = write_statistics(config, *paths, beam_args=options.beam_args)
+    return f"{options.output}: tables of {about['items']:,} items, of {about['events']:,} events"
+
+
+def main(argv: list[str] | None = None) -> int:
+    return job.command(StatisticsOptions, argv, _write)
+
+
+if __name__ == "__main__":
+    sys.exit(job.run_main(__spec__))

@@ -1,0 +1,246 @@
+"""Statistics from a log to a served student."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from beam_pipelines.statistics import _added, write_statistics
+from tests.conftest import WORLD_FEATURES, world_config
+from tests.serving.batching import BASIC, assert_merged_is_each
+from tfctr.config import ConfigError, load_run
+from tfctr.data import Dataset
+from tfctr.data.manifest import DataError
+from tfctr.data.raw_rows import raw_rows
+from tfctr.frameworks.statistics import factor_model
+from tfctr.frameworks.statistics.config import TablesConfig
+from tfctr.serving import Client, Server
+from tfctr.stages import Run, prepare
+
+LENGTH = 30
+HISTORIES = [
+    {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": LENGTH},
+    {"name": "past_click", "kind": "history", "column": "click", "max_length": LENGTH},
+]
+TABLES = {"name": "tables", "data": "data.yaml", "items": "past_item", "grades": "past_click"}
+PLAIN = [f["name"] for f in WORLD_FEATURES if f["kind"] != "text"]
+
+
+def write_configs(folder: Path, **changes: Any) -> Path:
+    source = {"format": "world", "users": 200, "items": 80, "events": 6_000, "seed": 3}
+    data = world_config(source=source, features=[*HISTORIES, *WORLD_FEATURES])
+    run = {
+        "name": "student",
+        "data": "data.yaml",
+        "frameworks": [{"name": "statistics", "tables": "tables.yaml", "knots": 8}],
+        "model": {
+            "backbone": "dcn_v2",
+            "features": PLAIN,
+            "embedding_dim": 4,
+            "hidden_units": [16],
+        },
+        "training": {
+            "batch_size": 256,
+            "epochs": 1,
+            "in_memory": True,
+            "optimizer": {"learning_rate": 0.01},
+        },
+        "export": {"directory": str(folder / "saved_models")},
+    }
+    contents = {
+        "data": data.model_dump(mode="json", exclude_none=True),
+        "tables": TABLES | {"factors": 3, "steps": 4, "attributes": ["category", "tags"]} | changes,
+        "run": run,
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return folder / "run.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("statistics")
+    made = Run(load_run(write_configs(folder)), folder / "work", Console(quiet=True))
+    made.export()
+    return made
+
+
+def test_a_request_has_the_scores_that_are_evaluated(run: Run) -> None:
+    data = Dataset.open(run.data_folder)
+    model = run.load_model()
+    rows = raw_rows(run.config.data, data, "test", 40).to_pylist()
+    logits = model.predict(data.test(8192), verbose=0)[: len(rows)]
+    names = [feature.name for feature in model.served_schema.inputs]
+    items = [feature.name for feature in model.served_schema.side("item")]
+    with (
+        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
+        Client(f"127.0.0.1:{server.grpc_port}", "student") as client,
+    ):
+        columns = {name: [row[name] for row in rows] for name in names}
+        scores = client.predict(columns)
+        np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+        candidates = {name: columns[name] for name in items}
+        for row in rows[::10]:
+            user = {name: row[name] for name in names if name not in items}
+            alone = client.predict({n: [user[n]] * len(rows) for n in user} | candidates)
+            np.testing.assert_allclose(client.rank(user, candidates), alone, atol=1e-5)
+
+
+def test_merged_requests_have_the_answers_of_each(run: Run) -> None:
+    assert_merged_is_each(run.export_folder / "1", BASIC)
+
+
+def test_numbers_are_scaled_by_training_rows_that_read_the_other_half(run: Run) -> None:
+    model = run.load_model()
+    statistics = model.statistics
+    tables = run.before["statistics"]["tables"].load()
+    np.testing.assert_array_equal(statistics.means, tables["means"].ravel())
+    data = Dataset.open(run.data_folder)
+    columns = data.columns("train", ["user_id", "item_id", "past_item", "past_click"])
+    population = 1 - columns["user_id"] % 2
+    user = statistics.encode(columns["past_item"], columns["past_click"], population)
+    numbers = statistics.of_candidates(user, columns["item_id"][:, None], population)
+    np.testing.assert_allclose(np.mean(numbers, axis=(0, 1)), statistics.center, atol=1e-4)
+
+
+def test_tables_of_one_half_know_nothing_of_the_other(tmp_path: Path) -> None:
+    """So no row's own label is in the tables that it is trained with."""
+    found = []
+    for seed, flipped in ((3, False), (3, True)):
+        folder = tmp_path / str(flipped)
+        folder.mkdir()
+        found.append(_tables_of_log(folder, seed, flipped))
+    before, after = found
+    np.testing.assert_array_equal(before["means"][0], after["means"][0])
+    np.testing.assert_array_equal(before["loadings"][0], after["loadings"][0])
+    for population in (1, 2):
+        assert (before["means"][population] != after["means"][population]).any()
+
+
+def _tables_of_log(folder: Path, seed: int, flipped: bool) -> dict[str, np.ndarray]:
+    """Of a log where, if flipped, the users with an odd id said the opposite."""
+    rng = np.random.default_rng(seed)
+    users = np.repeat(np.arange(40), 20)
+    items = rng.integers(0, 15, len(users))
+    clicks = rng.integers(0, 2, len(users))
+    times = np.tile(np.arange(20), 40) * 1000 + users
+    lines = ["user,item,click,time"]
+    rows = np.c_[users, items, clicks, times]
+    # Users have equally many rows, so their ids are in the order of their first rows.
+    for user, item, click, when in rows:
+        flip = flipped and user % 2 == 0
+        lines.append(f"{user:02d},{item},{1 - click if flip else click},{when}")
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    config = TablesConfig.model_validate(TABLES | {"data": _data(folder), "factors": 2, "steps": 3})
+    prepare(config.data, folder / "data", console=Console(quiet=True))
+    schema = Dataset.open(folder / "data").schema
+    vocabulary = (folder / "data" / "vocabularies" / "user.txt").read_text().split()
+    odd = {int(user) % 2 for n, user in enumerate(vocabulary) if (n + 3) % 2}
+    assert odd == {0}
+    assert schema["user"].num_ids == 43
+    write_statistics(config, str(folder / "data"), str(folder / "tables"))
+    with np.load(folder / "tables" / "tables.npz") as found:
+        return dict(found)
+
+
+def _data(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "data",
+        "directory": str(folder),
+        "source": {"format": "csv", "events": "log.csv"},
+        "label": {"column": "click"},
+        "time": {"column": "time", "unit": "s"},
+        "user": "user",
+        "item": "item",
+        "split": {"by": "user_time"},
+        "features": [
+            {"name": "user", "kind": "categorical", "side": "user"},
+            {"name": "item", "kind": "categorical", "side": "item"},
+            {"name": "past_item", "kind": "history", "shares": "item", "max_length": 5},
+            {"name": "past_click", "kind": "history", "column": "click", "max_length": 5},
+        ],
+    } | changes
+
+
+def test_attributes_are_those_of_the_items(run: Run) -> None:
+    table = run.before["statistics"]["tables"].load()["attributes"]
+    data = Dataset.open(run.data_folder)
+    first = data.schema["category"].num_ids
+    assert table.shape == (data.schema["item_id"].num_ids, first + data.schema["tags"].num_ids)
+    columns = data.columns("train", ["item_id", "category", "tags"])
+    expected = np.zeros_like(table)
+    expected[columns["item_id"], columns["category"]] = 1
+    for place in range(columns["tags"].shape[1]):
+        expected[columns["item_id"], first + columns["tags"][:, place]] = 1
+    expected[:, [0, 1, 2, first, first + 1, first + 2]] = 0
+    known = np.unique(columns["item_id"])
+    np.testing.assert_array_equal(table[known], expected[known])
+
+
+def test_sums_of_groups_are_the_same_in_any_order() -> None:
+    rng = np.random.default_rng(1)
+    model = factor_model.initial(30, 3, 3.0, 1.0)
+    parts = []
+    for _ in range(9):
+        users, grades = np.sort(rng.integers(0, 20, 400)), rng.normal(3, 1, 400)
+        parts.append(factor_model.expected(users, rng.integers(0, 30, 400), grades, model))
+    found = [_added([parts[i] for i in rng.permutation(9)]).sums for _ in range(5)]
+    found.append(_added([_added(parts[:4]), _added(parts[4:])]).sums)
+    for sums in found[1:]:
+        np.testing.assert_array_equal(sums, found[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"items": "past"}, "items: past is no history of the data; there are: "),
+        ({"grades": "item"}, "grades: item is no history"),
+        ({"attributes": ["user"]}, "attributes: user is no categorical or multi_valued feature"),
+        ({"items": "past_click"}, "items: past_click shares no feature of the item's side"),
+    ],
+)
+def test_histories_that_do_not_fit(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        TablesConfig.model_validate(TABLES | {"data": _data(tmp_path)} | changes)
+
+
+def test_a_mistake_in_the_tables_is_named_with_its_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tables\.yaml: .*past is no history"):
+        load_run(write_configs(tmp_path, items="past"))
+
+
+@pytest.mark.parametrize(
+    ("grade", "says"),
+    [
+        (lambda n: "good" if n % 3 else "bad", "past_click has a token that is no number"),
+        (lambda n: 1, "past_click has 1 grades in .* statistics need two"),
+    ],
+)
+def test_grades_that_say_nothing(grade: Any, says: str, tmp_path: Path) -> None:
+    lines = [f"u{n % 7},i{n % 5},{n % 2},{n},{grade(n)}" for n in range(100)]
+    (tmp_path / "log.csv").write_text("user,item,click,time,grade\n" + "\n".join(lines) + "\n")
+    data = _data(tmp_path)
+    data["features"][3]["column"] = "grade"
+    config = TablesConfig.model_validate(TABLES | {"data": data})
+    prepare(config.data, tmp_path / "data", console=Console(quiet=True))
+    with pytest.raises(DataError, match=says):
+        write_statistics(config, str(tmp_path / "data"), str(tmp_path / "tables"))
+    assert not (tmp_path / "tables").exists()
+
+
+def test_what_it_has_written_says_of_what(run: Run) -> None:
+    tables = run.before["statistics"]["tables"]
+    about = json.loads((tables.folder / "manifest.json").read_text())
+    assert about["items"] <= 80
+    assert about["events"] <= 6_000
+    assert len(about["rmse"]) == 5
+    assert sorted(path.name for path in tables.folder.iterdir()) == [
+        "manifest.json",
+        "scale.json",
+        "scale.npz",
+        "tables.npz",
+    ]

@@ -1,0 +1,117 @@
+"""The numbers of a user and a candidate, against plain loops."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfctr.frameworks.statistics import UserStatistics
+from tfctr.frameworks.statistics.user_statistics import knots_of
+
+ITEMS, GRADES, ATTRIBUTES, FACTORS, FADING = 8, 7, 4, 3, 4.0
+RNG = np.random.default_rng(1)
+VALUES = np.array([0, 0, 0, 1.0, 2, 4, 5])
+TABLES = {
+    "means": RNG.normal(3, 1, size=(3, ITEMS)).astype("float32"),
+    "loadings": RNG.normal(size=(3, ITEMS, FACTORS)).astype("float32"),
+    "popularity": RNG.random((3, ITEMS)).astype("float32"),
+    "noise": np.array([0.5, 0.7, 0.9], "float32"),
+    "grades": VALUES.astype("float32"),
+    "is_grade": (np.arange(GRADES) >= 3).astype("float32"),
+    "shares": np.array([0.2, 0.3], "float32"),
+    "grade_scale": np.array([3.0, 1.5], "float32"),
+    "attributes": (RNG.random((ITEMS, ATTRIBUTES)) < 0.5).astype("float32"),
+}
+# Oldest first, padded at the end; item 1 and grade 1 are out of vocabulary.
+HISTORY = [
+    ([3, 4, 5, 6, 7, 3], [3, 4, 5, 6, 3, 4]),
+    ([5, 1, 6, 0, 0, 0], [6, 5, 1, 0, 0, 0]),
+    ([0, 4, 0, 0, 0, 0], [5, 3, 0, 0, 0, 0]),
+    ([0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]),
+]
+
+
+@pytest.fixture
+def layer() -> Any:
+    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, FACTORS, num_knots=4, fading=FADING)
+    made.build()
+    made.set_tables(TABLES)
+    return made
+
+
+def by_a_loop(items: list[int], grades: list[int], population: int, candidate: int) -> list[float]:
+    means, loadings = TABLES["means"][population], TABLES["loadings"][population]
+    length = max((n + 1 for n in range(len(items)) if items[n] or grades[n]), default=0)
+    events = [
+        (length - 1 - n, items[n], VALUES[grades[n]])
+        for n in range(length)
+        if items[n] >= 3 and grades[n] >= 3
+    ]
+    found = []
+    for window in (3, 10, 25, 50, 150, 10**9):
+        deviations = [grade - means[item] for lag, item, grade in events if lag < window]
+        found.append(sum(deviations) / (len(deviations) + 2.5))
+    for usual, is_one in ((0.2, lambda z: z > 0.8), (0.3, lambda z: z < -0.8)):
+        for window in (10, 50, 10**9):
+            inside = [grade for lag, _, grade in events if lag < window]
+            number = sum(is_one((grade - 3) / 1.5) for grade in inside)
+            found.append((number + 5 * usual) / (len(inside) + 5))
+    found += [np.log1p(len(events)), means[candidate], TABLES["popularity"][population, candidate]]
+    for fading in (np.inf, FADING):
+        precision, pull = np.eye(FACTORS), np.zeros(FACTORS)
+        for lag, item, grade in events:
+            weight = np.exp(-lag / fading) / TABLES["noise"][population]
+            precision += weight * np.outer(loadings[item], loadings[item])
+            pull += weight * (grade - means[item]) * loadings[item]
+        covariance, v = np.linalg.inv(precision), loadings[candidate]
+        expected = v @ covariance @ pull
+        found += [means[candidate] + expected, expected, v @ covariance @ v]
+    attributes = TABLES["attributes"]
+    affinities, number = [], 0
+    for attribute in np.flatnonzero(attributes[candidate]):
+        own = [grade - means[item] for _, item, grade in events if attributes[item, attribute]]
+        affinities.append(sum(own) / (len(own) + 3))
+        number += len(own)
+    if affinities:
+        return [*found, np.mean(affinities), np.log1p(number / len(affinities)), min(affinities)]
+    return [*found, 0, 0, 0]
+
+
+@pytest.mark.parametrize("population", [0, 1, 2])
+def test_the_numbers_are_those_of_a_loop_over_events(layer: Any, population: int) -> None:
+    items, grades = (np.array(column) for column in zip(*HISTORY, strict=True))
+    populations = np.full(len(items), population)
+    candidates = np.array([[3, 5], [1, 7], [4, 6], [2, 3]])
+    assert TABLES["attributes"].sum(1).min() == 0  # an item without attributes is among them
+    user = layer.encode(items, grades, populations)
+    numbers = np.array(layer.of_candidates(user, candidates, populations))
+    for row, history in enumerate(HISTORY):
+        for place, candidate in enumerate(candidates[row]):
+            expected = by_a_loop(*history, population, candidate)
+            np.testing.assert_allclose(numbers[row, place], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_in_training_a_user_reads_the_tables_of_the_other_half(layer: Any) -> None:
+    users = np.array([3, 4, 5])
+    assert np.array(layer.population(users, training=True)).tolist() == [0, 1, 0]
+    assert np.array(layer.population(users, training=False)).tolist() == [2, 2, 2]
+
+
+def test_knots_have_equally_many_rows_between_them(layer: Any) -> None:
+    numbers = RNG.normal(size=(3000, layer.num_numbers)).astype("float32")
+    numbers[:, 0] = 5
+    numbers[:1500, 1] = 5
+    knots = knots_of(numbers, 4)
+    assert (np.diff(knots) > 0).all()
+    layer.set_scale(numbers.mean(0), numbers.std(0), knots)
+    below, share = (np.array(found) for found in layer.between(numbers))
+    for column in below[:, 2:].T:
+        np.testing.assert_allclose(np.bincount(column), [1000] * 3, atol=2)
+    rows = np.arange(layer.num_numbers)
+    start, end = knots[rows, below], knots[rows, below + 1]
+    np.testing.assert_allclose(start + share * (end - start), numbers, atol=1e-5)
+    far = numbers[:2] + np.array([[-99], [99]], "float32")
+    below, share = (np.array(found) for found in layer.between(far))
+    assert below.tolist() == [[0] * len(rows), [2] * len(rows)]
+    assert share.tolist() == [[0] * len(rows), [1] * len(rows)]
+    assert abs(np.array(layer.scaled(10 * numbers))).max() == 3.0

@@ -1,0 +1,153 @@
+"""Configs of the statistics of what similar users said of similar items."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tfctr.config.base import FolderName, from_file
+from tfctr.config.data import DataConfig
+from tfctr.config.method import Method, register
+from tfctr.schema import Categorical, History, MultiValued, Name, Schema, Strict
+
+POPULATIONS = 3  # of users, each with tables of its own: one half, the other half, all
+ALL_USERS = 2
+MOST_VALUES = 512  # of all attributes together
+APART = 0.8  # deviations from the mean of all grades from which on a grade is high, or low
+
+
+class TablesConfig(Strict):
+    """Tables of items, made of all users' events in the training period."""
+
+    name: FolderName
+    data: Annotated[DataConfig, from_file(lambda: DataConfig)]
+    items: Name  # the history of the items
+    grades: Name  # the history of what the user said of them: numbers, or clicks
+    attributes: tuple[Name, ...] = ()  # features of items, e.g. genres, with few values each
+    factors: int = Field(16, ge=1)
+    steps: int = Field(20, ge=1)  # of expectation maximisation
+
+    @property
+    def user(self) -> Categorical:
+        """The feature that identifies users."""
+        feature = next((f for f in self.data.features if f.source_column == self.data.user), None)
+        if not isinstance(feature, Categorical):
+            raise ValueError(
+                f"data.user: no categorical feature of the column {self.data.user!r}; half of the "
+                "users make the tables that the other half is trained with"
+            )
+        return feature
+
+    @property
+    def item(self) -> Categorical:
+        """The feature whose vocabulary the history of items shares."""
+        found: Categorical = self.data.feature_schema[self._history("items").vocabulary]
+        return found
+
+    @property
+    def reads(self) -> list[str]:
+        """The features that the statistics are computed from."""
+        return [self.user.name, self.item.name, self.items, self.grades]
+
+    @model_validator(mode="after")
+    def _has_attributes(self) -> "TablesConfig":
+        known = [f.name for f in self.data.feature_schema.side("item") if is_attribute(f)]
+        for name in self.attributes:
+            if name not in known:
+                raise ValueError(
+                    f"attributes: {name} is no categorical or multi_valued feature of the item's "
+                    f"side; there are: {', '.join(known)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_histories(self) -> "TablesConfig":
+        _ = self.user
+        items, grades = self._history("items"), self._history("grades")
+        if items.shares is None or self.item.side != "item":
+            raise ValueError(
+                f"items: {items.name} shares no feature of the item's side; write shares: and its "
+                "name there"
+            )
+        if items.max_length != grades.max_length:
+            raise ValueError(
+                f"grades: {grades.name} has max_length {grades.max_length} and {items.name} "
+                f"{items.max_length}; both must hold the same events"
+            )
+        return self
+
+    def _history(self, key: str) -> History:
+        name = getattr(self, key)
+        known = {f.name: f for f in self.data.feature_schema if isinstance(f, History)}
+        if name not in known:
+            raise ValueError(f"{key}: {name} is no history of the data; there are: {[*known]}")
+        return known[name]
+
+
+def is_attribute(feature: Any) -> bool:
+    """Whether items can be told apart by a feature's tokens."""
+    return isinstance(feature, Categorical | MultiValued)
+
+
+def attribute_columns(config: TablesConfig, schema: Schema) -> dict[str, int]:
+    """The first column of each attribute in the table of attributes, in order; `""` is behind the
+    last. A column is an id. `schema` is the dataset's.
+
+    Raises:
+        ValueError: there are too many values.
+    """
+    first = {}
+    number = 0
+    for name in config.attributes:
+        first[name] = number
+        number += schema[name].num_ids
+    if number > MOST_VALUES:
+        raise ValueError(
+            f"attributes: {', '.join(config.attributes)} have {number:,} values, and at most "
+            f"{MOST_VALUES} are possible; leave out the largest, or raise its min_count"
+        )
+    return first | {"": number}
+
+
+@register
+class Statistics(Method):
+    """A student that reads statistics of the user's events, computed in the request."""
+
+    name: Literal["statistics"]
+    tables: Annotated[TablesConfig, from_file(lambda: TablesConfig)]
+    fields: int = Field(4, ge=1)  # that carry the numbers to the backbone
+    knots: int = Field(32, ge=2)  # of each number, with equally many training rows between them
+    fading: float = Field(150.0, gt=0)  # events after which one weighs 1/e, where it weighs less
+
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        return {"tables": self.tables}
+
+    def import_models(self) -> None:
+        import tfctr.frameworks.statistics.student  # noqa: F401
+
+    def stages(self, run: Any) -> Mapping[str, Any]:
+        from tfctr.frameworks.statistics.stages import Scale, Tables
+
+        tables = Tables(self.tables, run.dataset, run.work)
+        return {"tables": tables, "scale": Scale(self, tables)}
+
+    def wrap(self, model: Any, schema: Schema, stages: Mapping[str, Any]) -> Any:
+        from tfctr.frameworks.statistics.stages import create_statistics
+        from tfctr.frameworks.statistics.student import StatisticsStudent
+
+        config = self.tables
+        names = [feature.name for feature in model.schema]
+        return StatisticsStudent(
+            schema.select([*names, *config.reads]),
+            model,
+            create_statistics(self, schema),
+            user=config.user.name,
+            item=config.item.name,
+            items=config.items,
+            grades=config.grades,
+            num_fields=self.fields,
+        )
+
+    def start(self, model: Any, stages: Mapping[str, Any]) -> None:
+        stages["scale"].assign(model.statistics)

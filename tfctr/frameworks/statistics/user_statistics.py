@@ -1,0 +1,235 @@
+"""Statistics of a user's earlier events, and of a candidate in view of them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfctr.frameworks.statistics.config import ALL_USERS, APART, POPULATIONS
+from tfctr.schema import FIRST_TOKEN_ID, PAD_ID
+
+WINDOWS = (3, 10, 25, 50, 150)  # latest events
+SHARE_WINDOWS = (10, 50)
+DEVIATION_PRIOR = 2.5  # events of deviation 0 that a user's mean deviation is shrunk by
+ATTRIBUTE_PRIOR = 3.0  # the same, of its mean deviation for an attribute
+NO_AFFINITY = 1e9  # above every mean deviation
+SHARE_PRIOR = 5.0  # events of the usual share
+LIMIT = 3.0  # of a scaled number
+LEAST_GAP = 0.01  # between knots, in deviations
+
+
+@keras.saving.register_keras_serializable("tfctr")
+class UserStatistics(keras.layers.Layer):
+    """Numbers of a user and a candidate, from the user's events and tables of items.
+
+    `encode` is computed once a user, `of_candidates` for each candidate; `scale` makes inputs of
+    the numbers. Nothing of it is trained: the tables come from a job (`set_tables`), and the scale
+    from training rows (`set_scale`).
+
+    `d` is a grade less its item's mean. The numbers of a user are: the mean `d` of the latest
+    3, 10, 25, 50, 150 and of all events; the shares of high and of low grades among the latest 10,
+    50 and all; the logarithm of their number. Those of a candidate: its item's mean grade and
+    popularity; twice, for all events alike and for such that fade, what the factor model
+    (`factor_model`) expects of it: the grade, its deviation from the mean, and the variance; and,
+    for the candidate's attributes, the mean over them of the user's mean `d`, the logarithm of the
+    number of events, and the least mean `d`.
+
+    The tables exist for three populations of users: each half, and all. In training a user reads
+    those of the other half, so that no row's own label is in them.
+
+    Args:
+        num_items: int. Ids of items.
+        num_grades: int. Ids of grades.
+        num_attributes: int. Values `G` of items' attributes; 0: none.
+        factors: int. Width `f` of the factor model.
+        num_knots: int. Of each number, for vectors that are interpolated.
+        fading: float. Events after which one weighs `1 / e`, where it fades.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        num_grades: int,
+        num_attributes: int,
+        factors: int,
+        num_knots: int,
+        fading: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(trainable=False, dtype="float32", **kwargs)
+        self.num_items = num_items
+        self.num_grades = num_grades
+        self.num_attributes = num_attributes
+        self.factors = factors
+        self.num_knots = num_knots
+        self.fading = fading
+        self.num_of_user = len(WINDOWS) + 1 + 2 * (len(SHARE_WINDOWS) + 1) + 1
+        self.num_numbers = self.num_of_user + 2 + 2 * 3 + 3 * (num_attributes > 0)
+
+    def build(self, input_shape: Any = None) -> None:
+        def table(name: str, *shape: int, value: str = "zeros") -> Any:
+            return self.add_weight(shape, initializer=value, trainable=False, name=name)
+
+        rows = POPULATIONS * self.num_items
+        self.means = table("means", rows)
+        self.loadings = table("loadings", rows, self.factors)
+        self.popularity = table("popularity", rows)
+        self.noise = table("noise", POPULATIONS, value="ones")
+        if self.num_attributes:
+            self.attributes = table("attributes", self.num_items, self.num_attributes)
+        self.grades = table("grades", self.num_grades)
+        self.is_grade = table("is_grade", self.num_grades)
+        self.shares = table("shares", 2)
+        self.grade_scale = table("grade_scale", 2, value="ones")  # mean and deviation of all
+        self.center = table("center", self.num_numbers)
+        self.spread = table("spread", self.num_numbers, value="ones")
+        self.knots = table("knots", self.num_numbers, self.num_knots)
+        self.built = True
+
+    def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
+        """Takes the arrays of the job's `tables.npz`."""
+        for name in ("means", "loadings", "popularity"):
+            values = tables[name]
+            getattr(self, name).assign(values.reshape(-1, *values.shape[2:]))
+        for name in ("noise", "grades", "is_grade", "shares", "grade_scale"):
+            getattr(self, name).assign(tables[name])
+        if self.num_attributes:
+            self.attributes.assign(tables["attributes"])
+
+    def set_scale(self, center: np.ndarray, spread: np.ndarray, knots: np.ndarray) -> None:
+        """Takes the numbers' mean and deviation `[S]`, and knots `[S, num_knots]`."""
+        self.center.assign(center)
+        self.spread.assign(spread)
+        self.knots.assign(knots)
+
+    def population(self, users: Any, training: bool) -> Any:
+        """The tables that users of the ids `[B]` read, int `[B]`."""
+        return 1 - users % 2 if training else ops.zeros_like(users) + ALL_USERS
+
+    def encode(self, items: Any, grades: Any, population: Any) -> dict[str, Any]:
+        """The user's part of the numbers.
+
+        Args:
+            items, grades: ids `[B, L]` of the same events, oldest first, padded at the end.
+            population: int `[B]`.
+
+        Returns:
+            `numbers` `[B, U]`; `tastes` `[B, 2, f]` and `doubts` `[B, 2, f, f]`, mean and
+            covariance of the user's factors, for all events alike and for such that fade; if there
+            are attributes, `affinities` `[B, 2, G]`, mean `d` and number of events with each.
+        """
+        length = items.shape[1]
+        rows = ops.expand_dims(population, 1) * self.num_items + items
+        known = ops.cast(items >= FIRST_TOKEN_ID, "float32") * ops.take(self.is_grade, grades)
+        grade = ops.take(self.grades, grades)
+        deviation = (grade - ops.take(self.means, rows)) * known
+        places = ops.arange(1, length + 1)
+        is_event = ops.logical_or(items != PAD_ID, grades != PAD_ID)
+        last = ops.max(ops.where(is_event, places, 0), axis=1, keepdims=True)
+        lag = ops.cast(last - places, "float32")
+
+        loadings = ops.take(self.loadings, rows, axis=0)
+        noise = ops.reshape(ops.take(self.noise, population), (-1, 1, 1))
+        tastes, doubts = [], []
+        for weights in (known, known * ops.exp(-lag / self.fading)):
+            weighted = ops.transpose(loadings * weights[:, :, None], (0, 2, 1)) / noise
+            precision = ops.matmul(weighted, loadings) + ops.eye(self.factors)
+            doubt = ops.inv(precision)
+            pull = ops.matmul(weighted, deviation[:, :, None])
+            tastes.append(ops.matmul(doubt, pull)[:, :, 0])
+            doubts.append(doubt)
+        encoded = {
+            "numbers": self._of_user(deviation, grade, known, lag),
+            "tastes": ops.stack(tastes, axis=1),
+            "doubts": ops.stack(doubts, axis=1),
+        }
+        if self.num_attributes:
+            attributes = ops.take(self.attributes, items, axis=0)
+            sums = ops.matmul(ops.stack([deviation, known], axis=1), attributes)
+            means = sums[:, 0] / (sums[:, 1] + ATTRIBUTE_PRIOR)
+            encoded["affinities"] = ops.stack([means, sums[:, 1]], axis=1)
+        return encoded
+
+    def _of_user(self, deviation: Any, grade: Any, known: Any, lag: Any) -> Any:
+        standard = (grade - self.grade_scale[0]) / self.grade_scale[1]
+        high = ops.cast(standard > APART, "float32") * known
+        low = ops.cast(standard < -APART, "float32") * known
+        number = ops.sum(known, axis=1)
+        found = []
+        for window in (*WINDOWS, math.inf):
+            inside = known * ops.cast(lag < window, "float32")
+            events = ops.sum(inside, axis=1)
+            found.append(ops.sum(deviation * inside, axis=1) / (events + DEVIATION_PRIOR))
+        for values, share in ((high, self.shares[0]), (low, self.shares[1])):
+            for window in (*SHARE_WINDOWS, math.inf):
+                inside = ops.cast(lag < window, "float32")
+                events = ops.sum(known * inside, axis=1) + SHARE_PRIOR
+                total = ops.sum(values * inside, axis=1)
+                found.append((total + SHARE_PRIOR * share) / events)
+        found.append(ops.log1p(number))
+        return ops.stack(found, axis=1)
+
+    def of_candidates(self, user: Mapping[str, Any], items: Any, population: Any) -> Any:
+        """All numbers `[B, N, S]`.
+
+        Args:
+            user: from `encode`.
+            items: ids `[B, N]`.
+            population: int `[B]`.
+        """
+        rows = ops.expand_dims(population, 1) * self.num_items + items
+        mean = ops.take(self.means, rows)
+        loadings = ops.take(self.loadings, rows, axis=0)
+        shared = ops.expand_dims(user["numbers"], 1) + ops.zeros_like(mean)[:, :, None]
+        found = [shared, mean[:, :, None], ops.take(self.popularity, rows)[:, :, None]]
+        for i in range(2):
+            taste, doubt = user["tastes"][:, i], user["doubts"][:, i]
+            expected = ops.matmul(loadings, taste[:, :, None])
+            variance = ops.sum(ops.matmul(loadings, doubt) * loadings, axis=2, keepdims=True)
+            found += [mean[:, :, None] + expected, expected, variance]
+        if self.num_attributes:
+            found += self._of_attributes(user["affinities"], items)
+        return ops.concatenate(found, axis=2)
+
+    def _of_attributes(self, affinities: Any, items: Any) -> list[Any]:
+        own = ops.take(self.attributes, items, axis=0)
+        number = ops.maximum(ops.sum(own, axis=2, keepdims=True), 1.0)
+        means, events = (ops.expand_dims(found, 1) for found in ops.unstack(affinities, axis=1))
+        mean = ops.sum(own * means, axis=2, keepdims=True) / number
+        events = ops.sum(own * events, axis=2, keepdims=True) / number
+        least = ops.min(ops.where(own > 0, means, NO_AFFINITY), axis=2, keepdims=True)
+        return [mean, ops.log1p(events), ops.where(least < NO_AFFINITY, least, 0.0)]
+
+    def scaled(self, numbers: Any) -> Any:
+        """Standardised and clipped numbers `[..., S]`."""
+        return ops.clip((numbers - self.center) / self.spread, -LIMIT, LIMIT)
+
+    def between(self, numbers: Any) -> tuple[Any, Any]:
+        """The knot below each number, int32 `[..., S]`, and the number's place from there to the
+        next knot, 0 to 1."""
+        above = ops.cast(ops.expand_dims(numbers, -1) >= self.knots[:, 1:-1], "int32")
+        below = ops.sum(above, axis=-1)
+        first = below + ops.arange(self.num_numbers) * self.num_knots
+        start, end = ops.take(self.knots, first), ops.take(self.knots, first + 1)
+        return below, ops.clip((numbers - start) / (end - start), 0.0, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("num_items", "num_grades", "num_attributes", "factors", "num_knots", "fading")
+        return {"name": self.name} | {name: getattr(self, name) for name in names}
+
+
+def knots_of(numbers: np.ndarray, num_knots: int) -> np.ndarray:
+    """Knots `[S, num_knots]` with equally many rows of `numbers [N, S]` between them.
+
+    Where many rows are equal, knots are at least `LEAST_GAP` of the deviation apart. So a vector
+    that is interpolated between knots hardly changes with the rounding of a number.
+    """
+    found: np.ndarray = np.quantile(numbers, np.linspace(0, 1, num_knots), axis=0).T
+    spread = numbers.std(0)
+    gap = LEAST_GAP * np.where(spread > 0, spread, 1.0)
+    for knot in range(1, num_knots):
+        found[:, knot] = np.maximum(found[:, knot], found[:, knot - 1] + gap)
+    return found
