@@ -22,6 +22,7 @@ from tfctr.config import (
 from tfctr.frameworks.ecdctr.config import load_days, load_rollout
 from tfctr.frameworks.rok.config import KnowledgeConfig
 from tfctr.frameworks.srp4ctr.config import SequenceEncoderConfig, SequencesConfig
+from tfctr.frameworks.statistics.config import TablesConfig
 from tfctr.language.config import TextConfig
 from tfctr.retrieval.config import RetrievalConfig
 from tfctr.schema import Categorical, Numeric, Strict, Text
@@ -212,5 +213,6 @@ def test_the_configs_of_the_repository_are_valid() -> None:
             "texts": partial(load, model=TextConfig),
             "sequences": partial(load, model=SequenceEncoderConfig),
             "stride": partial(load, model=SequencesConfig),
+            "grades": partial(load, model=TablesConfig),
         }
         next((kind for key, kind in kinds.items() if key in content), load_data)(path)
