@@ -134,8 +134,9 @@ class RunConfig(Strict):
                 )
             if self.starts_from is not None and not method.can_continue:
                 raise ValueError(
-                    f"starts_from: {method.name} pre-trains the weights that its student starts "
-                    "from; to train an earlier student further, leave it out of frameworks"
+                    f"starts_from: {method.name} gives its student the weights to start from; to "
+                    "train an earlier student further, leave it out of frameworks, or leave out "
+                    "starts_from"
                 )
             for key, part in method.parts.items():
                 data = getattr(part, "data", None)

@@ -213,6 +213,13 @@ def test_a_mistake_in_the_tables_is_named_with_its_file(tmp_path: Path) -> None:
         load_run(write_configs(tmp_path, items="past"))
 
 
+def test_a_student_cannot_start_from_an_earlier_one(tmp_path: Path) -> None:
+    path = write_configs(tmp_path)
+    path.write_text(path.read_text() + "starts_from: model.keras\n")
+    with pytest.raises(ConfigError, match="starts_from: statistics gives its student the weights"):
+        load_run(path)
+
+
 @pytest.mark.parametrize(
     ("grade", "says"),
     [

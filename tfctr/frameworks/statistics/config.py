@@ -1,7 +1,7 @@
 """Configs of the statistics of what similar users said of similar items."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -112,6 +112,8 @@ def attribute_columns(config: TablesConfig, schema: Schema) -> dict[str, int]:
 @register
 class Statistics(Method):
     """A student that reads statistics of the user's events, computed in the request."""
+
+    can_continue: ClassVar[bool] = False  # tables are by id, and ids change as vocabularies grow
 
     name: Literal["statistics"]
     tables: Annotated[TablesConfig, from_file(lambda: TablesConfig)]
