@@ -115,3 +115,15 @@ def test_knots_have_equally_many_rows_between_them(layer: Any) -> None:
     assert below.tolist() == [[0] * len(rows), [2] * len(rows)]
     assert share.tolist() == [[0] * len(rows), [1] * len(rows)]
     assert abs(np.array(layer.scaled(10 * numbers))).max() == 3.0
+
+
+def test_without_tables_and_scale_all_is_finite() -> None:
+    """As an untrained model is exported, to measure what a request costs."""
+    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, FACTORS, num_knots=4, fading=FADING)
+    made.build()
+    items, grades = (np.array(column) for column in zip(*HISTORY, strict=True))
+    population = made.population(items[:, 0], training=False)
+    user = made.encode(items, grades, population)
+    numbers = made.of_candidates(user, items[:, :1], population)
+    for found in (numbers, made.scaled(numbers), *made.between(numbers)):
+        assert np.isfinite(np.array(found)).all()

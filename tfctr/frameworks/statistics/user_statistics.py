@@ -214,7 +214,8 @@ class UserStatistics(keras.layers.Layer):
         below = ops.sum(above, axis=-1)
         first = below + ops.arange(self.num_numbers) * self.num_knots
         start, end = ops.take(self.knots, first), ops.take(self.knots, first + 1)
-        return below, ops.clip((numbers - start) / (end - start), 0.0, 1.0)
+        gap = ops.maximum(end - start, 1e-12)  # 0 where no scale was set
+        return below, ops.clip((numbers - start) / gap, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
         names = ("num_items", "num_grades", "num_attributes", "factors", "num_knots", "fading")
