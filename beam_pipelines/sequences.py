@@ -16,7 +16,6 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from pyarrow import fs
 
 import tfctr
 from beam_pipelines.running import job
@@ -24,14 +23,17 @@ from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
 from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.clean_pieces import Clean
 from beam_pipelines.transforms.histories import EventReader, Past
-from beam_pipelines.transforms.side_outputs import Written, by_split, open_manifest, write_shard
+from beam_pipelines.transforms.side_outputs import (
+    Written,
+    by_split,
+    open_manifest_with_log,
+    write_shard,
+)
 from beam_pipelines.transforms.split import DROPPED, KNOWN, AssignSplits, SplitPiece
 from tfctr.config import data_digest, digest, load
-from tfctr.data import files
 from tfctr.data.clean import LABEL, TIME, USER_KEY
 from tfctr.data.histories import history_features, ranges
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
-from tfctr.data.sources import open_source
 from tfctr.data.users import USER_BUCKETS, rows_by_bucket, sorted_rows
 from tfctr.frameworks.srp4ctr.config import SequencesConfig
 from tfctr.schema import History, Schema
@@ -210,11 +212,7 @@ def write_sequences(
             user, or no other user, has two events.
     """
     data = data.rstrip("/")
-    manifest = open_manifest(data)
-    if manifest["config_digest"] != digest(config.data):
-        raise DataError(f"{data}: prepared with another config; run `tfctr prepare` again")
-    if manifest["inputs"] != open_source(config.data).fingerprint():
-        raise DataError(f"{data}: the log changed since it was prepared; run `tfctr prepare` again")
+    manifest = open_manifest_with_log(config.data, data)
     schema = windows_schema(Schema.model_validate(manifest["schema"]))
     with job.directory(output) as folder:
         summary = job.run(
@@ -230,10 +228,7 @@ def write_sequences(
                     f"{config.name}: no {which} user has two events in the training period; use "
                     "more users, or change held_out"
                 )
-        system, made = files.filesystem(folder)
-        for left in ("staged", "dead_letters"):  # the dataset has its own
-            if system.get_file_info(f"{made}/{left}").type == fs.FileType.Directory:
-                system.delete_dir(f"{made}/{left}")
+        job.delete_folders(folder, "staged", "dead_letters")  # the dataset has its own
         result = {
             "format": FORMAT,
             "config": config.data.model_dump(mode="json"),

@@ -23,7 +23,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow.compute as pc
-from pyarrow import fs
 
 import tfctr
 from beam_pipelines.running import job
@@ -31,12 +30,11 @@ from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.clean_pieces import Clean
 from beam_pipelines.transforms.fit import read_vocabularies
 from beam_pipelines.transforms.histories import EventReader
-from beam_pipelines.transforms.side_outputs import open_manifest
+from beam_pipelines.transforms.side_outputs import open_manifest_with_log
 from beam_pipelines.transforms.split import DROPPED, KNOWN, AssignSplits, SplitPiece
 from tfctr.config import data_digest, digest, load
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
-from tfctr.data.sources import open_source
 from tfctr.data.users import rows_by_bucket, sorted_rows
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.statistics import factor_model
@@ -385,11 +383,7 @@ def write_statistics(
             a number; no event has a grade, or all grades are equal.
     """
     data = data.rstrip("/")
-    manifest = open_manifest(data)
-    if manifest["config_digest"] != digest(config.data):
-        raise DataError(f"{data}: prepared with another config; run `tfctr prepare` again")
-    if manifest["inputs"] != open_source(config.data).fingerprint():
-        raise DataError(f"{data}: the log changed since it was prepared; run `tfctr prepare` again")
+    manifest = open_manifest_with_log(config.data, data)
     schema = Schema.model_validate(manifest["schema"])
     grades = grade_values(config, schema, data)
     try:
@@ -414,7 +408,7 @@ def write_statistics(
                 f"{read['events']:,} events of the training period; statistics need two"
             )
         variances = np.where(variances > 0, variances, variances[ALL_USERS])
-        states = [f"{folder}/state-0.npz", f"{folder}/state-1.npz"]
+        states = [f"{folder}/events/state-{number}.npz" for number in range(2)]
         number = schema[config.items].num_ids
         first = [
             factor_model.initial(number, config.factors, mean, variance)
@@ -433,7 +427,7 @@ def write_statistics(
         content = io.BytesIO()
         np.savez(content, **tables)
         files.write(f"{folder}/tables.npz", content.getbuffer())
-        _delete(folder)
+        job.delete_folders(folder, "staged", "dead_letters", "events")  # what only the job reads
         result = {
             "format": FORMAT,
             "config_digest": digest(config),
@@ -507,16 +501,6 @@ def _attribute_table(paths: list[str], columns: dict[str, int], num_items: int) 
         items, attributes, ids = np.load(io.BytesIO(files.read(path))).T
         table[items, np.array(first)[attributes] + ids] = 1
     return table
-
-
-def _delete(folder: str) -> None:
-    """Deletes what only the job itself reads."""
-    system, made = files.filesystem(folder)
-    for left in ("staged", "dead_letters", "events"):
-        if system.get_file_info(f"{made}/{left}").type == fs.FileType.Directory:
-            system.delete_dir(f"{made}/{left}")
-    for number in range(2):
-        system.delete_file(f"{made}/state-{number}.npz")
 
 
 class StatisticsOptions(job.JobOptions):

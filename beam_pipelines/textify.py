@@ -26,10 +26,11 @@ from beam_pipelines.transforms.side_outputs import (
     Written,
     by_split,
     open_manifest,
+    open_manifest_of,
     write_shard,
 )
 from tfctr.config import data_digest, digest, load
-from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.manifest import FORMAT, write_manifest
 from tfctr.data.records import read_columns, read_texts
 from tfctr.data.typed_rows import ROW
 from tfctr.language.config import TextConfig, text_fields
@@ -155,9 +156,7 @@ def textify(
     """
     from tfctr.language.pretrained import load_tokenizer, locate
 
-    manifest = open_manifest(data)
-    if manifest["config_digest"] != digest(config.data):
-        raise DataError(f"{data}: prepared with another config; run `tfctr prepare` again")
+    manifest = open_manifest_of(config.data, data)
     encoder = encoder or locate(config.encoder)
     tokenizer = load_tokenizer(encoder)  # errors are raised here, not on a worker
     with job.directory(output) as folder:

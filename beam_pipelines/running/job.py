@@ -85,6 +85,14 @@ def directory(output: str) -> Iterator[str]:
             system.delete_dir(made)
 
 
+def delete_folders(folder: str, *names: str) -> None:
+    """Deletes the folders of these names in `folder`; some may not be there."""
+    system, made = files.filesystem(folder)
+    for name in names:
+        if system.get_file_info(f"{made}/{name}").type == fs.FileType.Directory:
+            system.delete_dir(f"{made}/{name}")
+
+
 @dataclass(frozen=True)
 class RowCounts:
     """Counts of rows where pieces are read, and where groups of their rows arrive."""

@@ -9,8 +9,10 @@ import apache_beam as beam
 from beam_pipelines.tfrecord.examples import Field, encode
 from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.split import SPLITS
+from tfctr.config import DataConfig, digest
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest
+from tfctr.data.sources import open_source
 
 
 @dataclass(frozen=True)
@@ -100,4 +102,28 @@ def open_manifest(folder: str) -> dict[str, Any]:
     manifest = read_manifest(f"{folder.rstrip('/')}/manifest.json")
     if manifest is None or manifest.get("format") != FORMAT:
         raise DataError(f"{folder}: no dataset of this version here; run `tfctr prepare`")
+    return manifest
+
+
+def open_manifest_of(config: DataConfig, data: str) -> dict[str, Any]:
+    """The manifest of the dataset that a config describes.
+
+    Raises:
+        DataError: `data` is not a dataset of this config.
+    """
+    manifest = open_manifest(data)
+    if manifest["config_digest"] != digest(config):
+        raise DataError(f"{data}: prepared with another config; run `tfctr prepare` again")
+    return manifest
+
+
+def open_manifest_with_log(config: DataConfig, data: str) -> dict[str, Any]:
+    """The same, for a job that reads the dataset's log again.
+
+    Raises:
+        DataError: as above; the log has changed since.
+    """
+    manifest = open_manifest_of(config, data)
+    if manifest["inputs"] != open_source(config).fingerprint():
+        raise DataError(f"{data}: the log changed since it was prepared; run `tfctr prepare` again")
     return manifest

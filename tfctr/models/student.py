@@ -1,7 +1,7 @@
 """Students: models that wrap a backbone or another student."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -130,6 +130,20 @@ class Student(ClickModel):
             elif isinstance(value, dict) and "class_name" in value:
                 made[name] = keras.saving.deserialize_keras_object(value)
         return cls(**config | made)
+
+
+def refuse_names(features: Iterable[str], outputs: Collection[str]) -> None:
+    """Checks that no feature has the name of a tensor of `encode_user`.
+
+    Raises:
+        ValueError: one has.
+    """
+    taken = [name for name in features if name in outputs]
+    if taken:
+        raise ValueError(
+            f"schema: found a feature {taken[0]!r}; an output of `encode_user` has this name, so "
+            "rename the feature"
+        )
 
 
 def readable(model: ClickModel, features: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from keras import ops
 from tfctr.data.snapshots import SIDES
 from tfctr.layers.historical_fusion import HistoricalFusion
 from tfctr.models.click_model import ClickModel, candidate_rows
-from tfctr.models.student import Student
+from tfctr.models.student import Student, refuse_names
 
 USER_HISTORY = "user_history"  # this student's part of `encode_user`
 
@@ -45,11 +45,7 @@ class EcdctrStudent(Student):
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, **kwargs)
-        if USER_HISTORY in backbone.reads:
-            raise ValueError(
-                f"schema: found a feature {USER_HISTORY!r}; an output of `encode_user` has this "
-                "name, so rename the feature"
-            )
+        refuse_names(backbone.reads, [USER_HISTORY])
         for name in (user, item):
             if name not in backbone.reads:
                 raise ValueError(

@@ -11,7 +11,7 @@ from tfctr.frameworks.srp4ctr.sequence_encoder import Encoded, SequenceEncoder
 from tfctr.layers.attending_block import AttendingBlock, attention_mask, by_heads
 from tfctr.layers.flat_dense import FlatDense
 from tfctr.models.click_model import ClickModel, for_each
-from tfctr.models.student import Student
+from tfctr.models.student import Student, refuse_names
 from tfctr.schema import Schema
 from tfctr.schema import Sequence as TokenSequence
 
@@ -68,12 +68,7 @@ class Srp4ctrStudent(Student):
             raise ValueError(f"frozen: found {frozen!r}; allowed: {', '.join(FROZEN)}")
         if not cross_attention and not num_queries:
             raise ValueError("num_queries: found 0, and no cross_attention: nothing is carried")
-        taken = [f.name for f in schema if f.name in (*KEPT, *OF_EVENTS)]
-        if taken:
-            raise ValueError(
-                f"schema: found a feature {taken[0]!r}; an output of `encode_user` has this name, "
-                "so rename the feature"
-            )
+        refuse_names([feature.name for feature in schema], (*KEPT, *OF_EVENTS))
         self.encoder = encoder
         self.cross_attention = cross_attention
         self.num_queries = num_queries

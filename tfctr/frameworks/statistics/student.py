@@ -8,7 +8,7 @@ from keras import ops
 
 from tfctr.frameworks.statistics.user_statistics import UserStatistics
 from tfctr.models.click_model import ClickModel
-from tfctr.models.student import Student
+from tfctr.models.student import Student, refuse_names
 from tfctr.schema import Schema
 
 KNOT_DIM = 4  # width of a knot's vector
@@ -39,8 +39,7 @@ class StatisticsStudent(Student):
         num_fields: int.
 
     Raises:
-        ValueError: the backbone does not read `item`; a feature has the name of a tensor of
-            `encode_user`.
+        ValueError: a feature has the name of a tensor of `encode_user`.
     """
 
     def __init__(
@@ -56,12 +55,7 @@ class StatisticsStudent(Student):
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, schema, **kwargs)
-        taken = [f.name for f in schema if f.name in OF_USER]
-        if taken:
-            raise ValueError(
-                f"schema: found a feature {taken[0]!r}; an output of `encode_user` has this name, "
-                "so rename the feature"
-            )
+        refuse_names([feature.name for feature in schema], OF_USER)
         self.statistics = statistics
         self.user = user
         self.item = item

@@ -25,9 +25,9 @@ LEAST_GAP = 0.01  # between knots, in deviations
 class UserStatistics(keras.layers.Layer):
     """Numbers of a user and a candidate, from the user's events and tables of items.
 
-    `encode` is computed once a user, `of_candidates` for each candidate; `scale` makes inputs of
-    the numbers. Nothing of it is trained: the tables come from a job (`set_tables`), and the scale
-    from training rows (`set_scale`).
+    `encode` is computed once a user, `of_candidates` for each candidate; `scaled` and `between`
+    make inputs of the numbers. Nothing of it is trained: the tables come from a job
+    (`set_tables`), and the scale from training rows (`set_scale`).
 
     `d` is a grade less its item's mean. The numbers of a user are: the mean `d` of the latest
     3, 10, 25, 50, 150 and of all events; the shares of high and of low grades among the latest 10,
