@@ -37,7 +37,7 @@ from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.users import rows_by_bucket, sorted_rows
 from tfctr.data.vocabulary import Vocabulary
-from tfctr.frameworks.statistics import factor_model
+from tfctr.frameworks.statistics import factor_model, neighbours
 from tfctr.frameworks.statistics.config import (
     ALL_USERS,
     APART,
@@ -51,6 +51,7 @@ from tfctr.schema import FIRST_TOKEN_ID, Schema
 GROUP_EVENTS = 1 << 18  # in a group of users, about; a group holds its items' sums
 BLOCK = 1 << 12  # items whose parameters are computed together
 EVENTS = ("half", "items", "grades")  # arrays of a group, besides the users' keys
+NEAREST = ("items", "neighbours", "similarities")  # arrays of a block, of each population
 COUNTS = -1  # the key of row counts, in place of a group of users
 POPULARITY_UNIT = 1e5  # popularity is log(1 + events among so many)
 
@@ -273,14 +274,7 @@ def _expect(
 ) -> Iterator[tuple[tuple[int, int], Sums]]:
     """Groups of users -> their sums, by population and block of items."""
     models = read_state(state)
-    columns = []
-    for number, path in enumerate(paths):
-        with np.load(io.BytesIO(files.read(path))) as found:
-            _, users = np.unique(found["keys"], return_inverse=True)
-            columns.append((np.full(len(users), number), users, *(found[n] for n in EVENTS)))
-    parts = zip(*columns, strict=True)
-    numbers, users, half, items, ids = (np.concatenate(part) for part in parts)
-    users += numbers * (1 + users.max(initial=0))  # ascending, as no user is in two groups
+    users, half, items, ids = read_users(paths)
     for population, model in enumerate(models):
         chosen = slice(None) if population == ALL_USERS else half == population
         if not len(users[chosen]):
@@ -291,6 +285,18 @@ def _expect(
             if start < stop:
                 part = slice(start, stop)
                 yield (population, block), Sums(sums.items[part], sums.sums[part])
+
+
+def read_users(paths: Sequence[str]) -> list[np.ndarray]:
+    """Users, ascending, and `EVENTS` of groups of users; a user's events are oldest first."""
+    columns = []
+    for number, path in enumerate(paths):
+        with np.load(io.BytesIO(files.read(path))) as found:
+            _, users = np.unique(found["keys"], return_inverse=True)
+            columns.append((np.full(len(users), number), users, *(found[n] for n in EVENTS)))
+    numbers, users, *events = (np.concatenate(part) for part in zip(*columns, strict=True))
+    users += numbers * (1 + users.max(initial=0))  # no user is in two groups
+    return [users, *events]
 
 
 def _added(parts: Iterable[Sums]) -> Sums:
@@ -336,6 +342,82 @@ def _write_state(found: dict[str, list[Any]], state: str, output: str) -> dict[s
         arrays[f"counts_{population}"] = counts
     write_state(output, models, **arrays)
     return {"noise": [model.noise for model in models]}
+
+
+class Similar(beam.PTransform):
+    """Nothing -> one dict: the paths of blocks of items' neighbours.
+
+    The pairs of all users are those of both halves, each with the means of its own.
+
+    Args:
+        groups, grades: as for `Step`.
+        state: path of the parameters of the last step.
+        number: of neighbours.
+        folder: of the job.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[str]],
+        state: str,
+        grades: np.ndarray,
+        number: int,
+        folder: str,
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.state = state
+        self.grades = grades
+        self.number = number
+        self.folder = folder
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        found = (
+            pipeline
+            | "Groups" >> beam.Create(self.groups)
+            | "Spread" >> beam.Reshuffle()
+            | "Pair" >> beam.FlatMap(_pairs, self.state, self.grades)
+            | "Add" >> beam.CombinePerKey(_added)
+            | "ByBlock" >> beam.Map(lambda found: (found[0][1], (found[0][0], found[1])))
+            | "GatherHalves" >> beam.GroupByKey()
+            | "Write" >> beam.Map(_write_nearest, self.state, self.number, self.folder)
+        )
+        return {"paths": found} | "Gather" >> Gather()
+
+
+def _pairs(
+    paths: Sequence[str], state: str, grades: np.ndarray
+) -> Iterator[tuple[tuple[int, int], Sums]]:
+    """Groups of users -> sums of pairs of items, by half of the users and block of items."""
+    models = read_state(state)
+    users, half, items, ids = read_users(paths)
+    for population in range(ALL_USERS):
+        chosen = half == population
+        means = models[population].weights[:, 0]
+        deviations = grades[ids[chosen]] - means[items[chosen]]
+        found = neighbours.pair_sums(users[chosen], items[chosen], deviations, len(means))
+        for block, sums in found:
+            yield (population, block), sums
+
+
+def _write_nearest(
+    block: tuple[int, Iterable[tuple[int, Sums]]], state: str, number: int, folder: str
+) -> str:
+    """Writes items, neighbours and similarities of each population -> the path."""
+    block_number, parts = block
+    halves = dict(parts)
+    populations = halves | {ALL_USERS: _added([halves[half] for half in sorted(halves)])}
+    num_items = len(read_state(state)[ALL_USERS].weights)
+    arrays: dict[str, Any] = {}
+    for population, sums in populations.items():
+        found = neighbours.nearest(sums, num_items, number)
+        for name, values in zip(NEAREST, found, strict=True):
+            arrays[f"{name}_{population}"] = values
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    path = f"{folder}/events/nearest-{block_number:05d}.npz"
+    files.write(path, content.getbuffer())
+    return path
 
 
 def read_state(path: str) -> list[Factors]:
@@ -421,7 +503,11 @@ def write_statistics(
             before, after = states[step % 2], states[(step + 1) % 2]
             done = job.run(Step(groups, before, grades, after), "statistics", name, folder, args)
             rmse.append(done["noise"][ALL_USERS] ** 0.5)
-        tables = _tables(states[config.steps % 2], grades, shares[ALL_USERS])
+        tables = _tables(after, grades, shares[ALL_USERS])
+        if config.neighbours:
+            similar = Similar(groups, after, grades, config.neighbours, folder)
+            found = job.run(similar, "statistics", name, folder, args)
+            tables |= _neighbour_tables(found["paths"], number, config.neighbours)
         if config.attributes:
             tables["attributes"] = _attribute_table(read["attributes"], columns, number)
         content = io.BytesIO()
@@ -491,6 +577,20 @@ def _tables(state: str, grades: np.ndarray, share: np.ndarray) -> dict[str, Any]
         "shares": np.array([share @ (standard > APART), share @ (standard < -APART)], np.float32),
         "grade_scale": np.array([mean, deviation], np.float32),
     }
+
+
+def _neighbour_tables(paths: list[str], num_items: int, number: int) -> dict[str, np.ndarray]:
+    """`neighbours` int32 and `similarities` float32, `[3, items, number]`."""
+    shape = (POPULATIONS, num_items, number)
+    tables = {"neighbours": np.zeros(shape, np.int32), "similarities": np.zeros(shape, np.float32)}
+    for path in paths:
+        with np.load(io.BytesIO(files.read(path))) as found:
+            for population in range(POPULATIONS):
+                if f"items_{population}" in found:
+                    items = found[f"items_{population}"]
+                    for name, table in tables.items():
+                        table[population, items] = found[f"{name}_{population}"]
+    return tables
 
 
 def _attribute_table(paths: list[str], columns: dict[str, int], num_items: int) -> np.ndarray:

@@ -27,6 +27,7 @@ HISTORIES = [
     {"name": "past_click", "kind": "history", "column": "click", "max_length": LENGTH},
 ]
 TABLES = {"name": "tables", "data": "data.yaml", "items": "past_item", "grades": "past_click"}
+SMALL = {"factors": 2, "steps": 3, "neighbours": 3}
 PLAIN = [f["name"] for f in WORLD_FEATURES if f["kind"] != "text"]
 
 
@@ -53,7 +54,9 @@ def write_configs(folder: Path, **changes: Any) -> Path:
     }
     contents = {
         "data": data.model_dump(mode="json", exclude_none=True),
-        "tables": TABLES | {"factors": 3, "steps": 4, "attributes": ["category", "tags"]} | changes,
+        "tables": TABLES
+        | {"factors": 3, "steps": 4, "attributes": ["category", "tags"], "neighbours": 5}
+        | changes,
         "run": run,
     }
     for name, content in contents.items():
@@ -116,9 +119,11 @@ def test_tables_of_one_half_know_nothing_of_the_other(tmp_path: Path) -> None:
         found.append(_tables_of_log(folder, seed, flipped))
     before, after = found
     np.testing.assert_array_equal(before["means"][0], after["means"][0])
-    np.testing.assert_array_equal(before["loadings"][0], after["loadings"][0])
+    for name in ("loadings", "neighbours", "similarities"):
+        np.testing.assert_array_equal(before[name][0], after[name][0])
     for population in (1, 2):
-        assert (before["means"][population] != after["means"][population]).any()
+        for name in ("means", "similarities"):
+            assert (before[name][population] != after[name][population]).any()
 
 
 def _tables_of_log(folder: Path, seed: int, flipped: bool) -> dict[str, np.ndarray]:
@@ -135,7 +140,7 @@ def _tables_of_log(folder: Path, seed: int, flipped: bool) -> dict[str, np.ndarr
         flip = flipped and user % 2 == 0
         lines.append(f"{user:02d},{item},{1 - click if flip else click},{when}")
     (folder / "log.csv").write_text("\n".join(lines) + "\n")
-    config = TablesConfig.model_validate(TABLES | {"data": _data(folder), "factors": 2, "steps": 3})
+    config = TablesConfig.model_validate(TABLES | {"data": _data(folder)} | SMALL)
     prepare(config.data, folder / "data", console=Console(quiet=True))
     schema = Dataset.open(folder / "data").schema
     vocabulary = (folder / "data" / "vocabularies" / "user.txt").read_text().split()

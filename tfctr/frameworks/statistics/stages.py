@@ -115,6 +115,7 @@ def create_statistics(config: Statistics, schema: Schema) -> Any:
         schema[tables.items].num_ids,
         schema[tables.grades].num_ids,
         attribute_columns(tables, schema)[""],
+        tables.neighbours,
         tables.factors,
         config.knots,
         config.fading,
