@@ -538,6 +538,8 @@ def grade_values(config: TablesConfig, schema: Schema, data: str) -> np.ndarray:
     vocabulary = read_vocabularies([feature], data)[feature.vocabulary]
     try:
         values = [float(token) for token in vocabulary.tokens.to_pylist()]
+        if not np.isfinite(values).all():
+            raise ValueError(f"{values[np.argmin(np.isfinite(values))]} is not finite")
     except ValueError as error:
         raise DataError(
             f"{config.name}: grades: {config.grades} has a token that is no number: {error}"

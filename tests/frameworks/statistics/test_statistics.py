@@ -229,6 +229,7 @@ def test_a_student_cannot_start_from_an_earlier_one(tmp_path: Path) -> None:
     ("grade", "says"),
     [
         (lambda n: "good" if n % 3 else "bad", "past_click has a token that is no number"),
+        (lambda n: "inf" if n % 3 else 2, "a token that is no number: inf is not finite"),
         (lambda n: 1, "past_click has 1 grades in .* statistics need two"),
     ],
 )
@@ -242,6 +243,29 @@ def test_grades_that_say_nothing(grade: Any, says: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says):
         write_statistics(config, str(tmp_path / "data"), str(tmp_path / "tables"))
     assert not (tmp_path / "tables").exists()
+
+
+def test_an_item_that_nobody_graded_has_the_mean_of_all(tmp_path: Path) -> None:
+    """And all events of a user may be of one moment, so that none has an earlier one."""
+    grades = [["", 1, 2, 5, 4][n % 5] for n in range(100)]
+    lines = [f"u{n % 7},i{n % 5},{n % 2},{1_700_000_000 + n % 7},{grade}" for n, grade in enumerate(grades)]
+    (tmp_path / "log.csv").write_text("user,item,click,time,grade\n" + "\n".join(lines) + "\n")
+    data = _data(tmp_path, split={"by": "global_time"})
+    data["features"][3]["column"] = "grade"
+    config = TablesConfig.model_validate(TABLES | {"data": data} | SMALL)
+    prepare(config.data, tmp_path / "data", console=Console(quiet=True))
+    columns = Dataset.open(tmp_path / "data").columns("train", ["past_item", "past_click"])
+    assert all((column == 0).all() for column in columns.values())
+    write_statistics(config, str(tmp_path / "data"), str(tmp_path / "tables"))
+    vocabulary = (tmp_path / "data" / "vocabularies" / "item.txt").read_text().split()
+    ungraded = 3 + vocabulary.index("i0")
+    with np.load(tmp_path / "tables" / "tables.npz") as tables:
+        assert all(np.isfinite(tables[name]).all() for name in tables)
+        np.testing.assert_allclose(tables["means"][2, ungraded], 3.0, atol=0.3)
+        assert tables["popularity"][2, ungraded] == 0
+        assert (tables["neighbours"][:, ungraded] == 0).all()
+        assert not (tables["neighbours"] == ungraded).any()
+        assert (tables["neighbours"][2].max(1) > 0).sum() == 4
 
 
 def test_what_it_has_written_says_of_what(run: Run) -> None:
