@@ -30,9 +30,9 @@ from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.clean_pieces import Clean
 from beam_pipelines.transforms.fit import read_vocabularies
 from beam_pipelines.transforms.histories import EventReader
-from beam_pipelines.transforms.side_outputs import open_manifest_with_log
-from beam_pipelines.transforms.split import DROPPED, KNOWN, AssignSplits, SplitPiece
-from tfctr.config import data_digest, digest, load
+from beam_pipelines.transforms.side_outputs import open_manifest_of, open_manifest_with_log
+from beam_pipelines.transforms.split import DROPPED, KNOWN, SPLITS, AssignSplits, SplitPiece
+from tfctr.config import DataConfig, data_digest, digest, load, load_data
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.users import rows_by_bucket, sorted_rows
@@ -68,11 +68,12 @@ class WrittenUsers:
 class ReadEvents(beam.PTransform):
     """Nothing -> one dict: the written groups of users, and sums over all grades."""
 
-    def __init__(self, config: TablesConfig, data: str, folder: str) -> None:
+    def __init__(self, config: TablesConfig, data: str, folder: str, splits: Sequence[int]) -> None:
         super().__init__()
         self.config = config
         self.data = data
         self.folder = folder
+        self.splits = splits
 
     def expand(self, pipeline: Any) -> beam.PCollection:
         data = self.config.data
@@ -83,7 +84,7 @@ class ReadEvents(beam.PTransform):
             | "Clean" >> clean
             | "AssignSplits" >> AssignSplits(data.split, data.user, number)
         )
-        reader = GradeReader(self.config, self.data)
+        reader = GradeReader(self.config, self.data, self.splits)
         attributes = (
             pieces
             | "Attributes" >> beam.FlatMap(_attributes, AttributeReader(self.config, self.data))
@@ -104,21 +105,22 @@ class ReadEvents(beam.PTransform):
 
 
 class GradeReader:
-    """Reads the graded events of the training period in a piece."""
+    """Reads the graded events of some splits in a piece."""
 
-    def __init__(self, config: TablesConfig, data: str) -> None:
+    def __init__(self, config: TablesConfig, data: str, splits: Sequence[int]) -> None:
         self.events = EventReader(config.data, data)
         names = [history.name for history in self.events.histories]
         self.places = [names.index(config.items), names.index(config.grades)]
         self.user = config.user
         self.data = data
+        self.splits = splits
         self._users: Vocabulary | None = None
 
     def read(self, piece: SplitPiece) -> tuple[np.ndarray, ...]:
         """`keys, times, ids of users, items and grades` of the events, and their places."""
         keys, times, _, is_event, tokens = self.events.read(piece)
         items, grades = (tokens[:, place] for place in self.places)
-        is_event &= np.isin(piece.split() % DROPPED, KNOWN)
+        is_event &= np.isin(piece.split() % DROPPED, self.splits)
         rows = np.flatnonzero(is_event & (items >= FIRST_TOKEN_ID) & (grades >= FIRST_TOKEN_ID))
         if self._users is None:
             self._users = read_vocabularies([self.user], self.data)[self.user.vocabulary]
@@ -447,6 +449,7 @@ def write_statistics(
     output: str,
     key: str = "",
     beam_args: list[str] | None = None,
+    log: DataConfig | None = None,
 ) -> dict[str, Any]:
     """Writes the tables of items to a directory at `output`, whole or not at all.
 
@@ -456,16 +459,22 @@ def write_statistics(
         output: path or URI of the directory; an existing one is replaced.
         key: identifies the inputs; it is copied to the manifest.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+        log: the config of a later log with the same features. All of its events are read, whatever
+            its split, in place of those of the dataset's training period.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: `data` is not a dataset of this config; the log has changed since; a grade is not
-            a number; no event has a grade, or all grades are equal.
+        DataError: `data` is not a dataset of this config; its log has changed since, if it is read;
+            a grade is not a number; no event has a grade, or all grades are equal.
     """
     data = data.rstrip("/")
-    manifest = open_manifest_with_log(config.data, data)
+    if log is None:
+        manifest = open_manifest_with_log(config.data, data)
+    else:
+        manifest = open_manifest_of(config.data, data)
+        config = config.model_copy(update={"data": log})
     schema = Schema.model_validate(manifest["schema"])
     grades = grade_values(config, schema, data)
     try:
@@ -474,7 +483,9 @@ def write_statistics(
         raise DataError(f"{config.name}: {error}") from None
     with job.directory(output) as folder:
         args, name = beam_args or [], config.name
-        read = job.run(ReadEvents(config, data, folder), "statistics", name, folder, args)
+        splits = range(len(SPLITS)) if log else KNOWN
+        events = ReadEvents(config, data, folder, splits)
+        read = job.run(events, "statistics", name, folder, args)
         counts = np.zeros((POPULATIONS, len(grades)))
         halves = np.array(read["grades"])
         counts[:2, : halves.shape[1]] = halves
@@ -611,12 +622,14 @@ class StatisticsOptions(job.JobOptions):
         job.add_output(parser, __doc__)
         parser.add_argument("--config", required=True, help="YAML file: a tables config")
         parser.add_argument("--data", required=True, help="the dataset directory")
+        parser.add_argument("--log", help="YAML file of a later log, to be read in its place")
 
 
 def _write(options: StatisticsOptions) -> str:
     config = load(options.config, TablesConfig)
     paths = (options.data, options.output)
-    about = write_statistics(config, *paths, beam_args=options.beam_args)
+    log = load_data(options.log) if options.log else None
+    about = write_statistics(config, *paths, beam_args=options.beam_args, log=log)
     return f"{options.output}: tables of {about['items']:,} items, of {about['events']:,} events"
 
 

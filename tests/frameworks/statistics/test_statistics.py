@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
 from beam_pipelines.statistics import _added, write_statistics
 from tests.conftest import WORLD_FEATURES, world_config
 from tests.serving.batching import BASIC, assert_merged_is_each
+from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
@@ -245,10 +247,61 @@ def test_grades_that_say_nothing(grade: Any, says: str, tmp_path: Path) -> None:
     assert not (tmp_path / "tables").exists()
 
 
+def refresh(path: Path, log: Path, work: Path) -> Any:
+    args = ["refresh", str(path), "--log", str(log), "--work", str(work)]
+    return CliRunner().invoke(app, args, env={"COLUMNS": "200"})
+
+
+def test_a_refresh_has_the_tables_of_a_later_log_and_the_same_weights(run: Run) -> None:
+    """The later log is the same one, of which tables held the training period only."""
+    folder = run.work.parent
+    ran = refresh(folder / "run.yaml", folder / "data.yaml", run.work)
+    assert ran.exit_code == 0, ran.output
+    assert f"SavedModel: {run.export_folder / '2'}" in ran.output
+    tables = run.work / "tables-of-world" / "tables.npz"
+    folders = tables.parent, run.work / "tables"
+    later, earlier = (json.loads((f / "manifest.json").read_text())["events"] for f in folders)
+    assert earlier < 0.85 * later
+    before = run.before["statistics"]["tables"].load()
+    model = run.load_model()
+    with np.load(tables) as found:
+        assert (found["means"][2] != before["means"][2]).any()
+        model.statistics.set_tables(found)
+    data = Dataset.open(run.data_folder)
+    rows = raw_rows(run.config.data, data, "test", 40).to_pylist()
+    logits = model.predict(data.test(8192), verbose=0)[: len(rows)]
+    names = [feature.name for feature in model.served_schema.inputs]
+    with (
+        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
+        Client(f"127.0.0.1:{server.grpc_port}", "student", version=2) as client,
+    ):
+        scores = client.predict({name: [row[name] for row in rows] for name in names})
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+
+
+def test_what_cannot_be_refreshed(run: Run, tmp_path: Path) -> None:
+    path, log = write_configs(tmp_path), tmp_path / "data.yaml"
+    content = yaml.safe_load(log.read_text())
+    content["features"] = [f for f in content["features"] if f["name"] != "price"]
+    log.write_text(yaml.safe_dump(content))
+    ran = refresh(run.work.parent / "run.yaml", log, run.work)
+    assert ran.exit_code == 1
+    assert "world: features: price are not those of world" in ran.output
+    plain = yaml.safe_load(path.read_text())
+    del plain["frameworks"]
+    path.write_text(yaml.safe_dump(plain))
+    ran = refresh(path, run.work.parent / "data.yaml", run.work)
+    assert ran.exit_code == 1
+    assert "frameworks: there are no statistics to refresh" in ran.output
+
+
 def test_an_item_that_nobody_graded_has_the_mean_of_all(tmp_path: Path) -> None:
     """And all events of a user may be of one moment, so that none has an earlier one."""
     grades = [["", 1, 2, 5, 4][n % 5] for n in range(100)]
-    lines = [f"u{n % 7},i{n % 5},{n % 2},{1_700_000_000 + n % 7},{grade}" for n, grade in enumerate(grades)]
+    lines = [
+        f"u{n % 7},i{n % 5},{n % 2},{1_700_000_000 + n % 7},{grade}"
+        for n, grade in enumerate(grades)
+    ]
     (tmp_path / "log.csv").write_text("user,item,click,time,grade\n" + "\n".join(lines) + "\n")
     data = _data(tmp_path, split={"by": "global_time"})
     data["features"][3]["column"] = "grade"
