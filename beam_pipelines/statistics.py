@@ -30,14 +30,14 @@ from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.clean_pieces import Clean
 from beam_pipelines.transforms.fit import read_vocabularies
 from beam_pipelines.transforms.histories import EventReader
-from beam_pipelines.transforms.side_outputs import open_manifest_with_log
-from beam_pipelines.transforms.split import DROPPED, KNOWN, AssignSplits, SplitPiece
-from tfctr.config import data_digest, digest, load
+from beam_pipelines.transforms.side_outputs import open_manifest_of, open_manifest_with_log
+from beam_pipelines.transforms.split import DROPPED, KNOWN, SPLITS, AssignSplits, SplitPiece
+from tfctr.config import DataConfig, data_digest, digest, load, load_data
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.users import rows_by_bucket, sorted_rows
 from tfctr.data.vocabulary import Vocabulary
-from tfctr.frameworks.statistics import factor_model
+from tfctr.frameworks.statistics import factor_model, neighbours
 from tfctr.frameworks.statistics.config import (
     ALL_USERS,
     APART,
@@ -51,6 +51,7 @@ from tfctr.schema import FIRST_TOKEN_ID, Schema
 GROUP_EVENTS = 1 << 18  # in a group of users, about; a group holds its items' sums
 BLOCK = 1 << 12  # items whose parameters are computed together
 EVENTS = ("half", "items", "grades")  # arrays of a group, besides the users' keys
+NEAREST = ("items", "neighbours", "similarities")  # arrays of a block, of each population
 COUNTS = -1  # the key of row counts, in place of a group of users
 POPULARITY_UNIT = 1e5  # popularity is log(1 + events among so many)
 
@@ -67,11 +68,12 @@ class WrittenUsers:
 class ReadEvents(beam.PTransform):
     """Nothing -> one dict: the written groups of users, and sums over all grades."""
 
-    def __init__(self, config: TablesConfig, data: str, folder: str) -> None:
+    def __init__(self, config: TablesConfig, data: str, folder: str, splits: Sequence[int]) -> None:
         super().__init__()
         self.config = config
         self.data = data
         self.folder = folder
+        self.splits = splits
 
     def expand(self, pipeline: Any) -> beam.PCollection:
         data = self.config.data
@@ -82,7 +84,7 @@ class ReadEvents(beam.PTransform):
             | "Clean" >> clean
             | "AssignSplits" >> AssignSplits(data.split, data.user, number)
         )
-        reader = GradeReader(self.config, self.data)
+        reader = GradeReader(self.config, self.data, self.splits)
         attributes = (
             pieces
             | "Attributes" >> beam.FlatMap(_attributes, AttributeReader(self.config, self.data))
@@ -103,21 +105,22 @@ class ReadEvents(beam.PTransform):
 
 
 class GradeReader:
-    """Reads the graded events of the training period in a piece."""
+    """Reads the graded events of some splits in a piece."""
 
-    def __init__(self, config: TablesConfig, data: str) -> None:
+    def __init__(self, config: TablesConfig, data: str, splits: Sequence[int]) -> None:
         self.events = EventReader(config.data, data)
         names = [history.name for history in self.events.histories]
         self.places = [names.index(config.items), names.index(config.grades)]
         self.user = config.user
         self.data = data
+        self.splits = splits
         self._users: Vocabulary | None = None
 
     def read(self, piece: SplitPiece) -> tuple[np.ndarray, ...]:
         """`keys, times, ids of users, items and grades` of the events, and their places."""
         keys, times, _, is_event, tokens = self.events.read(piece)
         items, grades = (tokens[:, place] for place in self.places)
-        is_event &= np.isin(piece.split() % DROPPED, KNOWN)
+        is_event &= np.isin(piece.split() % DROPPED, self.splits)
         rows = np.flatnonzero(is_event & (items >= FIRST_TOKEN_ID) & (grades >= FIRST_TOKEN_ID))
         if self._users is None:
             self._users = read_vocabularies([self.user], self.data)[self.user.vocabulary]
@@ -273,14 +276,7 @@ def _expect(
 ) -> Iterator[tuple[tuple[int, int], Sums]]:
     """Groups of users -> their sums, by population and block of items."""
     models = read_state(state)
-    columns = []
-    for number, path in enumerate(paths):
-        with np.load(io.BytesIO(files.read(path))) as found:
-            _, users = np.unique(found["keys"], return_inverse=True)
-            columns.append((np.full(len(users), number), users, *(found[n] for n in EVENTS)))
-    parts = zip(*columns, strict=True)
-    numbers, users, half, items, ids = (np.concatenate(part) for part in parts)
-    users += numbers * (1 + users.max(initial=0))  # ascending, as no user is in two groups
+    users, half, items, ids = read_users(paths)
     for population, model in enumerate(models):
         chosen = slice(None) if population == ALL_USERS else half == population
         if not len(users[chosen]):
@@ -291,6 +287,18 @@ def _expect(
             if start < stop:
                 part = slice(start, stop)
                 yield (population, block), Sums(sums.items[part], sums.sums[part])
+
+
+def read_users(paths: Sequence[str]) -> list[np.ndarray]:
+    """Users, ascending, and `EVENTS` of groups of users; a user's events are oldest first."""
+    columns = []
+    for number, path in enumerate(paths):
+        with np.load(io.BytesIO(files.read(path))) as found:
+            _, users = np.unique(found["keys"], return_inverse=True)
+            columns.append((np.full(len(users), number), users, *(found[n] for n in EVENTS)))
+    numbers, users, *events = (np.concatenate(part) for part in zip(*columns, strict=True))
+    users += numbers * (1 + users.max(initial=0))  # no user is in two groups
+    return [users, *events]
 
 
 def _added(parts: Iterable[Sums]) -> Sums:
@@ -338,6 +346,82 @@ def _write_state(found: dict[str, list[Any]], state: str, output: str) -> dict[s
     return {"noise": [model.noise for model in models]}
 
 
+class Similar(beam.PTransform):
+    """Nothing -> one dict: the paths of blocks of items' neighbours.
+
+    The pairs of all users are those of both halves, each with the means of its own.
+
+    Args:
+        groups, grades: as for `Step`.
+        state: path of the parameters of the last step.
+        number: of neighbours.
+        folder: of the job.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[str]],
+        state: str,
+        grades: np.ndarray,
+        number: int,
+        folder: str,
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.state = state
+        self.grades = grades
+        self.number = number
+        self.folder = folder
+
+    def expand(self, pipeline: Any) -> beam.PCollection:
+        found = (
+            pipeline
+            | "Groups" >> beam.Create(self.groups)
+            | "Spread" >> beam.Reshuffle()
+            | "Pair" >> beam.FlatMap(_pairs, self.state, self.grades)
+            | "Add" >> beam.CombinePerKey(_added)
+            | "ByBlock" >> beam.Map(lambda found: (found[0][1], (found[0][0], found[1])))
+            | "GatherHalves" >> beam.GroupByKey()
+            | "Write" >> beam.Map(_write_nearest, self.state, self.number, self.folder)
+        )
+        return {"paths": found} | "Gather" >> Gather()
+
+
+def _pairs(
+    paths: Sequence[str], state: str, grades: np.ndarray
+) -> Iterator[tuple[tuple[int, int], Sums]]:
+    """Groups of users -> sums of pairs of items, by half of the users and block of items."""
+    models = read_state(state)
+    users, half, items, ids = read_users(paths)
+    for population in range(ALL_USERS):
+        chosen = half == population
+        means = models[population].weights[:, 0]
+        deviations = grades[ids[chosen]] - means[items[chosen]]
+        found = neighbours.pair_sums(users[chosen], items[chosen], deviations, len(means))
+        for block, sums in found:
+            yield (population, block), sums
+
+
+def _write_nearest(
+    block: tuple[int, Iterable[tuple[int, Sums]]], state: str, number: int, folder: str
+) -> str:
+    """Writes items, neighbours and similarities of each population -> the path."""
+    block_number, parts = block
+    halves = dict(parts)
+    populations = halves | {ALL_USERS: _added([halves[half] for half in sorted(halves)])}
+    num_items = len(read_state(state)[ALL_USERS].weights)
+    arrays: dict[str, Any] = {}
+    for population, sums in populations.items():
+        found = neighbours.nearest(sums, num_items, number)
+        for name, values in zip(NEAREST, found, strict=True):
+            arrays[f"{name}_{population}"] = values
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    path = f"{folder}/events/nearest-{block_number:05d}.npz"
+    files.write(path, content.getbuffer())
+    return path
+
+
 def read_state(path: str) -> list[Factors]:
     """The parameters of each population."""
     with np.load(io.BytesIO(files.read(path))) as found:
@@ -365,6 +449,7 @@ def write_statistics(
     output: str,
     key: str = "",
     beam_args: list[str] | None = None,
+    log: DataConfig | None = None,
 ) -> dict[str, Any]:
     """Writes the tables of items to a directory at `output`, whole or not at all.
 
@@ -374,16 +459,22 @@ def write_statistics(
         output: path or URI of the directory; an existing one is replaced.
         key: identifies the inputs; it is copied to the manifest.
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
+        log: the config of a later log with the same features. All of its events are read, whatever
+            its split, in place of those of the dataset's training period.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: `data` is not a dataset of this config; the log has changed since; a grade is not
-            a number; no event has a grade, or all grades are equal.
+        DataError: `data` is not a dataset of this config; its log has changed since, if it is read;
+            a grade is not a number; no event has a grade, or all grades are equal.
     """
     data = data.rstrip("/")
-    manifest = open_manifest_with_log(config.data, data)
+    if log is None:
+        manifest = open_manifest_with_log(config.data, data)
+    else:
+        manifest = open_manifest_of(config.data, data)
+        config = config.model_copy(update={"data": log})
     schema = Schema.model_validate(manifest["schema"])
     grades = grade_values(config, schema, data)
     try:
@@ -392,7 +483,9 @@ def write_statistics(
         raise DataError(f"{config.name}: {error}") from None
     with job.directory(output) as folder:
         args, name = beam_args or [], config.name
-        read = job.run(ReadEvents(config, data, folder), "statistics", name, folder, args)
+        splits = range(len(SPLITS)) if log else KNOWN
+        events = ReadEvents(config, data, folder, splits)
+        read = job.run(events, "statistics", name, folder, args)
         counts = np.zeros((POPULATIONS, len(grades)))
         halves = np.array(read["grades"])
         counts[:2, : halves.shape[1]] = halves
@@ -421,7 +514,11 @@ def write_statistics(
             before, after = states[step % 2], states[(step + 1) % 2]
             done = job.run(Step(groups, before, grades, after), "statistics", name, folder, args)
             rmse.append(done["noise"][ALL_USERS] ** 0.5)
-        tables = _tables(states[config.steps % 2], grades, shares[ALL_USERS])
+        tables = _tables(after, grades, shares[ALL_USERS])
+        if config.neighbours:
+            similar = Similar(groups, after, grades, config.neighbours, folder)
+            found = job.run(similar, "statistics", name, folder, args)
+            tables |= _neighbour_tables(found["paths"], number, config.neighbours)
         if config.attributes:
             tables["attributes"] = _attribute_table(read["attributes"], columns, number)
         content = io.BytesIO()
@@ -452,6 +549,8 @@ def grade_values(config: TablesConfig, schema: Schema, data: str) -> np.ndarray:
     vocabulary = read_vocabularies([feature], data)[feature.vocabulary]
     try:
         values = [float(token) for token in vocabulary.tokens.to_pylist()]
+        if not np.isfinite(values).all():
+            raise ValueError(f"{values[np.argmin(np.isfinite(values))]} is not finite")
     except ValueError as error:
         raise DataError(
             f"{config.name}: grades: {config.grades} has a token that is no number: {error}"
@@ -493,6 +592,20 @@ def _tables(state: str, grades: np.ndarray, share: np.ndarray) -> dict[str, Any]
     }
 
 
+def _neighbour_tables(paths: list[str], num_items: int, number: int) -> dict[str, np.ndarray]:
+    """`neighbours` int32 and `similarities` float32, `[3, items, number]`."""
+    shape = (POPULATIONS, num_items, number)
+    tables = {"neighbours": np.zeros(shape, np.int32), "similarities": np.zeros(shape, np.float32)}
+    for path in paths:
+        with np.load(io.BytesIO(files.read(path))) as found:
+            for population in range(POPULATIONS):
+                if f"items_{population}" in found:
+                    items = found[f"items_{population}"]
+                    for name, table in tables.items():
+                        table[population, items] = found[f"{name}_{population}"]
+    return tables
+
+
 def _attribute_table(paths: list[str], columns: dict[str, int], num_items: int) -> np.ndarray:
     """Which attributes an item has: 1 or 0, `[items, values]`."""
     *first, number = columns.values()
@@ -509,12 +622,14 @@ class StatisticsOptions(job.JobOptions):
         job.add_output(parser, __doc__)
         parser.add_argument("--config", required=True, help="YAML file: a tables config")
         parser.add_argument("--data", required=True, help="the dataset directory")
+        parser.add_argument("--log", help="YAML file of a later log, to be read in its place")
 
 
 def _write(options: StatisticsOptions) -> str:
     config = load(options.config, TablesConfig)
     paths = (options.data, options.output)
-    about = write_statistics(config, *paths, beam_args=options.beam_args)
+    log = load_data(options.log) if options.log else None
+    about = write_statistics(config, *paths, beam_args=options.beam_args, log=log)
     return f"{options.output}: tables of {about['items']:,} items, of {about['events']:,} events"
 
 

@@ -114,6 +114,7 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
         items="past_item",
         grades="past_click",
         attributes=("category", "tags"),
+        neighbours=4,
         factors=2,
         steps=2,
     )

@@ -71,6 +71,7 @@ def statistics(model: ClickModel) -> Student:
         schema["hist_item"].num_ids,
         schema["hist_stars"].num_ids,
         num_attributes=3,
+        neighbours=2,
         factors=2,
         num_knots=3,
         fading=9.0,

@@ -66,12 +66,16 @@ class Export(Version):
                     "have; export a run that learns from it instead"
                 )
 
+    def student(self) -> Any:
+        """The model to export."""
+        return self.trained.load()
+
     def write(self, console: Console) -> Path:
         from tfctr import serving
         from tfctr.data.dataset import Dataset
         from tfctr.serving.model_directory import tidy
 
         data = Dataset.open(self.trained.dataset.path)
-        version = serving.export(self.trained.load(), data, self.served)
+        version = serving.export(self.student(), data, self.served)
         tidy(self.served, self.trained.config.export.keep)
         return version

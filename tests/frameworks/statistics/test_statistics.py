@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
 from beam_pipelines.statistics import _added, write_statistics
 from tests.conftest import WORLD_FEATURES, world_config
 from tests.serving.batching import BASIC, assert_merged_is_each
+from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
@@ -27,6 +29,7 @@ HISTORIES = [
     {"name": "past_click", "kind": "history", "column": "click", "max_length": LENGTH},
 ]
 TABLES = {"name": "tables", "data": "data.yaml", "items": "past_item", "grades": "past_click"}
+SMALL = {"factors": 2, "steps": 3, "neighbours": 3}
 PLAIN = [f["name"] for f in WORLD_FEATURES if f["kind"] != "text"]
 
 
@@ -53,7 +56,9 @@ def write_configs(folder: Path, **changes: Any) -> Path:
     }
     contents = {
         "data": data.model_dump(mode="json", exclude_none=True),
-        "tables": TABLES | {"factors": 3, "steps": 4, "attributes": ["category", "tags"]} | changes,
+        "tables": TABLES
+        | {"factors": 3, "steps": 4, "attributes": ["category", "tags"], "neighbours": 5}
+        | changes,
         "run": run,
     }
     for name, content in contents.items():
@@ -116,13 +121,15 @@ def test_tables_of_one_half_know_nothing_of_the_other(tmp_path: Path) -> None:
         found.append(_tables_of_log(folder, seed, flipped))
     before, after = found
     np.testing.assert_array_equal(before["means"][0], after["means"][0])
-    np.testing.assert_array_equal(before["loadings"][0], after["loadings"][0])
+    for name in ("loadings", "neighbours", "similarities"):
+        np.testing.assert_array_equal(before[name][0], after[name][0])
     for population in (1, 2):
-        assert (before["means"][population] != after["means"][population]).any()
+        for name in ("means", "similarities"):
+            assert (before[name][population] != after[name][population]).any()
 
 
 def _tables_of_log(folder: Path, seed: int, flipped: bool) -> dict[str, np.ndarray]:
-    """Of a log where, if flipped, the users with an odd id said the opposite."""
+    """Of a log where, if flipped, the users with an odd id said the opposite of some items."""
     rng = np.random.default_rng(seed)
     users = np.repeat(np.arange(40), 20)
     items = rng.integers(0, 15, len(users))
@@ -132,10 +139,10 @@ def _tables_of_log(folder: Path, seed: int, flipped: bool) -> dict[str, np.ndarr
     rows = np.c_[users, items, clicks, times]
     # Users have equally many rows, so their ids are in the order of their first rows.
     for user, item, click, when in rows:
-        flip = flipped and user % 2 == 0
+        flip = flipped and user % 2 == 0 and item < 8  # all: similarities would stay
         lines.append(f"{user:02d},{item},{1 - click if flip else click},{when}")
     (folder / "log.csv").write_text("\n".join(lines) + "\n")
-    config = TablesConfig.model_validate(TABLES | {"data": _data(folder), "factors": 2, "steps": 3})
+    config = TablesConfig.model_validate(TABLES | {"data": _data(folder)} | SMALL)
     prepare(config.data, folder / "data", console=Console(quiet=True))
     schema = Dataset.open(folder / "data").schema
     vocabulary = (folder / "data" / "vocabularies" / "user.txt").read_text().split()
@@ -224,6 +231,7 @@ def test_a_student_cannot_start_from_an_earlier_one(tmp_path: Path) -> None:
     ("grade", "says"),
     [
         (lambda n: "good" if n % 3 else "bad", "past_click has a token that is no number"),
+        (lambda n: "inf" if n % 3 else 2, "a token that is no number: inf is not finite"),
         (lambda n: 1, "past_click has 1 grades in .* statistics need two"),
     ],
 )
@@ -237,6 +245,80 @@ def test_grades_that_say_nothing(grade: Any, says: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says):
         write_statistics(config, str(tmp_path / "data"), str(tmp_path / "tables"))
     assert not (tmp_path / "tables").exists()
+
+
+def refresh(path: Path, log: Path, work: Path) -> Any:
+    args = ["refresh", str(path), "--log", str(log), "--work", str(work)]
+    return CliRunner().invoke(app, args, env={"COLUMNS": "200"})
+
+
+def test_a_refresh_has_the_tables_of_a_later_log_and_the_same_weights(run: Run) -> None:
+    """The later log is the same one, of which tables held the training period only."""
+    folder = run.work.parent
+    ran = refresh(folder / "run.yaml", folder / "data.yaml", run.work)
+    assert ran.exit_code == 0, ran.output
+    assert f"SavedModel: {run.export_folder / '2'}" in ran.output
+    tables = run.work / "tables-of-world" / "tables.npz"
+    folders = tables.parent, run.work / "tables"
+    later, earlier = (json.loads((f / "manifest.json").read_text())["events"] for f in folders)
+    assert earlier < 0.85 * later
+    before = run.before["statistics"]["tables"].load()
+    model = run.load_model()
+    with np.load(tables) as found:
+        assert (found["means"][2] != before["means"][2]).any()
+        model.statistics.set_tables(found)
+    data = Dataset.open(run.data_folder)
+    rows = raw_rows(run.config.data, data, "test", 40).to_pylist()
+    logits = model.predict(data.test(8192), verbose=0)[: len(rows)]
+    names = [feature.name for feature in model.served_schema.inputs]
+    with (
+        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
+        Client(f"127.0.0.1:{server.grpc_port}", "student", version=2) as client,
+    ):
+        scores = client.predict({name: [row[name] for row in rows] for name in names})
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+
+
+def test_what_cannot_be_refreshed(run: Run, tmp_path: Path) -> None:
+    path, log = write_configs(tmp_path), tmp_path / "data.yaml"
+    content = yaml.safe_load(log.read_text())
+    content["features"] = [f for f in content["features"] if f["name"] != "price"]
+    log.write_text(yaml.safe_dump(content))
+    ran = refresh(run.work.parent / "run.yaml", log, run.work)
+    assert ran.exit_code == 1
+    assert "world: features: price are not those of world" in ran.output
+    plain = yaml.safe_load(path.read_text())
+    del plain["frameworks"]
+    path.write_text(yaml.safe_dump(plain))
+    ran = refresh(path, run.work.parent / "data.yaml", run.work)
+    assert ran.exit_code == 1
+    assert "frameworks: there are no statistics to refresh" in ran.output
+
+
+def test_an_item_that_nobody_graded_has_the_mean_of_all(tmp_path: Path) -> None:
+    """And all events of a user may be of one moment, so that none has an earlier one."""
+    grades = [["", 1, 2, 5, 4][n % 5] for n in range(100)]
+    lines = [
+        f"u{n % 7},i{n % 5},{n % 2},{1_700_000_000 + n % 7},{grade}"
+        for n, grade in enumerate(grades)
+    ]
+    (tmp_path / "log.csv").write_text("user,item,click,time,grade\n" + "\n".join(lines) + "\n")
+    data = _data(tmp_path, split={"by": "global_time"})
+    data["features"][3]["column"] = "grade"
+    config = TablesConfig.model_validate(TABLES | {"data": data} | SMALL)
+    prepare(config.data, tmp_path / "data", console=Console(quiet=True))
+    columns = Dataset.open(tmp_path / "data").columns("train", ["past_item", "past_click"])
+    assert all((column == 0).all() for column in columns.values())
+    write_statistics(config, str(tmp_path / "data"), str(tmp_path / "tables"))
+    vocabulary = (tmp_path / "data" / "vocabularies" / "item.txt").read_text().split()
+    ungraded = 3 + vocabulary.index("i0")
+    with np.load(tmp_path / "tables" / "tables.npz") as tables:
+        assert all(np.isfinite(tables[name]).all() for name in tables)
+        np.testing.assert_allclose(tables["means"][2, ungraded], 3.0, atol=0.3)
+        assert tables["popularity"][2, ungraded] == 0
+        assert (tables["neighbours"][:, ungraded] == 0).all()
+        assert not (tables["neighbours"] == ungraded).any()
+        assert (tables["neighbours"][2].max(1) > 0).sum() == 4
 
 
 def test_what_it_has_written_says_of_what(run: Run) -> None:

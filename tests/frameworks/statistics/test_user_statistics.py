@@ -8,7 +8,7 @@ import pytest
 from tfctr.frameworks.statistics import UserStatistics
 from tfctr.frameworks.statistics.user_statistics import knots_of
 
-ITEMS, GRADES, ATTRIBUTES, FACTORS, FADING = 8, 7, 4, 3, 4.0
+ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, FADING = 8, 7, 4, 2, 3, 4.0
 RNG = np.random.default_rng(1)
 VALUES = np.array([0, 0, 0, 1.0, 2, 4, 5])
 TABLES = {
@@ -21,6 +21,8 @@ TABLES = {
     "shares": np.array([0.2, 0.3], "float32"),
     "grade_scale": np.array([3.0, 1.5], "float32"),
     "attributes": (RNG.random((ITEMS, ATTRIBUTES)) < 0.5).astype("float32"),
+    "neighbours": np.stack([RNG.permutation(5)[:NEIGHBOURS] + 3 for _ in range(3 * ITEMS)]),
+    "similarities": RNG.normal(size=(3 * ITEMS, NEIGHBOURS)).astype("float32"),
 }
 # Oldest first, padded at the end; item 1 and grade 1 are out of vocabulary.
 HISTORY = [
@@ -33,7 +35,7 @@ HISTORY = [
 
 @pytest.fixture
 def layer() -> Any:
-    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, FACTORS, num_knots=4, fading=FADING)
+    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, 4, FADING)
     made.build()
     made.set_tables(TABLES)
     return made
@@ -66,6 +68,20 @@ def by_a_loop(items: list[int], grades: list[int], population: int, candidate: i
         covariance, v = np.linalg.inv(precision), loadings[candidate]
         expected = v @ covariance @ pull
         found += [means[candidate] + expected, expected, v @ covariance @ v]
+    found += _of_attributes(events, means, candidate)
+    usual, row = found[3], population * ITEMS + candidate
+    similar = [
+        (s, grade - means[item] - usual, lag)
+        for lag, item, grade in events
+        for j, s in zip(TABLES["neighbours"][row], TABLES["similarities"][row], strict=True)
+        if j == item
+    ]
+    strength = sum(abs(s) for s, _, _ in similar)
+    found += [sum(s * d for s, d, _ in similar) / (strength + 0.5), strength]
+    return found
+
+
+def _of_attributes(events: list[Any], means: np.ndarray, candidate: int) -> list[float]:
     attributes = TABLES["attributes"]
     affinities, number = [], 0
     for attribute in np.flatnonzero(attributes[candidate]):
@@ -73,8 +89,8 @@ def by_a_loop(items: list[int], grades: list[int], population: int, candidate: i
         affinities.append(sum(own) / (len(own) + 3))
         number += len(own)
     if affinities:
-        return [*found, np.mean(affinities), np.log1p(number / len(affinities)), min(affinities)]
-    return [*found, 0, 0, 0]
+        return [np.mean(affinities), np.log1p(number / len(affinities)), min(affinities)]
+    return [0, 0, 0]
 
 
 @pytest.mark.parametrize("population", [0, 1, 2])
@@ -88,7 +104,9 @@ def test_the_numbers_are_those_of_a_loop_over_events(layer: Any, population: int
     for row, history in enumerate(HISTORY):
         for place, candidate in enumerate(candidates[row]):
             expected = by_a_loop(*history, population, candidate)
-            np.testing.assert_allclose(numbers[row, place], expected, rtol=1e-4, atol=1e-5)
+            # The other numbers of neighbours: test_neighbours.py.
+            found = numbers[row, place, : len(expected)]
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_in_training_a_user_reads_the_tables_of_the_other_half(layer: Any) -> None:
@@ -119,7 +137,7 @@ def test_knots_have_equally_many_rows_between_them(layer: Any) -> None:
 
 def test_without_tables_and_scale_all_is_finite() -> None:
     """As an untrained model is exported, to measure what a request costs."""
-    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, FACTORS, num_knots=4, fading=FADING)
+    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, 4, FADING)
     made.build()
     items, grades = (np.array(column) for column in zip(*HISTORY, strict=True))
     population = made.population(items[:, 0], training=False)

@@ -24,6 +24,7 @@ class TablesConfig(Strict):
     items: Name  # the history of the items
     grades: Name  # the history of what the user said of them: numbers, or clicks
     attributes: tuple[Name, ...] = ()  # features of items, e.g. genres, with few values each
+    neighbours: int = Field(0, ge=0)  # most similar items, of each item
     factors: int = Field(16, ge=1)
     steps: int = Field(20, ge=1)  # of expectation maximisation
 

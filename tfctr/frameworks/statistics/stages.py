@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from tfctr.config import digest
+from tfctr.config import ConfigError, DataConfig, digest
 from tfctr.frameworks.statistics.config import Statistics, TablesConfig, attribute_columns
 from tfctr.schema import Schema
 from tfctr.stages import Prepare, Stage
+from tfctr.stages.export import Export
 from tfctr.stages.prepare import MANIFEST
+from tfctr.stages.train import Train
 
 SAMPLE = 200_000  # training rows whose numbers are measured
 BATCH = 4096
@@ -23,6 +25,7 @@ class Tables(Stage):
     name = "statistics"
     manifest_name = MANIFEST
     is_data = True
+    log: DataConfig | None = None  # in place of the dataset's
 
     def __init__(self, config: TablesConfig, dataset: Prepare, work: Path) -> None:
         self.config = config
@@ -46,6 +49,7 @@ class Tables(Stage):
             str(self.path),
             self.key(),
             None if args is None else list(args),
+            log=self.log,
         )
         console.print(
             f"{about['events']:,} events of {about['items']:,} items; a grade is expected to "
@@ -56,6 +60,63 @@ class Tables(Stage):
         """The arrays of `tables.npz`."""
         with np.load(self.path / "tables.npz") as found:
             return dict(found)
+
+
+class LatestTables(Tables):
+    """The tables of a later log, of all its events, by the dataset's vocabularies.
+
+    Args:
+        config: of the tables that the student was trained with.
+        log: the data config of the log, with the features of the dataset's.
+        dataset, work: as for `Tables`.
+    """
+
+    log: DataConfig
+
+    def __init__(self, config: TablesConfig, log: DataConfig, dataset: Prepare, work: Path) -> None:
+        super().__init__(config, dataset, work)
+        self.log = log
+        self.folder = self.path = work / f"{config.name}-of-{log.name}"
+
+    @property
+    def made_from(self) -> Any:
+        from tfctr.data.sources import open_source
+
+        return [super().made_from, digest(self.log), open_source(self.log).fingerprint()]
+
+    def check(self) -> None:
+        log, data = ({f.name: f for f in c.features} for c in (self.log, self.config.data))
+        other = [name for name in {**data, **log} if log.get(name) != data.get(name)]
+        if other:
+            raise ConfigError(
+                f"{self.log.name}: features: {', '.join(other)} are not those of "
+                f"{self.config.data.name}, which the student was trained with"
+            )
+
+
+class Refresh(Export):
+    """A further version of a trained student, with later tables and the same weights.
+
+    Args:
+        trained: the training stage of the run.
+        tables: the later tables.
+    """
+
+    name = "refresh"
+
+    def __init__(self, trained: Train, tables: LatestTables) -> None:
+        super().__init__(trained)
+        self.tables = tables
+        self.reads = (trained, tables)
+
+    def student(self) -> Any:
+        from tfctr.frameworks.statistics.student import StatisticsStudent
+
+        student = model = super().student()
+        while not isinstance(model, StatisticsStudent):
+            model = model.backbone
+        model.statistics.set_tables(self.tables.load())
+        return student
 
 
 class Scale(Stage):
@@ -115,6 +176,7 @@ def create_statistics(config: Statistics, schema: Schema) -> Any:
         schema[tables.items].num_ids,
         schema[tables.grades].num_ids,
         attribute_columns(tables, schema)[""],
+        tables.neighbours,
         tables.factors,
         config.knots,
         config.fading,

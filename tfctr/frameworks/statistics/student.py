@@ -18,6 +18,8 @@ OF_USER = {
     "user_tastes": "tastes",
     "user_doubts": "doubts",
     "user_affinities": "affinities",
+    "user_events": "events",
+    "user_sums": "sums",
 }
 
 

@@ -9,9 +9,11 @@ import numpy as np
 from keras import ops
 
 from tfctr.frameworks.statistics.config import ALL_USERS, APART, POPULATIONS
+from tfctr.frameworks.statistics.neighbour_statistics import NUMBERS, NeighbourStatistics
 from tfctr.schema import FIRST_TOKEN_ID, PAD_ID
 
 WINDOWS = (3, 10, 25, 50, 150)  # latest events
+USUAL = 3  # place of the window whose mean deviation is the usual one
 SHARE_WINDOWS = (10, 50)
 DEVIATION_PRIOR = 2.5  # events of deviation 0 that a user's mean deviation is shrunk by
 ATTRIBUTE_PRIOR = 3.0  # the same, of its mean deviation for an attribute
@@ -35,7 +37,7 @@ class UserStatistics(keras.layers.Layer):
     popularity; twice, for all events alike and for such that fade, what the factor model
     (`factor_model`) expects of it: the grade, its deviation from the mean, and the variance; and,
     for the candidate's attributes, the mean over them of the user's mean `d`, the logarithm of the
-    number of events, and the least mean `d`.
+    number of events, and the least mean `d`; those of `NeighbourStatistics`.
 
     The tables exist for three populations of users: each half, and all. In training a user reads
     those of the other half, so that no row's own label is in them.
@@ -44,6 +46,7 @@ class UserStatistics(keras.layers.Layer):
         num_items: int. Ids of items.
         num_grades: int. Ids of grades.
         num_attributes: int. Values `G` of items' attributes; 0: none.
+        neighbours: int. Similar items `K` of an item; 0: none.
         factors: int. Width `f` of the factor model.
         num_knots: int. Of each number, for vectors that are interpolated.
         fading: float. Events after which one weighs `1 / e`, where it fades.
@@ -54,6 +57,7 @@ class UserStatistics(keras.layers.Layer):
         num_items: int,
         num_grades: int,
         num_attributes: int,
+        neighbours: int,
         factors: int,
         num_knots: int,
         fading: float,
@@ -63,11 +67,15 @@ class UserStatistics(keras.layers.Layer):
         self.num_items = num_items
         self.num_grades = num_grades
         self.num_attributes = num_attributes
+        self.neighbours = neighbours
         self.factors = factors
         self.num_knots = num_knots
         self.fading = fading
         self.num_of_user = len(WINDOWS) + 1 + 2 * (len(SHARE_WINDOWS) + 1) + 1
         self.num_numbers = self.num_of_user + 2 + 2 * 3 + 3 * (num_attributes > 0)
+        if neighbours:
+            self.of_neighbours = NeighbourStatistics(POPULATIONS * num_items, neighbours)
+            self.num_numbers += NUMBERS
 
     def build(self, input_shape: Any = None) -> None:
         def table(name: str, *shape: int, value: str = "zeros") -> Any:
@@ -80,6 +88,8 @@ class UserStatistics(keras.layers.Layer):
         self.noise = table("noise", POPULATIONS, value="ones")
         if self.num_attributes:
             self.attributes = table("attributes", self.num_items, self.num_attributes)
+        if self.neighbours:
+            self.of_neighbours.build()
         self.grades = table("grades", self.num_grades)
         self.is_grade = table("is_grade", self.num_grades)
         self.shares = table("shares", 2)
@@ -98,6 +108,10 @@ class UserStatistics(keras.layers.Layer):
             getattr(self, name).assign(tables[name])
         if self.num_attributes:
             self.attributes.assign(tables["attributes"])
+        if self.neighbours:
+            shape = (-1, self.neighbours)
+            ids, similarities = tables["neighbours"], tables["similarities"]
+            self.of_neighbours.set_tables(ids.reshape(shape), similarities.reshape(shape))
 
     def set_scale(self, center: np.ndarray, spread: np.ndarray, knots: np.ndarray) -> None:
         """Takes the numbers' mean and deviation `[S]`, and knots `[S, num_knots]`."""
@@ -119,7 +133,8 @@ class UserStatistics(keras.layers.Layer):
         Returns:
             `numbers` `[B, U]`; `tastes` `[B, 2, f]` and `doubts` `[B, 2, f, f]`, mean and
             covariance of the user's factors, for all events alike and for such that fade; if there
-            are attributes, `affinities` `[B, 2, G]`, mean `d` and number of events with each.
+            are attributes, `affinities` `[B, 2, G]`, mean `d` and number of events with each; if
+            there are neighbours, `events` and `sums` of `NeighbourStatistics.encode`.
         """
         length = items.shape[1]
         rows = ops.expand_dims(population, 1) * self.num_items + items
@@ -151,6 +166,11 @@ class UserStatistics(keras.layers.Layer):
             sums = ops.matmul(ops.stack([deviation, known], axis=1), attributes)
             means = sums[:, 0] / (sums[:, 1] + ATTRIBUTE_PRIOR)
             encoded["affinities"] = ops.stack([means, sums[:, 1]], axis=1)
+        if self.neighbours:
+            usual = encoded["numbers"][:, USUAL : USUAL + 1]
+            encoded["events"], encoded["sums"] = self.of_neighbours.encode(
+                items, deviation, usual, known, lag
+            )
         return encoded
 
     def _of_user(self, deviation: Any, grade: Any, known: Any, lag: Any) -> Any:
@@ -192,6 +212,8 @@ class UserStatistics(keras.layers.Layer):
             found += [mean[:, :, None] + expected, expected, variance]
         if self.num_attributes:
             found += self._of_attributes(user["affinities"], items)
+        if self.neighbours:
+            found += self.of_neighbours.of_candidates(user["events"], user["sums"], rows)
         return ops.concatenate(found, axis=2)
 
     def _of_attributes(self, affinities: Any, items: Any) -> list[Any]:
@@ -218,8 +240,8 @@ class UserStatistics(keras.layers.Layer):
         return below, ops.clip((numbers - start) / gap, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("num_items", "num_grades", "num_attributes", "factors", "num_knots", "fading")
-        return {"name": self.name} | {name: getattr(self, name) for name in names}
+        names = ("num_items", "num_grades", "num_attributes", "neighbours", "factors", "num_knots")
+        return {"name": self.name, "fading": self.fading} | {n: getattr(self, n) for n in names}
 
 
 def knots_of(numbers: np.ndarray, num_knots: int) -> np.ndarray:
