@@ -16,7 +16,7 @@ from tfctr.training import distribution
 from tfctr.training.checkpoint import TrainingState, load_weights, restore, save, save_weights
 from tfctr.training.divergence import Diverged, has_finite_weights
 from tfctr.training.objectives import Objective
-from tfctr.training.optimizer import make_optimizer
+from tfctr.training.optimizer import make_optimizer, steps_done
 from tfctr.training.predict import traced
 from tfctr.training.progress import ProgressCallback, open_board, progress_bar, write_scalars
 
@@ -122,7 +122,7 @@ def train(
             save(model, state, checkpoint)
         last = state.history[-1]
         if board:
-            write_scalars(board, int(model.optimizer.iterations), last)
+            write_scalars(board, steps_done(model), last)
         console.print(
             f"epoch {epoch + 1}: loss {last['loss']:.4f}, "
             f"{objective.describe(last)}"
