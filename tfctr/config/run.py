@@ -149,6 +149,8 @@ class RunConfig(Strict):
             method.check(self)
         earlier = self.starts_from if isinstance(self.starts_from, RunConfig) else None
         check_names(self.name, data=self.data, starts_from=earlier)
+        if earlier is not None and digest(earlier.data) == digest(self.data):
+            check_not_refitted(starts_from=earlier)
         return self
 
     def method(self, name: str) -> Any:
@@ -168,6 +170,21 @@ def check_names(name: str, **others: Any) -> None:
     for what, other in others.items():
         if other is not None and other.name == name:
             raise ValueError(f"name: {name!r} is the {what}'s name too; they share a folder")
+
+
+def check_not_refitted(**others: RunConfig | None) -> None:
+    """Checks that what a training is made from has not learned its validation rows, by which its
+    best epoch is chosen.
+
+    Raises:
+        ValueError: a run has (`training.refit`).
+    """
+    for what, other in others.items():
+        if other is not None and other.training.refit:
+            raise ValueError(
+                f"{what}: {other.name} has training.refit, so it has learned the validation rows "
+                "that choose the best epoch here; leave refit out there"
+            )
 
 
 def load_run(path: str | Path, changes: Iterable[str] = ()) -> RunConfig:

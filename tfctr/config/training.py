@@ -84,6 +84,7 @@ class Training(Strict):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     positive_weight: float = Field(1.0, gt=0)  # weight of a row with a click in the loss
     keep_negatives: float = Field(1.0, gt=0, le=1)  # share of the others that an epoch reads
+    refit: bool = False  # then train from the start again, on validation rows too
     strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
     tensorboard: bool = False  # write curves for TensorBoard
 
@@ -92,3 +93,22 @@ class Training(Strict):
         for key in ("positive_weight", "keep_negatives"):
             if getattr(self, key) != 1:
                 raise ValueError(f"training.{key}: found {getattr(self, key)}; {why}")
+
+    @model_validator(mode="after")
+    def _refits_on_training_rows(self) -> "Training":
+        if self.refit and self.rows != "train":
+            raise ValueError(
+                "refit: adds validation rows to training rows, which needs rows: train, found "
+                f"{self.rows!r}"
+            )
+        return self
+
+
+class PartTraining(Training):
+    """The training of what a student is made from, or of a rollout's model."""
+
+    @model_validator(mode="after")
+    def _is_not_of_a_student(self) -> "PartTraining":
+        if self.refit:
+            raise ValueError("refit: found True; only a run's student has it")
+        return self
