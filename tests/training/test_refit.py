@@ -195,6 +195,17 @@ def test_on_a_plateau_the_learning_rate_falls_where_it_did(
             "found 'pool'",
         ),
         (
+            {"training.oov_rate": {"item_id": 0.1, "price": 0.1}},
+            "training.oov_rate: 'price' is no categorical feature that the backbone reads; those "
+            "are: user_id, age_group, hour, item_id, category",
+        ),
+        (
+            {"training.oov_rate": {"item_id": 0.1}, "model.features": ["user_id", "price"]},
+            "training.oov_rate: 'item_id' is no categorical feature that the backbone reads; those "
+            "are: user_id",
+        ),
+        ({"training.oov_rate": {"item_id": 1.5}}, "training.oov_rate.item_id: found 1.5; input"),
+        (
             {"starts_from": "student.yaml", "name": "next"},
             "starts_from: student has training.refit, so it has learned the validation rows that "
             "choose the best epoch here; leave refit out there",
@@ -222,8 +233,9 @@ def test_a_start_from_a_refitted_run_of_other_data_is_allowed(tmp_path: Path) ->
 
 
 def test_only_a_student_is_refitted(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="refit: found True; only a run's student has it"):
-        AdsConfig.model_validate({"training": {"refit": True}})
+    for key, value in {"refit": True, "oov_rate": {"item_id": 0.1}}.items():
+        with pytest.raises(ValueError, match=f"{key}: found .*; only a run's student has it"):
+            AdsConfig.model_validate({"training": {key: value}})
     plain, refitted = (run_in(tmp_path, "student", refit=of).config for of in (False, True))
     similar = {"name": "similar", "data": plain.data, "method": "dense"}
     RetrievalConfig.model_validate(similar | {"encoder": plain})

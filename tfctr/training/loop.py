@@ -19,6 +19,7 @@ from tfctr.training.objectives import Objective
 from tfctr.training.optimizer import make_optimizer, steps_done
 from tfctr.training.predict import traced
 from tfctr.training.progress import ProgressCallback, open_board, progress_bar, write_scalars
+from tfctr.training.unknown_ids import with_unknown_ids
 
 
 def train(
@@ -178,7 +179,7 @@ class _Reader:
 
     def _read(self, epoch: int) -> Any:
         seed = self.config.seed * 100_003 + epoch
-        return self.data.train(
+        rows = self.data.train(
             self.config.batch_size,
             seed,
             self.names,
@@ -187,6 +188,7 @@ class _Reader:
             self.part,
             self.splits,
         )
+        return with_unknown_ids(rows, self.config.oov_rate, seed, self.part)
 
     def _num_steps(self, rows: Any) -> int:
         steps = int(rows.cardinality()) // self.part.replicas
