@@ -46,7 +46,7 @@ def run_in(folder: Path, name: str = "student", **changes: Any) -> Run:
     content = {
         "name": name,
         "data": world_config(source=source).model_dump(mode="json"),
-        "model": {"backbone": "dcn_v2", "embedding_dim": 4, "hidden_units": [8], "dropout": 0.1},
+        "model": {"backbone": "dnn", "embedding_dim": 4, "hidden_units": [8], "dropout": 0.1},
         "training": TRAINING | changes,
         "predictions": True,
     }
@@ -57,11 +57,13 @@ def run_in(folder: Path, name: str = "student", **changes: Any) -> Run:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run without refit, and the same run with it."""
+    """A refitted run, in the folder of one that was not."""
     folder = tmp_path_factory.mktemp("refit")
-    run_in(folder).evaluate()
-    shutil.copytree(folder / "work" / "student", folder / "plain")
-    run_in(folder, refit=True).evaluate()
+    run = run_in(folder, refit=True)
+    (run.folder / "predictions").mkdir(parents=True)
+    for path in (run.folder, run.folder / "predictions"):
+        (path / "valid.parquet").touch()
+    run.evaluate()
     return folder
 
 
@@ -110,24 +112,20 @@ def test_it_is_a_training_on_all_rows_for_as_many_epochs_as_were_chosen(
 
 
 def test_the_manifest_tells_both_trainings_apart(folder: Path) -> None:
-    plain, refitted = manifest(folder / "plain"), manifest(folder / "work" / "student")
-    assert "refit" not in plain
-    for key in ("rows", "best_epoch", "best_valid_auc"):
-        assert refitted[key] == plain[key]
-    aucs = [[epoch["valid_auc"] for epoch in of["epochs"]] for of in (plain, refitted)]
-    assert aucs[0] == aucs[1]
-    assert refitted["refit"]["rows"] == sum(plain["rows"].values())
-    epochs = refitted["refit"]["epochs"]
-    assert len(epochs) == refitted["best_epoch"]
-    assert not [name for epoch in epochs for name in epoch if name.startswith("valid")]
-    for epoch, first in zip(epochs, plain["epochs"], strict=False):
-        assert epoch["learning_rate"] == pytest.approx(first["learning_rate"])
+    found = manifest(folder / "work" / "student")
+    first, again = found["epochs"], found["refit"]["epochs"]
+    aucs = [epoch["valid_auc"] for epoch in first]
+    assert found["best_epoch"] == len(again) == 1 + int(np.argmax(aucs))
+    assert found["best_valid_auc"] == max(aucs)
+    assert found["refit"]["rows"] == found["rows"]["train"] + found["rows"]["valid"]
+    assert not [name for epoch in again for name in epoch if name.startswith("valid")]
+    for epoch, before in zip(again, first, strict=False):
+        assert epoch["learning_rate"] == pytest.approx(before["learning_rate"])
 
 
 def test_only_test_rows_are_evaluated(folder: Path) -> None:
     run = run_in(folder, refit=True)
-    found = [json.loads((of / "metrics.json").read_text()) for of in (folder / "plain", run.folder)]
-    assert [list(splits) for splits in found] == [["valid", "test"], ["test"]]
+    assert list(json.loads((run.folder / "metrics.json").read_text())) == ["test"]
     assert sorted(path.name for path in run.folder.iterdir()) == [
         "evaluate.json",
         "metrics.json",
