@@ -87,7 +87,7 @@ def train_seed(path: Path, seed: int, work: Path) -> dict[str, Any]:
         test[f"auc_{segment}"] = measures["auc"]
     return test | {
         "half_interval": half(found["test"]["intervals"]["auc"]),
-        "valid_auc": found["valid"]["auc"],
+        "valid_auc": trained["epochs"][trained["best_epoch"] - 1]["valid_auc"],
         "best_epoch": trained["best_epoch"],
         "parameters": trained["parameters"],
     }

@@ -182,6 +182,20 @@ def test_impossible_parts_are_explained(sharded: Dataset) -> None:
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
+def test_two_splits_are_shuffled_together(sharded: Dataset, in_memory: bool) -> None:
+    of_each = [sharded.columns(split, ["item", "label"]) for split in ("train", "valid")]
+    items, labels = (np.concatenate([of[name] for of in of_each]) for name in ("item", "label"))
+    for splits in (("train",), ("train", "valid"), ("train",)):
+        batches = sharded.train(64, 5, in_memory=in_memory, splits=splits)
+        found = gather(batches)[0]["item"]
+        expected = items if len(splits) == 2 else of_each[0]["item"]
+        np.testing.assert_array_equal(np.sort(found), np.sort(expected))
+        assert int(batches.cardinality()) == -(-len(expected) // 64)
+    kept = gather(sharded.train(64, 5, None, in_memory, 0.3, splits=("train", "valid")))[1]
+    assert len(kept) == pytest.approx(labels.sum() + 0.3 * (labels == 0).sum(), abs=40)
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
 def test_a_share_of_the_negatives_is_kept(sharded: Dataset, in_memory: bool) -> None:
     def items(seed: int) -> tuple[np.ndarray, np.ndarray]:
         batches = sharded.train(32, seed, in_memory=in_memory, keep_negatives=0.3)

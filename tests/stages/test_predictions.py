@@ -47,7 +47,9 @@ def evaluated(folder: Path, **changes: Any) -> Any:
         rows = data.num_rows(split)
         columns = {name: values[:rows] for name, values in columns.items()}
         pq.write_table(pa.table(columns), folder / f"{split}.parquet")
-    trained = SimpleNamespace(open_data=lambda: data, config=SimpleNamespace(data=config))
+    trained = SimpleNamespace(
+        open_data=lambda: data, config=SimpleNamespace(data=config), held_out=("valid", "test")
+    )
     return SimpleNamespace(trained=trained, folder=folder)
 
 

@@ -13,12 +13,12 @@ import tensorflow as tf
 from rich.console import Console
 
 from tests.conftest import few_quick
+from tests.training.killed import killed_at
 from tfctr import backbones, metrics, stages
 from tfctr.config import ConfigError, Training
 from tfctr.data.dataset import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.schema import Schema
-from tfctr.training import progress
 from tfctr.training.checkpoint import TrainingState
 from tfctr.training.divergence import Diverged
 from tfctr.training.loop import train
@@ -149,7 +149,7 @@ def test_it_stops_when_patience_is_over(data: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("killed_at", "in_memory"),
+    ("step", "in_memory"),
     [
         (11, True),
         pytest.param(32, True, marks=pytest.mark.slow),
@@ -157,28 +157,12 @@ def test_it_stops_when_patience_is_over(data: Dataset, tmp_path: Path) -> None:
     ],
 )
 def test_a_killed_training_ends_with_the_same_numbers(
-    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, in_memory: bool
+    data: Dataset, tmp_path: Path, step: int, in_memory: bool
 ) -> None:
     """32 steps are an epoch; a checkpoint is written every 10."""
     whole, expected = fit(data, tmp_path / "whole", checkpoint_steps=10, in_memory=in_memory)
-
-    class Killed(Exception):
-        pass
-
-    after = progress.ProgressCallback.on_train_batch_end
-    steps = 0
-
-    def die(self: Any, batch: int, logs: Any = None) -> None:
-        nonlocal steps
-        after(self, batch, logs)
-        steps += 1
-        if steps == killed_at:
-            raise Killed
-
-    monkeypatch.setattr(progress.ProgressCallback, "on_train_batch_end", die)
-    with pytest.raises(Killed):
+    with killed_at(step):
         fit(data, tmp_path / "killed", checkpoint_steps=10, in_memory=in_memory)
-    monkeypatch.undo()
     again, resumed = fit(data, tmp_path / "killed", checkpoint_steps=10, in_memory=in_memory)
     assert [e["valid_auc"] for e in resumed.history] == [e["valid_auc"] for e in expected.history]
     for found, wanted in zip(weights(again), weights(whole), strict=True):

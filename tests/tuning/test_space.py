@@ -85,6 +85,14 @@ def test_other_mistakes_name_their_file_too(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     with pytest.raises(ConfigError, match=r"run\.yaml: training\.strategy: found 'multi_worker'; "):
         load_tune(path)
+    write(tmp_path)
+    run = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    run["training"]["refit"] = True
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    with pytest.raises(
+        ConfigError, match=r"run\.yaml: training\.refit: found true; trials are com"
+    ):
+        load_tune(path)
 
 
 def test_the_searches_of_the_repository_are_valid() -> None:

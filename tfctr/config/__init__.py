@@ -34,7 +34,15 @@ from tfctr.config.data import (
 )
 from tfctr.config.method import Method
 from tfctr.config.run import BackboneConfig, Export, RunConfig, load_data, load_run
-from tfctr.config.training import Cosine, Exponential, Linear, Optimizer, Plateau, Training
+from tfctr.config.training import (
+    Cosine,
+    Exponential,
+    Linear,
+    Optimizer,
+    PartTraining,
+    Plateau,
+    Training,
+)
 
 __all__ = [
     "HOME_VARIABLE",
@@ -52,6 +60,7 @@ __all__ = [
     "MovieLensSource",
     "NoInput",
     "Optimizer",
+    "PartTraining",
     "Plateau",
     "RunConfig",
     "Split",

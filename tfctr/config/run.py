@@ -28,7 +28,7 @@ from tfctr.config.base import (
 from tfctr.config.data import DataConfig
 from tfctr.config.method import Method, registered
 from tfctr.config.training import Training
-from tfctr.schema import Schema, Strict
+from tfctr.schema import Categorical, Schema, Strict
 
 
 class BackboneConfig(Strict):
@@ -123,6 +123,7 @@ class RunConfig(Strict):
     def _fits(self) -> "RunConfig":
         if self.training.chosen_by == "gauc" and self.data.user is None:
             raise ValueError("training.chosen_by: 'gauc' needs the key 'user' in data")
+        self._check_oov_rate()
         names = [method.name for method in self.frameworks]
         for number, method in enumerate(self.frameworks):
             if method.name in names[:number]:
@@ -149,7 +150,23 @@ class RunConfig(Strict):
             method.check(self)
         earlier = self.starts_from if isinstance(self.starts_from, RunConfig) else None
         check_names(self.name, data=self.data, starts_from=earlier)
+        if earlier is not None and digest(earlier.data) == digest(self.data):
+            check_not_refitted(starts_from=earlier)
         return self
+
+    def _check_oov_rate(self) -> None:
+        read = self.model.features or [feature.name for feature in self.data.feature_schema]
+        known = [
+            feature.name
+            for feature in self.data.feature_schema
+            if isinstance(feature, Categorical) and feature.name in read
+        ]
+        for name in self.training.oov_rate:
+            if name not in known:
+                raise ValueError(
+                    f"training.oov_rate: {name!r} is no categorical feature that the backbone "
+                    f"reads; those are: {', '.join(known) or 'none'}"
+                )
 
     def method(self, name: str) -> Any:
         """The config of a method; None if the run does not use it."""
@@ -168,6 +185,21 @@ def check_names(name: str, **others: Any) -> None:
     for what, other in others.items():
         if other is not None and other.name == name:
             raise ValueError(f"name: {name!r} is the {what}'s name too; they share a folder")
+
+
+def check_not_refitted(**others: RunConfig | None) -> None:
+    """Checks that what a training is made from has not learned its validation rows, by which its
+    best epoch is chosen.
+
+    Raises:
+        ValueError: a run has (`training.refit`).
+    """
+    for what, other in others.items():
+        if other is not None and other.training.refit:
+            raise ValueError(
+                f"{what}: {other.name} has training.refit, so it has learned the validation rows "
+                "that choose the best epoch here; leave refit out there"
+            )
 
 
 def load_run(path: str | Path, changes: Iterable[str] = ()) -> RunConfig:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tfctr.schema import Strict
+from tfctr.schema import Name, Strict
 
 
 class Cosine(Strict):
@@ -84,6 +84,9 @@ class Training(Strict):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     positive_weight: float = Field(1.0, gt=0)  # weight of a row with a click in the loss
     keep_negatives: float = Field(1.0, gt=0, le=1)  # share of the others that an epoch reads
+    # By feature, share of the training rows whose token the model reads as unknown.
+    oov_rate: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field({})
+    refit: bool = False  # then train from the start again, on validation rows too
     strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
     tensorboard: bool = False  # write curves for TensorBoard
 
@@ -92,3 +95,23 @@ class Training(Strict):
         for key in ("positive_weight", "keep_negatives"):
             if getattr(self, key) != 1:
                 raise ValueError(f"training.{key}: found {getattr(self, key)}; {why}")
+
+    @model_validator(mode="after")
+    def _refits_on_training_rows(self) -> "Training":
+        if self.refit and self.rows != "train":
+            raise ValueError(
+                "refit: adds validation rows to training rows, which needs rows: train, found "
+                f"{self.rows!r}"
+            )
+        return self
+
+
+class PartTraining(Training):
+    """The training of what a student is made from, or of a rollout's model."""
+
+    @model_validator(mode="after")
+    def _is_not_of_a_student(self) -> "PartTraining":
+        for key in ("refit", "oov_rate"):
+            if getattr(self, key):
+                raise ValueError(f"{key}: found {getattr(self, key)}; only a run's student has it")
+        return self

@@ -71,7 +71,7 @@ class Dataset:
         for folder, found in side_outputs:
             fields = frozenset(found["layout"]["fields"]) - {ROW}
             self._folders.append(_Folder(folder, found["layout"], fields, fields))
-        self._in_memory: dict[tuple[str, ...], Any] = {}
+        self._in_memory: dict[tuple[tuple[str, ...], tuple[str, ...]], Any] = {}
 
     @classmethod
     def open(cls, directory: str | Path, side_outputs: Sequence[str | Path] = ()) -> "Dataset":
@@ -127,7 +127,7 @@ class Dataset:
         in_memory: bool = False,
         keep_negatives: float = 1.0,
         part: Part = WHOLE,
-        split: str = "train",
+        splits: Sequence[str] = ("train",),
     ) -> tf.data.Dataset:
         """Shuffled training batches, in another order in each pass.
 
@@ -143,24 +143,24 @@ class Dataset:
                 chooses others. From files, the number of batches is the expected one: the last
                 rows may be left out, or the first ones read again.
             part: the share of this worker.
-            split: the rows to train on.
+            splits: the rows to train on, all shuffled together.
 
         Raises:
             DataError: too few rows, or shards, for the number of workers.
         """
-        names = self._names(features)
+        names, splits = self._names(features), tuple(splits)
         if batch_size % (part.workers * part.replicas):
             raise DataError(
                 f"batch_size {batch_size} must be a multiple of the "
                 f"{part.workers * part.replicas} replicas"
             )
         if in_memory:
-            return self._shuffled_whole(split, names, batch_size, seed, keep_negatives, part)
-        return self._shuffled_in_windows(split, names, batch_size, seed, keep_negatives, part)
+            return self._shuffled_whole(splits, names, batch_size, seed, keep_negatives, part)
+        return self._shuffled_in_windows(splits, names, batch_size, seed, keep_negatives, part)
 
     def _shuffled_whole(
         self,
-        split: str,
+        splits: tuple[str, ...],
         names: tuple[str, ...],
         batch_size: int,
         seed: int,
@@ -168,14 +168,15 @@ class Dataset:
         part: Part,
     ) -> tf.data.Dataset:
         texts = self._texts(names)
-        if (split, *names) not in self._in_memory:
-            blocks = self._blocks(self._shards(split), names).as_numpy_iterator()
-            found = list(blocks)
+        if (splits, names) not in self._in_memory:
+            self._in_memory.clear()  # two copies of most rows may not fit
+            shards = [shard for split in splits for shard in self._shards(split)]
+            found = list(self._blocks(shards, names).as_numpy_iterator())
             with tf.device("cpu:0"):
                 rows = tf.constant(np.concatenate([block for block, _ in found]))
                 strings = {k: tf.concat([t[k] for _, t in found], 0) for k in texts}
-            self._in_memory[split, *names] = rows, strings
-        rows, strings = self._in_memory[split, *names]
+            self._in_memory[splits, names] = rows, strings
+        rows, strings = self._in_memory[splits, names]
         chosen = None
         n = int(rows.shape[0])
         if keep < 1:
@@ -215,7 +216,7 @@ class Dataset:
 
     def _shuffled_in_windows(
         self,
-        split: str,
+        splits: tuple[str, ...],
         names: tuple[str, ...],
         batch_size: int,
         seed: int,
@@ -223,10 +224,10 @@ class Dataset:
         part: Part,
     ) -> tf.data.Dataset:
         replicas = part.workers * part.replicas
-        workers = self._shards_of_workers(split, part.workers)
+        workers = self._shards_of_workers(splits, part.workers)
         shards, rows = workers[part.worker][0], min(rows for _, rows in workers)
-        positives = self.manifest["splits"][split]["positives"]
-        share = positives / self.num_rows(split)
+        positives = sum(self.manifest["splits"][split]["positives"] for split in splits)
+        share = positives / sum(self.num_rows(split) for split in splits)
         rows = math.floor(rows * (share + keep * (1 - share)))
         batch_of_worker = batch_size // part.workers
         steps = rows // batch_of_worker if replicas > 1 else -(-rows // batch_size)
@@ -310,9 +311,11 @@ class Dataset:
             raise DataError(f"{self.directory}: the split {split!r} has no rows")
         return [shard["name"] for shard in shards]
 
-    def _shards_of_workers(self, split: str, workers: int) -> list[tuple[list[str], int]]:
+    def _shards_of_workers(
+        self, splits: Sequence[str], workers: int
+    ) -> list[tuple[list[str], int]]:
         """Each worker's shards and their number of rows, which are nearly equal."""
-        shards = self.manifest["splits"][split]["shards"]
+        shards = [shard for split in splits for shard in self.manifest["splits"][split]["shards"]]
         if len(shards) < workers:
             raise DataError(
                 f"{self.directory}: {len(shards)} training shards cannot be spread over {workers} "

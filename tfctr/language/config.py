@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from tfctr.config.base import FolderName, directory_of, from_file, read
 from tfctr.config.data import DataConfig, with_directory
 from tfctr.config.run import check_names
-from tfctr.config.training import Training
+from tfctr.config.training import PartTraining
 from tfctr.schema import Name, Strict
 
 MASK_RATE = 0.15  # share of a text's tokens that a masked language model guesses, as BERT's
@@ -22,7 +22,7 @@ class SmallEncoder(Strict):
     hidden_dim: int = Field(128, ge=1)
     num_heads: int = Field(2, ge=1)
     max_tokens: int = Field(512, ge=4)
-    training: Training = Training()
+    training: PartTraining = PartTraining()
 
 
 class EncoderConfig(Strict):

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from tfctr.config.base import FolderName, digest, from_file
 from tfctr.config.data import DataConfig
-from tfctr.config.run import RunConfig, check_names
+from tfctr.config.run import RunConfig, check_names, check_not_refitted
 from tfctr.schema import Categorical, MultiValued, Strict
 
 
@@ -38,6 +38,7 @@ class RetrievalConfig(Strict):
             raise ValueError(f"encoder: {self.encoder.name} is not a run of a plain backbone")
         if self.encoder and digest(self.encoder.data) != digest(self.data):
             raise ValueError(f"encoder: {self.encoder.name} is a run of other data")
+        check_not_refitted(encoder=self.encoder)
         known = {
             feature.name: feature
             for feature in self.data.feature_schema

@@ -17,7 +17,8 @@ RARE = 0.1  # share of the training rows
 
 
 class Evaluate(Stage):
-    """`metrics.json`: `{"valid": {...}, "test": {...}}`, for the splits with rows.
+    """`metrics.json`: `{"valid": {...}, "test": {...}}`, for the held-out splits with rows. A
+    refitted model has learned the validation rows, so only test rows are left.
 
     It also writes `<split>.parquet`, a row per row of the split: `label`, `logit`, `user_key` if
     the data has a user, and a bool column per segment.
@@ -38,8 +39,9 @@ class Evaluate(Stage):
     def make(self, console: Console) -> dict[str, Any]:
         console.print(f"[bold]evaluate[/] -> {self.path}", soft_wrap=True)
         self.manifest_path.unlink(missing_ok=True)
+        (self.folder / "valid.parquet").unlink(missing_ok=True)  # of another config
         data, model = self.trained.open_data(), self.trained.load()
-        splits = [split for split in ("valid", "test") if data.num_rows(split)]
+        splits = [split for split in self.trained.held_out if data.num_rows(split)]
         found = {}
         for split in splits:
             columns, segments = predict_split(model, data, split, console)

@@ -1,5 +1,6 @@
 """The stage that writes a model's probabilities beside the ids of the log."""
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tfctr.stages.stage import Stage
 
 
 class Predictions(Stage):
-    """`predictions/<split>.parquet`, a row per validation or test row, in the order of the dataset.
+    """`predictions/<split>.parquet`, the rows of each held-out split, in the dataset's order.
 
     Columns: `row_id` (the place in the log), `time` if the data has one, `user` and `item` if the
     data has these keys, as they are in the log (string or int64), `label` and `probability`.
@@ -45,8 +46,11 @@ class Predictions(Stage):
 
         console.print(f"[bold]predictions[/] -> {self.path}", soft_wrap=True)
         self.manifest_path.unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)  # a split of another config
         data, config = self.trained.open_data(), self.trained.config.data
-        rows = {split: data.num_rows(split) for split in ("valid", "test") if data.num_rows(split)}
+        rows = {
+            split: data.num_rows(split) for split in self.trained.held_out if data.num_rows(split)
+        }
         for split in rows:
             names = [ROW, *([TIME] if config.time else [])]
             columns: dict[str, Any] = data.columns(split, names)

@@ -15,7 +15,7 @@ from tfctr.stages.training import TrainingStage
 
 
 class Train(TrainingStage):
-    """`model.keras`, the student with the best weights, and its `vocabularies`.
+    """`model.keras`, the student with the best weights or refitted, and its `vocabularies`.
 
     Args:
         config: of the run.
@@ -61,6 +61,11 @@ class Train(TrainingStage):
         if isinstance(self.config.starts_from, Path):
             own.append(self._earlier_model().key())
         return own
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The splits that the student's weights do not come from."""
+        return ("test",) if self.training.refit else ("valid", "test")
 
     def open_data(self) -> Any:
         """The dataset, with the side outputs that the student reads.

@@ -60,7 +60,7 @@ class TrainingStage(Stage):
         from tfctr.training import distribution
         from tfctr.training.checkpoint import clean_up
         from tfctr.training.loop import train
-        from tfctr.training.objectives import Clicks
+        from tfctr.training.objectives import Clicks, LastEpoch
 
         # Before the seed is set: to import a library may draw from Python's random numbers.
         self.import_models()
@@ -70,6 +70,7 @@ class TrainingStage(Stage):
         with strategy.scope(), _precision(config.precision):
             model = create()
             model.build()
+        start = [(v, keras.ops.convert_to_numpy(v)) for v in model.variables if config.refit]
         writes = distribution.is_chief(strategy)
         checkpoint_key = folder / "checkpoint.key"
         if writes:
@@ -81,6 +82,22 @@ class TrainingStage(Stage):
         distribution.wait(strategy)
         purpose = objective(model) if objective else Clicks(data, config, model.reads)
         state = train(model, data, config, folder, console, purpose)
+        found: dict[str, Any] = {
+            "rows": {split: data.num_rows(split) for split in (config.rows, "valid")},
+            "best_epoch": state.best_epoch + 1,
+            f"best_{purpose.chosen_by}": state.best_score,
+            "epochs": state.history,
+        }
+        if config.refit:
+            rows = sum(found["rows"].values())
+            console.print(
+                f"[bold]refit[/] on all {rows:,} training and validation rows, for "
+                f"{found['best_epoch']} epochs"
+            )
+            for variable, value in start:
+                variable.assign(value)
+            again = train(model, data, config, folder, console, LastEpoch(config), state)
+            found["refit"] = {"rows": rows, "epochs": again.history}
         if writes:
             temporary = path.with_suffix(f".part{path.suffix}")
             save(model, str(temporary))
@@ -92,11 +109,8 @@ class TrainingStage(Stage):
                     "key": key,
                     **about,
                     "training": config.model_dump(mode="json"),
-                    "rows": {split: data.num_rows(split) for split in (config.rows, "valid")},
                     "parameters": model.count_params(),
-                    "best_epoch": state.best_epoch + 1,
-                    f"best_{purpose.chosen_by}": state.best_score,
-                    "epochs": state.history,
+                    **found,
                     "versions": versions(),
                 },
                 str(self.manifest_path),

@@ -64,8 +64,8 @@ def restore(model: SchemaModel, path: Path) -> TrainingState | None:
 
 
 def clean_up(folder: Path) -> None:
-    """Removes the checkpoint, the best weights, and unfinished files of killed trainings."""
-    for pattern in ("checkpoint.npz*", "best.npz*"):
+    """Removes checkpoints, best weights, and unfinished files of killed trainings."""
+    for pattern in ("*checkpoint.npz*", "*best.npz*"):
         for path in folder.glob(pattern):
             path.unlink()
 

@@ -1,7 +1,7 @@
 """The training loop: epochs, validation, the best weights, resuming after a kill."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from tfctr.training import distribution
 from tfctr.training.checkpoint import TrainingState, load_weights, restore, save, save_weights
 from tfctr.training.divergence import Diverged, has_finite_weights
 from tfctr.training.objectives import Objective
-from tfctr.training.optimizer import make_optimizer
+from tfctr.training.optimizer import make_optimizer, steps_done
 from tfctr.training.predict import traced
 from tfctr.training.progress import ProgressCallback, open_board, progress_bar, write_scalars
+from tfctr.training.unknown_ids import with_unknown_ids
 
 
 def train(
@@ -28,6 +29,7 @@ def train(
     folder: Path,
     console: Console,
     objective: Objective,
+    first: TrainingState | None = None,
 ) -> TrainingState:
     """Trains `model` in place and leaves it with the weights of the best epoch.
 
@@ -43,6 +45,9 @@ def train(
         folder: of the run; holds `checkpoint.npz` and `best.npz` during the training.
         console: for progress.
         objective: the loss, and the metric that the best epoch is chosen by, e.g. `Clicks`.
+        first: the end of a training that this one repeats up to its best epoch, on validation rows
+            too. The learning rate takes the same course: a schedule still ends after
+            `config.epochs`, and a plateau is where the first one had it. Defaults to none.
 
     Returns:
         The final state. Its `history` has one dict per epoch: `loss`, the objective's metrics (for
@@ -53,7 +58,12 @@ def train(
             score. The message names the epoch, and the extreme inputs, if any.
     """
     strategy = model.distribute_strategy
-    reader = _Reader(data, config, model.reads, strategy)
+    epochs, prefix = config.epochs, ""
+    splits: list[str] = [config.rows]
+    if first:
+        epochs, prefix = first.best_epoch + 1, "refit-"
+        splits.append("valid")
+    reader = _Reader(data, config, model.reads, strategy, splits)
     with strategy.scope():
         model.build()
         encoder = getattr(model, "encoder_variables", ())
@@ -61,13 +71,14 @@ def train(
             model, make_optimizer(config.optimizer, reader.steps, config.epochs, encoder)
         )
         model.optimizer.build(model.trainable_variables)
-    checkpoint, best = folder / "checkpoint.npz", folder / "best.npz"
+    checkpoint, best = folder / f"{prefix}checkpoint.npz", folder / f"{prefix}best.npz"
     state = restore(model, checkpoint) or TrainingState()
     if state.epoch or state.step:
         console.print(f"resumes at epoch {state.epoch + 1}, step {state.step}")
     writes = distribution.is_chief(strategy)
-    board = open_board(folder / "tensorboard") if config.tensorboard and writes else None
-    while state.epoch < config.epochs:
+    curves = folder / f"{prefix}tensorboard"
+    board = open_board(curves) if config.tensorboard and writes else None
+    while state.epoch < epochs:
         epoch = state.epoch
         if epoch - state.best_epoch > config.patience and state.best_epoch >= 0:
             break
@@ -110,11 +121,13 @@ def train(
                 "seconds": round(time.perf_counter() - start, 3),
             }
         )
-        if state.best_epoch < 0 or objective.is_better(score, state.best_score):
+        is_best = state.best_epoch < 0 or objective.is_better(score, state.best_score)
+        if is_best:
             state.best_epoch, state.best_score = epoch, score
             if writes:
                 save_weights(model, best)
-        elif isinstance(config.optimizer.schedule, Plateau):
+        on_plateau = _fell_after(epoch, first.history) if first else not is_best
+        if on_plateau and isinstance(config.optimizer.schedule, Plateau):
             for optimizer in getattr(model.optimizer, "optimizers", [model.optimizer]):
                 optimizer.learning_rate = optimizer.learning_rate * config.optimizer.schedule.factor
         state.epoch, state.step = epoch + 1, 0
@@ -122,7 +135,7 @@ def train(
             save(model, state, checkpoint)
         last = state.history[-1]
         if board:
-            write_scalars(board, int(model.optimizer.iterations), last)
+            write_scalars(board, steps_done(model), last)
         console.print(
             f"epoch {epoch + 1}: loss {last['loss']:.4f}, "
             f"{objective.describe(last)}"
@@ -139,9 +152,15 @@ class _Reader:
     """Reads the batches of an epoch, after the steps that a checkpoint has done."""
 
     def __init__(
-        self, data: Dataset, config: Training, names: Sequence[str], strategy: Any
+        self,
+        data: Dataset,
+        config: Training,
+        names: Sequence[str],
+        strategy: Any,
+        splits: Sequence[str],
     ) -> None:
         self.data = data
+        self.splits = splits
         self.config = config
         self.names = names
         self.strategy = strategy
@@ -159,19 +178,27 @@ class _Reader:
         return rows, steps
 
     def _read(self, epoch: int) -> Any:
-        return self.data.train(
+        seed = self.config.seed * 100_003 + epoch
+        rows = self.data.train(
             self.config.batch_size,
-            self.config.seed * 100_003 + epoch,
+            seed,
             self.names,
             self.config.in_memory,
             self.config.keep_negatives,
             self.part,
-            self.config.rows,
+            self.splits,
         )
+        return with_unknown_ids(rows, self.config.oov_rate, seed, self.part)
 
     def _num_steps(self, rows: Any) -> int:
         steps = int(rows.cardinality()) // self.part.replicas
         return min(steps, self.config.steps_per_epoch or steps)
+
+
+def _fell_after(epoch: int, history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the learning rate of a training fell after one of its epochs."""
+    rates = [of["learning_rate"] for of in history[epoch : epoch + 2]]
+    return rates[-1] < rates[0]
 
 
 def _rate(model: SchemaModel) -> float:

@@ -13,6 +13,7 @@ from tfctr.data.manifest import DataError
 from tfctr.metrics.report import TITLES
 from tfctr.models.click_model import ClickModel
 from tfctr.models.losses import LogLoss
+from tfctr.training.optimizer import steps_done
 from tfctr.training.predict import EVALUATION_BATCH, check_finite, predict
 
 
@@ -80,7 +81,7 @@ class LastEpoch(Objective):
         model.compile(optimizer, loss=self.loss)
 
     def measure(self, model: ClickModel, console: Console) -> dict[str, float]:
-        return {"steps": float(model.optimizer.iterations)}
+        return {"steps": float(steps_done(model))}
 
     def finish(self, model: ClickModel) -> None:
         if self.shift:

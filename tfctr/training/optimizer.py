@@ -47,6 +47,11 @@ def make_optimizer(
     return kind(**settings)
 
 
+def steps_done(model: Any) -> int:
+    """The number of steps of a model's optimizer, also where each replica counts them."""
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+
+
 def _learning_rate(config: Optimizer, steps_per_epoch: int, epochs: int) -> Any:
     rate, schedule, steps = config.learning_rate, config.schedule, steps_per_epoch * epochs
     schedules = keras.optimizers.schedules

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfctr.config import ConfigError, Training
 from tfctr.training.checkpoint import TrainingState
+from tfctr.training.optimizer import steps_done
 
 
 class ProgressCallback(keras.callbacks.Callback):
@@ -67,8 +68,8 @@ class ProgressCallback(keras.callbacks.Callback):
                 self.since = f", by step {state.step} of {self.steps}"
             self.bar.update(self.task, completed=state.step, rate=rate, loss=loss)
             if self.board:
-                step = int(self.model.optimizer.iterations)
-                write_scalars(self.board, step, {"loss_so_far": loss, "examples_per_second": rate})
+                scalars = {"loss_so_far": loss, "examples_per_second": rate}
+                write_scalars(self.board, steps_done(self.model), scalars)
         # After the last step the epoch is validated, and then a checkpoint is always written.
         if self.save and state.step % self.config.checkpoint_steps == 0 and state.step < self.steps:
             self.save()

@@ -113,6 +113,11 @@ def load_tune(path: str | Path) -> Space:
     tried = set()
     for values in space.covering():
         run = space.run(values, config.seeds[0], base.name)
+        if run.training.refit:
+            raise ConfigError(
+                f"{config.run}: training.refit: found true; trials are compared by validation "
+                "rows, so refit the best run after the search"
+            )
         key = digest(run.model_dump(mode="json", include={"model", "frameworks"}))
         if key in tried:
             continue

@@ -227,6 +227,16 @@ def test_a_student_cannot_start_from_an_earlier_one(tmp_path: Path) -> None:
         load_run(path)
 
 
+def test_a_users_id_chooses_tables_and_is_never_hidden(tmp_path: Path) -> None:
+    path = write_configs(tmp_path)
+    load_run(path, ["training.oov_rate={item_id: 0.1}"])
+    says = (
+        r"training\.oov_rate: statistics chooses the tables of a training row by user_id, so that"
+    )
+    with pytest.raises(ConfigError, match=says):
+        load_run(path, ["training.oov_rate={item_id: 0.1, user_id: 0.1}"])
+
+
 @pytest.mark.parametrize(
     ("grade", "says"),
     [

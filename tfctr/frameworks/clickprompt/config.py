@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from tfctr.config.base import from_file
 from tfctr.config.method import Method, register
 from tfctr.config.run import RunConfig
-from tfctr.config.training import Training
+from tfctr.config.training import PartTraining
 from tfctr.language.config import MASK_RATE, TextConfig
 from tfctr.schema import Schema
 
@@ -26,7 +26,7 @@ class ClickPrompt(Method):
     prompts: Literal["layers", "input", "none"] = "layers"  # where the encoder reads them
     num_prompts: int = Field(3, ge=1)
     mask_rate: float = Field(MASK_RATE, gt=0, lt=1)  # share of a text's tokens to predict
-    pretraining: Training | None = Training()  # None: no pre-training
+    pretraining: PartTraining | None = PartTraining()  # None: no pre-training
     serves_language_model: bool = False  # the student also reads the text
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from tfctr.config.base import from_file
 from tfctr.config.method import Method, register
 from tfctr.config.run import RunConfig
-from tfctr.config.training import Training
+from tfctr.config.training import PartTraining
 from tfctr.language.config import TextConfig
 
 
@@ -32,7 +32,7 @@ class Ctrl(Method):
     temperature: float = Field(0.1, gt=0)
     rows_at_a_time: int = Field(256, ge=1)  # rows whose scores or texts are in memory
     clicks: float | None = Field(None, gt=0)  # weight of the clicks, learned in the same stage
-    pretraining: Training | None = Training()  # None: in the same stage
+    pretraining: PartTraining | None = PartTraining()  # None: in the same stage
 
     @model_validator(mode="after")
     def _in_one_stage_or_two(self) -> "Ctrl":

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from tfctr.config.base import ConfigError, FolderName, from_file, load
 from tfctr.config.data import DataConfig, FileSource
 from tfctr.config.run import BackboneConfig, Export
-from tfctr.config.training import Training
+from tfctr.config.training import PartTraining
 from tfctr.schema import Categorical, Strict
 
 ANY_DAY = "{day}"  # in paths; replaced by a day such as 2024-01-31
@@ -93,7 +93,7 @@ class TinyConfig(Strict):
     """The tiny model of all organic rows so far (TPM), and its snapshots."""
 
     model: BackboneConfig
-    training: Training = Training(epochs=1)
+    training: PartTraining = PartTraining(epochs=1)
     every: Days = 28  # days between two trainings; each one ends with a snapshot
     snapshots: int = Field(3, ge=1)  # number of latest ones that the other models read
 
@@ -101,7 +101,7 @@ class TinyConfig(Strict):
 class CompleteConfig(Strict):
     """The model of organic rows (CPM) that the ads model starts from; both are built alike."""
 
-    training: Training = Training(epochs=1)
+    training: PartTraining = PartTraining(epochs=1)
     every: Days | None = 7  # days between two trainings; None: only one, before the first day
     window: Days = 28  # latest days whose rows it is trained on
     reset_statistics: bool = True  # of batch normalisations, when the ads model starts
@@ -110,7 +110,7 @@ class CompleteConfig(Strict):
 class AdsConfig(Strict):
     """The model that is served (A-CTR)."""
 
-    training: Training = Training(epochs=1)
+    training: PartTraining = PartTraining(epochs=1)
     window: Days | None = 14  # latest days to train on if it does not continue; None: all
     domains: Literal["ads", "both"] = "ads"  # domains of its training rows
     restarts: bool = False  # trained from scratch every day, on the whole window

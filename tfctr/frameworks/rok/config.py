@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from tfctr.config.base import FolderName, from_file
 from tfctr.config.data import DataConfig
 from tfctr.config.method import Method, register
-from tfctr.config.run import RunConfig, check_names
-from tfctr.config.training import Training
+from tfctr.config.run import RunConfig, check_names, check_not_refitted
+from tfctr.config.training import PartTraining
 from tfctr.retrieval.config import RetrievalConfig
 from tfctr.schema import Schema, Strict
 
@@ -61,7 +61,7 @@ class KnowledgeConfig(Strict):
     clicks: float = Field(0.0, ge=0)  # weight of the log loss of the rows' own clicks
     mask_rate: float = Field(0.2, gt=0, lt=1)  # share of the fields that the contrastive loss masks
     temperature: float = Field(0.2, gt=0)
-    training: Training = Training()
+    training: PartTraining = PartTraining()
 
     @property
     def data(self) -> DataConfig:
@@ -80,6 +80,7 @@ class KnowledgeConfig(Strict):
                 "[{name: rim, similar: ...}]"
             )
         check_names(self.name, data=self.data, similar=rim.similar, teacher=self.teacher)
+        check_not_refitted(teacher=self.teacher)
         return self
 
 

@@ -9,7 +9,7 @@ from tfctr.config.base import FolderName, from_file
 from tfctr.config.data import DataConfig
 from tfctr.config.method import Method, register
 from tfctr.config.run import check_names
-from tfctr.config.training import Training
+from tfctr.config.training import PartTraining
 from tfctr.schema import History, Schema, Strict
 
 
@@ -42,7 +42,7 @@ class SequenceEncoderConfig(Strict):
     mask_rate: float = Field(0.2, gt=0, lt=1)  # share of the events, for each group of parts
     last_rate: float = Field(0.1, ge=0, le=1)  # share of the windows whose last event is masked
     sampled_tokens: int | None = Field(None, ge=1)  # sampled negatives; None: the whole vocabulary
-    training: Training = Training()
+    training: PartTraining = PartTraining()
 
     @property
     def data(self) -> DataConfig:

@@ -126,6 +126,13 @@ class Statistics(Method):
     def parts(self) -> Mapping[str, Any]:
         return {"tables": self.tables}
 
+    def check(self, run: Any) -> None:
+        if (user := self.tables.user.name) in run.training.oov_rate:
+            raise ValueError(
+                f"training.oov_rate: statistics chooses the tables of a training row by {user}, so "
+                f"that its own label is in none of them; leave {user} out"
+            )
+
     def import_models(self) -> None:
         import tfctr.frameworks.statistics.student  # noqa: F401
 
