@@ -86,7 +86,8 @@ def write_metrics(data: Any, predict: Callable[[str], np.ndarray], folder: Path)
     config = data.manifest["config"]
     keys = {side: config[side] for side in ("user", "item") if config[side]}
     kept = ["label"] + (["user_key"] if config["user"] else [])
-    found, rows = {}, {}
+    found: dict[str, Any] = {}
+    rows: dict[str, int] = {}
     for split in ("valid", "test"):
         if not data.num_rows(split):
             continue
