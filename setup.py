@@ -42,12 +42,14 @@ setup(
         "tensorboard": ["tensorboard>=2.19"],
         "dask": ["apache-beam[dask]>=2.77,<3"],
         "report": ["jinja2>=3.1", "matplotlib>=3.9"],
+        "benchmarks": ["lightgbm>=4.6,<5"],
         "test": [
             "optuna>=5,<6",  # of `tune`
             "tensorboard>=2.19",
             "apache-beam[dask]>=2.77,<3",
             "jinja2>=3.1",  # of `report`
             "matplotlib>=3.9",
+            "lightgbm>=4.6,<5",  # of `benchmarks`
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",

@@ -319,7 +319,7 @@ class _Place(beam.DoFn):
         reasons = dict(piece.reasons)
         for why, count in tally(letters).items():
             reasons[why] = reasons.get(why, 0) + count
-        yield PlacedPiece(piece.index, piece.path, piece.rows, counts, reasons, path)
+        yield PlacedPiece(piece.index, piece.path, piece.rows, counts, reasons, split_path=path)
 
 
 def _listed(names: pa.Array) -> str:

@@ -8,7 +8,9 @@ every row with that run, whose test rows must be the same. Differences are those
 `tfctr.metrics.paired_difference`: both models on the test rows of the same resampled users, and
 seeds of each. A seed is that of the student and of what is trained before it, its teacher too.
 A file that has variants stands for these, `file.yaml#name` for one of them; files that are no run
-configs are passed over. `--work` keeps what is trained: a second run goes on behind it.
+configs are passed over. `--work` keeps what is trained: a second run goes on behind it. With
+`--trees` each student of the method `statistics` has two rows more: LightGBM on what it reads
+(`benchmarks.trees`), and the mean of both models' logits.
 
 The tables are of these configs, in a shell with `m=configs/movielens-1m d=configs/demo`:
 
@@ -24,12 +26,17 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
 - SRP4CTR on MovieLens 1M: `$m/backbones.yaml#{din,bst,dien} $m/srp4ctr/din.yaml`
 - SRP4CTR's ablations on MovieLens 1M: `$m/backbones.yaml#din $m/srp4ctr/{din,ablations}.yaml`
 - SRP4CTR with DCNv2 on MovieLens 1M: `$m/srp4ctr/{plain-dcnv2,dcnv2}.yaml`
+- Statistics and trees on MovieLens 1M:
+  `$m/statistics/dcnv2.yaml --against $m/statistics/dcnv2.yaml --trees`
+- Statistics and trees under ReLLa's protocol: `$m/rella/dcnv2.yaml --against $m/rella/dcnv2.yaml
+  --trees`
 """
 
 import statistics
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,9 +44,17 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from benchmarks.movielens.__main__ import of_seed, train_process, train_seed
+from benchmarks.movielens.__main__ import (
+    measured,
+    of_seed,
+    run_process,
+    train_process,
+    train_seed,
+)
 from benchmarks.over_seeds import expanded, seeds_parser, share_cores
 from benchmarks.record import interval_text, record_table
+from benchmarks.trees import NOTE as TREES_NOTE
+from benchmarks.trees import references
 from tfctr import metrics
 from tfctr.config import ConfigError, RunConfig, load_run
 from tfctr.stages import Run, in_order
@@ -103,11 +118,13 @@ class Predictions(NamedTuple):
 
 
 def row(
-    config: RunConfig,
+    name: str,
+    backbone: str,
     found: Sequence[dict[str, Any]],
     over: dict[str, metrics.Difference] | None,
 ) -> list[str]:
-    """The cells of a model, from what `train_seed` found and what it is over its baseline."""
+    """The cells of a model, from what was measured of each seed and what it is over its
+    baseline."""
 
     def mean(key: str) -> str:
         return f"{statistics.mean(seed[key] for seed in found):.4f}"
@@ -118,8 +135,8 @@ def row(
         return f"{over[name].mean:+.4f} ({interval_text((over[name].low, over[name].high))})"
 
     return [
-        config.name,
-        config.model.backbone,
+        name,
+        backbone,
         mean("auc"),
         f"{statistics.stdev(seed['auc'] for seed in found):.4f}" if len(found) > 1 else "",
         difference("auc"),
@@ -137,7 +154,10 @@ def main() -> None:
     parser = seeds_parser(__doc__, "run configs")
     parser.add_argument("--section", required=True, help="of the record")
     parser.add_argument("--against", type=Path, help="the run config to compare every row with")
+    parser.add_argument("--trees", action="store_true", help="LightGBM on what students read")
     args = parser.parse_args()
+    if args.trees and find_spec("lightgbm") is None:
+        parser.error("--trees: needs LightGBM; pip install 'tfctr[benchmarks]'")
 
     console = Console()
     against = [args.against] if args.against else []
@@ -161,31 +181,54 @@ def main() -> None:
                 _all(
                     pool.submit(train_process, path, seed, work, what) for path, seed, what in level
                 )
-            started = {path: [pool.submit(train, path, seed) for seed in seeds] for path in paths}
-            found = {path: _all(futures) for path, futures in started.items()}
-        said = {
-            path: Predictions.read(Run(of_seed(configs[path], seed), work).folder for seed in seeds)
-            for path in paths
+            _all(pool.submit(train, path, seed) for path in paths for seed in seeds)
+            _all(
+                pool.submit(run_process, "benchmarks.trees", path, seed, work)
+                for path, config in configs.items()
+                for seed in seeds
+                if args.trees and config.method("statistics")
+            )
+        plain = {
+            _rows_and_backbone(config): path
+            for path, config in configs.items()
+            if not config.frameworks
         }
-    plain = {
-        _rows_and_backbone(config): path
-        for path, config in configs.items()
-        if not config.frameworks
-    }
-    table = []
-    for path, config in configs.items():
-        baseline = args.against or plain.get(_rows_and_backbone(config))
-        compared = baseline is not None and baseline != path
-        over = said[path].over(said[baseline]) if compared else None
-        table.append(row(config, found[path], over))
+        table = []
+        for path, config in configs.items():
+            baseline = args.against or plain.get(_rows_and_backbone(config))
+            for name, backbone, folders in _models(config, seeds, work, args.trees):
+                over = None
+                if baseline is not None and (baseline != path or name != config.name):
+                    theirs = _folders(configs[baseline], seeds, work)
+                    over = Predictions.read(folders).over(Predictions.read(theirs))
+                table.append(row(name, backbone, [measured(f) for f in folders], over))
     baseline_name = configs[args.against].name if args.against else "its backbone"
     headers = [header.format(baseline=baseline_name) for header in HEADERS]
     for cells in (headers, *table):
         console.print(" | ".join(cells))
     if args.record:
+        note = f"{NOTE} {TREES_NOTE}" if args.trees else NOTE
         record_table(
-            args.section, "benchmarks.students", headers, table, f"seeds 1-{args.seeds}", NOTE
+            args.section, "benchmarks.students", headers, table, f"seeds 1-{args.seeds}", note
         )
+
+
+def _folders(config: RunConfig, seeds: Iterable[int], work: Path) -> list[Path]:
+    return [Run(of_seed(config, seed), work).folder for seed in seeds]
+
+
+def _models(
+    config: RunConfig, seeds: Iterable[int], work: Path, trees: bool
+) -> Iterator[tuple[str, str, list[Path]]]:
+    """The name, the backbone and the folders, one a seed, of each model that a config has a row
+    for."""
+    name, backbone = config.name, config.model.backbone
+    yield name, backbone, _folders(config, seeds, work)
+    if trees and config.method("statistics"):
+        of_seeds = [references(of_seed(config, seed), work) for seed in seeds]
+        alone, both = ([stage.folder for stage in stages] for stages in zip(*of_seeds, strict=True))
+        yield f"trees on the numbers of {name}", "LightGBM", alone
+        yield f"mean of both: {name}", f"{backbone}, LightGBM", both
 
 
 def _rows_and_backbone(config: RunConfig) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from typing import Any
 import apache_beam as beam
 
 from beam_pipelines.transforms.join import JoinTable, WithFirstRows, read_summary
+from beam_pipelines.transforms.short_histories import LeaveOutShortHistories
 from tfctr.config import DataConfig
 from tfctr.data.clean import (
     Cleaner,
@@ -49,6 +50,8 @@ class Clean(beam.PTransform):
         )
         for name in self.large:
             staged = staged | f"Join {name}" >> JoinTable(cleaner, name, self.folder)
+        if cleaner.config.min_history:
+            staged = staged | "LeaveOutShort" >> LeaveOutShortHistories(cleaner.config)
         return staged
 
     def set_aside_tables(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from beam_pipelines.transforms.histogram import Histogram, num_values, quantiles
 from tfctr.config import Split, SplitConfig
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.clean import EXAMPLES, LABEL, SPLIT, TIME, Staged, read_staged
+from tfctr.data.clean import EXAMPLES, SPLIT, TIME, Staged, read_staged
 from tfctr.data.fingerprint import mix, row_keys
 from tfctr.data.typed_rows import ROW
 from tfctr.data.users import rows_by_bucket, sorted_rows
@@ -81,7 +81,7 @@ class AssignSplits(beam.PTransform):
                 shares, names = [self.config.pool, *shares], ["train_from", *names]
             times = (
                 staged
-                | "Times" >> beam.Map(lambda piece: (0, _column(piece, TIME)[_is_example(piece)]))
+                | "Times" >> beam.Map(lambda piece: (0, _column(piece, TIME)[piece.is_example()]))
                 | "CountTimes" >> beam.CombinePerKey(Histogram())
                 | "AllTimes" >> beam.Values()
             )
@@ -119,11 +119,6 @@ def _column(piece: Staged, name: str) -> np.ndarray:
     return read_staged(piece.path, [name])[name].to_numpy()
 
 
-def _is_example(piece: Staged) -> np.ndarray:
-    """bool `[rows]`: not dropped."""
-    return read_staged(piece.path, [LABEL])[LABEL].is_valid().to_numpy()
-
-
 def _num_examples(piece: Staged) -> int:
     return piece.counts["read"] - piece.counts["bad"] - piece.counts["dropped"]
 
@@ -136,7 +131,7 @@ def _cut(found: dict[str, list[Any]], shares: list[float]) -> list[int]:
 
 def _with_split(piece: Staged, split: np.ndarray) -> SplitPiece:
     path = piece.path.removesuffix(".feather") + ".split"
-    codes = np.where(_is_example(piece), split, split + DROPPED)
+    codes = np.where(piece.is_example(), split, split + DROPPED)
     files.write(path, codes.astype(np.uint8).tobytes())
     return SplitPiece(**vars(piece), split_path=path)
 
@@ -159,7 +154,7 @@ def _split_as_given(piece: Staged) -> SplitPiece:
 def _by_user_bucket(piece: Staged, user: str) -> Iterator[tuple[int, Any]]:
     table = read_staged(piece.path, [user, TIME])
     users, times = row_keys(table[user].combine_chunks()), table[TIME].to_numpy()
-    is_example = _is_example(piece)
+    is_example = piece.is_example()
     for bucket, rows in rows_by_bucket(users):
         yield bucket, (piece.index, rows, users[rows], times[rows], is_example[rows])
 

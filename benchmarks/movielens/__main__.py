@@ -80,17 +80,27 @@ def train_seed(path: Path, seed: int, work: Path) -> dict[str, Any]:
     """What evaluation found of one seed's model, trained in a process of its own."""
     run = Run(of_seed(load_run(path), seed), work, Console(quiet=True))
     train_process(path, seed, work)
-    found = json.loads((run.folder / "metrics.json").read_text())
     trained = json.loads((run.folder / "train.json").read_text())
+    return measured(run.folder) | {name: trained[name] for name in ("best_epoch", "parameters")}
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """What evaluation found of the model in a folder."""
+    found = json.loads((folder / "metrics.json").read_text())
     test = {name: found["test"][name] for name in ("auc", "log_loss", "gauc")}
     for segment, measures in found["test"]["segments"].items():
         test[f"auc_{segment}"] = measures["auc"]
     return test | {
         "half_interval": half(found["test"]["intervals"]["auc"]),
-        "valid_auc": trained["epochs"][trained["best_epoch"] - 1]["valid_auc"],
-        "best_epoch": trained["best_epoch"],
-        "parameters": trained["parameters"],
+        "valid_auc": found["valid"]["auc"] if "valid" in found else _chosen_by(folder),
     }
+
+
+def _chosen_by(folder: Path) -> float:
+    """The validation AUC that a refitted model's epochs were chosen by."""
+    trained = json.loads((folder / "train.json").read_text())
+    found: float = trained["epochs"][trained["best_epoch"] - 1]["valid_auc"]
+    return found
 
 
 def half(interval: Sequence[float]) -> float:
@@ -100,8 +110,16 @@ def half(interval: Sequence[float]) -> float:
 
 def train_process(path: Path, seed: int, work: Path, what: str = "run") -> None:
     """Trains in a process of its own; see `benchmarks.movielens.train`."""
-    module = "benchmarks.movielens.train"
-    command = [sys.executable, "-m", module, str(path), str(seed), str(work), what]
+    run_process("benchmarks.movielens.train", path, seed, work, what)
+
+
+def run_process(module: str, path: Path, seed: int, *more: Any) -> None:
+    """Runs a module in a process of its own, on a config and a seed.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    command = [sys.executable, "-m", module, str(path), str(seed), *map(str, more)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{path}, seed {seed}: {done.stderr[-2000:]}")

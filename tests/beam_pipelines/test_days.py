@@ -305,6 +305,7 @@ def test_another_config_needs_another_folder(log: Path) -> None:
         ({"domain": {"feature": "price"}}, "domain.feature: 'price' is not a categorical feature"),
         ({"name": "raw"}, "name: 'raw' is the data's name too"),
         ({"data": {"user": None}}, "needs the keys 'user' and 'item'"),
+        ({"data": {"min_history": 5}}, "data: min_history is 5; a log by day does not count"),
         ({"ready": "done"}, "ready: needs {day} in the path, found 'done'"),
     ],
 )

@@ -30,7 +30,7 @@ def pieces_of(folder, columns, split, cuts=()):
         path = f"{folder}/{i}.feather"
         feather.write_feather(table[start:stop], path)
         (folder / f"{i}.split").write_bytes(np.array(split[start:stop], np.uint8).tobytes())
-        found.append(SplitPiece(i, path, stop - start, {}, {}, f"{folder}/{i}.split"))
+        found.append(SplitPiece(i, path, stop - start, {}, {}, split_path=f"{folder}/{i}.split"))
     return found
 
 

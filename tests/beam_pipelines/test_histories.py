@@ -238,7 +238,7 @@ def test_a_bucket_of_users_is_what_a_plain_loop_finds(
         codes = np.array([0 if row[2] else 4 for row in rows], np.uint8)
         (folder / f"{i}.split").write_bytes(codes.tobytes())
         path = f"{folder}/{i}.feather"
-        piece = SplitPiece(i, path, len(rows), {}, {}, f"{folder}/{i}.split")
+        piece = SplitPiece(i, path, len(rows), {}, {}, split_path=f"{folder}/{i}.split")
         past = read_past(_write_past((i, {"piece": [piece], "parts": parts[i]}), 1))
         examples = [(row[0], row[1]) for row in rows if row[2]]
         assert decoded(past) == plain_histories(events, examples, length)

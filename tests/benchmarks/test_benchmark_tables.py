@@ -36,11 +36,10 @@ def test_a_student_is_compared_on_the_same_rows(tmp_path: Path) -> None:
     over = good.over(bad)
     assert over["auc"].low > 0
     assert over["log_loss"].mean != 0
-    config = load_run(write_configs(tmp_path))
-    cells = dict(zip(students.HEADERS, students.row(config, [FOUND] * 2, over), strict=True))
+    cells = dict(zip(students.HEADERS, students.row("a", "dnn", [FOUND] * 2, over), strict=True))
     assert cells["deviation"] == "0.0000"
     assert cells["p"] == "0.002"
-    assert students.row(config, [FOUND], None).count("") == 4
+    assert students.row("a", "dnn", [FOUND], None).count("") == 4
     fewer = Predictions.read([write_predictions(tmp_path / "fewer", 0.0, rows=300)])
     with pytest.raises(ConfigError, match="other test rows"):
         good.over(fewer)

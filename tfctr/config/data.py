@@ -193,6 +193,7 @@ class DataConfig(Strict):
     item: str | None = None
     features: Features
     history_events: Literal["all", "clicks"] = "all"  # which earlier rows enter a history
+    min_history: int = Field(0, ge=0)  # earlier events of its user that an example needs
     split: SplitConfig = Split()
     max_bad_share: float = Field(0.01, ge=0, le=1)  # of all rows; more stops the run
     compression: Literal["none", "gzip"] = "none"
@@ -244,6 +245,9 @@ class DataConfig(Strict):
                 )
         if self.split.by == "user_time" and self.user is None:
             raise ValueError("split.by: 'user_time' needs the key 'user'")
+        if self.min_history and (self.user is None or self.time is None):
+            missing = "user" if self.user is None else "time"
+            raise ValueError(f"min_history: earlier events of a user need the key {missing!r}")
         if self.time is None and self.split.by in ("global_time", "user_time"):
             raise ValueError(
                 f"split.by: {self.split.by!r} needs the key 'time'; without times give a split by "

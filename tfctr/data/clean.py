@@ -46,13 +46,25 @@ LONGEST_SHOWN = 200  # characters of a row in an error
 
 @dataclass(frozen=True)
 class Staged:
-    """A cleaned piece: its typed columns in a Feather file, and its counts."""
+    """A cleaned piece: its typed columns in a Feather file, and its counts.
+
+    Rows whose label is null are dropped: they are no examples, only events. With `min_history` a
+    file of bools names more such rows, whose labels stay, as these say which events are clicks.
+    """
 
     index: int
     path: str
     rows: int
     counts: dict[str, int]  # read, bad, dropped, unmatched_users, unmatched_items, `not_finite`
     reasons: dict[str, int]  # of bad rows
+    short_path: str = ""
+
+    def is_example(self) -> np.ndarray:
+        """bool `[rows]`: not dropped."""
+        found: np.ndarray = read_staged(self.path, [LABEL])[LABEL].is_valid().to_numpy()
+        if self.short_path:
+            found = found & ~np.frombuffer(files.read(self.short_path), bool)
+        return found
 
 
 def not_finite(feature: str) -> str:
@@ -79,8 +91,8 @@ def _one_token(history: History) -> Categorical:
 class Cleaner:
     """Reads a piece as typed rows: a column per feature, and `row_id`, `time`, `label`.
 
-    A history's column holds the row's own token (`event_column`). If histories hold all events,
-    rows that `label.drop` leaves out are returned too; their label is null.
+    A history's column holds the row's own token (`event_column`). If all rows are events of
+    something, those that `label.drop` leaves out are returned too; their label is null.
 
     Args:
         config: the data config.
@@ -105,8 +117,8 @@ class Cleaner:
             elif event_column(schema, feature) == feature.name:
                 own.append(_one_token(feature))
         self.features = (*columns, *own)
-        has_histories = any(isinstance(feature, History) for feature in schema)
-        self.keeps_dropped = has_histories and config.history_events == "all"
+        reads_events = config.min_history or any(isinstance(f, History) for f in schema)
+        self.keeps_dropped = bool(reads_events) and config.history_events == "all"
 
     @cached_property
     def source(self) -> Source:

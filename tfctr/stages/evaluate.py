@@ -1,6 +1,7 @@
 """The stage that measures a trained model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
 from tfctr.stages.stage import Stage
 from tfctr.stages.train import Train
 
+METRICS = "metrics.json"
 RARE = 0.1  # share of the training rows
 
 
@@ -29,7 +31,7 @@ class Evaluate(Stage):
     def __init__(self, trained: Train) -> None:
         self.trained = trained
         self.folder = trained.folder
-        self.path = self.folder / "metrics.json"
+        self.path = self.folder / METRICS
         self.reads = (trained,)
 
     @property
@@ -41,16 +43,13 @@ class Evaluate(Stage):
         self.manifest_path.unlink(missing_ok=True)
         (self.folder / "valid.parquet").unlink(missing_ok=True)  # of another config
         data, model = self.trained.open_data(), self.trained.load()
-        splits = [split for split in self.trained.held_out if data.num_rows(split)]
-        found = {}
-        for split in splits:
-            columns, segments = predict_split(model, data, split, console)
-            files.write_parquet(str(self.folder / f"{split}.parquet"), columns | segments)
-            found[split] = metrics.evaluate(
-                columns["label"], columns["logit"], columns.get("user_key"), segments
-            )
-        write_manifest(found, str(self.path))
-        return {"rows": {split: data.num_rows(split) for split in splits}}
+        rows = write_metrics(
+            data,
+            self.trained.held_out,
+            lambda split: predict_split(model, data, split, console),
+            self.folder,
+        )
+        return {"rows": rows}
 
     def warn(self, console: Console) -> None:
         """Warns of splits on which the model is worse than predicting the base rate."""
@@ -66,30 +65,51 @@ class Evaluate(Stage):
                 )
 
 
-def predict_split(
-    model: Any, data: Any, split: str, console: Console
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The logits of a split's rows, and their segments.
+def predict_split(model: Any, data: Any, split: str, console: Console) -> np.ndarray:
+    """The finite logits `[N]` of a split's rows, in the order of the dataset."""
+    from tfctr.training.predict import EVALUATION_BATCH, check_finite, predict
+
+    batches = getattr(data, split)(EVALUATION_BATCH, features=model.reads)
+    logits: np.ndarray = predict(model, batches, split, console)
+    check_finite(logits, model, data, split)
+    return logits
+
+
+def write_metrics(
+    data: Any, splits: Sequence[str], predict: Callable[[str], np.ndarray], folder: Path
+) -> dict[str, int]:
+    """Writes `metrics.json`, and what it is measured from: `<split>.parquet`.
 
     Rare users and items are the least frequent ones that together have `RARE` of the training rows.
 
-    Returns:
-        The columns `[N]` label, user_key (if the data has a user) and logit; and, bool `[N]`, the
-        segments: rows of unseen and of rare users and items.
-    """
-    from tfctr.training.predict import EVALUATION_BATCH, check_finite, predict
+    Args:
+        data: the `Dataset`.
+        splits: those that the model has not learned.
+        predict: gives the logits `[N]` of a split, in the order of the dataset.
+        folder: to write to.
 
+    Returns:
+        The number of rows of each split that has rows.
+    """
     config = data.manifest["config"]
     keys = {side: config[side] for side in ("user", "item") if config[side]}
     kept = ["label"] + (["user_key"] if config["user"] else [])
-    columns = data.columns(split, [*kept, *keys.values()])
-    segments = {f"unseen_{side}s": columns[name] == OOV_ID for side, name in keys.items()}
-    for side, name in keys.items():
-        segments[f"rare_{side}s"] = np.isin(columns[name], _rare(data, name))
-    batches = getattr(data, split)(EVALUATION_BATCH, features=model.reads)
-    logits = predict(model, batches, split, console)
-    check_finite(logits, model, data, split)
-    return {name: columns[name] for name in kept} | {"logit": logits}, segments
+    found: dict[str, Any] = {}
+    rows: dict[str, int] = {}
+    for split in splits:
+        if not data.num_rows(split):
+            continue
+        columns = data.columns(split, [*kept, *keys.values()])
+        segments = {f"unseen_{side}s": columns[name] == OOV_ID for side, name in keys.items()}
+        for side, name in keys.items():
+            segments[f"rare_{side}s"] = np.isin(columns[name], _rare(data, name))
+        logits = predict(split)
+        written = {name: columns[name] for name in kept} | {"logit": logits} | segments
+        files.write_parquet(str(folder / f"{split}.parquet"), written)
+        found[split] = metrics.evaluate(columns["label"], logits, columns.get("user_key"), segments)
+        rows[split] = data.num_rows(split)
+    write_manifest(found, str(folder / METRICS))
+    return rows
 
 
 def _rare(data: Any, name: str) -> np.ndarray:

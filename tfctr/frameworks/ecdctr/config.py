@@ -57,6 +57,11 @@ class DaysConfig(Strict):
             raise ValueError("data: days are of dates, which need time.unit: s, ms or us")
         if data.user is None or data.item is None:
             raise ValueError("data: needs the keys 'user' and 'item', whose vectors are kept")
+        if data.min_history:
+            raise ValueError(
+                f"data: min_history is {data.min_history}; a log by day does not count the events "
+                "of earlier days, so leave it out"
+            )
         if self.ready is not None and ANY_DAY not in self.ready:
             raise ValueError(f"ready: needs {ANY_DAY} in the path, found {self.ready!r}")
         return self

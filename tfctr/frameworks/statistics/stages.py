@@ -1,6 +1,7 @@
 """The stages before the student: tables of items, and the scale of the numbers."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,7 @@ class Scale(Stage):
         statistics.set_tables(self.tables.load())
         found = []
         for features, _ in data.train(BATCH, features=config.reads).take(-(-SAMPLE // BATCH)):
-            population = statistics.population(features[config.user.name], training=True)
-            user = statistics.encode(features[config.items], features[config.grades], population)
-            items = features[config.item.name][:, None]
-            found.append(np.asarray(statistics.of_candidates(user, items, population)[:, 0]))
+            found.append(numbers_of_rows(statistics, config, features, training=True))
         numbers = np.concatenate(found)
         spread = numbers.std(0)
         np.savez(
@@ -181,3 +179,21 @@ def create_statistics(config: Statistics, schema: Schema) -> Any:
         config.knots,
         config.fading,
     )
+
+
+def numbers_of_rows(
+    statistics: Any, config: TablesConfig, features: Mapping[str, Any], training: bool
+) -> np.ndarray:
+    """All numbers `[B, S]` of rows with one candidate each, not scaled.
+
+    Args:
+        statistics: `UserStatistics` with tables.
+        config: of the tables.
+        features: ids of `config.reads`, as the dataset gives them.
+        training: whether the rows are training rows, which read the tables of the other half of the
+            users.
+    """
+    population = statistics.population(features[config.user.name], training)
+    user = statistics.encode(features[config.items], features[config.grades], population)
+    items = features[config.item.name][:, None]
+    return np.asarray(statistics.of_candidates(user, items, population)[:, 0])
