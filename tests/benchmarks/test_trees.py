@@ -14,6 +14,8 @@ from tfctr.data import Dataset
 from tfctr.data.manifest import read_manifest
 from tfctr.stages import build
 
+pytestmark = pytest.mark.slow  # a student and trees are trained
+
 
 @pytest.fixture(scope="module")
 def mean(tmp_path_factory: pytest.TempPathFactory) -> Mean:

@@ -142,7 +142,8 @@ def test_only_test_rows_are_evaluated(folder: Path) -> None:
     np.testing.assert_allclose(evaluated, logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("refitting", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("refitting", [True, False])
 def test_a_killed_one_ends_with_the_same_numbers(
     folder: Path, tmp_path: Path, refitting: bool
 ) -> None:

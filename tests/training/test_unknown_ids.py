@@ -89,7 +89,8 @@ def test_the_vector_of_unknown_ids_is_trained_and_evaluation_reads_all_ids(
     assert state.history[0]["valid_auc"] == pytest.approx(found, abs=1e-6)
 
 
-@pytest.mark.parametrize("in_memory", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("in_memory", [True, False])
 def test_a_killed_training_loses_the_same_ids(
     data: Dataset, tmp_path: Path, in_memory: bool
 ) -> None:
