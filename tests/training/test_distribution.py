@@ -71,6 +71,7 @@ def one_device(world_data: Path) -> Path:
     return world_data.parent / "one-device"
 
 
+@pytest.mark.slow
 def test_two_devices_learn_what_one_learns(world_data: Path, one_device: Path) -> None:
     finish(start("mirrored", world_data, "mirrored"))
     mirrored = world_data.parent / "mirrored"
