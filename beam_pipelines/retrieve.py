@@ -8,7 +8,6 @@ rows in the same order; `docs/data.md` describes a row.
 """
 
 import argparse
-import io
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -192,10 +191,8 @@ def _weigh(counted: tuple[int, Columns], num_rows: int) -> Columns:
 
 def _write_weights(weights: Columns, folder: str) -> str:
     """Writes them to a file, because there is one for each id, and returns its path."""
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **weights)
     path = f"{folder}/found/weights.npz"
-    files.write(path, content.getbuffer())
+    files.write_arrays(path, weights)
     return path
 
 
@@ -214,7 +211,7 @@ def _search(
     """Searches one part of the pool -> for each shard of targets, a file of the rows found."""
     (part, pool_shards, target_shards), given = pair
     (path,), (until,) = given["weights"], given["until"]
-    weights = dict(np.load(io.BytesIO(files.read(path))))
+    weights = files.read_arrays(path)
     names = [ROW, TIME, LABEL, *(f.name for f in dataset.features)]
     pool = dataset.read(pool_shards, names)
     _refuse_duplicates(pool[ROW], pool_shards)
@@ -228,10 +225,8 @@ def _search(
         found = {"score": scores} | {name: _taken(pool[name], rows) for name in names}
         found[TIME] = np.where(rows < 0, NO_TIME, found[TIME])
         found[ROW] = np.where(rows < 0, -1, found[ROW])
-        content = io.BytesIO()
-        np.savez(content, **found)
         path = f"{folder}/found/{part:05d}/{shard}.npz"
-        files.write(path, content.getvalue())
+        files.write_arrays(path, found)
         yield shard, path
 
 
@@ -288,7 +283,7 @@ def _best(parts: Iterable[str], k: int) -> Columns:
     """The best `k` rows of several parts of the pool, for the same targets."""
     best: Columns = {}
     for path in sorted(parts):
-        found = dict(np.load(io.BytesIO(files.read(path))))
+        found = files.read_arrays(path)
         if best:
             found = {name: np.concatenate([best[name], found[name]], axis=1) for name in found}
             order = np.lexsort((found[ROW], found[TIME], found["score"]), axis=1)[:, ::-1][:, :k]

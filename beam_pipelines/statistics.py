@@ -210,9 +210,8 @@ def _write_users(
     _, _, keys, _, users, items, grades = sorted_rows(parts)
     yield job.RowCounts(arrived=len(keys))
     path = f"{folder}/events/{number:05d}.npz"
-    content = io.BytesIO()
-    np.savez(content, keys=keys, half=(users % 2).astype(np.int8), items=items, grades=grades)
-    files.write(path, content.getbuffer())
+    half = (users % 2).astype(np.int8)
+    files.write_arrays(path, {"keys": keys, "half": half, "items": items, "grades": grades})
     counts = [tuple(np.bincount(grades[users % 2 == half]).tolist()) for half in range(2)]
     yield WrittenUsers(path, len(keys), tuple(counts))
 
@@ -293,9 +292,9 @@ def read_users(paths: Sequence[str]) -> list[np.ndarray]:
     """Users, ascending, and `EVENTS` of groups of users; a user's events are oldest first."""
     columns = []
     for number, path in enumerate(paths):
-        with np.load(io.BytesIO(files.read(path))) as found:
-            _, users = np.unique(found["keys"], return_inverse=True)
-            columns.append((np.full(len(users), number), users, *(found[n] for n in EVENTS)))
+        found = files.read_arrays(path)
+        _, users = np.unique(found["keys"], return_inverse=True)
+        columns.append((np.full(len(users), number), users, *(found[n] for n in EVENTS)))
     numbers, users, *events = (np.concatenate(part) for part in zip(*columns, strict=True))
     users += numbers * (1 + users.max(initial=0))  # no user is in two groups
     return [users, *events]
@@ -354,6 +353,7 @@ class Similar(beam.PTransform):
     Args:
         groups, grades: as for `Step`.
         state: path of the parameters of the last step.
+        num_items: int. Ids of items.
         number: of neighbours.
         folder: of the job.
     """
@@ -363,6 +363,7 @@ class Similar(beam.PTransform):
         groups: Sequence[Sequence[str]],
         state: str,
         grades: np.ndarray,
+        num_items: int,
         number: int,
         folder: str,
     ) -> None:
@@ -370,6 +371,7 @@ class Similar(beam.PTransform):
         self.groups = groups
         self.state = state
         self.grades = grades
+        self.num_items = num_items
         self.number = number
         self.folder = folder
 
@@ -382,7 +384,7 @@ class Similar(beam.PTransform):
             | "Add" >> beam.CombinePerKey(_added)
             | "ByBlock" >> beam.Map(lambda found: (found[0][1], (found[0][0], found[1])))
             | "GatherHalves" >> beam.GroupByKey()
-            | "Write" >> beam.Map(_write_nearest, self.state, self.number, self.folder)
+            | "Write" >> beam.Map(_write_nearest, self.num_items, self.number, self.folder)
         )
         return {"paths": found} | "Gather" >> Gather()
 
@@ -403,32 +405,29 @@ def _pairs(
 
 
 def _write_nearest(
-    block: tuple[int, Iterable[tuple[int, Sums]]], state: str, number: int, folder: str
+    block: tuple[int, Iterable[tuple[int, Sums]]], num_items: int, number: int, folder: str
 ) -> str:
     """Writes items, neighbours and similarities of each population -> the path."""
     block_number, parts = block
     halves = dict(parts)
     populations = halves | {ALL_USERS: _added([halves[half] for half in sorted(halves)])}
-    num_items = len(read_state(state)[ALL_USERS].weights)
-    arrays: dict[str, Any] = {}
+    arrays = {}
     for population, sums in populations.items():
         found = neighbours.nearest(sums, num_items, number)
         for name, values in zip(NEAREST, found, strict=True):
             arrays[f"{name}_{population}"] = values
-    content = io.BytesIO()
-    np.savez(content, **arrays)
     path = f"{folder}/events/nearest-{block_number:05d}.npz"
-    files.write(path, content.getbuffer())
+    files.write_arrays(path, arrays)
     return path
 
 
 def read_state(path: str) -> list[Factors]:
     """The parameters of each population."""
-    with np.load(io.BytesIO(files.read(path))) as found:
-        return [
-            Factors(found[f"weights_{p}"], float(found[f"noise_{p}"]), found[f"center_{p}"])
-            for p in range(POPULATIONS)
-        ]
+    found = files.read_arrays(path)
+    return [
+        Factors(found[f"weights_{p}"], float(found[f"noise_{p}"]), found[f"center_{p}"])
+        for p in range(POPULATIONS)
+    ]
 
 
 def write_state(path: str, models: Sequence[Factors], **more: Any) -> None:
@@ -438,9 +437,7 @@ def write_state(path: str, models: Sequence[Factors], **more: Any) -> None:
         arrays[f"weights_{population}"] = model.weights
         arrays[f"noise_{population}"] = np.float64(model.noise)
         arrays[f"center_{population}"] = model.center
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    files.write(path, content.getbuffer())
+    files.write_arrays(path, arrays)
 
 
 def write_statistics(
@@ -516,14 +513,12 @@ def write_statistics(
             rmse.append(done["noise"][ALL_USERS] ** 0.5)
         tables = _tables(after, grades, shares[ALL_USERS])
         if config.neighbours:
-            similar = Similar(groups, after, grades, config.neighbours, folder)
+            similar = Similar(groups, after, grades, number, config.neighbours, folder)
             found = job.run(similar, "statistics", name, folder, args)
             tables |= _neighbour_tables(found["paths"], number, config.neighbours)
         if config.attributes:
             tables["attributes"] = _attribute_table(read["attributes"], columns, number)
-        content = io.BytesIO()
-        np.savez(content, **tables)
-        files.write(f"{folder}/tables.npz", content.getbuffer())
+        files.write_arrays(f"{folder}/tables.npz", tables)
         job.delete_folders(folder, "staged", "dead_letters", "events")  # what only the job reads
         result = {
             "format": FORMAT,
@@ -573,8 +568,8 @@ def grouped(groups: Sequence[tuple[str, int]]) -> list[list[str]]:
 
 def _tables(state: str, grades: np.ndarray, share: np.ndarray) -> dict[str, Any]:
     models = read_state(state)
-    with np.load(io.BytesIO(files.read(state))) as found:
-        counts = np.stack([found[f"counts_{p}"] for p in range(POPULATIONS)])
+    found = files.read_arrays(state)
+    counts = np.stack([found[f"counts_{p}"] for p in range(POPULATIONS)])
     total = np.maximum(counts.sum(1, keepdims=True), 1)
     weights = np.stack([model.weights for model in models])
     mean = share @ grades
@@ -597,12 +592,12 @@ def _neighbour_tables(paths: list[str], num_items: int, number: int) -> dict[str
     shape = (POPULATIONS, num_items, number)
     tables = {"neighbours": np.zeros(shape, np.int32), "similarities": np.zeros(shape, np.float32)}
     for path in paths:
-        with np.load(io.BytesIO(files.read(path))) as found:
-            for population in range(POPULATIONS):
-                if f"items_{population}" in found:
-                    items = found[f"items_{population}"]
-                    for name, table in tables.items():
-                        table[population, items] = found[f"{name}_{population}"]
+        found = files.read_arrays(path)
+        for population in range(POPULATIONS):
+            if f"items_{population}" in found:
+                items = found[f"items_{population}"]
+                for name, table in tables.items():
+                    table[population, items] = found[f"{name}_{population}"]
     return tables
 
 

@@ -1,6 +1,5 @@
 """Histories: the latest events of an example's user, strictly earlier, in the whole log."""
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -52,7 +51,7 @@ class Past:
 
 def read_past(piece: SplitPiece) -> Past:
     """The histories of a piece's examples; other rows are left out."""
-    return Past(**np.load(io.BytesIO(files.read(piece.past_path))))
+    return Past(**files.read_arrays(piece.past_path))
 
 
 class AddHistories(beam.PTransform):
@@ -196,13 +195,7 @@ def _write_past(joined: tuple[int, dict[str, list[Any]]], num_histories: int) ->
         tokens.append(part)
         held += len(part)
     examples = piece.is_example()
-    content = io.BytesIO()
-    np.savez(
-        content,
-        ends=ends[examples],
-        lengths=lengths[examples],
-        tokens=np.concatenate(tokens).T,
-    )
+    past = Past(ends[examples], lengths[examples], np.concatenate(tokens).T)
     path = piece.path.removesuffix(".feather") + ".past"
-    files.write(path, content.getbuffer())
+    files.write_arrays(path, vars(past))
     return replace(piece, past_path=path)

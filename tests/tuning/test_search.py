@@ -12,12 +12,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.training.killed import Killed, killed_at
 from tests.tuning.searches import QUIET, SPACE, rows, without_seconds, write, write_srp4ctr
 from tfctr.cli import app
 from tfctr.config import ConfigError, RunConfig, digest, load_run
 from tfctr.data.manifest import DataError
 from tfctr.stages import Run
-from tfctr.training import progress
 from tfctr.tuning import search, tune
 
 
@@ -119,26 +119,12 @@ def test_best_yaml_is_the_best_row_and_its_run_has_its_model_already(done: Path)
 
 
 @pytest.mark.slow
-def test_a_killed_search_ends_with_the_same_table(
-    done: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_search_ends_with_the_same_table(done: Path, folder: Path) -> None:
     """Killed in the middle of two trainings; 8 steps are an epoch, 32 a trial."""
-
-    after = progress.ProgressCallback.on_train_batch_end
-    steps = 0
-
-    def die(self: Any, batch: int, logs: Any = None) -> None:
-        nonlocal steps
-        after(self, batch, logs)
-        steps += 1
-        if steps in (12, 45):
-            raise Killed
-
-    monkeypatch.setattr(progress.ProgressCallback, "on_train_batch_end", die)
     path = write(folder)
     finished = []
-    for _ in range(2):
-        with pytest.raises(Killed):
+    for step in (12, 33):
+        with killed_at(step):
             tune(path, folder / "work", QUIET, trials=2)
         table = folder / "work" / "run-tune" / "table.csv"
         finished.append(len(rows(folder)) if table.exists() else 0)
@@ -230,10 +216,6 @@ def test_a_search_of_a_methods_keys_ends_with_a_run_config(tmp_path: Path) -> No
 
 
 # --- what follows trains nothing ------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    pass
 
 
 Pretend = Callable[..., list[str]]

@@ -270,6 +270,19 @@ def write_parquet(path: str, columns: Mapping[str, np.ndarray]) -> None:
     write(path, sink.getvalue())
 
 
+def write_arrays(path: str, arrays: Mapping[str, Any]) -> None:
+    """Writes arrays by name as one file of NumPy's `.npz`; errors as for `write`."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write(path, content.getbuffer())
+
+
+def read_arrays(path: str) -> dict[str, np.ndarray]:
+    """The arrays that `write_arrays` wrote."""
+    with np.load(io.BytesIO(read(path))) as found:
+        return dict(found)
+
+
 def read(path: str) -> bytes:
     """The content of a file that we wrote, unpacked if its name ends in `.gz`: a TFRecord may begin
     with the bytes of gzip."""

@@ -123,8 +123,8 @@ class Train(TrainingStage):
             method.start(part, self.stages[method.name])
         return student
 
-    def load(self) -> Any:
-        """The trained model.
+    def refuse_untrained(self) -> None:
+        """Checks that the model was trained, with this config and data.
 
         Raises:
             DataError: there is none, or it belongs to another config or other data.
@@ -135,6 +135,10 @@ class Train(TrainingStage):
             raise DataError(
                 f"{self.path}: trained with another config or other data; run `tfctr train` again"
             )
+
+    def load(self) -> Any:
+        """The trained model; errors as for `refuse_untrained`."""
+        self.refuse_untrained()
         import keras
 
         return keras.models.load_model(self.path)

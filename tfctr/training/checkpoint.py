@@ -5,7 +5,6 @@ Keras' `BackupAndRestore` begins an interrupted epoch again at its first batch, 
 the same weights as one that was not.
 """
 
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -82,6 +81,4 @@ def _assign(variables: list[Any], arrays: Any) -> None:
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    files.write(str(path), content.getbuffer())
+    files.write_arrays(str(path), arrays)

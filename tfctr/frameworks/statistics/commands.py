@@ -25,7 +25,7 @@ def refresh(
         method = next((m for m in run.config.frameworks if isinstance(m, Statistics)), None)
         if method is None:
             raise ConfigError(f"{config}: frameworks: there are no statistics to refresh")
-        run.load_model()  # a refresh trains nothing
+        run.trained.refuse_untrained()
         tables = LatestTables(method.tables, load_data(log), run.dataset, work)
         version = build(Refresh(run.trained, tables), console)
         console.print(f"SavedModel: {version}", soft_wrap=True)

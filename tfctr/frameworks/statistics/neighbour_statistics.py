@@ -54,7 +54,8 @@ class NeighbourStatistics(keras.layers.Layer):
 
         Args:
             items: ids `[B, L]`.
-            deviation, known, lag: float `[B, L]`; events that are not known do not count.
+            deviation, known, lag: float `[B, L]`; events that are not known do not count, and have
+                the deviation 0.
             usual: float `[B, 1]`. Mean deviation of the user.
 
         Returns:
@@ -62,7 +63,7 @@ class NeighbourStatistics(keras.layers.Layer):
             this order.
         """
         residual = (deviation - usual) * known
-        found = [known, deviation * known, residual]
+        found = [known, deviation, residual]
         for fading in FADINGS:
             weight = ops.exp(-lag / fading)
             found += [known * weight, residual * weight]
