@@ -46,9 +46,11 @@ class MLP(keras.layers.Layer):
             layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Any, training: bool = False, first: int = 0) -> Any:
+        """`first`: the layer of the stack that reads `inputs`, for whoever computed those before
+        it."""
         x = inputs
-        for layer in self.stack:
+        for layer in self.stack[first:]:
             x = layer(x, training=training) if isinstance(layer, TRAINED_OTHERWISE) else layer(x)
         return x
 

@@ -8,10 +8,10 @@ from keras import ops
 
 from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
 from tfctr.models.click_model import ClickModel, candidate_rows
-from tfctr.models.student import Student
+from tfctr.models.student import Student, refuse_names
 
 USES = ("instance", "feature")
-OF_USER = "known_fields"  # the knowledge base's part of `encode_user`
+OF_USER = ("known_fields", "known_layer")  # the knowledge base's part of `encode_user`
 
 
 @keras.saving.register_keras_serializable("tfctr")
@@ -26,8 +26,9 @@ class RokStudent(Student):
       and the logit one of `r̂`. So `r̂` itself is never computed: the logit reads `h`, by the
       product of both weights.
 
-    `embed` returns `[e_i ; k_i]`, with zeros for `k_i` if the knowledge base has no such field:
-    `[B, F, D + R]`. `represent` returns `[q ; h]`, or `q`.
+    A request's user is read once, by both: `embed` returns the fields, and after them the knowledge
+    base's first layer before its bias, cut into rows of width `D`: `[B, F + ceil(H / D), D]`. With
+    `names` it returns these fields only. `represent` returns `[q ; h]`, or `q`.
 
     Args:
         backbone: an untrained backbone or student.
@@ -59,6 +60,7 @@ class RokStudent(Student):
         self.use = tuple(use)
         self.tuned = tuned
         self.knowledge.trainable = tuned
+        refuse_names([feature.name for feature in backbone.schema], OF_USER)
         self.known = [feature.name for feature in knowledge.schema.inputs]
         if "feature" in use:
             self.to_field = keras.layers.EinsumDense(
@@ -72,6 +74,8 @@ class RokStudent(Student):
     def build_parts(self) -> None:
         super().build_parts()
         self.knowledge.build()
+        if "feature" in self.use:
+            self.to_field.build((None, len(self.known), self.knowledge.embedding_dim))
         if "instance" in self.use:
             self.of_knowledge.build((None, self.knowledge.num_vectors * self.knowledge.vector_dim))
 
@@ -83,45 +87,54 @@ class RokStudent(Student):
     ) -> Any:
         fields = self.backbone.embed(features, names=names, training=training)
         known = [name for name in self.known if names is None or name in names]
-        vectors = self.knowledge.decompose(features, names=known) if known else None
-        return self._concatenate(fields, vectors, known, self._places(fields, names))
+        if not known:
+            return fields
+        of_fields, layer = self._decompose(features, known)
+        if of_fields is not None:
+            fields = _add(fields, of_fields, known, self._places(fields, names))
+        return fields if layer is None or names is not None else _append(fields, layer)
 
     def add_fields(self, embeddings: Any, fields: Any) -> Any:
-        width = self.knowledge.embedding_dim
-        inner = self.backbone.add_fields(embeddings[:, :, :-width], fields)
-        added = inner.shape[1] - embeddings.shape[1]
-        vectors = ops.pad(embeddings[:, :, -width:], ((0, 0), (0, added), (0, 0)))
-        return ops.concatenate([inner, vectors], axis=2)
+        if "instance" not in self.use:
+            return self.backbone.add_fields(embeddings, fields)
+        of_backbone, layer = self._cut(embeddings)
+        return ops.concatenate([self.backbone.add_fields(of_backbone, fields), layer], axis=1)
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
-        """The backbone's part, and `OF_USER` `[B, n, R]`."""
+        """The backbone's part, and of the user's features:
+
+        - `known_fields`: `W_i k_i`, `[B, n, D]`, if feature-wise;
+        - `known_layer`: their part of the knowledge base's first layer `[B, H]`, if instance-wise.
+        """
         user = super().encode_user(features)
         known = [name for name in self.known if name in features]
-        return user | ({OF_USER: self.knowledge.decompose(features, names=known)} if known else {})
+        ours = zip(OF_USER, self._decompose(features, known) if known else (), strict=False)
+        return user | {name: value for name, value in ours if value is not None}
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        of_backbone = {name: value for name, value in user.items() if name != OF_USER}
+        of_backbone = {name: value for name, value in user.items() if name not in OF_USER}
         fields = super().embed_candidates(of_backbone, items)
-        kept = {name: value for name, value in user.items() if name == OF_USER}
-        rows = candidate_rows(kept, items)
+        rows = candidate_rows({n: user[n] for n in OF_USER if n in user}, items)
         of_items = [name for name in self.known if name in items]
-        of_user = [name for name in self.known if name not in items]
-        vectors = [rows[OF_USER]] if OF_USER in rows else []
-        if of_items:
-            vectors.append(self.knowledge.decompose(rows, names=of_items))
-        together = ops.concatenate(vectors, axis=1) if vectors[1:] else vectors[0]
-        return self._concatenate(fields, together, [*of_user, *of_items], self._places(fields))
+        found = self._decompose(rows, of_items) if of_items else (None, None)
+        known_fields, layer = (
+            [part for part in (rows.get(name), of_item) if part is not None]
+            for name, of_item in zip(OF_USER, found, strict=True)
+        )
+        if known_fields:
+            known = [*(name for name in self.known if name not in items), *of_items]
+            together = ops.concatenate(known_fields, axis=1)
+            fields = _add(fields, together, known, self._places(fields))
+        return _append(fields, sum(layer[1:], layer[0])) if layer else fields
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
-        width = self.knowledge.embedding_dim
-        fields, places = embeddings[:, :, :-width], self._places(embeddings)
-        vectors = _placed(embeddings[:, :, -width:], places, self.known)
-        if "feature" in self.use:
-            fields = fields + _placed(self.to_field(vectors), self.known, places)
-        representation = self.backbone.represent(fields, training=training)
         if "instance" not in self.use:
-            return representation
-        encoded = self.knowledge.encode(vectors, training=training and self.tuned)
+            return self.backbone.represent(embeddings, training=training)
+        fields, layer = self._cut(embeddings)
+        representation = self.backbone.represent(fields, training=training)
+        width = self.knowledge.hidden_units[0]
+        projected = ops.reshape(layer, (-1, layer.shape[1] * layer.shape[2]))[:, :width]
+        encoded = self.knowledge.encode(projected, training=training and self.tuned)
         return ops.concatenate([representation, ops.cast(encoded, representation.dtype)], axis=1)
 
     def predict_logits(self, representation: Any) -> Any:
@@ -134,15 +147,23 @@ class RokStudent(Student):
         of_hint = encoded @ (hint.kernel @ weights) + hint.bias @ weights
         return logits + ops.squeeze(of_hint, axis=-1)
 
-    def _concatenate(
-        self, fields: Any, vectors: Any, known: Sequence[str], places: Sequence[str]
-    ) -> Any:
-        """`[B, F, D + R]`: each field, concatenated with its vector of `vectors [B, n, R]`."""
-        if vectors is None:
-            vectors = ops.zeros_like(fields[:, :, :1]) * ops.zeros(self.knowledge.embedding_dim)
-        else:
-            vectors = ops.cast(_placed(vectors, known, places), fields.dtype)
-        return ops.concatenate([fields, vectors], axis=2)
+    def _decompose(self, features: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, Any]:
+        """`W_i k_i` and the part of the first layer, of the fields `names`; None: not used."""
+        vectors = self.knowledge.decompose(features, names=names)
+        of_fields = layer = None
+        if "feature" in self.use:
+            at = [i for i, name in enumerate(self.known) if name in names]
+            kernel = self.to_field.kernel
+            kernel = kernel if len(at) == len(self.known) else ops.take(kernel, at, axis=0)
+            of_fields = ops.einsum("bfr,frd->bfd", vectors, ops.cast(kernel, vectors.dtype))
+        if "instance" in self.use:
+            layer = self.knowledge.project(vectors, names)
+        return of_fields, layer
+
+    def _cut(self, embeddings: Any) -> tuple[Any, Any]:
+        """The backbone's embeddings, and the rows of the knowledge base's first layer."""
+        rows = -(-self.knowledge.hidden_units[0] // embeddings.shape[2])
+        return embeddings[:, :-rows], embeddings[:, -rows:]
 
     def _places(self, fields: Any, names: Sequence[str] | None = None) -> list[str]:
         """The feature of the field at each place; "" if it is of none."""
@@ -150,11 +171,21 @@ class RokStudent(Student):
         return found + [""] * (fields.shape[1] - len(found))
 
 
-def _placed(vectors: Any, names: Sequence[str], places: Sequence[str]) -> Any:
-    """Puts vectors `[B, n, d]` of `names` at `places`; zeros elsewhere."""
-    if [*names] == [*places]:
-        return vectors
-    if not {*places} <= {*names}:
-        vectors = ops.pad(vectors, ((0, 0), (0, 1), (0, 0)))
-    order = [names.index(name) if name in names else len(names) for name in places]
-    return ops.take(vectors, order, axis=1)
+def _add(fields: Any, vectors: Any, names: Sequence[str], places: Sequence[str]) -> Any:
+    """Adds vectors `[B, n, D]` of `names` to the fields `[B, F, D]` at `places`."""
+    if [*names] != [*places]:
+        if not {*places} <= {*names}:
+            vectors = ops.pad(vectors, ((0, 0), (0, 1), (0, 0)))  # zeros for the other fields
+        order = [names.index(name) if name in names else len(names) for name in places]
+        vectors = ops.take(vectors, order, axis=1)
+    return fields + ops.cast(vectors, fields.dtype)
+
+
+def _append(fields: Any, layer: Any) -> Any:
+    """`[B, F, D]` and `[B, H]` to `[B, F + ceil(H / D), D]`, the last row filled with zeros."""
+    dim = fields.shape[2]
+    number = -(-layer.shape[1] // dim)
+    if lacking := number * dim - layer.shape[1]:
+        layer = ops.pad(layer, ((0, 0), (0, lacking)))
+    rows = ops.reshape(layer, (-1, number, dim))
+    return ops.concatenate([fields, ops.cast(rows, fields.dtype)], axis=1)
