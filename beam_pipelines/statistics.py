@@ -10,14 +10,18 @@ The events are first grouped by user, and stored. Then each step of expectation 
 (`tfctr.frameworks.statistics.factor_model`) is a pipeline: every group of users gives sums for the
 items in it, the sums of an item are added, and the items' new parameters are written for the next
 step. A worker holds the events of one group, and the parameters of all items.
+
+The groups, `events/`, and the parameters, `state.npz`, stay beside the tables, so that a later log
+can be added to them (`--add`): only its events are read and sorted, and few steps are needed.
 """
 
 import argparse
 import io
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import PurePath
 from typing import Any
 
 import apache_beam as beam
@@ -32,9 +36,11 @@ from beam_pipelines.transforms.fit import read_vocabularies
 from beam_pipelines.transforms.histories import EventReader
 from beam_pipelines.transforms.side_outputs import open_manifest_of, open_manifest_with_log
 from beam_pipelines.transforms.split import DROPPED, KNOWN, SPLITS, AssignSplits, SplitPiece
-from tfctr.config import DataConfig, data_digest, digest, load, load_data
+from tfctr.config import ConfigError, DataConfig, data_digest, digest, load, load_data
 from tfctr.data import files
-from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.arrived import check_arrived
+from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
+from tfctr.data.sources import open_source
 from tfctr.data.users import rows_by_bucket, sorted_rows
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.statistics import factor_model, neighbours
@@ -50,7 +56,9 @@ from tfctr.schema import FIRST_TOKEN_ID, Schema
 
 GROUP_EVENTS = 1 << 18  # in a group of users, about; a group holds its items' sums
 BLOCK = 1 << 12  # items whose parameters are computed together
-EVENTS = ("half", "items", "grades")  # arrays of a group, besides the users' keys
+ADDED_STEPS = 3  # of expectation maximisation, from the parameters of before
+# Arrays of a group, sorted by the users' keys, then by time.
+GROUP = ("keys", "times", "half", "items", "grades")
 NEAREST = ("items", "neighbours", "similarities")  # arrays of a block, of each population
 COUNTS = -1  # the key of row counts, in place of a group of users
 POPULARITY_UNIT = 1e5  # popularity is log(1 + events among so many)
@@ -66,14 +74,30 @@ class WrittenUsers:
 
 
 class ReadEvents(beam.PTransform):
-    """Nothing -> one dict: the written groups of users, and sums over all grades."""
+    """Nothing -> one dict: the written groups of users, and sums over all grades.
 
-    def __init__(self, config: TablesConfig, data: str, folder: str, splits: Sequence[int]) -> None:
+    Args:
+        config: of the tables, with the log's data config.
+        data: path or URI of the dataset directory.
+        folder: of the job.
+        splits: whose events are read.
+        earlier: paths of groups of users, by number, that the log's events are added to.
+    """
+
+    def __init__(
+        self,
+        config: TablesConfig,
+        data: str,
+        folder: str,
+        splits: Sequence[int],
+        earlier: Mapping[int, str],
+    ) -> None:
         super().__init__()
         self.config = config
         self.data = data
         self.folder = folder
         self.splits = splits
+        self.earlier = earlier
 
     def expand(self, pipeline: Any) -> beam.PCollection:
         data = self.config.data
@@ -91,16 +115,18 @@ class ReadEvents(beam.PTransform):
             | "GatherItems" >> beam.GroupByKey()
             | "WriteAttributes" >> beam.Map(_write_attributes, self.folder)
         )
+        events = pieces | "UserEvents" >> beam.FlatMap(_by_user_bucket, reader)
+        earlier = pipeline | "Earlier" >> beam.Create([*self.earlier.items()])
         found = (
-            pieces
-            | "UserEvents" >> beam.FlatMap(_by_user_bucket, reader)
+            (events, earlier)
+            | "WithEarlier" >> beam.Flatten()
             | "GatherUsers" >> beam.GroupByKey()
             | "WriteUsers" >> beam.FlatMap(_write_users, self.folder)
         )
         return (
             {"found": found, "attributes": attributes}
             | "Gather" >> Gather()
-            | "Summarise" >> beam.Map(lambda found: _summarise(number, **found))
+            | "Summarise" >> beam.Map(lambda found: _summarise(number, [*self.earlier], **found))
         )
 
 
@@ -188,7 +214,7 @@ def _write_attributes(block: tuple[int, Iterable[Any]], folder: str) -> str:
         found.append(np.stack([items[pairs[:, 0]], pairs[:, 1], pairs[:, 2]], axis=1))
     content = io.BytesIO()
     np.save(content, np.concatenate(found))
-    path = f"{folder}/events/attributes-{number:05d}.npy"
+    path = f"{folder}/blocks/attributes-{number:05d}.npy"
     files.write(path, content.getbuffer())
     return path
 
@@ -207,21 +233,35 @@ def _write_users(
     if number == COUNTS:
         yield from parts
         return
-    _, _, keys, _, users, items, grades = sorted_rows(parts)
-    yield job.RowCounts(arrived=len(keys))
+    parts = list(parts)
+    groups = [files.read_arrays(part) for part in parts if isinstance(part, str)]
+    if rows := [part for part in parts if not isinstance(part, str)]:
+        _, _, keys, times, users, items, grades = sorted_rows(rows)
+        yield job.RowCounts(arrived=len(keys))
+        groups.append(
+            {"keys": keys, "times": times, "half": users % 2, "items": items, "grades": grades}
+        )
+    found = {name: np.concatenate([group[name] for group in groups]) for name in GROUP}
+    order = np.lexsort((found["times"], found["keys"]))  # stable
+    found = {name: values[order] for name, values in found.items()}
+    half, grades = found["half"].astype(np.int8), found["grades"]
     path = f"{folder}/events/{number:05d}.npz"
-    half = (users % 2).astype(np.int8)
-    files.write_arrays(path, {"keys": keys, "half": half, "items": items, "grades": grades})
-    counts = [tuple(np.bincount(grades[users % 2 == half]).tolist()) for half in range(2)]
-    yield WrittenUsers(path, len(keys), tuple(counts))
+    files.write_arrays(path, found | {"half": half})
+    counts = [tuple(np.bincount(grades[half == h]).tolist()) for h in range(2)]
+    yield WrittenUsers(path, len(half), tuple(counts))
 
 
 def _summarise(
-    pieces: int, found: list[WrittenUsers | job.RowCounts], attributes: list[str]
+    pieces: int,
+    earlier: list[int],
+    found: list[WrittenUsers | job.RowCounts],
+    attributes: list[str],
 ) -> dict[str, Any]:
     counts = [part for part in found if isinstance(part, job.RowCounts)]
-    events = job.check_rows_arrived("events", counts, pieces)
+    job.check_rows_arrived("events", counts, pieces)
     written = sorted((p for p in found if isinstance(p, WrittenUsers)), key=lambda p: p.path)
+    numbers = [int(PurePath(part.path).stem) for part in written]
+    check_arrived("events: groups of before", len({*numbers} & {*earlier}), len(earlier))
     number = max((len(counts) for part in written for counts in part.grades), default=0)
     grades = np.zeros((2, number), np.int64)
     for part in written:
@@ -229,7 +269,8 @@ def _summarise(
             grades[half, : len(counts_of_half)] += np.array(counts_of_half, np.int64)
     return {
         "groups": [[part.path, part.events] for part in written],
-        "events": events,
+        "numbers": numbers,
+        "events": sum(part.events for part in written),
         "grades": grades.tolist(),
         "attributes": sorted(attributes),
     }
@@ -289,12 +330,12 @@ def _expect(
 
 
 def read_users(paths: Sequence[str]) -> list[np.ndarray]:
-    """Users, ascending, and `EVENTS` of groups of users; a user's events are oldest first."""
+    """Users, ascending, and the halves, items and grades of their events, oldest first."""
     columns = []
     for number, path in enumerate(paths):
         found = files.read_arrays(path)
         _, users = np.unique(found["keys"], return_inverse=True)
-        columns.append((np.full(len(users), number), users, *(found[n] for n in EVENTS)))
+        columns.append((np.full(len(users), number), users, *(found[n] for n in GROUP[2:])))
     numbers, users, *events = (np.concatenate(part) for part in zip(*columns, strict=True))
     users += numbers * (1 + users.max(initial=0))  # no user is in two groups
     return [users, *events]
@@ -416,7 +457,7 @@ def _write_nearest(
         found = neighbours.nearest(sums, num_items, number)
         for name, values in zip(NEAREST, found, strict=True):
             arrays[f"{name}_{population}"] = values
-    path = f"{folder}/events/nearest-{block_number:05d}.npz"
+    path = f"{folder}/blocks/nearest-{block_number:05d}.npz"
     files.write_arrays(path, arrays)
     return path
 
@@ -447,6 +488,7 @@ def write_statistics(
     key: str = "",
     beam_args: list[str] | None = None,
     log: DataConfig | None = None,
+    add_to: str | None = None,
 ) -> dict[str, Any]:
     """Writes the tables of items to a directory at `output`, whole or not at all.
 
@@ -458,13 +500,16 @@ def write_statistics(
         beam_args: Beam's pipeline options. The default runner is Beam's own, in this process.
         log: the config of a later log with the same features. All of its events are read, whatever
             its split, in place of those of the dataset's training period.
+        add_to: path or URI of tables of the same dataset, which may be `output`. The events of
+            `log` are added to theirs.
 
     Returns:
         The manifest.
 
     Raises:
         DataError: `data` is not a dataset of this config; its log has changed since, if it is read;
-            a grade is not a number; no event has a grade, or all grades are equal.
+            a grade is not a number; no event has a grade, or all grades are equal; the tables at
+            `add_to` are others, or know the events of `log` already.
     """
     data = data.rstrip("/")
     if log is None:
@@ -473,6 +518,17 @@ def write_statistics(
         manifest = open_manifest_of(config.data, data)
         config = config.model_copy(update={"data": log})
     schema = Schema.model_validate(manifest["schema"])
+    about = {
+        "made_with": digest(config, without=["data", "steps"]),
+        "data": data_digest(manifest),
+        "logs": [digest([digest(config.data.source), open_source(config.data).fingerprint()])],
+    }
+    earlier: dict[int, str] = {}
+    if add_to is not None:
+        add_to = add_to.rstrip("/")
+        before = _tables_to_add_to(add_to, about)
+        about["logs"] = [*before["logs"], *about["logs"]]
+        earlier = {number: f"{add_to}/events/{number:05d}.npz" for number in before["groups"]}
     grades = grade_values(config, schema, data)
     try:
         columns = attribute_columns(config, schema)
@@ -481,7 +537,7 @@ def write_statistics(
     with job.directory(output) as folder:
         args, name = beam_args or [], config.name
         splits = range(len(SPLITS)) if log else KNOWN
-        events = ReadEvents(config, data, folder, splits)
+        events = ReadEvents(config, data, folder, splits, earlier)
         read = job.run(events, "statistics", name, folder, args)
         counts = np.zeros((POPULATIONS, len(grades)))
         halves = np.array(read["grades"])
@@ -498,40 +554,72 @@ def write_statistics(
                 f"{read['events']:,} events of the training period; statistics need two"
             )
         variances = np.where(variances > 0, variances, variances[ALL_USERS])
-        states = [f"{folder}/events/state-{number}.npz" for number in range(2)]
         number = schema[config.items].num_ids
         first = [
             factor_model.initial(number, config.factors, mean, variance)
             for mean, variance in zip(means, variances, strict=True)
         ]
-        write_state(states[0], first)
+        if add_to is not None:
+            models = read_state(f"{add_to}/state.npz")
+            first = [
+                replace(model, center=np.r_[new.center[0], model.center[1:]])
+                for model, new in zip(models, first, strict=True)
+            ]
+        steps = config.steps if add_to is None else ADDED_STEPS
+        state = f"{folder}/steps/first.npz"
+        write_state(state, first)
         groups = grouped(read["groups"])
         rmse = [float(variances[ALL_USERS] ** 0.5)]
-        for step in range(config.steps):
-            before, after = states[step % 2], states[(step + 1) % 2]
-            done = job.run(Step(groups, before, grades, after), "statistics", name, folder, args)
+        for step in range(steps):
+            after = f"{folder}/steps/{step % 2}.npz" if step + 1 < steps else f"{folder}/state.npz"
+            done = job.run(Step(groups, state, grades, after), "statistics", name, folder, args)
             rmse.append(done["noise"][ALL_USERS] ** 0.5)
-        tables = _tables(after, grades, shares[ALL_USERS])
+            state = after
+        tables = _tables(state, grades, shares[ALL_USERS])
         if config.neighbours:
-            similar = Similar(groups, after, grades, number, config.neighbours, folder)
+            similar = Similar(groups, state, grades, number, config.neighbours, folder)
             found = job.run(similar, "statistics", name, folder, args)
             tables |= _neighbour_tables(found["paths"], number, config.neighbours)
         if config.attributes:
-            tables["attributes"] = _attribute_table(read["attributes"], columns, number)
+            found = _attribute_table(read["attributes"], columns, number)
+            if add_to is not None:
+                known = files.read_arrays(f"{add_to}/tables.npz")["attributes"]
+                found = np.where(known.any(1, keepdims=True), known, found)
+            tables["attributes"] = found
         files.write_arrays(f"{folder}/tables.npz", tables)
-        job.delete_folders(folder, "staged", "dead_letters", "events")  # what only the job reads
+        # What only the job reads.
+        job.delete_folders(folder, "staged", "dead_letters", "steps", "blocks")
         result = {
             "format": FORMAT,
-            "config_digest": digest(config),
-            "data": data_digest(manifest),
+            **about,
             "key": key,
             "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
             "events": read["events"],
+            "groups": read["numbers"],
             "items": int((tables["popularity"][ALL_USERS] > 0).sum()),
             "rmse": rmse,
         }
         write_manifest(result, f"{folder}/manifest.json")
         return result
+
+
+def _tables_to_add_to(folder: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of tables that a log's events can be added to.
+
+    Raises:
+        DataError: there are none, they are others, or they know these events.
+    """
+    before = read_manifest(f"{folder}/manifest.json")
+    if before is None or before.get("format") != FORMAT:
+        raise DataError(f"{folder}: no tables to add to; make them of the whole log first")
+    if any(before[name] != about[name] for name in ("made_with", "data")):
+        raise DataError(
+            f"{folder}: made with another config or for another dataset, so ids stand for other "
+            "tokens; make them of the whole log first"
+        )
+    if {*before["logs"]} & {*about["logs"]}:
+        raise DataError(f"{folder}: has the events of this log already; give a log of later ones")
+    return before
 
 
 def grade_values(config: TablesConfig, schema: Schema, data: str) -> np.ndarray:
@@ -618,13 +706,19 @@ class StatisticsOptions(job.JobOptions):
         parser.add_argument("--config", required=True, help="YAML file: a tables config")
         parser.add_argument("--data", required=True, help="the dataset directory")
         parser.add_argument("--log", help="YAML file of a later log, to be read in its place")
+        parser.add_argument(
+            "--add", action="store_true", help="add the log's events to the tables at the output"
+        )
 
 
 def _write(options: StatisticsOptions) -> str:
     config = load(options.config, TablesConfig)
     paths = (options.data, options.output)
     log = load_data(options.log) if options.log else None
-    about = write_statistics(config, *paths, beam_args=options.beam_args, log=log)
+    if options.add and log is None:
+        raise ConfigError("--add: adds the events of a log; give --log too")
+    add_to = options.output if options.add else None
+    about = write_statistics(config, *paths, beam_args=options.beam_args, log=log, add_to=add_to)
     return f"{options.output}: tables of {about['items']:,} items, of {about['events']:,} events"
 
 

@@ -66,12 +66,23 @@ class Method(Strict):
         is the dataset's."""
         return model
 
+    def data_stages(self, stages: Mapping[str, Any]) -> Sequence[Any]:
+        """The stages that `set_data` reads."""
+        return ()
+
+    def set_data(self, model: Any, stages: Mapping[str, Any]) -> None:
+        """Sets the `ClickModel.data_variables` of `model`, which `wrap` returned and which is built
+        now. Unlike `start`, it is also called for a student that starts from an earlier one."""
+
     def start(self, model: Any, stages: Mapping[str, Any]) -> None:
-        """Copies the weights that the stages have learned to `model`, which `wrap` returned and
-        which is built now."""
+        """Copies the weights that the stages have learned to `model`, which is built now."""
 
     def trainee(self, model: Any, data: Any, stages: Mapping[str, Any]) -> Any:
         """The model to train: the student, or a model that contains it. The student is saved."""
+        return model
+
+    def served(self, model: Any) -> Any:
+        """The model to export: the trained student, without what only training reads."""
         return model
 
     def index(self, run: Any, stages: Mapping[str, Any], k: int, search: str) -> Any:

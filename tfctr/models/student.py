@@ -71,6 +71,10 @@ class Student(ClickModel):
         return self.backbone.encoder_variables
 
     @property
+    def data_variables(self) -> list[Any]:
+        return self.backbone.data_variables
+
+    @property
     def reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*super().reads, *self.backbone.reads)))
 

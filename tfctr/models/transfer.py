@@ -29,7 +29,7 @@ def start_from(model: Any, pretrained: Any) -> None:
 
 
 def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None = None) -> None:
-    """Copies all weights of an earlier model, whose vocabularies may differ.
+    """Copies all learned weights of an earlier model, whose vocabularies may differ.
 
     Embeddings are matched by token. New tokens keep their initial rows. Numbers must be read by the
     same statistics, since a weight of scaled numbers means nothing on another scale.
@@ -55,8 +55,14 @@ def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None =
     for layer, before in zip(*(embeddings(of) for of in (model, earlier)), strict=True):
         _check_numbers(layer.schema, before.schema)
     here, there = ({id(layer.table): layer for layer in of} for of in (own, others))
+    data = {id(variable) for variable in getattr(model, "data_variables", ())}
+    learned = [
+        (weight, source)
+        for weight, source in zip(model.weights, earlier.weights, strict=True)
+        if id(weight) not in data
+    ]
     found = []
-    for weight, source in zip(model.weights, earlier.weights, strict=True):
+    for weight, source in learned:
         values = np.asarray(ops.convert_to_numpy(source))
         if id(weight) in here:
             values = _moved(here[id(weight)], there[id(source)], weight, values, places)
@@ -65,7 +71,7 @@ def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None =
                 f"{weight.path} is {list(weight.shape)}, in the earlier model {list(values.shape)}"
             )
         found.append(values)
-    for weight, values in zip(model.weights, found, strict=True):  # all of it, or nothing
+    for (weight, _), values in zip(learned, found, strict=True):  # all of it, or nothing
         weight.assign(values)
 
 

@@ -76,6 +76,9 @@ class Export(Version):
         from tfctr.serving.model_directory import tidy
 
         data = Dataset.open(self.trained.dataset.path)
-        version = serving.export(self.student(), data, self.served)
+        student = self.student()
+        for method in self.trained.config.frameworks:
+            student = method.served(student)
+        version = serving.export(student, data, self.served)
         tidy(self.served, self.trained.config.export.keep)
         return version

@@ -50,7 +50,12 @@ class Train(TrainingStage):
         # An earlier student already contains all that methods train before.
         before = [stage for made in stages.values() for stage in made.values()]
         if config.starts_from is not None:
-            before = [*self.side_outputs, *([earlier] if earlier else [])]
+            before = [
+                stage
+                for method in config.frameworks
+                for stage in method.data_stages(stages[method.name])
+            ]
+            before += [*self.side_outputs, *([earlier] if earlier else [])]
         self.reads = tuple(dict.fromkeys([dataset, *before]))
 
     @property
@@ -116,6 +121,8 @@ class Train(TrainingStage):
             schema = earlier.with_its_numbers(schema)
         student, parts = create_parts(self.config, schema, self.stages)
         student.build()
+        for method, part in parts:
+            method.set_data(part, self.stages[method.name])
         if earlier is not None:
             earlier.initialize(student, data, console)
             return student

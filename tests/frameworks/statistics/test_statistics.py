@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from rich.console import Console
 from typer.testing import CliRunner
@@ -19,9 +20,12 @@ from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.data.raw_rows import raw_rows
 from tfctr.frameworks.statistics import factor_model
-from tfctr.frameworks.statistics.config import TablesConfig
+from tfctr.frameworks.statistics.config import Statistics, TablesConfig
+from tfctr.frameworks.statistics.stages import create_statistics, numbers_of_rows
+from tfctr.frameworks.statistics.user_statistics import WINDOWS
+from tfctr.metrics import auc
 from tfctr.serving import Client, Server
-from tfctr.stages import Run, prepare
+from tfctr.stages import Run, build, prepare
 
 LENGTH = 30
 HISTORIES = [
@@ -33,8 +37,8 @@ SMALL = {"factors": 2, "steps": 3, "neighbours": 3}
 PLAIN = [f["name"] for f in WORLD_FEATURES if f["kind"] != "text"]
 
 
-def write_configs(folder: Path, **changes: Any) -> Path:
-    source = {"format": "world", "users": 200, "items": 80, "events": 6_000, "seed": 3}
+def write_configs(folder: Path, num_items: int = 80, **changes: Any) -> Path:
+    source = {"format": "world", "users": 200, "items": num_items, "events": 6_000, "seed": 3}
     data = world_config(source=source, features=[*HISTORIES, *WORLD_FEATURES])
     run = {
         "name": "student",
@@ -97,6 +101,19 @@ def test_a_request_has_the_scores_that_are_evaluated(run: Run) -> None:
 
 def test_merged_requests_have_the_answers_of_each(run: Run) -> None:
     assert_merged_is_each(run.export_folder / "1", BASIC)
+
+
+def test_a_server_has_the_tables_of_all_users_only(run: Run) -> None:
+    model = run.load_model()
+    items = model.statistics.num_items
+    variables = tf.train.list_variables(str(run.export_folder / "1" / "variables" / "variables"))
+    shapes = [shape for _, shape in variables]
+    assert [3 * items, model.statistics.factors] in [list(v.shape) for v in model.weights]
+    assert [items, model.statistics.factors] in shapes
+    assert not any(shape and shape[0] == 3 * items for shape in shapes)
+    served = run.config.frameworks[0].served(model)
+    with pytest.raises(ValueError, match="populations: found 1; in training a user needs"):
+        served(served._empty_row(), training=True)
 
 
 def test_numbers_are_scaled_by_training_rows_that_read_the_other_half(run: Run) -> None:
@@ -220,11 +237,52 @@ def test_a_mistake_in_the_tables_is_named_with_its_file(tmp_path: Path) -> None:
         load_run(write_configs(tmp_path, items="past"))
 
 
-def test_a_student_cannot_start_from_an_earlier_one(tmp_path: Path) -> None:
-    path = write_configs(tmp_path)
-    path.write_text(path.read_text() + "starts_from: model.keras\n")
-    with pytest.raises(ConfigError, match="starts_from: statistics gives its student the weights"):
-        load_run(path)
+def test_a_student_starts_from_an_earlier_one_with_tables_of_its_own_data(
+    run: Run, tmp_path: Path
+) -> None:
+    """The later data have more items, so ids and the sizes of tables are others."""
+    path = write_configs(tmp_path, num_items=120)
+    path.write_text(path.read_text() + f"starts_from: {run.trained.path}\n")
+    later = Run(load_run(path), tmp_path / "work", Console(quiet=True))
+    build(later.before["statistics"]["tables"], Console(quiet=True))
+    model = later.trained.create_student(Dataset.open(later.data_folder), Console(quiet=True))
+    assert model.statistics.num_items > run.load_model().statistics.num_items
+    tables = later.before["statistics"]["tables"].load()
+    np.testing.assert_array_equal(model.statistics.means, tables["means"].ravel())
+    earlier = run.load_model()
+    for name in ("center", "spread", "knots"):
+        own, others = (getattr(m.statistics, name) for m in (model, earlier))
+        np.testing.assert_array_equal(own, others)
+    np.testing.assert_array_equal(model.vectors.embeddings, earlier.vectors.embeddings)
+    np.testing.assert_array_equal(model.to_fields.kernel, earlier.to_fields.kernel)
+
+
+def test_where_a_rows_own_label_is_in_the_tables_the_numbers_know_it(tmp_path: Path) -> None:
+    """Clicks are drawn at random here, so nothing can rank them, unless it has read them."""
+    rng = np.random.default_rng(4)
+    users, items = rng.integers(0, 40, 3000), rng.integers(0, 500, 3000)
+    clicks = rng.integers(0, 2, 3000)
+    lines = [f"u{u},i{i},{c},{n}" for n, (u, i, c) in enumerate(np.c_[users, items, clicks])]
+    (tmp_path / "log.csv").write_text("user,item,click,time\n" + "\n".join(lines) + "\n")
+    config = TablesConfig.model_validate(
+        TABLES | {"data": _data(tmp_path), "factors": 2, "steps": 3, "neighbours": 20}
+    )
+    prepare(config.data, tmp_path / "data", console=Console(quiet=True))
+    write_statistics(config, str(tmp_path / "data"), str(tmp_path / "tables"))
+    data = Dataset.open(tmp_path / "data")
+    method = Statistics(name="statistics", tables=config, knots=4)
+    statistics = create_statistics(method, data.schema)
+    statistics.build()
+    with np.load(tmp_path / "tables" / "tables.npz") as tables:
+        statistics.set_tables(tables)
+    columns = data.columns("train", ["label", *config.reads])
+    expected = len(WINDOWS) + 1 + 2 * 3 + 1 + 2  # of a grade, behind the numbers of a user
+    found = {}
+    for leaky in (True, False):
+        numbers = numbers_of_rows(statistics, config, columns, training=not leaky)
+        found[leaky] = auc(columns["label"], numbers[:, expected])
+    assert found[True] > 0.6
+    assert found[False] == pytest.approx(0.5, abs=0.04)  # three standard errors
 
 
 def test_a_users_id_chooses_tables_and_is_never_hidden(tmp_path: Path) -> None:
@@ -257,8 +315,8 @@ def test_grades_that_say_nothing(grade: Any, says: str, tmp_path: Path) -> None:
     assert not (tmp_path / "tables").exists()
 
 
-def refresh(path: Path, log: Path, work: Path) -> Any:
-    args = ["refresh", str(path), "--log", str(log), "--work", str(work)]
+def refresh(path: Path, log: Path, work: Path, *more: str) -> Any:
+    args = ["refresh", str(path), "--log", str(log), "--work", str(work), *more]
     return CliRunner().invoke(app, args, env={"COLUMNS": "200"})
 
 
@@ -268,7 +326,7 @@ def test_a_refresh_has_the_tables_of_a_later_log_and_the_same_weights(run: Run) 
     ran = refresh(folder / "run.yaml", folder / "data.yaml", run.work)
     assert ran.exit_code == 0, ran.output
     assert f"SavedModel: {run.export_folder / '2'}" in ran.output
-    tables = run.work / "tables-of-world" / "tables.npz"
+    tables = run.work / "tables-latest" / "tables.npz"
     folders = tables.parent, run.work / "tables"
     later, earlier = (json.loads((f / "manifest.json").read_text())["events"] for f in folders)
     assert earlier < 0.85 * later
@@ -305,6 +363,76 @@ def test_what_cannot_be_refreshed(run: Run, tmp_path: Path) -> None:
     assert "frameworks: there are no statistics to refresh" in ran.output
 
 
+def test_the_events_of_a_day_are_added_to_those_of_before(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    columns = [rng.integers(0, n, 900) for n in (60, 30)]
+    clicks = (rng.random(900) < 0.2 + 0.6 * (columns[1] % 2)).astype(int)
+    lines = [f"u{u},i{i},{c},{n}" for n, (u, i, c) in enumerate(np.c_[(*columns, clicks)])]
+    (tmp_path / "logs").mkdir()
+    parts = {"whole": lines, "before": lines[:800], "day": lines[800:850], "next": lines[850:]}
+    for name, part in parts.items():
+        path = tmp_path / "logs" / f"{name}.csv"
+        path.write_text("user,item,click,time\n" + "\n".join(part) + "\n")
+
+    def config(name: str) -> TablesConfig:
+        source = {"format": "csv", "events": f"logs/{name}.csv"}
+        data = _data(tmp_path, source=source)
+        return TablesConfig.model_validate(TABLES | SMALL | {"data": data, "steps": 20})
+
+    tables, work = config("before"), str(tmp_path / "data")
+    prepare(tables.data, tmp_path / "data", console=Console(quiet=True))
+    about = {}
+    outputs = {"whole": "whole", "before": "added", "day": "added", "next": "added"}
+    for log, output in outputs.items():
+        path = str(tmp_path / output)
+        add_to = path if log in ("day", "next") else None
+        about[output] = write_statistics(tables, work, path, log=config(log).data, add_to=add_to)
+    whole, added = tmp_path / "whole", tmp_path / "added"
+    groups = sorted(path.name for path in (whole / "events").iterdir())
+    assert groups == sorted(path.name for path in (added / "events").iterdir())
+    for name in groups:
+        of_whole, of_added = (np.load(folder / "events" / name) for folder in (whole, added))
+        for array in of_whole:
+            np.testing.assert_array_equal(of_whole[array], of_added[array])
+    assert about["added"]["events"] == about["whole"]["events"] > 800
+    expected, found = (np.load(folder / "tables.npz") for folder in (whole, added))
+    np.testing.assert_array_equal(found["popularity"], expected["popularity"])
+    np.testing.assert_array_equal(found["grade_scale"], expected["grade_scale"])
+    np.testing.assert_allclose(found["means"], expected["means"], atol=0.03)
+    np.testing.assert_allclose(found["noise"], expected["noise"], rtol=0.02)
+    nearest = (np.abs(tables["similarities"]) for tables in (found, expected))
+    np.testing.assert_allclose(*nearest, atol=0.01)
+
+    with pytest.raises(DataError, match="added: has the events of this log already"):
+        write_statistics(tables, work, str(added), log=config("day").data, add_to=str(added))
+    other = tables.model_copy(update={"factors": 3})
+    with pytest.raises(DataError, match="added: made with another config or for another dataset"):
+        write_statistics(other, work, str(added), log=config("day").data, add_to=str(added))
+    nothing = str(tmp_path / "nothing")
+    with pytest.raises(DataError, match="nothing: no tables to add to; make them of the whole"):
+        write_statistics(tables, work, nothing, log=config("day").data, add_to=nothing)
+
+
+def test_a_day_is_added_by_a_command(run: Run, tmp_path: Path) -> None:
+    """The log of that day is another world's, whose users and items are mostly unknown."""
+    write_configs(tmp_path)
+    log = tmp_path / "data.yaml"
+    content = yaml.safe_load(log.read_text())
+    content |= {"name": "day", "source": content["source"] | {"events": 500, "seed": 4}}
+    log.write_text(yaml.safe_dump(content))
+    folder, latest = run.work.parent, run.work / "tables-latest"
+    ran = refresh(folder / "run.yaml", folder / "data.yaml", run.work)
+    assert ran.exit_code == 0, ran.output
+    before = json.loads((latest / "manifest.json").read_text())
+    for _ in range(2):
+        ran = refresh(folder / "run.yaml", log, run.work, "--add")
+        assert ran.exit_code == 0, ran.output
+        about = json.loads((latest / "manifest.json").read_text())
+        assert before["events"] < about["events"] <= before["events"] + 500
+        assert len(about["logs"]) == 2
+    assert "refresh is done" in ran.output
+
+
 def test_an_item_that_nobody_graded_has_the_mean_of_all(tmp_path: Path) -> None:
     """And all events of a user may be of one moment, so that none has an earlier one."""
     grades = [["", 1, 2, 5, 4][n % 5] for n in range(100)]
@@ -338,8 +466,10 @@ def test_what_it_has_written_says_of_what(run: Run) -> None:
     assert about["events"] <= 6_000
     assert len(about["rmse"]) == 3
     assert sorted(path.name for path in tables.folder.iterdir()) == [
+        "events",
         "manifest.json",
         "scale.json",
         "scale.npz",
+        "state.npz",
         "tables.npz",
     ]

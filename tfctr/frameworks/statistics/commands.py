@@ -14,6 +14,9 @@ from tfctr.stages import DEFAULT_WORK, Run, build
 def refresh(
     config: ConfigFile,
     log: Annotated[str, typer.Option(help="YAML file of the data whose log is read, all of it")],
+    add: Annotated[
+        bool, typer.Option("--add", help="Add its events to those of the last refresh.")
+    ] = False,
     work: Work = DEFAULT_WORK,
     beam: BeamArgs = None,
 ) -> None:
@@ -26,6 +29,6 @@ def refresh(
         if method is None:
             raise ConfigError(f"{config}: frameworks: there are no statistics to refresh")
         run.trained.refuse_untrained()
-        tables = LatestTables(method.tables, load_data(log), run.dataset, work)
+        tables = LatestTables(method.tables, load_data(log), add, run.dataset, work)
         version = build(Refresh(run.trained, tables), console)
         console.print(f"SavedModel: {version}", soft_wrap=True)

@@ -1,7 +1,7 @@
 """Configs of the statistics of what similar users said of similar items."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from tfctr.config.method import Method, register
 from tfctr.schema import Categorical, History, MultiValued, Name, Schema, Strict
 
 POPULATIONS = 3  # of users, each with tables of its own: one half, the other half, all
-ALL_USERS = 2
+ALL_USERS = 2  # the last
 MOST_VALUES = 512  # of all attributes together
 APART = 0.8  # deviations from the mean of all grades from which on a grade is high, or low
 
@@ -114,8 +114,6 @@ def attribute_columns(config: TablesConfig, schema: Schema) -> dict[str, int]:
 class Statistics(Method):
     """A student that reads statistics of the user's events, computed in the request."""
 
-    can_continue: ClassVar[bool] = False  # tables are by id, and ids change as vocabularies grow
-
     name: Literal["statistics"]
     tables: Annotated[TablesConfig, from_file(lambda: TablesConfig)]
     fields: int = Field(4, ge=1)  # that carry the numbers to the backbone
@@ -159,5 +157,16 @@ class Statistics(Method):
             num_fields=self.fields,
         )
 
+    def data_stages(self, stages: Mapping[str, Any]) -> Sequence[Any]:
+        return (stages["tables"],)
+
+    def set_data(self, model: Any, stages: Mapping[str, Any]) -> None:
+        model.statistics.set_tables(stages["tables"].load())
+
     def start(self, model: Any, stages: Mapping[str, Any]) -> None:
         stages["scale"].assign(model.statistics)
+
+    def served(self, model: Any) -> Any:
+        from tfctr.frameworks.statistics.served import of_all_users
+
+        return of_all_users(model)

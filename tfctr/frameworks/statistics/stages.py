@@ -27,6 +27,7 @@ class Tables(Stage):
     manifest_name = MANIFEST
     is_data = True
     log: DataConfig | None = None  # in place of the dataset's
+    adds: bool = False  # the log's events to those of the tables that are there
 
     def __init__(self, config: TablesConfig, dataset: Prepare, work: Path) -> None:
         self.config = config
@@ -51,6 +52,7 @@ class Tables(Stage):
             self.key(),
             None if args is None else list(args),
             log=self.log,
+            add_to=str(self.path) if self.adds else None,
         )
         console.print(
             f"{about['events']:,} events of {about['items']:,} items; a grade is expected to "
@@ -69,21 +71,26 @@ class LatestTables(Tables):
     Args:
         config: of the tables that the student was trained with.
         log: the data config of the log, with the features of the dataset's.
+        adds: bool. Whether its events are added to those of the latest tables.
         dataset, work: as for `Tables`.
     """
 
     log: DataConfig
 
-    def __init__(self, config: TablesConfig, log: DataConfig, dataset: Prepare, work: Path) -> None:
+    def __init__(
+        self, config: TablesConfig, log: DataConfig, adds: bool, dataset: Prepare, work: Path
+    ) -> None:
         super().__init__(config, dataset, work)
         self.log = log
-        self.folder = self.path = work / f"{config.name}-of-{log.name}"
+        self.adds = adds
+        self.folder = self.path = work / f"{config.name}-latest"
 
     @property
     def made_from(self) -> Any:
         from tfctr.data.sources import open_source
 
-        return [super().made_from, digest(self.log), open_source(self.log).fingerprint()]
+        log = [digest(self.log), open_source(self.log).fingerprint()]
+        return [super().made_from, *log, *(["added"] if self.adds else [])]
 
     def check(self) -> None:
         log, data = ({f.name: f for f in c.features} for c in (self.log, self.config.data))
@@ -159,8 +166,7 @@ class Scale(Stage):
         return {"rows": len(numbers)}
 
     def assign(self, statistics: Any) -> None:
-        """Gives `UserStatistics` its tables and scale."""
-        statistics.set_tables(self.tables.load())
+        """Gives `UserStatistics` its scale."""
         with np.load(self.path) as found:
             statistics.set_scale(**found)
 

@@ -78,6 +78,10 @@ class StatisticsStudent(Student):
         self.vectors.build()
         self.to_fields.build((None, statistics.num_numbers + self._size_of_vectors))
 
+    @property
+    def data_variables(self) -> list[Any]:
+        return [*super().data_variables, *self.statistics.table_variables]
+
     def embed(
         self,
         features: Mapping[str, Any],

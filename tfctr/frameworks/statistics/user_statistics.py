@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfctr.frameworks.statistics.config import ALL_USERS, APART, POPULATIONS
+from tfctr.frameworks.statistics.config import APART, POPULATIONS
 from tfctr.frameworks.statistics.neighbour_statistics import NUMBERS, NeighbourStatistics
 from tfctr.schema import FIRST_TOKEN_ID, PAD_ID
 
@@ -40,7 +40,8 @@ class UserStatistics(keras.layers.Layer):
     number of events, and the least mean `d`; those of `NeighbourStatistics`.
 
     The tables exist for three populations of users: each half, and all. In training a user reads
-    those of the other half, so that no row's own label is in them.
+    those of the other half, so that no row's own label is in them. What is served has those of all
+    users only (`populations`).
 
     Args:
         num_items: int. Ids of items.
@@ -50,6 +51,7 @@ class UserStatistics(keras.layers.Layer):
         factors: int. Width `f` of the factor model.
         num_knots: int. Of each number, for vectors that are interpolated.
         fading: float. Events after which one weighs `1 / e`, where it fades.
+        populations: int. 3; or 1, that of all users, which cannot be trained with. Defaults to 3.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class UserStatistics(keras.layers.Layer):
         factors: int,
         num_knots: int,
         fading: float,
+        populations: int = POPULATIONS,
         **kwargs: Any,
     ) -> None:
         super().__init__(trainable=False, dtype="float32", **kwargs)
+        self.populations = populations
         self.num_items = num_items
         self.num_grades = num_grades
         self.num_attributes = num_attributes
@@ -74,18 +78,18 @@ class UserStatistics(keras.layers.Layer):
         self.num_of_user = len(WINDOWS) + 1 + 2 * (len(SHARE_WINDOWS) + 1) + 1
         self.num_numbers = self.num_of_user + 2 + 2 * 3 + 3 * (num_attributes > 0)
         if neighbours:
-            self.of_neighbours = NeighbourStatistics(POPULATIONS * num_items, neighbours)
+            self.of_neighbours = NeighbourStatistics(populations * num_items, neighbours)
             self.num_numbers += NUMBERS
 
     def build(self, input_shape: Any = None) -> None:
         def table(name: str, *shape: int, value: str = "zeros") -> Any:
             return self.add_weight(shape, initializer=value, trainable=False, name=name)
 
-        rows = POPULATIONS * self.num_items
+        rows = self.populations * self.num_items
         self.means = table("means", rows)
         self.loadings = table("loadings", rows, self.factors)
         self.popularity = table("popularity", rows)
-        self.noise = table("noise", POPULATIONS, value="ones")
+        self.noise = table("noise", self.populations, value="ones")
         if self.num_attributes:
             self.attributes = table("attributes", self.num_items, self.num_attributes)
         if self.neighbours:
@@ -98,6 +102,16 @@ class UserStatistics(keras.layers.Layer):
         self.spread = table("spread", self.num_numbers, value="ones")
         self.knots = table("knots", self.num_numbers, self.num_knots)
         self.built = True
+
+    @property
+    def table_variables(self) -> list[Any]:
+        """The variables that `set_tables` sets."""
+        names = ["means", "loadings", "popularity", "noise"]
+        names += ["grades", "is_grade", "shares", "grade_scale"]
+        found = [getattr(self, name) for name in names]
+        if self.num_attributes:
+            found.append(self.attributes)
+        return found + (self.of_neighbours.weights if self.neighbours else [])
 
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
         """Takes the arrays of the job's `tables.npz`."""
@@ -121,7 +135,11 @@ class UserStatistics(keras.layers.Layer):
 
     def population(self, users: Any, training: bool) -> Any:
         """The tables that users of the ids `[B]` read, int `[B]`."""
-        return 1 - users % 2 if training else ops.zeros_like(users) + ALL_USERS
+        if not training:
+            return ops.zeros_like(users) + (self.populations - 1)
+        if self.populations == 1:
+            raise ValueError("populations: found 1; in training a user needs those of both halves")
+        return 1 - users % 2
 
     def encode(self, items: Any, grades: Any, population: Any) -> dict[str, Any]:
         """The user's part of the numbers.
@@ -240,8 +258,9 @@ class UserStatistics(keras.layers.Layer):
         return below, ops.clip((numbers - start) / gap, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("num_items", "num_grades", "num_attributes", "neighbours", "factors", "num_knots")
-        return {"name": self.name, "fading": self.fading} | {n: getattr(self, n) for n in names}
+        names = ["num_items", "num_grades", "num_attributes", "neighbours", "factors", "num_knots"]
+        names += ["fading", "populations"]
+        return {"name": self.name} | {n: getattr(self, n) for n in names}
 
 
 def knots_of(numbers: np.ndarray, num_knots: int) -> np.ndarray:
