@@ -54,7 +54,9 @@ from tfctr.frameworks.statistics.config import (
 from tfctr.frameworks.statistics.factor_model import Factors, Sums
 from tfctr.schema import FIRST_TOKEN_ID, Schema
 
-GROUP_EVENTS = 1 << 18  # in a group of users, about; a group holds its items' sums
+# In a group of users, about. A group sends the sums of its items, so fewer groups are less to send.
+GROUP_EVENTS = 1 << 20
+GROUPS = 8  # at least, so that as many workers share few events
 BLOCK = 1 << 12  # items whose parameters are computed together
 ADDED_STEPS = 3  # of expectation maximisation, from the parameters of before
 # Arrays of a group, sorted by the users' keys, then by time.
@@ -642,11 +644,12 @@ def grade_values(config: TablesConfig, schema: Schema, data: str) -> np.ndarray:
 
 
 def grouped(groups: Sequence[tuple[str, int]]) -> list[list[str]]:
-    """Paths of groups of users, together about `GROUP_EVENTS` events each."""
+    """Paths of groups of users, together at most about `GROUP_EVENTS` events each."""
     found: list[list[str]] = []
-    held = GROUP_EVENTS
+    most = min(GROUP_EVENTS, sum(events for _, events in groups) / GROUPS)
+    held = most
     for path, events in groups:
-        if held + events > GROUP_EVENTS:
+        if held + events > most:
             found.append([])
             held = 0
         found[-1].append(path)

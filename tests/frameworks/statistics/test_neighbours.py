@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tfctr.frameworks.statistics import neighbours
+from tfctr.frameworks.statistics.factor_model import Sums
 from tfctr.frameworks.statistics.neighbour_statistics import NeighbourStatistics
 
 ITEMS = 600  # in three blocks
@@ -135,3 +136,18 @@ def test_the_numbers_are_those_of_a_loop_over_events(layer: Any) -> None:
             max([0.0, *(event[1] for event in own)]),
         ]
         np.testing.assert_allclose(numbers[user, place], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_nearest_of_many_are_those_of_a_sort() -> None:
+    """Also where equal similarities stand at the end of the list."""
+    rng = np.random.default_rng(2)
+    pairs = np.unique(rng.integers(0, 30 * 200, 2000))
+    i, j = np.divmod(pairs, 200)
+    both = rng.integers(-6, 7, len(pairs)).astype(float)
+    sums = Sums(pairs, np.stack([both, np.full(len(pairs), 9.0), np.full(len(pairs), 4.0)], 1))
+    items, ids, values = neighbours.nearest(sums, 200, 7)
+    np.testing.assert_array_equal(items, np.unique(i))
+    for item, found, similarity in zip(items, ids, values, strict=True):
+        own = sorted(zip(-np.abs(both[i == item]), j[i == item], both[i == item], strict=True))[:7]
+        assert found.tolist() == [other for _, other, _ in own]
+        np.testing.assert_allclose(similarity, [sign / (6 + 20) for _, _, sign in own], rtol=1e-6)

@@ -80,6 +80,8 @@ def nearest(
     i, j = np.divmod(sums.items, num_items)
     both, own, other = sums.sums.T
     similarity = both / (np.sqrt(own * other) + PRIOR)
+    kept = _among_greatest(i, np.abs(similarity), neighbours)  # few are left to be sorted
+    i, j, similarity = i[kept], j[kept], similarity[kept]
     order = np.lexsort((j, -np.abs(similarity), i))
     i, j, similarity = i[order], j[order], similarity[order]
     items, first, rows = np.unique(i, return_index=True, return_inverse=True)
@@ -90,6 +92,17 @@ def nearest(
     ids[rows[kept], places[kept]] = j[kept]
     values[rows[kept], places[kept]] = similarity[kept]
     return items, ids, values
+
+
+def _among_greatest(rows: np.ndarray, values: np.ndarray, number: int) -> np.ndarray:
+    """Whether a value is not below the greatest `number` of its row, whose values are together."""
+    kept = np.ones(len(values), bool)
+    edges = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1], True]) if len(rows) else np.zeros(1)
+    for start, stop in pairwise(edges.tolist()):
+        if stop - start > number:
+            of_row = values[start:stop]
+            kept[start:stop] = of_row >= np.partition(of_row, -number)[-number]
+    return kept
 
 
 def _latest(users: np.ndarray, pairs: np.ndarray) -> np.ndarray:
