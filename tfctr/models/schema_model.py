@@ -74,6 +74,15 @@ class SchemaModel(keras.Model):
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        if self._distribute_strategy is None and getattr(self, "optimizer", None) is not None:
+            # Keras would create the variables in the first traced step, where each takes some 20
+            # milliseconds.
+            self.build()
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+        return super().fit(*args, **kwargs)
+
     # Rows that no recent batch touched lack the L2 of the steps since then. A lazy optimizer
     # applies it before the weights are read.
 

@@ -67,6 +67,10 @@ class RowOptimizer(keras.optimizers.Optimizer):
         """One step: new `w` and slots `[n, ...]` from the old and a gradient of the same shape."""
         raise NotImplementedError
 
+    def step_dense(self, gradient: Any, variable: Any, rate: Any) -> None:
+        """One step of a variable with a dense gradient."""
+        super().update_step(gradient, variable, rate)
+
     def skip_steps(self, w: Any, slots: list[Any], skipped: Any, rate: Any) -> tuple[Any, ...]:
         """The same after `skipped [n, 1, ...]` steps of the gradient `λw` at mean rate `rate`."""
         raise NotImplementedError
@@ -112,7 +116,7 @@ class RowOptimizer(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         if not isinstance(gradient, tf.IndexedSlices):
-            super().update_step(gradient, variable, learning_rate)
+            self.step_dense(gradient, variable, learning_rate)
             return
         gradient = merge_duplicate_rows(gradient)
         rows = gradient.indices
