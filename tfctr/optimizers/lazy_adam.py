@@ -13,11 +13,12 @@ from tfctr.optimizers.rows import RowOptimizer, local_copy
 class LazyAdam(RowOptimizer, keras.optimizers.Adam):
     """Adam (Kingma & Ba, 2015, arXiv:1412.6980), at the cost of a batch's rows.
 
-    Dense gradients: Adam as in Keras, in one operation for a variable where Keras has some twenty
-    (a student with a sequence encoder has hundreds of variables). Row gradients (`tf.IndexedSlices`, from a table that is read with
-    `table.value.sparse_read(ids)`): duplicate rows are merged first, where Keras squares them one
-    by one, and then only these rows and their moments are read and written. A row that a batch
-    leaves out keeps its value and moments as they are.
+    Dense gradients: Adam as in Keras, in one operation for a variable where Keras has some twenty,
+    for a student with a sequence encoder has hundreds of variables. Row gradients
+    (`tf.IndexedSlices`, from a table that is read with `table.value.sparse_read(ids)`): duplicate
+    rows are merged first, where Keras squares them one by one, and then only these rows and their
+    moments are read and written. A row that a batch leaves out keeps its value and moments as they
+    are.
 
     `embedding_l2` adds `λw` to the gradients of tables, and only of those: a variable with dense
     gradients never gets it (give its layer a regularizer). It approximates L2 under Adam over the
