@@ -89,7 +89,7 @@ def random(*shape: int) -> np.ndarray:
 def test_target_attention_against_numpy() -> None:
     layer = TargetAttention((6, 5))
     query, keys = random(4, D), random(4, LENGTH, D)
-    found = layer(query, keys, EXISTS)
+    found = layer(query[:, None], keys[:, None], EXISTS[:, None])[:, 0]
     (wq, bq), (wk,), (wp,) = map(arrays, (layer.of_query, layer.of_event, layer.of_product))
     (w2, b2), (w3, b3) = arrays(layer.hidden), arrays(layer.score)
     expected = np.zeros((4, D))
@@ -214,12 +214,47 @@ def test_din_against_numpy() -> None:
             event = [row("hist_stars", stars), row("item", item), row("brand", brand)]
             keys[b, i] = np.concatenate(event) @ kernel + bias
             keys[b, i] += recency[EXISTS[b].sum() - 1 - i] if EXISTS[b, i] else 0
-    interest = model.attention(query.astype(np.float32), keys.astype(np.float32), EXISTS)
+    query, keys = (of[:, None].astype(np.float32) for of in (query, keys))
+    interest = model.attention(query, keys, EXISTS[:, None])
     found = np.array(model.embed(EVENTS))
     assert found.shape == (4, 4 + 2, D)  # user, item, brand, hour
     np.testing.assert_allclose(found[:, 4:], np.reshape(interest, (4, 2, D)), atol=1e-5)
     others = ["user", "item", "brand", "hour"]
     np.testing.assert_array_equal(found[:, :4], model.fields(EVENTS, names=others))
+
+
+def test_din_attends_to_the_events_that_are_most_similar_to_the_candidate() -> None:
+    model, query, keys = make("din", top_events=2), random(4, 2 * D), random(4, LENGTH, 2 * D)
+    similar = np.zeros_like(EXISTS)
+    for b in range(4):
+        events = np.flatnonzero(EXISTS[b])
+        similar[b, events[np.argsort(-(keys[b, events] @ query[b]))[:2]]] = True
+    assert similar.sum(axis=1).tolist() == [2, 0, 2, 2]
+    placed = model.recency(keys)[:, None]
+    expected = np.reshape(model.attention(query[:, None], placed, similar[:, None]), (4, 2, D))
+    np.testing.assert_allclose(model.attend(query, keys, EXISTS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("bst", {}),
+        ("dien", {}),
+        ("din", {}),
+        ("din", {"top_events": 2}),
+        ("din", {"top_events": 9}),
+    ],
+)
+def test_a_users_events_are_embedded_once_for_all_candidates(
+    name: str, arguments: dict[str, Any]
+) -> None:
+    model = make(name, **arguments)
+    items = {n: np.array([[1, 3, 5], [4, 2, 0], [5, 5, 3]]) for n in ("item", "brand")}
+    user = {n: values[:3] for n, values in EVENTS.items() if n not in items}
+    found = model.score(model.encode_user(user), items)
+    for candidate in range(3):
+        rows = user | {n: ids[:, candidate] for n, ids in items.items()}
+        np.testing.assert_allclose(found[:, candidate], model(rows), atol=1e-5)
 
 
 def test_dien_against_numpy() -> None:

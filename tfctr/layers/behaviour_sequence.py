@@ -104,7 +104,11 @@ class BehaviourSequence(keras.layers.Layer):
             candidate: `[B, n * D]`, the concatenated vectors of `self.candidate`.
             events: `[B, L, H * D]`, the concatenated vectors of `self.histories`.
         """
-        return candidate, events if self.projection is None else self.projection(events)
+        return candidate, self.keys(events)
+
+    def keys(self, events: Any) -> Any:
+        """The keys alone."""
+        return events if self.projection is None else self.projection(events)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

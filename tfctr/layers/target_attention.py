@@ -35,22 +35,28 @@ class TargetAttention(keras.layers.Layer):
         self.score = FlatDense(1, name="score")
 
     def build(self, query_shape: tuple[Any, ...], keys_shape: Any, exists_shape: Any) -> None:
-        batch, width = query_shape
-        self.of_query.build((batch, 1, width))
+        batch, _, width = query_shape
+        self.of_query.build((batch, None, 1, width))
         self.of_event.build(keys_shape)
         self.of_product.build(keys_shape)
-        self.hidden.build((batch, None, self.units[0]))
-        self.score.build((batch, None, self.units[-1]))
+        self.hidden.build((batch, None, None, self.units[0]))
+        self.score.build((batch, None, None, self.units[-1]))
 
     def call(self, query: Any, keys: Any, exists: Any) -> Any:
-        """`query [B, Q]`, `keys [B, L, Q]`, `exists` bool `[B, L]` -> `[B, Q]`."""
-        query = ops.expand_dims(query, 1)
-        # The first layer in three parts: the query's is the same for all events of a row, and no
-        # tensor `[q ; k ; q * k]` is made.
+        """The sums `[B, N, Q]`, from `N` candidates a row.
+
+        Args:
+            query: `[B, N, Q]`.
+            keys: `[B, N, L, Q]`, or `[B, 1, L, Q]` if all candidates have the same events.
+            exists: bool `[B, N, L]` or `[B, 1, L]`.
+        """
+        query = ops.expand_dims(query, 2)
+        # The first layer in three parts: the query's is the same for all events, an event's for all
+        # candidates, and no tensor `[q ; k ; q * k]` is made.
         x = self.of_query(query) + self.of_event(keys) + self.of_product(query * keys)
         scores = self.score(self.hidden(ops.relu(x)))
-        weights = ops.sigmoid(scores) * ops.expand_dims(ops.cast(exists, scores.dtype), 2)
-        return ops.sum(weights * keys, axis=1)
+        weights = ops.sigmoid(scores) * ops.expand_dims(ops.cast(exists, scores.dtype), 3)
+        return ops.sum(weights * keys, axis=2)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"units": list(self.units)}
