@@ -19,6 +19,7 @@ import numpy as np
 import tfctr
 from beam_pipelines.running import job
 from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.transforms.model_inputs import ModelInputs, in_batches
 from beam_pipelines.transforms.side_outputs import (
     EachShard,
     Written,
@@ -28,11 +29,8 @@ from beam_pipelines.transforms.side_outputs import (
 )
 from tfctr.config import data_digest
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
-from tfctr.data.records import read_columns
 from tfctr.data.typed_rows import ROW
 from tfctr.retrieval.similar_rows import HINT
-
-BATCH = 8192  # rows given to the teacher at a time
 
 
 @dataclass(frozen=True)
@@ -50,21 +48,11 @@ class _WriteShard(beam.DoFn):
         self.model, self.data, self.similar, self.folder = model, data, similar, folder
 
     def setup(self) -> None:
-        import keras
-
-        self.teacher = keras.models.load_model(self.model, compile=False)
-        self.layouts = {
-            folder: open_manifest(folder)["layout"] for folder in (self.data, self.similar)
-        }
+        self.inputs = ModelInputs(self.model, self.data, [self.similar])
 
     def process(self, name: str) -> Iterable[WrittenHints]:
-        rows, features = self._read(name)
-        hints = np.concatenate(
-            [
-                np.asarray(self.teacher.aggregate(_slice(features, start)))
-                for start in range(0, len(rows), BATCH)
-            ]
-        )
+        rows, features = self.inputs.read(name)
+        hints = in_batches(self.inputs.model.aggregate, features, len(rows))
         hints = hints.reshape(len(rows), -1)
         if not np.isfinite(hints).all():
             raise DataError(f"{self.model}: its hints are not finite; train it again")
@@ -75,31 +63,10 @@ class _WriteShard(beam.DoFn):
             squares=np.square(hints, dtype=np.float64).sum(axis=0),
         )
 
-    def _read(self, shard: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Row ids, and the features that the teacher reads."""
-        found: dict[str, np.ndarray] = {}
-        schema = self.teacher.schema
-        for folder, described in self.layouts.items():
-            names = [name for name in self.teacher.reads if name in described["fields"]]
-            columns = read_columns(f"{folder}/{shard}", described, [ROW, *names])
-            rows = columns.pop(ROW)[:, 0]
-            if folder == self.data:
-                found |= {n: v if schema[n].is_list else v[:, 0] for n, v in columns.items()}
-                own = rows
-            elif (rows != own).any():
-                raise DataError(f"{folder}/{shard}: its rows are not those of {self.data}")
-            else:
-                found |= columns
-        return own, found
-
 
 def fields_of(size: int) -> list[Field]:
     """The fields of a row of the output."""
     return [Field(ROW, width=INT64_WIDTH), Field(HINT, size)]
-
-
-def _slice(features: dict[str, np.ndarray], start: int) -> dict[str, np.ndarray]:
-    return {name: values[start : start + BATCH] for name, values in features.items()}
 
 
 def _summarise(written: list[WrittenHints]) -> dict[str, Any]:

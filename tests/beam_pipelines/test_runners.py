@@ -28,6 +28,7 @@ from beam_pipelines.score import score
 from beam_pipelines.sequences import write_sequences
 from beam_pipelines.snapshots import join_snapshots
 from beam_pipelines.statistics import write_statistics
+from beam_pipelines.teacher_logits import write_logits
 from beam_pipelines.textify import textify
 from tests.conftest import WORLD_FEATURES, content_of, world_config
 from tests.language.encoders import bert_tensors, write_bert
@@ -139,6 +140,8 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
         weight.assign(np.cos(np.arange(np.prod(weight.shape))).reshape(weight.shape))
     teacher.save(at("teacher.keras"))
     write_hints(at("teacher.keras"), at("data"), at("similar"), at("hints"), "", beam_args)
+    logits = at("teacher.keras"), at("data"), [at("similar")], "taught", at("logits")
+    write_logits(*logits, "", beam_args)
     (folder / "teacher.keras").unlink()  # a zip, which knows when it was written
     days = DaysConfig.model_validate(
         {
@@ -176,7 +179,7 @@ def expected(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     assert side_inputs == []  # Dask would compute them again and again, and wrongly
     assert len({name for name in found if name.startswith("data/train/")}) == PIECES
     jobs = {"data", "by_time", "windows", "tables", "similar", "texts", "hints", "days", "joined"}
-    assert {Path(name).parts[0] for name in found} >= jobs | {"scores"}
+    assert {Path(name).parts[0] for name in found} >= jobs | {"logits", "scores"}
     return found
 
 

@@ -2,6 +2,7 @@
 
 import tfctr.frameworks.clickprompt.config
 import tfctr.frameworks.ctrl.config
+import tfctr.frameworks.distill.config
 import tfctr.frameworks.ecdctr.config
 import tfctr.frameworks.rok.config
 import tfctr.frameworks.srp4ctr.config
