@@ -102,7 +102,7 @@ def _slice(features: dict[str, np.ndarray], start: int) -> dict[str, np.ndarray]
     return {name: values[start : start + BATCH] for name, values in features.items()}
 
 
-def _summarise(written: list[WrittenHints]) -> dict[str, Any]:
+def summarise(written: list[WrittenHints]) -> dict[str, Any]:
     """By split: the shards, and the mean and standard deviation of each number."""
     splits = {}
     for split, (shards, parts) in by_split(written).items():
@@ -144,7 +144,7 @@ def write_hints(
     with job.directory(output) as folder:
         write = _WriteShard(model, data.rstrip("/"), similar.rstrip("/"), folder)
         summary = job.run(
-            EachShard(data, write, _summarise),
+            EachShard(data, write, summarise),
             "hints",
             manifest["config"]["name"],
             folder,
