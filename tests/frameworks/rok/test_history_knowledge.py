@@ -141,7 +141,7 @@ def test_a_knowledge_base_learns_what_similar_items_were_graded() -> None:
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(2)
     schema = SCHEMA.select(["item", "hist_item", "hist_stars"])
-    n, length = 6000, SCHEMA["hist_item"].max_length
+    n, length = 5000, SCHEMA["hist_item"].max_length
     vectors, values = rng.normal(size=(9, 2)), rng.normal(size=8)
     items = rng.integers(3, 9, n)
     events, stars = rng.integers(3, 9, (n, length)), rng.integers(3, 8, (n, length))
@@ -154,9 +154,9 @@ def test_a_knowledge_base_learns_what_similar_items_were_graded() -> None:
     model.compile(LazyAdam(0.01))
     inputs = {"item": items, "hist_item": events, "hist_stars": stars, "hint": hint}
     train, rest = (
-        {k: v[part] for k, v in inputs.items()} for part in (slice(5000), slice(5000, n))
+        {k: v[part] for k, v in inputs.items()} for part in (slice(4000), slice(4000, n))
     )
-    model.fit(train, np.zeros(5000), batch_size=100, epochs=12, verbose=0)
+    model.fit(train, np.zeros(4000), batch_size=200, epochs=16, verbose=0)
     assert 1 - model.predict(rest, verbose=0).mean() > 0.9
 
 

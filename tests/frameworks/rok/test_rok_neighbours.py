@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from rich.console import Console
 
 from beam_pipelines import neighbour_hints
 from beam_pipelines.neighbour_hints import write_neighbour_hints
-from tests.beam_pipelines.test_runners import data_config, write_log
-from tests.conftest import content_of
+from tests.conftest import WORLD_FEATURES, content_of, world_config
 from tfctr.config import ConfigError, load_run
-from tfctr.data import Dataset
+from tfctr.data import Dataset, World
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.data.raw_rows import raw_rows
 from tfctr.frameworks.rok.similar_users import NUMBERS
@@ -27,8 +27,37 @@ from tfctr.stages import Run
 from tfctr.stages.training import TrainingStage
 
 USERS, LATEST = 3, 20
+ROWS = 1_200
 QUICK = {"batch_size": 256, "epochs": 1, "in_memory": True, "optimizer": {"learning_rate": 0.01}}
 METHOD = {"name": "rok_neighbours", "knowledge": "knowledge.yaml"}
+
+
+HISTORIES = [
+    {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": 5},
+    {"name": "past_click", "kind": "history", "column": "click", "max_length": 5},
+]
+
+
+def write_log(folder: Path) -> None:
+    """A log of 4 pieces in 2 files, and the tables joined to it."""
+    world = World(num_users=60, num_items=30, num_events=ROWS, seed=3)
+    for i in range(2):
+        events = world.events(ROWS // 2 * i, ROWS // 2 * (i + 1))
+        pq.write_table(events, folder / f"log-{i}.parquet", row_group_size=ROWS // 4)
+    pq.write_table(world.users(), folder / "users.parquet")
+    pq.write_table(world.items(), folder / "items.parquet")
+
+
+def data_config(folder: Path) -> Any:
+    source = {
+        "format": "parquet",
+        "events": "log-*.parquet",
+        "users": {"path": "users.parquet", "key": "user_id"},
+        "items": {"path": "items.parquet", "key": "item_id"},
+    }
+    features = [*WORLD_FEATURES, *HISTORIES]
+    made = {"source": source, "features": features, "split": {"by": "user_time"}}
+    return world_config(directory=str(folder), **made)
 
 
 def write_configs(folder: Path, log: Path, **changes: dict[str, Any]) -> Path:
@@ -42,7 +71,7 @@ def write_configs(folder: Path, log: Path, **changes: dict[str, Any]) -> Path:
             "grades": "past_click",
             "neighbours": 6,
             "factors": 3,
-            "steps": 2,
+            "steps": 1,
         },
         "neighbours": {
             "name": "neighbours",
@@ -79,7 +108,7 @@ def write_configs(folder: Path, log: Path, **changes: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """An exported student, of a log of 9 pieces in 3 files."""
+    """An exported student, of a log of 4 pieces in 2 files."""
     folder = tmp_path_factory.mktemp("rok_neighbours")
     write_log(folder)
     made = Run(load_run(write_configs(folder, folder)), folder / "work", Console(quiet=True))
@@ -115,7 +144,7 @@ def test_hints_are_those_of_a_loop_over_strictly_earlier_rows(run: Run) -> None:
     ]
     tastes = np.stack([np.array(user["tastes"])[:, 0] for user in users], axis=1)
     usual = np.stack([np.array(user["numbers"])[:, USUAL] for user in users], axis=1)
-    assert len(whole["time"]) == 2_400
+    assert len(whole["time"]) == ROWS
     for row in np.random.default_rng(1).permutation(len(whole["time"]))[:60]:
         expected = by_a_loop(whole, tastes, usual, row)
         np.testing.assert_allclose(whole["hint"][row, OF_ITEMS:], expected, atol=1e-4)
@@ -154,6 +183,7 @@ def by_a_loop(
     ]
 
 
+@pytest.mark.slow
 def test_hints_do_not_depend_on_how_many_rows_are_read_at_a_time(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
