@@ -238,6 +238,7 @@ def test_a_request_has_the_scores_that_are_evaluated(run: Run) -> None:
             np.testing.assert_allclose(client.rank(user, candidates), alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_given_hints_are_evaluated_and_not_served(run: Run, tmp_path: Path) -> None:
     path = write_configs(tmp_path, run.work.parent, run={"frameworks": [METHOD | {"given": True}]})
     given = Run(load_run(path, ["name=given"]), run.work, Console(quiet=True))
