@@ -69,7 +69,7 @@ def fields_of(size: int) -> list[Field]:
     return [Field(ROW, width=INT64_WIDTH), Field(HINT, size)]
 
 
-def _summarise(written: list[WrittenHints]) -> dict[str, Any]:
+def summarise(written: list[WrittenHints]) -> dict[str, Any]:
     """By split: the shards, and the mean and standard deviation of each number."""
     splits = {}
     for split, (shards, parts) in by_split(written).items():
@@ -111,7 +111,7 @@ def write_hints(
     with job.directory(output) as folder:
         write = _WriteShard(model, data.rstrip("/"), similar.rstrip("/"), folder)
         summary = job.run(
-            EachShard(data, write, _summarise),
+            EachShard(data, write, summarise),
             "hints",
             manifest["config"]["name"],
             folder,

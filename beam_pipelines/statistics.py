@@ -593,6 +593,7 @@ def write_statistics(
         job.delete_folders(folder, "staged", "dead_letters", "steps", "blocks")
         result = {
             "format": FORMAT,
+            "config_digest": digest(config),
             **about,
             "key": key,
             "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},

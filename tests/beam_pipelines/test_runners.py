@@ -21,6 +21,7 @@ from apache_beam.runners.dask.overrides import dask_overrides
 
 from beam_pipelines.days import write_days
 from beam_pipelines.hints import write_hints
+from beam_pipelines.neighbour_hints import write_neighbour_hints
 from beam_pipelines.prepare import prepare
 from beam_pipelines.retrieve import retrieve
 from beam_pipelines.running import dask_partitions
@@ -38,6 +39,7 @@ from tfctr.data import World
 from tfctr.data.dataset import Dataset
 from tfctr.data.snapshots import Snapshot
 from tfctr.frameworks.ecdctr.config import DaysConfig
+from tfctr.frameworks.rok.config import NeighboursConfig
 from tfctr.frameworks.rok.rim import RIM
 from tfctr.frameworks.srp4ctr.config import SequencesConfig
 from tfctr.frameworks.statistics.config import TablesConfig
@@ -120,6 +122,8 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
         steps=2,
     )
     write_statistics(tables, at("data"), at("tables"), beam_args=beam_args)
+    neighbours = NeighboursConfig(name="neighbours", tables=tables, users=3, latest=20)
+    write_neighbour_hints(neighbours, at("data"), at("tables"), at("neighbours"), beam_args)
     similar = RetrievalConfig(
         name="similar", data=config, fields=("item_id", "age_group"), k=3, pool=0.9
     )
@@ -179,7 +183,7 @@ def expected(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     assert side_inputs == []  # Dask would compute them again and again, and wrongly
     assert len({name for name in found if name.startswith("data/train/")}) == PIECES
     jobs = {"data", "by_time", "windows", "tables", "similar", "texts", "hints", "days", "joined"}
-    assert {Path(name).parts[0] for name in found} >= jobs | {"logits", "scores"}
+    assert {Path(name).parts[0] for name in found} >= jobs | {"logits", "neighbours", "scores"}
     return found
 
 

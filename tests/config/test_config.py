@@ -20,7 +20,11 @@ from tfctr.config import (
     variants,
 )
 from tfctr.frameworks.ecdctr.config import load_days, load_rollout
-from tfctr.frameworks.rok.config import KnowledgeConfig
+from tfctr.frameworks.rok.config import (
+    HistoryKnowledgeConfig,
+    KnowledgeConfig,
+    NeighboursConfig,
+)
 from tfctr.frameworks.srp4ctr.config import SequenceEncoderConfig, SequencesConfig
 from tfctr.frameworks.statistics.config import TablesConfig
 from tfctr.language.config import TextConfig
@@ -208,6 +212,8 @@ def test_the_configs_of_the_repository_are_valid() -> None:
             "start": load_rollout,
             "measured_days": load_days,
             "model": load_run,
+            "state_dim": partial(load, model=HistoryKnowledgeConfig),
+            "latest": partial(load, model=NeighboursConfig),
             "teacher": partial(load, model=KnowledgeConfig),
             "k": partial(load, model=RetrievalConfig),
             "texts": partial(load, model=TextConfig),

@@ -16,7 +16,7 @@ from tests.conftest import few_quick
 from tests.serving.raw_rows import fake_dataset
 from tfctr import backbones
 from tfctr.frameworks.ecdctr import EcdctrServed, EcdctrStudent
-from tfctr.frameworks.rok import KnowledgeBase, RokStudent
+from tfctr.frameworks.rok import FieldStudent, HistoryKnowledge, KnowledgeBase, RokStudent
 from tfctr.frameworks.srp4ctr import SequenceEncoder, Srp4ctrStudent
 from tfctr.frameworks.statistics import StatisticsStudent, UserStatistics
 from tfctr.models.click_model import ClickModel
@@ -79,6 +79,15 @@ def statistics(model: ClickModel) -> Student:
     return StatisticsStudent(schema, model, numbers, *OF_STATISTICS, num_fields=2)
 
 
+def rok_neighbours(model: ClickModel) -> Student:
+    read = ("item", "brand", "hour", "hist_item", "hist_stars")
+    knowledge = HistoryKnowledge(
+        SCHEMA.select(read), "hist_item", "hist_stars", 5, 3, 4, 2, 3.0, [6], dropout=0.1
+    )
+    names = [feature.name for feature in SCHEMA if feature.name in (*model.reads, *read)]
+    return FieldStudent(SCHEMA.select(names), model, knowledge, num_fields=2)
+
+
 def ecdctr(model: ClickModel) -> Student:
     return EcdctrStudent(model, "user", "item", SNAPSHOTS, DIM)
 
@@ -88,6 +97,7 @@ METHODS: dict[str, Callable[[ClickModel], Student]] = {
     "srp4ctr": srp4ctr,
     "ecdctr": ecdctr,
     "statistics": statistics,
+    "rok_neighbours": rok_neighbours,
 }
 STACKS = [
     "rok srp4ctr",
@@ -100,6 +110,8 @@ STACKS = [
     "statistics rok",
     "srp4ctr statistics",
     "statistics srp4ctr",
+    "rok rok_neighbours",
+    "rok_neighbours statistics",
 ]
 BACKBONES = ["dcn_v2", "deepfm", "din"]
 

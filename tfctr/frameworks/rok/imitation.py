@@ -1,5 +1,6 @@
 """The training of a knowledge base (ROK, arXiv:2404.18304)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from keras import ops
 from rich.console import Console
 
 from tfctr.data.dataset import Dataset
+from tfctr.frameworks.rok.history_knowledge import HistoryKnowledge
 from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
 from tfctr.models.losses import LogLoss
 from tfctr.models.schema_model import SchemaModel
@@ -34,7 +36,7 @@ class Imitation(SchemaModel):
     Without imitation, a call on rows returns logits `[B]`.
 
     Args:
-        knowledge: trained in place.
+        knowledge: trained in place: `KnowledgeBase`, or `HistoryKnowledge`, which has no `L_CR`.
         mean: float32 `[V * D]`, of hints over the training rows.
         std: float32 `[V * D]`.
         imitation: float. Weight of `L_KI`.
@@ -46,7 +48,7 @@ class Imitation(SchemaModel):
 
     def __init__(
         self,
-        knowledge: KnowledgeBase,
+        knowledge: KnowledgeBase | HistoryKnowledge,
         mean: np.ndarray,
         std: np.ndarray,
         imitation: float,
@@ -84,18 +86,22 @@ class Imitation(SchemaModel):
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Any:
         """`L_KI` per row, or logits, `[B]`; in training the input of `compute_loss`."""
-        fields = self.knowledge.decompose(features)
-        predicted = _flat(self.knowledge.reconstruct(fields, training=training))
+        fields = of_view = None
+        if training and self.contrastive:
+            fields = self.knowledge.decompose(features)
+            predicted = _flat(self.knowledge.reconstruct(fields, training=training))
+        else:
+            predicted = _flat(self.knowledge.call(features, training=training))
         logits = ops.squeeze(self.head(predicted), axis=-1) if self.clicks else None
         if not training:
             if logits is not None and not self.imitation:
                 return logits
             return ops.mean(ops.square(predicted - self._standardised(features)), axis=1)
-        if not self.contrastive:
-            return predicted, None, logits
-        hidden = keras.random.uniform(ops.shape(fields)[:2], seed=self.seeds) < self.mask_rate
-        view = ops.where(ops.expand_dims(hidden, 2), self.hidden_fields, fields)
-        return predicted, _flat(self.knowledge.reconstruct(view, training=training)), logits
+        if fields is not None:
+            hidden = keras.random.uniform(ops.shape(fields)[:2], seed=self.seeds) < self.mask_rate
+            view = ops.where(ops.expand_dims(hidden, 2), self.hidden_fields, fields)
+            of_view = _flat(self.knowledge.reconstruct(view, training=training))
+        return predicted, of_view, logits
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
@@ -109,8 +115,7 @@ class Imitation(SchemaModel):
         return loss
 
     def _standardised(self, features: Mapping[str, Any]) -> Any:
-        standardised = (features[HINT] - self.mean) / self.std
-        return ops.clip(standardised, -LARGEST_SCALED["standardize"], LARGEST_SCALED["standardize"])
+        return standardised(features[HINT], self.mean, self.std)
 
     def _empty_row(self) -> dict[str, np.ndarray]:
         return super()._empty_row() | {HINT: np.zeros((1, len(self.mean)), "float32")}
@@ -133,6 +138,12 @@ class ImitationObjective(Objective):
         return {"valid_explained": 1.0 - float(losses.mean(dtype=np.float64))}
 
 
+def standardised(hints: Any, mean: Any, std: Any) -> Any:
+    """`(hint - mean) / std`, clipped: `[B, n]`."""
+    largest = LARGEST_SCALED["standardize"]
+    return ops.clip((hints - mean) / std, -largest, largest)
+
+
 def contrastive_loss(first: Any, second: Any, temperature: float) -> Any:
     """InfoNCE of two views `[B, n]` in both directions; other rows are the negatives."""
     similarities = ops.matmul(_unit(first), ops.transpose(_unit(second))) / temperature
@@ -146,4 +157,4 @@ def _unit(rows: Any) -> Any:
 
 
 def _flat(vectors: Any) -> Any:
-    return ops.reshape(vectors, (-1, vectors.shape[1] * vectors.shape[2]))
+    return ops.reshape(vectors, (-1, math.prod(vectors.shape[1:])))

@@ -8,10 +8,14 @@ from rich.console import Console
 
 from tfctr.config import digest
 from tfctr.data.manifest import read_manifest
-from tfctr.frameworks.rok.config import KnowledgeConfig
+from tfctr.frameworks.rok.config import (
+    HistoryKnowledgeConfig,
+    KnowledgeConfig,
+    NeighboursConfig,
+)
+from tfctr.frameworks.statistics.stages import Tables
 from tfctr.retrieval.config import RetrievalConfig
-from tfctr.schema import Schema
-from tfctr.stages import Prepare, Run, SideOutputs, Stage, TrainingStage, create_model
+from tfctr.stages import Prepare, Run, SideOutputs, Stage, TrainingStage
 from tfctr.stages.prepare import MANIFEST
 
 
@@ -50,6 +54,7 @@ class Hints(Stage):
     def __init__(self, teacher: Run) -> None:
         self.teacher = teacher
         self.similar = teacher.before["rim"]["similar"]
+        self.data_folder = teacher.data_folder
         self.folder = self.path = teacher.folder / "hints"
         self.reads = (teacher.trained, self.similar)
 
@@ -72,13 +77,42 @@ class Hints(Stage):
         )
 
 
+class NeighbourHints(SideOutputs):
+    """What neighbours say of each row, by `beam_pipelines.neighbour_hints`."""
+
+    name = "neighbours"
+
+    def __init__(
+        self, config: NeighboursConfig, dataset: Prepare, work: Path, tables: Tables
+    ) -> None:
+        super().__init__(config, dataset, work, [tables])
+        self.tables = tables
+        self.data_folder = dataset.path
+
+    def write(self, beam_args: list[str] | None) -> dict[str, Any]:
+        from beam_pipelines.neighbour_hints import write_neighbour_hints
+
+        data, tables, folder = (str(f) for f in (self.data_folder, self.tables.path, self.folder))
+        return write_neighbour_hints(self.config, data, tables, folder, beam_args)
+
+    def scale(self) -> dict[str, Any]:
+        """`mean` and `std` of each number over the training rows."""
+        found = (read_manifest(self.manifest_path) or {})["splits"]["train"]
+        return {name: found[name] for name in ("mean", "std")}
+
+
 class Imitate(TrainingStage):
     """A knowledge base trained to predict a teacher's hints: `knowledge.keras`, in
     `<work>/<its name>`."""
 
     name = "train"
 
-    def __init__(self, config: KnowledgeConfig, hints: Hints, work: Path) -> None:
+    def __init__(
+        self,
+        config: KnowledgeConfig | HistoryKnowledgeConfig,
+        hints: Hints | NeighbourHints,
+        work: Path,
+    ) -> None:
         self.config = config
         self.training = config.training
         self.hints = hints
@@ -95,20 +129,12 @@ class Imitate(TrainingStage):
         from tfctr.frameworks.rok.imitation import Imitation, ImitationObjective
 
         config, hints = self.config, self.hints.path
-        data = Dataset.open(self.hints.teacher.data_folder, [hints])
+        data = Dataset.open(self.hints.data_folder, [hints])
         described = (read_manifest(hints / "manifest.json") or {})["splits"][config.training.rows]
 
         def create() -> Any:
-            return Imitation(
-                create_knowledge(config, data.schema),
-                described["mean"],
-                described["std"],
-                config.imitation,
-                config.contrastive,
-                config.clicks,
-                config.mask_rate,
-                config.temperature,
-            )
+            knowledge = config.create(data.schema)
+            return Imitation(knowledge, described["mean"], described["std"], **config.losses)
 
         clicks_only = config.clicks > 0 and not config.imitation
         console.print(f"[bold]imitate[/] {config.teacher.name} -> {self.path}", soft_wrap=True)
@@ -122,22 +148,4 @@ class Imitate(TrainingStage):
         )
 
     def import_models(self) -> None:
-        import tfctr.frameworks.rok.knowledge_base  # noqa: F401
-
-
-def create_knowledge(config: KnowledgeConfig, schema: Schema) -> Any:
-    """An untrained knowledge base, with the shape of its teacher's hints. `schema` is the
-    dataset's."""
-    from tfctr.frameworks.rok.knowledge_base import KnowledgeBase
-    from tfctr.frameworks.rok.rim import RIM
-
-    teacher = create_model(config.teacher, schema)
-    assert isinstance(teacher, RIM)
-    return KnowledgeBase(
-        schema.select([feature.name for feature in teacher.of_found]),
-        teacher.num_aggregates,
-        teacher.field_dim,
-        config.embedding_dim,
-        config.hidden_units,
-        config.dropout,
-    )
+        import tfctr.frameworks.rok.imitation  # noqa: F401
