@@ -11,8 +11,8 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from beam_pipelines import hints as hints_module
 from beam_pipelines.hints import write_hints
+from beam_pipelines.transforms import model_inputs
 from tests.conftest import world_config
 from tests.serving.batching import BASIC, assert_merged_is_each
 from tests.training import later_run
@@ -94,7 +94,7 @@ def test_hints_are_what_the_teacher_makes_of_each_row(run: Run) -> None:
 def test_hints_do_not_depend_on_how_many_rows_are_taught_at_a_time(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hints_module, "BATCH", 100)
+    monkeypatch.setattr(model_inputs, "BATCH", 100)
     folders = [str(run.work / name) for name in ("rim/model.keras", "world", "similar")]
     write_hints(*folders, str(tmp_path / "hints"))
     found = Dataset.open(run.data_folder, [tmp_path / "hints"]).columns("valid", ["hint"])
