@@ -116,6 +116,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return made
 
 
+def test_a_student_starts_from_an_earlier_one_with_its_knowledge_base(run: Run) -> None:
+    folder = run.work.parent
+    content = yaml.safe_load((folder / "run.yaml").read_text())
+    later = content | {"name": "later", "starts_from": "run.yaml"}
+    (folder / "later.yaml").write_text(yaml.safe_dump(later))
+    trained = Run(load_run(folder / "later.yaml"), run.work, Console(quiet=True)).trained
+    data = Dataset.open(run.data_folder)
+    model = trained.create_student(data, Console(quiet=True))
+    logits = [m.predict(data.test(8192), verbose=0) for m in (model, run.load_model())]
+    np.testing.assert_array_equal(*logits)
+    (folder / "later.yaml").unlink()
+
+
 def hints_of(run: Run) -> tuple[Dataset, Path]:
     hints = run.before["rok_neighbours"]["hints"].path
     return Dataset.open(run.data_folder, [hints]), hints

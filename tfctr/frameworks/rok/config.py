@@ -1,7 +1,7 @@
 """Configs of ROK and of its teacher."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -244,8 +244,6 @@ class HistoryKnowledgeConfig(Strict):
 @register
 class RokNeighbours(Method):
     """A student with the knowledge base of the second form, whose prediction makes fields."""
-
-    can_continue: ClassVar[bool] = False  # tables are by id, and ids change as vocabularies grow
 
     name: Literal["rok_neighbours"]
     knowledge: Annotated[HistoryKnowledgeConfig, from_file(lambda: HistoryKnowledgeConfig)]
