@@ -89,11 +89,7 @@ class SequenceBackbone(Backbone):
         fields = self.fields(rows, names=of_items)
         query = self._query(fields, of_items)
         query = ops.reshape(query, (-1, ops.shape(items[of_items[0]])[1], query.shape[1]))
-        if "fields" in rows:
-            once = [name for name in self.field_names if name not in of_items]
-            fields = ops.concatenate([rows["fields"], fields], axis=1)
-            order = [[*once, *of_items].index(name) for name in self.field_names]
-            fields = fields if order == sorted(order) else ops.take(fields, order, axis=1)
+        fields = self.in_order(rows.get("fields"), fields, items)
         exists = ops.cast(user["history_exists"], "bool")
         attended = self.attend_candidates(query, user["history_keys"], exists)
         return ops.concatenate([fields, attended], axis=1)

@@ -112,13 +112,17 @@ class ClickModel(SchemaModel):
         rows = candidate_rows(user, items)
         if not self.embeds_fields_apart:
             return self.embed(rows)
-        fields = self.embed(rows, names=list(items))
-        if not user:
-            return fields
-        once = [f.name for f in self.served_schema.side("user", "context")]
-        fields = ops.concatenate([rows["fields"], fields], axis=1)
-        here = [*once, *(f.name for f in self.served_schema.side("item"))]
-        order = [here.index(f.name) for f in self.served_schema.inputs]
+        return self.in_order(rows.get("fields"), self.embed(rows, names=list(items)), items)
+
+    def in_order(self, once: Any, of_items: Any, items: Mapping[str, Any]) -> Any:
+        """The fields of `field_names`, from those of the user and the context, which may be None,
+        and those of `items`."""
+        if once is None:
+            return of_items
+        here = [name for name in self.field_names if name not in items]
+        here += [name for name in self.field_names if name in items]
+        order = [here.index(name) for name in self.field_names]
+        fields = ops.concatenate([once, of_items], axis=1)
         return fields if order == sorted(order) else ops.take(fields, order, axis=1)
 
     def score(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:

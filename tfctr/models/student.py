@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -23,6 +23,8 @@ class Student(ClickModel):
     Raises:
         ValueError: the backbone reads side outputs, which a server does not have.
     """
+
+    own_tensors: ClassVar[Collection[str]] = ()  # what it adds to `encode_user`
 
     def __init__(self, backbone: ClickModel, schema: Schema | None = None, **kwargs: Any) -> None:
         super().__init__(schema or backbone.schema, **kwargs)
@@ -101,7 +103,8 @@ class Student(ClickModel):
         return self.backbone.encode_user(readable(self.backbone, features))
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        return self.backbone.embed_candidates(user, readable(self.backbone, items))
+        of_backbone = {n: tensor for n, tensor in user.items() if n not in self.own_tensors}
+        return self.backbone.embed_candidates(of_backbone, readable(self.backbone, items))
 
     def represent(self, embeddings: Any, training: bool = False) -> Any:
         return self.backbone.represent(embeddings, training=training)

@@ -55,7 +55,7 @@ def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None =
     for layer, before in zip(*(embeddings(of) for of in (model, earlier)), strict=True):
         _check_numbers(layer.schema, before.schema)
     here, there = ({id(layer.table): layer for layer in of} for of in (own, others))
-    data = {id(variable) for variable in getattr(model, "data_variables", ())}
+    data = {id(variable) for variable in model.data_variables}
     learned = [
         (weight, source)
         for weight, source in zip(model.weights, earlier.weights, strict=True)

@@ -35,6 +35,8 @@ class EcdctrStudent(Student):
             `USER_HISTORY`.
     """
 
+    own_tensors = (USER_HISTORY,)
+
     def __init__(
         self,
         backbone: ClickModel,
@@ -90,8 +92,7 @@ class EcdctrStudent(Student):
         return super().encode_user(features) | {USER_HISTORY: self._history("user", features)}
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        of_backbone = {name: value for name, value in user.items() if name != USER_HISTORY}
-        fields = super().embed_candidates(of_backbone, items)
+        fields = super().embed_candidates(user, items)
         rows = candidate_rows({USER_HISTORY: user[USER_HISTORY]}, items)
         histories = [rows[USER_HISTORY], self._history("item", rows)]
         return self.add_fields(fields, ops.stack(histories, axis=1))

@@ -29,6 +29,8 @@ class FieldStudent(Student):
         ValueError: a feature has the name of a tensor of `encode_user`.
     """
 
+    own_tensors = OF_USER
+
     def __init__(
         self,
         schema: Schema,
@@ -70,8 +72,7 @@ class FieldStudent(Student):
         return super().encode_user(features) | self.knowledge.encode_user(features)
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        of_backbone = {name: value for name, value in user.items() if name not in OF_USER}
-        fields = super().embed_candidates(of_backbone, items)
+        fields = super().embed_candidates(user, items)
         known = {name: user[name] for name in OF_USER}
         rows = candidate_rows(known, {name: items[name] for name in self.knowledge.of_item})
         return self.add_fields(fields, self._fields(self.knowledge.of_candidates(rows)))

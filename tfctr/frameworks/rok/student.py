@@ -40,6 +40,8 @@ class RokStudent(Student):
         ValueError: no such use; the backbone lacks a field of the knowledge base.
     """
 
+    own_tensors = OF_USER
+
     def __init__(
         self,
         backbone: ClickModel,
@@ -112,8 +114,7 @@ class RokStudent(Student):
         return user | {name: value for name, value in ours if value is not None}
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        of_backbone = {name: value for name, value in user.items() if name not in OF_USER}
-        fields = super().embed_candidates(of_backbone, items)
+        fields = super().embed_candidates(user, items)
         rows = candidate_rows({n: user[n] for n in OF_USER if n in user}, items)
         of_items = [name for name in self.known if name in items]
         found = self._decompose(rows, of_items) if of_items else (None, None)

@@ -50,6 +50,8 @@ class Srp4ctrStudent(Student):
             name of a tensor of `encode_user`.
     """
 
+    own_tensors = (*OF_EVENTS, "interests")
+
     def __init__(
         self,
         schema: Schema,
@@ -138,9 +140,7 @@ class Srp4ctrStudent(Student):
         return super().encode_user(self._shared(features)) | self._of_user(features, training=False)
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        ours = {*OF_EVENTS, "interests"}
-        of_backbone = {name: value for name, value in user.items() if name not in ours}
-        fields = super().embed_candidates(of_backbone, items)
+        fields = super().embed_candidates(user, items)
         return self.add_fields(fields, self._further_fields(user, items, training=False))
 
     def _shared(self, features: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class StatisticsStudent(Student):
         ValueError: a feature has the name of a tensor of `encode_user`.
     """
 
+    own_tensors = OF_USER
+
     def __init__(
         self,
         schema: Schema,
@@ -107,8 +109,7 @@ class StatisticsStudent(Student):
         }
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
-        of_backbone = {name: value for name, value in user.items() if name not in OF_USER}
-        fields = super().embed_candidates(of_backbone, items)
+        fields = super().embed_candidates(user, items)
         encoded = {key: user[name] for name, key in OF_USER.items() if name in user}
         ids = items[self.item]
         population = self.statistics.population(ids[:, 0], training=False)
