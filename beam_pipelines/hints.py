@@ -16,19 +16,19 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-import tfctr
 from beam_pipelines.running import job
-from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field
 from beam_pipelines.transforms.model_inputs import ModelInputs, in_batches
 from beam_pipelines.transforms.side_outputs import (
     EachShard,
     Written,
     by_split,
+    describe,
     open_manifest,
     write_shard,
 )
 from tfctr.config import data_digest
-from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.manifest import DataError
 from tfctr.data.typed_rows import ROW
 from tfctr.retrieval.similar_rows import HINT
 
@@ -56,12 +56,19 @@ class _WriteShard(beam.DoFn):
         hints = hints.reshape(len(rows), -1)
         if not np.isfinite(hints).all():
             raise DataError(f"{self.model}: its hints are not finite; train it again")
-        fields = fields_of(hints.shape[1])
-        yield WrittenHints(
-            **write_shard(self.folder, name, fields, {ROW: rows, HINT: hints}),
-            sums=hints.sum(axis=0, dtype=np.float64),
-            squares=np.square(hints, dtype=np.float64).sum(axis=0),
-        )
+        yield write_hints_of_shard(self.folder, name, rows, hints)
+
+
+def write_hints_of_shard(
+    folder: str, name: str, rows: np.ndarray, hints: np.ndarray
+) -> WrittenHints:
+    """Writes hints `[N, n]` of the rows `[N]` of a shard."""
+    columns = {ROW: rows, HINT: hints}
+    return WrittenHints(
+        **write_shard(folder, name, fields_of(hints.shape[1]), columns),
+        sums=hints.sum(axis=0, dtype=np.float64),
+        squares=np.square(hints, dtype=np.float64).sum(axis=0),
+    )
 
 
 def fields_of(size: int) -> list[Field]:
@@ -117,16 +124,8 @@ def write_hints(
             folder,
             beam_args or [],
         )
-        result = {
-            "format": FORMAT,
-            "data": data_digest(manifest),
-            "key": key,
-            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
-            "layout": layout(fields_of(summary.pop("size"))),
-            **summary,
-        }
-        write_manifest(result, f"{folder}/manifest.json")
-        return result
+        fields = fields_of(summary.pop("size"))
+        return describe(folder, manifest, fields, key=key, **summary)
 
 
 class HintsOptions(job.JobOptions):

@@ -21,25 +21,26 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-import tfctr
-from beam_pipelines.hints import WrittenHints, fields_of, summarise
+from beam_pipelines.hints import WrittenHints, fields_of, summarise, write_hints_of_shard
 from beam_pipelines.running import job
-from beam_pipelines.tfrecord.examples import layout
 from beam_pipelines.transforms.broadcast import Gather
-from beam_pipelines.transforms.side_outputs import open_manifest, open_manifest_of, write_shard
+from beam_pipelines.transforms.side_outputs import (
+    describe,
+    open_manifest,
+    open_manifest_of,
+)
 from beam_pipelines.transforms.split import KNOWN, SPLITS
 from tfctr.config import data_digest, digest, load
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.clean import LABEL, TIME
-from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.manifest import DataError
 from tfctr.data.records import read_columns
 from tfctr.data.typed_rows import ROW
 from tfctr.data.users import rows_by_bucket
 from tfctr.frameworks.rok.config import NeighboursConfig
 from tfctr.frameworks.rok.similar_users import NUMBERS, of_similar_users
 from tfctr.frameworks.statistics.config import ALL_USERS, POPULATIONS
-from tfctr.retrieval.similar_rows import HINT
 
 BATCH = 2048  # rows whose histories are read at a time
 IN_TRAINING = [SPLITS[code] for code in KNOWN]  # their rows read the tables of other users
@@ -200,12 +201,7 @@ def _write_shard(joined: tuple[int, dict[str, list[Any]]], folder: str) -> Writt
     for places, numbers in parts:
         of_users[places] = numbers
     hints = np.concatenate([own["numbers"], of_users], axis=1)
-    columns = {ROW: own["rows"], HINT: hints}
-    return WrittenHints(
-        **write_shard(folder, name, fields_of(hints.shape[1]), columns),
-        sums=hints.sum(axis=0, dtype=np.float64),
-        squares=np.square(hints, dtype=np.float64).sum(axis=0),
-    )
+    return write_hints_of_shard(folder, name, own["rows"], hints)
 
 
 def _path_of_numbers(folder: str, shard: str) -> str:
@@ -247,16 +243,8 @@ def write_neighbour_hints(
         found = NeighbourHints(config, data, manifest, f"{tables}/tables.npz", folder)
         summary = job.run(found, "neighbours", config.name, folder, beam_args or [])
         job.delete_folders(folder, "found")
-        result = {
-            "format": FORMAT,
-            "config_digest": digest(config),
-            "data": data_digest(manifest),
-            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
-            "layout": layout(fields_of(summary.pop("size"))),
-            **summary,
-        }
-        write_manifest(result, f"{folder}/manifest.json")
-        return result
+        fields = fields_of(summary.pop("size"))
+        return describe(folder, manifest, fields, config_digest=digest(config), **summary)
 
 
 class NeighbourHintsOptions(job.JobOptions):

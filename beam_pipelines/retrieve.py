@@ -17,18 +17,23 @@ from typing import Any, TypeAlias
 import apache_beam as beam
 import numpy as np
 
-import tfctr
 from beam_pipelines.running import job
-from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field
 from beam_pipelines.transforms.broadcast import Broadcast, Gather
 from beam_pipelines.transforms.histogram import Histogram, State, num_values, quantiles
-from beam_pipelines.transforms.side_outputs import Written, by_split, open_manifest, write_shard
+from beam_pipelines.transforms.side_outputs import (
+    Written,
+    by_split,
+    describe,
+    open_manifest,
+    write_shard,
+)
 from beam_pipelines.transforms.split import KNOWN, SPLITS
-from tfctr.config import data_digest, digest, load
+from tfctr.config import digest, load
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.clean import LABEL, TIME
-from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.manifest import DataError
 from tfctr.data.records import read_columns
 from tfctr.data.typed_rows import ROW
 from tfctr.retrieval import similar_rows
@@ -399,17 +404,9 @@ def retrieve(
             )
         system, found = files.filesystem(f"{folder}/found")
         system.delete_dir(found)
-        result = {
-            "format": FORMAT,
-            "config": config.model_dump(mode="json"),
-            "config_digest": digest(config),
-            "data": data_digest(manifest),
-            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
-            "layout": layout(retrieved_fields(dataset, config.k)),
-            **summary,
-        }
-        write_manifest(result, f"{folder}/manifest.json")
-        return result
+        about = {"config": config.model_dump(mode="json"), "config_digest": digest(config)}
+        fields = retrieved_fields(dataset, config.k)
+        return describe(folder, manifest, fields, **about, **summary)
 
 
 class RetrieveOptions(job.JobOptions):

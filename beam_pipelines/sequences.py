@@ -17,23 +17,23 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-import tfctr
 from beam_pipelines.running import job
-from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field
 from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.clean_pieces import Clean
 from beam_pipelines.transforms.histories import EventReader, Past
 from beam_pipelines.transforms.side_outputs import (
     Written,
     by_split,
+    describe,
     open_manifest_with_log,
     write_shard,
 )
 from beam_pipelines.transforms.split import DROPPED, KNOWN, AssignSplits, SplitPiece
-from tfctr.config import data_digest, digest, load
+from tfctr.config import digest, load
 from tfctr.data.clean import LABEL, TIME, USER_KEY
 from tfctr.data.histories import history_features, ranges
-from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.manifest import DataError
 from tfctr.data.users import USER_BUCKETS, rows_by_bucket, sorted_rows
 from tfctr.frameworks.srp4ctr.config import SequencesConfig
 from tfctr.schema import History, Schema
@@ -229,18 +229,12 @@ def write_sequences(
                     "more users, or change held_out"
                 )
         job.delete_folders(folder, "staged", "dead_letters")  # the dataset has its own
-        result = {
-            "format": FORMAT,
+        about = {
             "config": config.data.model_dump(mode="json"),
             "config_digest": digest(config),
-            "data": data_digest(manifest),
-            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
             "schema": schema.model_dump(mode="json"),
-            "layout": layout(fields_of(schema)),
-            **summary,
         }
-        write_manifest(result, f"{folder}/manifest.json")
-        return result
+        return describe(folder, manifest, fields_of(schema), **about, **summary)
 
 
 class SequencesOptions(job.JobOptions):

@@ -15,19 +15,19 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-import tfctr
 from beam_pipelines.running import job
-from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field
 from beam_pipelines.transforms.model_inputs import ModelInputs, in_batches
 from beam_pipelines.transforms.side_outputs import (
     EachShard,
     Written,
     by_split,
+    describe,
     open_manifest,
     write_shard,
 )
 from tfctr.config import data_digest
-from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.manifest import DataError
 from tfctr.data.typed_rows import ROW
 
 
@@ -107,16 +107,7 @@ def write_logits(
             folder,
             beam_args or [],
         )
-        result = {
-            "format": FORMAT,
-            "data": data_digest(manifest),
-            "key": key,
-            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
-            "layout": layout(fields_of(field)),
-            **summary,
-        }
-        write_manifest(result, f"{folder}/manifest.json")
-        return result
+        return describe(folder, manifest, fields_of(field), key=key, **summary)
 
 
 class TeacherOptions(job.JobOptions):

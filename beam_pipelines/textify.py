@@ -17,20 +17,19 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-import tfctr
 from beam_pipelines.running import job
-from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, layout
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field
 from beam_pipelines.transforms.fit import read_vocabularies
 from beam_pipelines.transforms.side_outputs import (
     EachShard,
     Written,
     by_split,
+    describe,
     open_manifest,
     open_manifest_of,
     write_shard,
 )
-from tfctr.config import data_digest, digest, load
-from tfctr.data.manifest import FORMAT, write_manifest
+from tfctr.config import digest, load
 from tfctr.data.records import read_columns, read_texts
 from tfctr.data.typed_rows import ROW
 from tfctr.language.config import TextConfig, text_fields
@@ -168,22 +167,17 @@ def textify(
             folder,
             beam_args or [],
         )
-        result = {
-            "format": FORMAT,
+        about = {
             "config": config.model_dump(mode="json", exclude={"data"}),
             "config_digest": digest(config),
-            "data": data_digest(manifest),
-            "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
             "vocabulary_size": tokenizer.vocabulary_size(),
             "special_tokens": {
                 name: getattr(tokenizer, f"{name}_token_id")
                 for name in ("pad", "start", "end", "mask")
             },
-            "layout": layout(fields_of(config, tokenizer.vocabulary_size())),
-            **summary,
         }
-        write_manifest(result, f"{folder}/manifest.json")
-        return result
+        fields = fields_of(config, tokenizer.vocabulary_size())
+        return describe(folder, manifest, fields, **about, **summary)
 
 
 class TextifyOptions(job.JobOptions):

@@ -6,12 +6,13 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_pipelines.tfrecord.examples import Field, encode
+import tfctr
+from beam_pipelines.tfrecord.examples import Field, encode, layout
 from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.split import SPLITS
-from tfctr.config import DataConfig, digest
+from tfctr.config import DataConfig, data_digest, digest
 from tfctr.data import files
-from tfctr.data.manifest import FORMAT, DataError, read_manifest
+from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.sources import open_source
 
 
@@ -79,6 +80,28 @@ def write_shard(
         "rows": len(columns[fields[0].name]),
         "bytes": sum(len(part) for part in content),
     }
+
+
+def describe(
+    folder: str, manifest: Mapping[str, Any], fields: Sequence[Field], **more: Any
+) -> dict[str, Any]:
+    """Writes the manifest of side outputs, and returns it.
+
+    Args:
+        folder: path or URI of the directory.
+        manifest: of the dataset.
+        fields: of a row.
+        more: its other entries, `splits` among them.
+    """
+    result = {
+        "format": FORMAT,
+        "data": data_digest(manifest),
+        "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
+        "layout": layout(fields),
+        **more,
+    }
+    write_manifest(result, f"{folder}/manifest.json")
+    return result
 
 
 def by_split(written: Iterable[Any]) -> dict[str, tuple[dict[str, Any], list[Any]]]:
