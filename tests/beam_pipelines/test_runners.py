@@ -34,6 +34,7 @@ from beam_pipelines.textify import textify
 from tests.conftest import WORLD_FEATURES, content_of, world_config
 from tests.language.encoders import bert_tensors, write_bert
 from tests.serving import raw_rows
+from tests.world_log import HISTORIES, data_config, write_log
 from tfctr.backbones import LR
 from tfctr.data import World
 from tfctr.data.dataset import Dataset
@@ -51,39 +52,14 @@ DAY = datetime.date(2024, 1, 1)
 DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
 PIECES = 9
 DOMAIN = {"name": "domain", "kind": "categorical", "side": "context"}
-HISTORIES = [
-    {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": 5},
-    {"name": "past_click", "kind": "history", "column": "click", "max_length": 5},
-]
-
-
-def write_log(folder: Path) -> None:
-    """A log of 9 pieces in 3 files, and the tables joined to it: what a single piece hides."""
-    world = World(num_users=100, num_items=60, num_events=2_400, seed=3)
-    for i in range(3):
-        events = world.events(800 * i, 800 * (i + 1))
-        pq.write_table(events, folder / f"log-{i}.parquet", row_group_size=300)
-    pq.write_table(world.users(), folder / "users.parquet", row_group_size=40)
-    pq.write_table(world.items(), folder / "items.parquet")
-
-
-def data_config(folder: Path | str, **changes: Any) -> Any:
-    source = {
-        "format": "parquet",
-        "events": "log-*.parquet",
-        "users": {"path": "users.parquet", "key": "user_id"},
-        "items": {"path": "items.parquet", "key": "item_id"},
-    }
-    features = [*WORLD_FEATURES, DOMAIN, *HISTORIES]
-    made = {"source": source, "features": features, "split": {"by": "user_time"}}
-    return world_config(directory=str(folder), **made | changes)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The log's folder, an encoder's, and a SavedModel with rows for it."""
     folder = tmp_path_factory.mktemp("models")
-    write_log(folder)
+    world = World(num_users=100, num_items=60, num_events=2_400, seed=3)
+    write_log(folder, world, 3, 300)  # 9 pieces: what a single one hides
     encoder = write_bert(folder / "encoder", bert_tensors())
     data = raw_rows.fake_dataset(folder / "v")
     version = export(LR(raw_rows.SCHEMA), data, folder / "m")
@@ -104,7 +80,8 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
     def at(name: str) -> str:
         return str(folder / name)
 
-    config = data_config(models["log"])
+    features = [*WORLD_FEATURES, DOMAIN, *HISTORIES]
+    config = data_config(models["log"], features=features)
     prepare(config, at("data"), beam_args)
     by_time = data_config(models["log"], split={"by": "global_time"}, features=WORLD_FEATURES)
     prepare(by_time, at("by_time"), beam_args)

@@ -11,14 +11,13 @@ from rich.console import Console
 from beam_pipelines.teacher_logits import write_logits
 from tests.conftest import WORLD_FEATURES, world_config
 from tests.layers.test_layers import INPUTS, SCHEMA
+from tests.serving.evaluated import assert_served_as_evaluated
 from tfctr import backbones
 from tfctr.config import ConfigError, load_run
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
-from tfctr.data.raw_rows import raw_rows
 from tfctr.frameworks.distill import Distillation
 from tfctr.optimizers import LazyAdam
-from tfctr.serving import Client, Server
 from tfctr.stages import Run
 
 SOURCE = {"format": "world", "users": 60, "items": 50, "events": 4_000, "seed": 3}
@@ -74,15 +73,7 @@ def test_each_row_has_its_teachers_logits(run: Run) -> None:
 def test_only_the_student_is_served(run: Run) -> None:
     model = run.load_model()
     assert sorted(model.reads) == sorted(PLAIN[:4])
-    data = Dataset.open(run.data_folder)
-    rows = raw_rows(run.config.data, data, "test", 20).to_pylist()
-    logits = model.predict(data.test(8192, features=model.reads), verbose=0)[:20]
-    with (
-        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
-        Client(f"127.0.0.1:{server.grpc_port}", "student") as client,
-    ):
-        scores = client.predict({name: [row[name] for row in rows] for name in model.reads})
-    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+    assert_served_as_evaluated(run, 20, model)
 
 
 def sigmoid(x: Any) -> Any:

@@ -5,24 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from rich.console import Console
 
 from beam_pipelines import neighbour_hints
 from beam_pipelines.neighbour_hints import write_neighbour_hints
-from tests.conftest import WORLD_FEATURES, content_of, world_config
+from tests.conftest import content_of
+from tests.serving.evaluated import assert_served_as_evaluated
+from tests.world_log import data_config, write_log
 from tfctr.config import ConfigError, load_run
 from tfctr.data import Dataset, World
 from tfctr.data.manifest import DataError, read_manifest
-from tfctr.data.raw_rows import raw_rows
 from tfctr.frameworks.rok.similar_users import NUMBERS
 from tfctr.frameworks.statistics.config import Statistics
 from tfctr.frameworks.statistics.neighbour_statistics import NUMBERS as OF_ITEMS
 from tfctr.frameworks.statistics.stages import create_statistics, numbers_of_rows
 from tfctr.frameworks.statistics.user_statistics import USUAL
-from tfctr.serving import Client, Server
 from tfctr.stages import Run
 from tfctr.stages.training import TrainingStage
 
@@ -30,34 +29,6 @@ USERS, LATEST = 3, 20
 ROWS = 1_200
 QUICK = {"batch_size": 256, "epochs": 1, "in_memory": True, "optimizer": {"learning_rate": 0.01}}
 METHOD = {"name": "rok_neighbours", "knowledge": "knowledge.yaml"}
-
-
-HISTORIES = [
-    {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": 5},
-    {"name": "past_click", "kind": "history", "column": "click", "max_length": 5},
-]
-
-
-def write_log(folder: Path) -> None:
-    """A log of 4 pieces in 2 files, and the tables joined to it."""
-    world = World(num_users=60, num_items=30, num_events=ROWS, seed=3)
-    for i in range(2):
-        events = world.events(ROWS // 2 * i, ROWS // 2 * (i + 1))
-        pq.write_table(events, folder / f"log-{i}.parquet", row_group_size=ROWS // 4)
-    pq.write_table(world.users(), folder / "users.parquet")
-    pq.write_table(world.items(), folder / "items.parquet")
-
-
-def data_config(folder: Path) -> Any:
-    source = {
-        "format": "parquet",
-        "events": "log-*.parquet",
-        "users": {"path": "users.parquet", "key": "user_id"},
-        "items": {"path": "items.parquet", "key": "item_id"},
-    }
-    features = [*WORLD_FEATURES, *HISTORIES]
-    made = {"source": source, "features": features, "split": {"by": "user_time"}}
-    return world_config(directory=str(folder), **made)
 
 
 def write_configs(folder: Path, log: Path, **changes: dict[str, Any]) -> Path:
@@ -110,7 +81,7 @@ def write_configs(folder: Path, log: Path, **changes: dict[str, Any]) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An exported student, of a log of 4 pieces in 2 files."""
     folder = tmp_path_factory.mktemp("rok_neighbours")
-    write_log(folder)
+    write_log(folder, World(num_users=60, num_items=30, num_events=ROWS, seed=3), 2, ROWS // 4)
     made = Run(load_run(write_configs(folder, folder)), folder / "work", Console(quiet=True))
     made.export()
     return made
@@ -229,26 +200,11 @@ def test_a_second_run_makes_nothing_again(run: Run) -> None:
 
 
 def test_a_request_has_the_scores_that_are_evaluated(run: Run) -> None:
-    data, model = Dataset.open(run.data_folder), run.load_model()
+    model = run.load_model()
     trained = run.before["rok_neighbours"]["knowledge"].load()
     for mine, theirs in zip(model.knowledge.weights, trained.weights, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    rows = raw_rows(run.config.data, data, "test", 20).to_pylist()
-    logits = model.predict(data.test(8192), verbose=0)[: len(rows)]
-    names = [feature.name for feature in model.served_schema.inputs]
-    items = [feature.name for feature in model.served_schema.side("item")]
-    with (
-        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
-        Client(f"127.0.0.1:{server.grpc_port}", "student") as client,
-    ):
-        columns = {name: [row[name] for row in rows] for name in names}
-        scores = client.predict(columns)
-        np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
-        candidates = {name: columns[name] for name in items}
-        for row in rows[::10]:
-            user = {name: row[name] for name in names if name not in items}
-            alone = client.predict({n: [user[n]] * len(rows) for n in user} | candidates)
-            np.testing.assert_allclose(client.rank(user, candidates), alone, atol=1e-5)
+    assert_served_as_evaluated(run, 20, model)
 
 
 @pytest.mark.slow

@@ -15,17 +15,16 @@ from typer.testing import CliRunner
 from beam_pipelines.statistics import _added, write_statistics
 from tests.conftest import WORLD_FEATURES, world_config
 from tests.serving.batching import BASIC, assert_merged_is_each
+from tests.serving.evaluated import assert_served_as_evaluated
 from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
-from tfctr.data.raw_rows import raw_rows
 from tfctr.frameworks.statistics import factor_model
 from tfctr.frameworks.statistics.config import Statistics, TablesConfig
 from tfctr.frameworks.statistics.stages import create_statistics, numbers_of_rows
 from tfctr.frameworks.statistics.user_statistics import WINDOWS
 from tfctr.metrics import auc
-from tfctr.serving import Client, Server
 from tfctr.stages import Run, build, prepare
 
 LENGTH = 30
@@ -80,24 +79,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_request_has_the_scores_that_are_evaluated(run: Run) -> None:
-    data = Dataset.open(run.data_folder)
-    model = run.load_model()
-    rows = raw_rows(run.config.data, data, "test", 40).to_pylist()
-    logits = model.predict(data.test(8192), verbose=0)[: len(rows)]
-    names = [feature.name for feature in model.served_schema.inputs]
-    items = [feature.name for feature in model.served_schema.side("item")]
-    with (
-        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
-        Client(f"127.0.0.1:{server.grpc_port}", "student") as client,
-    ):
-        columns = {name: [row[name] for row in rows] for name in names}
-        scores = client.predict(columns)
-        np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
-        candidates = {name: columns[name] for name in items}
-        for row in rows[::10]:
-            user = {name: row[name] for name in names if name not in items}
-            alone = client.predict({n: [user[n]] * len(rows) for n in user} | candidates)
-            np.testing.assert_allclose(client.rank(user, candidates), alone, atol=1e-5)
+    assert_served_as_evaluated(run, 40)
 
 
 def test_merged_requests_have_the_answers_of_each(run: Run) -> None:
@@ -345,16 +327,7 @@ def test_a_refresh_has_the_tables_of_a_later_log_and_the_same_weights(
     with np.load(refreshed / "tables.npz") as found:
         assert (found["means"][2] != before["means"][2]).any()
         model.statistics.set_tables(found)
-    data = Dataset.open(run.data_folder)
-    rows = raw_rows(run.config.data, data, "test", 40).to_pylist()
-    logits = model.predict(data.test(8192), verbose=0)[: len(rows)]
-    names = [feature.name for feature in model.served_schema.inputs]
-    with (
-        Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
-        Client(f"127.0.0.1:{server.grpc_port}", "student", version=2) as client,
-    ):
-        scores = client.predict({name: [row[name] for row in rows] for name in names})
-    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+    assert_served_as_evaluated(run, 40, model, version=2)
 
 
 def test_what_cannot_be_refreshed(run: Run, tmp_path: Path) -> None:
