@@ -2,7 +2,9 @@ import functools
 import gzip
 import os
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tfctr.config import ConfigError
@@ -214,3 +216,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         files.write(path, b"new", "not bytes")
     assert files.read(path) == b"old"
+
+
+def test_arrays_of_any_name_are_kept_and_read_by_name(tmp_path: Path) -> None:
+    path = str(tmp_path / "arrays.npz")
+    arrays = {"file": np.arange(3), "a b": np.ones((2, 2), np.float32), "empty": np.zeros(0)}
+    files.write_arrays(path, arrays)
+    found = files.read_arrays(path)
+    assert [*found] == [*arrays]
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(found[name], values, strict=True)
+    assert [*files.read_arrays(path, ["a b"])] == ["a b"]

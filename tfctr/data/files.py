@@ -271,16 +271,23 @@ def write_parquet(path: str, columns: Mapping[str, np.ndarray]) -> None:
 
 
 def write_arrays(path: str, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays by name as one file of NumPy's `.npz`; errors as for `write`."""
+    """Writes arrays by name as one file of NumPy's `.npz`; errors as for `write`.
+
+    A name may be any text; `np.savez` takes no array named `file`.
+    """
     content = io.BytesIO()
-    np.savez(content, **arrays)
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(values), allow_pickle=False)
     write(path, content.getbuffer())
 
 
-def read_arrays(path: str) -> dict[str, np.ndarray]:
-    """The arrays that `write_arrays` wrote."""
-    with np.load(io.BytesIO(read(path))) as found:
-        return dict(found)
+def read_arrays(path: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays that `write_arrays` wrote, or those of some names; the others are not read."""
+    system, inner = filesystem(path)
+    with system.open_input_file(inner) as file, np.load(file) as found:
+        return {name: found[name] for name in (found.files if names is None else names)}
 
 
 def read(path: str) -> bytes:

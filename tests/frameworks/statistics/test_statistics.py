@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from beam_pipelines.statistics import _added, write_statistics
+from beam_pipelines.statistics import write_statistics
+from beam_pipelines.transforms import fit_factors
 from tests.conftest import WORLD_FEATURES, world_config
 from tests.serving.batching import BASIC, assert_merged_is_each
 from tests.serving.evaluated import assert_served_as_evaluated
@@ -21,7 +23,7 @@ from tfctr.config import ConfigError, load_run
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.frameworks.statistics import factor_model
-from tfctr.frameworks.statistics.config import Statistics, TablesConfig
+from tfctr.frameworks.statistics.config import ALL_USERS, Statistics, TablesConfig
 from tfctr.frameworks.statistics.stages import create_statistics, numbers_of_rows
 from tfctr.frameworks.statistics.user_statistics import WINDOWS
 from tfctr.metrics import auc
@@ -112,6 +114,23 @@ def test_numbers_are_scaled_by_training_rows_that_read_the_other_half(run: Run) 
     np.testing.assert_allclose(np.mean(numbers, axis=(0, 1)), statistics.center, atol=1e-4)
 
 
+def test_events_of_a_group_that_the_runner_loses_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, lost = fit_factors._expect, []
+
+    def losing(*arguments: Any) -> Iterator[Any]:
+        for block, sums in whole(*arguments):
+            if lost or block[0] != ALL_USERS:
+                yield block, sums
+            else:
+                lost.append(sums)
+
+    monkeypatch.setattr(fit_factors, "_expect", losing)
+    with pytest.raises(DataError, match=r"of the items: [0-9]+ of 640 came; the runner lost"):
+        _tables_of_log(tmp_path, 3, False)
+
+
 def test_tables_of_one_half_know_nothing_of_the_other(tmp_path: Path) -> None:
     """So no row's own label is in the tables that it is trained with."""
     found = []
@@ -195,8 +214,10 @@ def test_sums_of_groups_are_the_same_in_any_order() -> None:
     for _ in range(9):
         users, grades = np.sort(rng.integers(0, 20, 400)), rng.normal(3, 1, 400)
         parts.append(factor_model.expected(users, rng.integers(0, 30, 400), grades, model))
-    found = [_added([parts[i] for i in rng.permutation(9)]).sums for _ in range(5)]
-    found.append(_added([_added(parts[:4]), _added(parts[4:])]).sums)
+    found = [fit_factors.added([parts[i] for i in rng.permutation(9)]).sums for _ in range(5)]
+    found.append(
+        fit_factors.added([fit_factors.added(parts[:4]), fit_factors.added(parts[4:])]).sums
+    )
     for sums in found[1:]:
         np.testing.assert_array_equal(sums, found[0])
 
