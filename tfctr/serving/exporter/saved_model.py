@@ -71,8 +71,18 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
     constants = dense_as_constants(model)
     candidates = {f.name: raw_spec(f, f.side == "item") for f in model.served_schema.inputs}
 
+    # Functions of their own, so that they are traced once for several signatures. No Python here
+    # depends on a tensor's value; AutoGraph would double the time of tracing.
+    scores_of_ids = tf.function(
+        lambda ids: _probability(model(ids, training=False)), autograph=False
+    )
+    user_of_ids = tf.function(model.encode_user, autograph=False)
+    scores_of_candidates = tf.function(
+        lambda user, ids: _probability(model.score(user, ids)), autograph=False
+    )
+
     def scores(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return _probability(model(raw.look_up(features), training=False))
+        return scores_of_ids(raw.look_up(features))
 
     def serving_default(**features: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"scores": scores(features)}
@@ -90,15 +100,15 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
 
     def of_candidates(user: Any, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         candidates = _items(model, raw, {name: given[name] for name in items})
-        return {"scores": _probability(model.score(user, candidates))}
+        return {"scores": scores_of_candidates(user, candidates)}
 
     def rank(**features: tf.Tensor) -> dict[str, tf.Tensor]:
         user = raw.look_up({name: features[name] for name in once})
-        return of_candidates(model.encode_user(user), features)
+        return of_candidates(user_of_ids(user), features)
 
     def encode_user(**features: tf.Tensor) -> dict[str, tf.Tensor]:
         looked_up = raw.look_up(features)
-        user = model.encode_user(looked_up)
+        user = user_of_ids(looked_up)
         rows = tf.shape(next(iter(looked_up.values())))[:1]
         return user | {MODEL_KEY: tf.fill(rows, tf.constant(key, tf.int64))}
 
@@ -113,7 +123,6 @@ def signatures(model: ClickModel, raw: RawFeatures) -> dict[str, Any]:
             return of_candidates({k: tf.identity(v) for k, v in user.items()}, given)
 
     def concrete(function: Callable[..., Any], specs: Mapping[str, tf.TensorSpec]) -> Any:
-        # No Python here depends on a tensor's value; AutoGraph would double the time of tracing.
         with constants:
             return tf.function(function, autograph=False).get_concrete_function(**specs)
 
