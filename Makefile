@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all lint setup encoders
+.PHONY: demo test test-processes test-all lint setup encoders
 
 setup: $(VENV)/installed
 
@@ -28,6 +28,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-processes: setup
+	$(BIN)/python -m pytest -m processes
 
 test-all: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow or not slow'

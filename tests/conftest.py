@@ -1,6 +1,5 @@
 """Paths to real data, and small prepared data sets, for all tests."""
 
-import functools
 import os
 import shutil
 from collections.abc import Iterable
@@ -8,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apache_beam.transforms import userstate
 from rich.console import Console
 
+from tests import quick_beam
 from tfctr.config import DataConfig
 
-# Beam inspects the signatures of each DoFn eight times, for a third of a small pipeline's time.
-userstate.get_dofn_specs = functools.lru_cache(4096)(userstate.get_dofn_specs)
+quick_beam.install()
 
 WORLD_FEATURES = [
     {"name": "user_id", "kind": "categorical", "side": "user", "dtype": "int"},

@@ -76,6 +76,7 @@ def test_a_job_server_s_own_options_are_left_to_it() -> None:
     job._pipeline(PipelineOptions(args), args)
 
 
+@pytest.mark.processes
 def test_a_command_with_workers_in_other_processes(tmp_path: Path) -> None:
     """What it gives from step to step is of classes of its own module."""
     write_logs(tmp_path)

@@ -192,6 +192,7 @@ def worker_pool() -> Iterator[str]:
     pool.wait()
 
 
+@pytest.mark.processes
 def test_the_portable_runner_with_a_worker_pool(
     worker_pool: str, models: dict[str, str], expected: Any, tmp_path: Path
 ) -> None:
@@ -200,7 +201,7 @@ def test_the_portable_runner_with_a_worker_pool(
     assert_same(run_all(tmp_path, models, args), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_processes(models: dict[str, str], expected: Any, tmp_path: Path) -> None:
     args = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     assert_same(run_all(tmp_path, models, args), expected)
@@ -215,6 +216,7 @@ def cluster() -> Iterator[Any]:
         yield cluster
 
 
+@pytest.mark.processes
 def test_dask(cluster: Any, models: dict[str, str], expected: Any, tmp_path: Path) -> None:
     args = [DASK, f"--dask_client_address={cluster.scheduler_address}"]
     assert_same(run_all(tmp_path, models, args), expected)
@@ -236,6 +238,7 @@ def joined_partitions(cluster: Any, **options: int) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
+@pytest.mark.processes
 def test_dask_has_as_many_partitions_as_its_workers_need(cluster: Any) -> None:
     assert joined_partitions(cluster) == (3, 4)  # 3 elements each; two for each thread
     assert joined_partitions(cluster, npartitions=2) == (2, 2)

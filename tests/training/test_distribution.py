@@ -88,6 +88,7 @@ def test_the_sum_of_the_replicas_gradients_is_clipped(world_data: Path) -> None:
     assert_alike(two, one)
 
 
+@pytest.mark.processes
 def test_two_processes_learn_what_one_learns(world_data: Path, one_device: Path) -> None:
     workers = []
     for _ in range(2):
