@@ -26,6 +26,7 @@ from beam_pipelines.prepare import prepare
 from beam_pipelines.retrieve import retrieve
 from beam_pipelines.running import dask_partitions
 from beam_pipelines.score import score
+from beam_pipelines.scores import write_scores
 from beam_pipelines.sequences import write_sequences
 from beam_pipelines.snapshots import join_snapshots
 from beam_pipelines.statistics import write_statistics
@@ -123,6 +124,10 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
     write_hints(at("teacher.keras"), at("data"), at("similar"), at("hints"), "", beam_args)
     logits = at("teacher.keras"), at("data"), [at("similar")], "taught", at("logits")
     write_logits(*logits, "", beam_args)
+    rows = np.arange(0, 2_400, 2)
+    scores = pa.table({"row_id": rows, "p": rows / 2_400})
+    pq.write_table(scores, folder / "scores.parquet", row_group_size=150)
+    write_scores([at("scores.parquet")], "p", at("data"), "x", at("beside"), beam_args=beam_args)
     (folder / "teacher.keras").unlink()  # a zip, which knows when it was written
     days = DaysConfig.model_validate(
         {
@@ -160,7 +165,8 @@ def expected(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     assert side_inputs == []  # Dask would compute them again and again, and wrongly
     assert len({name for name in found if name.startswith("data/train/")}) == PIECES
     jobs = {"data", "by_time", "windows", "tables", "similar", "texts", "hints", "days", "joined"}
-    assert {Path(name).parts[0] for name in found} >= jobs | {"logits", "neighbours", "scores"}
+    jobs |= {"logits", "beside", "neighbours", "scores"}
+    assert {Path(name).parts[0] for name in found} >= jobs
     return found
 
 

@@ -1,38 +1,67 @@
 """The config of distillation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from tfctr.config.base import from_file
+from tfctr.config.base import FolderName, from_file
+from tfctr.config.data import Paths, with_directory
 from tfctr.config.method import Method, register
 from tfctr.config.run import RunConfig, check_not_refitted
+from tfctr.schema import Categorical, Strict
 
 Teacher = Annotated[RunConfig, from_file(lambda: RunConfig)]
+
+
+class Scores(Strict):
+    """What another model thinks of rows of the dataset: a column of Parquet files."""
+
+    name: FolderName
+    # Relative to the config file or to the data home; folders, globs and lists name several.
+    files: Paths = Field(min_length=1)
+    column: str
+    row: str = "row_id"  # the column with each row's place in the log
+    kind: Literal["probability", "logit"] = "probability"
+    directory: str = Field(".", exclude=True)  # that the files are relative to
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_folder(cls, values: Any) -> Any:
+        found = values.get("files") if isinstance(values, dict) else None
+        return with_directory(values, found[0] if isinstance(found, list) and found else found)
 
 
 @register
 class Distill(Method):
     """Trains the student on its teachers' probabilities too (Zhu et al., 2020, arXiv:2011.04106).
 
-    The teachers are runs on the same dataset, however large: none of them is served.
+    The teachers are runs on the same dataset, however large, or scores from elsewhere: none of them
+    is served.
     """
 
     name: Literal["distill"]
-    teachers: tuple[Teacher, ...] = Field(min_length=1)  # the mean of their logits is learned
+    teachers: tuple[Teacher, ...] = ()  # the mean of all teachers' logits is learned
+    scores: tuple[Scores, ...] = ()
     weight: float = Field(0.5, gt=0, le=1)  # of the teachers' loss; that of the clicks has the rest
     temperature: float = Field(1.0, gt=0)  # above 1: logits are divided by it, in both losses' pair
+    pairs: float = Field(0.0, ge=0, le=1)  # of the teachers' loss, from pairs of a user's rows
 
     @field_validator("teachers")
     @classmethod
-    def _differ(cls, teachers: tuple[RunConfig, ...]) -> tuple[RunConfig, ...]:
-        names = [teacher.name for teacher in teachers]
-        for number, name in enumerate(names):
-            if name in names[:number]:
-                raise ValueError(f"{name!r} is given twice")
+    def _not_refitted(cls, teachers: tuple[RunConfig, ...]) -> tuple[RunConfig, ...]:
         check_not_refitted(**{teacher.name: teacher for teacher in teachers})
         return teachers
+
+    @model_validator(mode="after")
+    def _differ(self) -> "Distill":
+        names = [teacher.name for teacher in self.teachers] + [s.name for s in self.scores]
+        if not names:
+            raise ValueError("teachers: there are none; give a run config, or scores")
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise ValueError(f"teachers: {name!r} is given twice")
+        return self
 
     @property
     def parts(self) -> Mapping[str, Any]:
@@ -40,14 +69,20 @@ class Distill(Method):
 
     def check(self, run: RunConfig) -> None:
         run.training.check_rows_weigh_the_same("teachers' logits are of all rows, so only 1 fits")
+        if self.pairs and _user(run.data.features, run.data.user) is None:
+            raise ValueError(
+                f"pairs: found {self.pairs}; pairs are of one user's rows, and data has no "
+                f"categorical feature of the column that `user` names, {run.data.user!r}"
+            )
 
     def import_models(self) -> None:
         import tfctr.frameworks.distill.distillation  # noqa: F401
 
     def stages(self, run: Any) -> Mapping[str, Any]:
-        from tfctr.frameworks.distill.stages import TeacherLogits
+        from tfctr.frameworks.distill.stages import ScoresOfRows, TeacherLogits
 
-        return {teacher.name: TeacherLogits(run.other(teacher)) for teacher in self.teachers}
+        runs = {teacher.name: TeacherLogits(run.other(teacher)) for teacher in self.teachers}
+        return runs | {s.name: ScoresOfRows(s, run.dataset, run.work) for s in self.scores}
 
     def side_outputs(self, stages: Mapping[str, Any]) -> Sequence[Any]:
         return [*stages.values()]
@@ -56,4 +91,13 @@ class Distill(Method):
         from tfctr.frameworks.distill.distillation import Distillation
 
         fields = [stage.field for stage in stages.values()]
-        return Distillation(model, fields, self.weight, self.temperature)
+        user = _user(data.schema, data.manifest["config"]["user"])
+        return Distillation(
+            model, fields, self.weight, self.temperature, self.pairs, user if self.pairs else None
+        )
+
+
+def _user(features: Iterable[Any], column: str | None) -> str | None:
+    """The name of the feature whose ids tell users apart."""
+    found = (f.name for f in features if isinstance(f, Categorical) and f.source_column == column)
+    return next(found, None)

@@ -1,10 +1,12 @@
-"""The stage before the student: a teacher's logits of all rows."""
+"""The stages before the student: teachers' logits of all rows."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from tfctr.frameworks.distill.config import Scores
 from tfctr.stages import Run, Stage
 from tfctr.stages.prepare import MANIFEST
 
@@ -40,3 +42,52 @@ class TeacherLogits(Stage):
             str(self.path),
             self.key(),
         )
+
+
+class ScoresOfRows(Stage):
+    """Scores from elsewhere, beside the rows of a dataset: `<work>/<their name>`."""
+
+    name = "scores"
+    manifest_name = MANIFEST
+    is_data = True
+
+    def __init__(self, config: Scores, dataset: Stage, work: Path) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.folder = self.path = work / config.name
+        self.field = f"logit of {config.name}"
+        self.reads = (dataset,)
+
+    @property
+    def made_from(self) -> Any:
+        from tfctr.data import files
+
+        prints = [files.fingerprint(path) for path in self._paths()]
+        return [self.field, self.config.row, self.config.column, self.config.kind, prints]
+
+    def check(self) -> None:
+        self._paths()
+
+    def make(self, console: Console) -> None:
+        from beam_pipelines.scores import described, write_scores
+
+        config = self.config
+        console.print(f"[bold]{self.name}[/] {config.name} -> {self.path}", soft_wrap=True)
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        manifest = write_scores(
+            self._paths(),
+            config.column,
+            str(self.dataset.path),
+            self.field,
+            str(self.path),
+            row=config.row,
+            is_logit=config.kind == "logit",
+            key=self.key(),
+        )
+        console.print(described(manifest), highlight=False, soft_wrap=True)
+
+    def _paths(self) -> list[str]:
+        from tfctr.data.sources import matching
+
+        found = [p for f in self.config.files for p in matching(f, self.config.directory)]
+        return [*dict.fromkeys(found)]
