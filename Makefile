@@ -30,7 +30,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-processes: setup
-	$(BIN)/python -m pytest -m processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m processes
 
 test-all: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow or not slow'

@@ -207,7 +207,7 @@ def test_the_portable_runner_with_a_worker_pool(
     assert_same(run_all(tmp_path, models, args), expected)
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_processes(models: dict[str, str], expected: Any, tmp_path: Path) -> None:
     args = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     assert_same(run_all(tmp_path, models, args), expected)

@@ -443,6 +443,7 @@ def test_probes_tell_new_users_from_inactive_ones(whole: Rollout) -> None:
         assert segments["inactive_users"]["rows"] == (seen & ~recent).sum()
 
 
+@pytest.mark.slow
 def test_what_a_training_does_not_touch_is_not_forgotten(tmp_path: Path) -> None:
     """Users without a row from the fifth day on, in the snapshots and in all three models."""
     write_logs(tmp_path, range(1, 9))

@@ -87,6 +87,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return made
 
 
+@pytest.mark.slow
 def test_a_student_starts_from_an_earlier_one_with_its_knowledge_base(run: Run) -> None:
     folder = run.work.parent
     content = yaml.safe_load((folder / "run.yaml").read_text())

@@ -419,6 +419,7 @@ def test_the_events_of_a_day_are_added_to_those_of_before(tmp_path: Path) -> Non
         write_statistics(tables, work, nothing, log=config("day").data, add_to=nothing)
 
 
+@pytest.mark.slow
 def test_a_day_is_added_by_a_command(run: Run, refreshed: Path, tmp_path: Path) -> None:
     """The log of that day is another world's, whose users and items are mostly unknown."""
     write_configs(tmp_path)
