@@ -166,7 +166,7 @@ def write_statistics(
             tables["attributes"] = found
         files.write_arrays(f"{folder}/tables.npz", tables)
         # What only the job reads.
-        job.delete_folders(folder, "staged", "dead_letters", "steps", "blocks")
+        job.delete_folders(folder, "staged", "dead_letters", "steps", "blocks", "state-sums")
         result = {
             "format": FORMAT,
             "config_digest": digest(config),

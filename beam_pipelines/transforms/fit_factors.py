@@ -1,12 +1,16 @@
 """Fits the factor model of items to groups of users, a step at a time, and finds similar items."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.graded_events import read_users
@@ -17,6 +21,8 @@ from tfctr.frameworks.statistics.config import ALL_USERS, POPULATIONS
 from tfctr.frameworks.statistics.factor_model import Factors, Sums
 
 BLOCK = 1 << 12  # items whose parameters are computed together
+HELD = 1 << 27  # bytes of sums that a worker holds before it writes them
+Key = tuple[int, int]  # population, block of items
 NEAREST = ("items", "neighbours", "similarities")  # arrays of a block, of each population
 
 
@@ -85,9 +91,9 @@ class Step(beam.PTransform):
             inputs
             | "Meet" >> beam.Flatten()
             | "Wait" >> beam.GroupByKey()
-            | "Expect" >> beam.FlatMap(_expect, self.before, self.grades)
-            | "Add" >> beam.CombinePerKey(added)
-            | "Maximise" >> beam.Map(_maximise, self.before)
+            | "Expect" >> beam.ParDo(_WriteSums(_expect, self.before, self.grades))
+            | "Add" >> beam.GroupByKey()
+            | "Maximise" >> beam.FlatMap(_maximise, self.before)
             | "Gather" >> beam.GroupByKey()
             | "Write" >> beam.FlatMap(_write, self.before, self.after, self.events, self.number)
         )
@@ -121,20 +127,79 @@ class Similar(beam.PTransform):
             inputs
             | "Meet" >> beam.Flatten()
             | "Wait" >> beam.GroupByKey()
-            | "Pair" >> beam.FlatMap(_pairs, self.state, self.grades)
-            | "Add" >> beam.CombinePerKey(added)
-            | "ByBlock" >> beam.Map(lambda found: (found[0][1], (found[0][0], found[1])))
-            | "GatherHalves" >> beam.GroupByKey()
+            | "Pair" >> beam.ParDo(_WriteSums(_pairs, self.state, self.grades))
+            | "Gather" >> beam.GroupByKey()
             | "Write" >> beam.Map(_write_nearest, self.num_items, self.number, self.folder)
         )
 
 
+class _WriteSums(beam.DoFn):
+    """Groups of users -> `(block of items, (population, path))`: the file has the sums of several
+    groups. Sums are hundreds of megabytes, which files carry faster than elements.
+
+    Args:
+        compute: a group's paths, models, grades -> `(population, block), Sums`.
+        state: path of the models' parameters; the files are written to a folder beside it.
+        grades: float `[G]`.
+    """
+
+    def __init__(
+        self, compute: Callable[..., Iterator[tuple[Key, Sums]]], state: str, grades: np.ndarray
+    ) -> None:
+        self.compute = compute
+        self.state = state
+        self.grades = grades
+
+    def start_bundle(self) -> None:
+        self.found: dict[Key, Sums] = {}
+
+    def process(self, group: tuple[int, Iterable[Any]]) -> Iterator[tuple[int, Any]]:
+        models = read_state(self.state)
+        for key, sums in self.compute(_paths(group), models, self.grades):
+            self.found[key] = added([self.found[key], sums]) if key in self.found else sums
+            if sum(held.sums.nbytes for held in self.found.values()) > HELD:
+                yield from self._write()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for found in self._write():
+            yield WindowedValue(found, MIN_TIMESTAMP, (GlobalWindow(),))
+
+    def _write(self) -> Iterator[tuple[int, tuple[int, str]]]:
+        if not self.found:
+            return
+        path = f"{sums_folder(self.state)}/{uuid.uuid4().hex}.npz"
+        arrays: dict[str, np.ndarray] = {}
+        for key, sums in self.found.items():
+            arrays |= dict(zip(_names(*key), (sums.items, sums.sums), strict=True))
+        files.write_arrays(path, arrays)
+        for population, block in self.found:
+            yield block, (population, path)
+        self.found = {}
+
+
+def sums_folder(state: str) -> str:
+    """The folder of sums that were made with the parameters at `state`."""
+    return state.removesuffix(".npz") + "-sums"
+
+
+def _names(population: int, block: int) -> list[str]:
+    return [f"{name}_{population}_{block}" for name in ("items", "sums")]
+
+
+def _read_sums(block: int, parts: Iterable[tuple[int, str]]) -> dict[int, Sums]:
+    """The sums of a block of items, by population."""
+    found: dict[int, list[Sums]] = {}
+    for population, path in sorted(parts):
+        arrays = files.read_arrays(path, _names(population, block))
+        found.setdefault(population, []).append(Sums(*arrays.values()))
+    return {population: added(of_files) for population, of_files in found.items()}
+
+
 def _expect(
-    group: tuple[int, Iterable[Any]], state: str, grades: np.ndarray
-) -> Iterator[tuple[tuple[int, int], Sums]]:
+    paths: Sequence[str], models: Sequence[Factors], grades: np.ndarray
+) -> Iterator[tuple[Key, Sums]]:
     """A group of users -> its sums, by population and block of items."""
-    models = read_state(state)
-    users, half, items, ids = read_users(_paths(group))
+    users, half, items, ids = read_users(paths)
     for population, model in enumerate(models):
         chosen = slice(None) if population == ALL_USERS else half == population
         if not len(users[chosen]):
@@ -148,11 +213,10 @@ def _expect(
 
 
 def _pairs(
-    group: tuple[int, Iterable[Any]], state: str, grades: np.ndarray
-) -> Iterator[tuple[tuple[int, int], Sums]]:
+    paths: Sequence[str], models: Sequence[Factors], grades: np.ndarray
+) -> Iterator[tuple[Key, Sums]]:
     """A group of users -> sums of pairs of items, by half of the users and block of items."""
-    models = read_state(state)
-    users, half, items, ids = read_users(_paths(group))
+    users, half, items, ids = read_users(paths)
     for population in range(ALL_USERS):
         chosen = half == population
         means = models[population].weights[:, 0]
@@ -186,11 +250,14 @@ def added(parts: Iterable[Sums]) -> Sums:
     return Sums(present, sums)
 
 
-def _maximise(block: tuple[tuple[int, int], Sums], state: str) -> tuple[int, Any]:
-    (population, _), sums = block
-    center = f"center_{population}"
-    weights, errors = factor_model.maximised(sums, files.read_arrays(state, [center])[center])
-    return 0, (population, sums.items, weights, sums.sums[:, 0], errors)
+def _maximise(
+    block: tuple[int, Iterable[tuple[int, str]]], state: str
+) -> Iterator[tuple[int, Any]]:
+    """A block of items -> its new parameters, by population."""
+    for population, sums in _read_sums(*block).items():
+        center = f"center_{population}"
+        weights, errors = factor_model.maximised(sums, files.read_arrays(state, [center])[center])
+        yield 0, (population, sums.items, weights, sums.sums[:, 0], errors)
 
 
 def _write(
@@ -213,23 +280,23 @@ def _write(
         arrays[f"counts_{population}"] = counts
     check_arrived("events of the items", int(counts.sum()), events)  # all users' are the last
     write_state(after, models, **arrays)
+    files.delete_folder(sums_folder(before))
     for number in range(groups):
         yield number, after
 
 
 def _write_nearest(
-    block: tuple[int, Iterable[tuple[int, Sums]]], num_items: int, number: int, folder: str
+    block: tuple[int, Iterable[tuple[int, str]]], num_items: int, number: int, folder: str
 ) -> str:
     """Writes items, neighbours and similarities of each population -> the path."""
-    block_number, parts = block
-    halves = dict(parts)
+    halves = _read_sums(*block)
     populations = halves | {ALL_USERS: added([halves[half] for half in sorted(halves)])}
     arrays = {}
     for population, sums in populations.items():
         found = neighbours.nearest(sums, num_items, number)
         for name, values in zip(NEAREST, found, strict=True):
             arrays[f"{name}_{population}"] = values
-    path = f"{folder}/blocks/nearest-{block_number:05d}.npz"
+    path = f"{folder}/blocks/nearest-{block[0]:05d}.npz"
     files.write_arrays(path, arrays)
     return path
 

@@ -290,6 +290,12 @@ def read_arrays(path: str, names: Iterable[str] | None = None) -> dict[str, np.n
         return {name: found[name] for name in (found.files if names is None else names)}
 
 
+def delete_folder(path: str) -> None:
+    """Deletes a folder with all that is in it."""
+    system, inner = filesystem(path)
+    system.delete_dir(inner)
+
+
 def read(path: str) -> bytes:
     """The content of a file that we wrote, unpacked if its name ends in `.gz`: a TFRecord may begin
     with the bytes of gzip."""
