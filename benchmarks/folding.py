@@ -9,7 +9,6 @@ kept. Weights cost the same whatever they hold, so nothing is trained.
 """
 
 import argparse
-import math
 import statistics
 import tempfile
 import time
@@ -23,6 +22,7 @@ from rich.console import Console
 
 from benchmarks.record import record_table
 from tfctr import serving
+from tfctr.comparison import multiply_adds
 from tfctr.config import load_run
 from tfctr.data.dataset import Dataset
 from tfctr.serving.raw_values import raw_dtype
@@ -36,24 +36,6 @@ HEADERS = (
     *(f"{n:,}" for n in CANDIDATES),
     *(f"{n:,}: over the backbone" for n in CANDIDATES),
 )
-
-
-def multiply_adds(call: Callable[..., Any], inputs: dict[str, Any]) -> int:
-    """Of the matrix products of a call on tensors of these shapes."""
-    specs = {name: tf.TensorSpec(values.shape, values.dtype) for name, values in inputs.items()}
-    graph = tf.function(lambda given: call(given)).get_concrete_function(specs).graph
-    total = 0
-    for op in graph.get_operations():
-        if op.type in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
-            inner = op.inputs[0].shape[-2 if op.get_attr(_transposed(op)) else -1]
-            total += math.prod(op.outputs[0].shape.as_list()) * inner
-        elif op.type in ("Einsum", "Conv2D", "PartitionedCall", "While"):
-            raise NotImplementedError(f"{op.type} is not counted")
-    return total
-
-
-def _transposed(op: Any) -> str:
-    return "transpose_a" if op.type == "MatMul" else "adj_x"
 
 
 def counted(model: Any, data: Dataset, folded: bool) -> list[int]:

@@ -38,10 +38,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from benchmarks.movielens.__main__ import (
@@ -56,7 +54,8 @@ from benchmarks.record import interval_text, record_table
 from benchmarks.trees import NOTE as TREES_NOTE
 from benchmarks.trees import references
 from tfctr import metrics
-from tfctr.config import ConfigError, RunConfig, load_run
+from tfctr.comparison import ScoredRows
+from tfctr.config import RunConfig, load_run
 from tfctr.stages import Run, in_order
 
 HEADERS = (
@@ -81,40 +80,6 @@ NOTE = (
     "rows are found by, is one for all seeds: its own spread is in no deviation and no p. Rare "
     "items: the least frequent, which together have a tenth of the training rows."
 )
-
-
-class Predictions(NamedTuple):
-    """What the models of all seeds say of the test rows.
-
-    Attributes:
-        labels: `[N]`.
-        users: `[N]`, or None where the data has no user.
-        logits: `[seeds, N]`.
-    """
-
-    labels: np.ndarray
-    users: np.ndarray | None
-    logits: np.ndarray
-
-    @classmethod
-    def read(cls, folders: Iterable[Path]) -> "Predictions":
-        """Of runs' folders, one a seed."""
-        tables = [pq.read_table(folder / "test.parquet") for folder in folders]
-        first = tables[0]
-        users = first["user_key"].to_numpy() if "user_key" in first.column_names else None
-        logits = np.stack([table["logit"].to_numpy() for table in tables])
-        return cls(first["label"].to_numpy(), users, logits)
-
-    def over(self, other: "Predictions") -> dict[str, metrics.Difference]:
-        """By how much these are better.
-
-        Raises:
-            ConfigError: they are of other rows.
-        """
-        mine, theirs = ((of.labels, of.users) for of in (self, other))
-        if not all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True)):
-            raise ConfigError("a row of the table has other test rows than what it is compared to")
-        return metrics.paired_difference(self.labels, self.logits, other.logits, self.users)
 
 
 def row(
@@ -200,7 +165,7 @@ def main() -> None:
                 over = None
                 if baseline is not None and (baseline != path or name != config.name):
                     theirs = _folders(configs[baseline], seeds, work)
-                    over = Predictions.read(folders).over(Predictions.read(theirs))
+                    over = ScoredRows.read(folders).over(ScoredRows.read(theirs))
                 table.append(row(name, backbone, [measured(f) for f in folders], over))
     baseline_name = configs[args.against].name if args.against else "its backbone"
     headers = [header.format(baseline=baseline_name) for header in HEADERS]

@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks import movielens, rollouts, students
 from benchmarks.movielens.__main__ import of_seed
-from benchmarks.students import Predictions
 from tests.frameworks.ecdctr.test_rollout_report import write_days
 from tests.frameworks.rok.test_rok import write_configs
+from tfctr.comparison import ScoredRows
 from tfctr.config import ConfigError, load_run
 from tfctr.data import files
 
@@ -30,7 +30,7 @@ def write_predictions(folder: Path, skill: float, rows: int = 400) -> Path:
 
 def test_a_student_is_compared_on_the_same_rows(tmp_path: Path) -> None:
     good, bad = (
-        Predictions.read(write_predictions(tmp_path / f"{skill}-{seed}", skill) for seed in (1, 2))
+        ScoredRows.read(write_predictions(tmp_path / f"{skill}-{seed}", skill) for seed in (1, 2))
         for skill in (2.0, 0.0)
     )
     over = good.over(bad)
@@ -40,7 +40,7 @@ def test_a_student_is_compared_on_the_same_rows(tmp_path: Path) -> None:
     assert cells["deviation"] == "0.0000"
     assert cells["p"] == "0.002"
     assert students.row("a", "dnn", [FOUND], None).count("") == 4
-    fewer = Predictions.read([write_predictions(tmp_path / "fewer", 0.0, rows=300)])
+    fewer = ScoredRows.read([write_predictions(tmp_path / "fewer", 0.0, rows=300)])
     with pytest.raises(ConfigError, match="other test rows"):
         good.over(fewer)
 

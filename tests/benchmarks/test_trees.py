@@ -6,9 +6,10 @@ import pytest
 from rich.console import Console
 
 from benchmarks.movielens.__main__ import of_seed
-from benchmarks.students import Predictions, _models
+from benchmarks.students import _models
 from benchmarks.trees import Mean, categorical_columns, columns, plain_features, references
 from tests.frameworks.statistics.test_statistics import write_configs
+from tfctr.comparison import ScoredRows
 from tfctr.config import load_run
 from tfctr.data import Dataset
 from tfctr.data.manifest import read_manifest
@@ -72,7 +73,7 @@ def test_each_model_has_a_row_of_the_same_test_rows(mean: Mean) -> None:
     folders = [student.folder, trees.folder, mean.folder]
     assert [of_model for _, _, of_model in found] == [[folder] for folder in folders]
     assert len({name for name, _, _ in found}) == 3
-    said = [Predictions.read(of_model) for _, _, of_model in found]
+    said = [ScoredRows.read(of_model) for _, _, of_model in found]
     assert said[1].over(said[0]).keys() == {"auc", "log_loss", "gauc"}
     logits = [pq.read_table(folder / "valid.parquet")["logit"].to_numpy() for folder in folders]
     np.testing.assert_allclose(logits[2], (logits[0] + logits[1]) / 2, atol=1e-6)

@@ -95,6 +95,28 @@ def index(
 
 
 @app.command()
+def compare(
+    configs: Annotated[
+        list[str],
+        typer.Argument(help="YAML files of runs on one dataset; the first is the baseline"),
+    ],
+    work: Work = DEFAULT_WORK,
+) -> None:
+    """Compares runs with the first one: accuracy with paired intervals, segments, and cost.
+
+    What is not trained or evaluated yet is. Times of requests are measured if all are exported."""
+    with clear_errors():
+        from tfctr.comparison import compare, print_comparison
+
+        if len(configs) < 2:
+            raise ConfigError("compare: found one run; give two or more")
+        runs = [Run(load_run(config), work, console) for config in configs]
+        for run in runs:
+            run.evaluate()
+        print_comparison(compare(runs), console)
+
+
+@app.command()
 def tune(
     file: Annotated[Path, typer.Argument(help="YAML file of a search", metavar="FILE")],
     work: Work = DEFAULT_WORK,

@@ -1,0 +1,13 @@
+"""Runs side by side: what each is better at, by intervals that are paired by user, and its cost."""
+
+from tfctr.lazy import exports
+
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        "ScoredRows": "scored_rows",
+        "compare": "compared",
+        "multiply_adds": "cost",
+        "print_comparison": "compared",
+    },
+)

@@ -1,0 +1,98 @@
+"""What a request costs: matrix products and milliseconds."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfctr.models.click_model import ClickModel
+from tfctr.serving.c_session import CSession
+from tfctr.serving.model_directory import signature_defs
+from tfctr.serving.warmup import inputs_of, read_warmup
+
+CANDIDATES = 100
+PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
+NOT_COUNTED = ("Conv2D", "PartitionedCall", "StatefulPartitionedCall", "While")
+
+
+def multiply_adds(call: Callable[..., Any], inputs: Mapping[str, Any]) -> int:
+    """Of the matrix products of a call on tensors of these shapes.
+
+    Raises:
+        NotImplementedError: it has products that are not counted, as in a loop.
+    """
+    specs = {name: tf.TensorSpec(values.shape, values.dtype) for name, values in inputs.items()}
+    graph = tf.function(lambda given: call(given)).get_concrete_function(specs).graph
+    total = 0
+    for op in graph.get_operations():
+        if op.type in PRODUCTS:
+            inner = op.inputs[0].shape[-2 if op.get_attr(_transposed(op)) else -1]
+            total += math.prod(op.outputs[0].shape.as_list()) * inner
+        elif op.type == "Einsum":
+            total += _of_einsum(op)
+        elif op.type in NOT_COUNTED:
+            raise NotImplementedError(f"{op.type} is not counted")
+    return total
+
+
+def _transposed(op: Any) -> str:
+    return "transpose_a" if op.type == "MatMul" else "adj_x"
+
+
+def _of_einsum(op: Any) -> int:
+    given = op.get_attr("equation").decode().split("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for letters, tensor in zip(given, op.inputs, strict=True):
+        if "." in letters:
+            raise NotImplementedError(f"Einsum {given} is not counted")
+        sizes |= dict(zip(letters, tensor.shape.as_list(), strict=True))
+    return math.prod(sizes.values()) if len(given) > 1 else 0
+
+
+def of_request(model: ClickModel, candidates: int = CANDIDATES) -> int | None:
+    """Multiply-adds of `rank` for one user; None if they can't be counted."""
+    items = [feature.name for feature in model.schema.side("item")]
+    asked = {
+        name: np.repeat(values[None], candidates, axis=1) if name in items else values
+        for name, values in model._empty_row().items()
+    }
+
+    def rank(given: dict[str, Any]) -> Any:
+        user = {k: v for k, v in given.items() if k not in items}
+        return model.score(model.encode_user(user), {k: v for k, v in given.items() if k in items})
+
+    try:
+        return multiply_adds(rank, asked)
+    except NotImplementedError:
+        return None
+
+
+def milliseconds(versions: Sequence[Path], rounds: int = 200) -> list[float]:
+    """The median time of `rank` with 100 candidates, of each exported version, asked in turn.
+
+    In this process, by TensorFlow's C session, with one thread; so without a server's network.
+    """
+    asked = [_rank_request(version) for version in versions]
+    taken: list[list[float]] = [[] for _ in versions]
+    for round_ in range(-10, rounds):  # the first ones are warm-up
+        for times, ask in zip(taken, asked, strict=True):
+            start = time.perf_counter()
+            ask()
+            if round_ >= 0:
+                times.append(time.perf_counter() - start)
+    return [1000 * statistics.median(times) for times in taken]
+
+
+def _rank_request(version: Path) -> Callable[[], Any]:
+    definition = signature_defs(version)["rank"]
+    requests = [inputs_of(log) for log in read_warmup(version) if log.HasField("predict_log")]
+    _, inputs = [request for request in requests if request[0] == "rank"][-1]  # 100 candidates
+    session = CSession(version, in_caller=True)
+    given = {definition.inputs[name].name: values for name, values in inputs.items()}
+    outputs = [definition.outputs["scores"].name]
+    return lambda: session.run(given, outputs)
