@@ -227,3 +227,7 @@ def test_arrays_of_any_name_are_kept_and_read_by_name(tmp_path: Path) -> None:
     for name, values in arrays.items():
         np.testing.assert_array_equal(found[name], values, strict=True)
     assert [*files.read_arrays(path, ["a b"])] == ["a b"]
+    files.write_arrays(path, arrays | {"large": np.arange(10**5)})
+    np.testing.assert_array_equal(files.read_arrays(path, ["large"])["large"], np.arange(10**5))
+    files.write_arrays(path, {})
+    assert files.read_arrays(path) == {}

@@ -27,6 +27,7 @@ from tfctr.config import ConfigError
 BOM = b"\xef\xbb\xbf"
 NO_SPACE = os.strerror(errno.ENOSPC)  # in every error of a full disk
 CHECKED = 64 << 20  # bytes; larger files are identified by their modification time
+SMALL = 1 << 16  # bytes; a file that is read at once
 END = 1 << 62  # of a file whose unpacked size is not known
 GZIP = b"\x1f\x8b\x08"  # no text begins so: the second byte is neither ASCII nor UTF-8
 WILDCARD = re.compile(r"[*?[]")
@@ -286,8 +287,11 @@ def write_arrays(path: str, arrays: Mapping[str, Any]) -> None:
 def read_arrays(path: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays that `write_arrays` wrote, or those of some names; the others are not read."""
     system, inner = filesystem(path)
-    with system.open_input_file(inner) as file, np.load(file) as found:
-        return {name: found[name] for name in (found.files if names is None else names)}
+    with system.open_input_file(inner) as file:
+        # `zipfile` looks before the start of a file without arrays, which Arrow's do not allow.
+        whole = file if file.size() > SMALL else io.BytesIO(file.read())
+        with np.load(whole) as found:
+            return {name: found[name] for name in (found.files if names is None else names)}
 
 
 def delete_folder(path: str) -> None:

@@ -6,4 +6,5 @@ import tfctr.frameworks.distill.config
 import tfctr.frameworks.ecdctr.config
 import tfctr.frameworks.rok.config
 import tfctr.frameworks.srp4ctr.config
-import tfctr.frameworks.statistics.config  # noqa: F401
+import tfctr.frameworks.statistics.config
+import tfctr.frameworks.vectors.config  # noqa: F401

@@ -92,7 +92,7 @@ def cross_entropy(p: Any, logits: Any) -> Any:
 
 def test_the_loss_against_numpy() -> None:
     student = backbones.create("fm", SCHEMA, embedding_dim=4)
-    model = Distillation(student, ["a", "b"], weight=0.3, temperature=2.0)
+    model = Distillation(student, ["a", "b"], weight=0.3, temperature=2.0, pairs=0.0)
     model.compile(LazyAdam(0.0))
     rng = np.random.default_rng(1)
     number = len(next(iter(INPUTS.values())))
@@ -143,7 +143,7 @@ def test_a_student_learns_what_its_teacher_knows_and_its_labels_do_not_say() -> 
     rows = {f.name: rng.integers(0, f.num_ids, 4000) for f in schema.inputs}
     truth = rng.normal(size=9)[rows["item"]] + rng.normal(size=9)[rows["user"]]
     student = backbones.create("lr", schema)
-    model = Distillation(student, ["taught"], weight=1.0, temperature=1.0)
+    model = Distillation(student, ["taught"], weight=1.0, temperature=1.0, pairs=0.0)
     model.compile(LazyAdam(0.05))
     taught = {"taught": truth[:, None].astype("float32")}
     model.fit(rows | taught, rng.integers(0, 2, 4000), epochs=4, batch_size=100, verbose=0)

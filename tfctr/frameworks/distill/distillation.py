@@ -28,7 +28,7 @@ class Distillation(SchemaModel):
         fields: names of the teachers' logits, float `[B, 1]` each, NaN where there is none.
         weight: float. `a`.
         temperature: float. `T`.
-        pairs: float. `b`. Defaults to 0.
+        pairs: float. `b`.
         user: name of the feature that identifies users, if there are pairs. Unknown users have
             none.
     """
@@ -39,7 +39,7 @@ class Distillation(SchemaModel):
         fields: Sequence[str],
         weight: float,
         temperature: float,
-        pairs: float = 0.0,
+        pairs: float,
         user: str | None = None,
         **kwargs: Any,
     ) -> None:

@@ -1,0 +1,198 @@
+"""Vectors from elsewhere, from files to a served student."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from rich.console import Console
+
+from tests.conftest import world_config
+from tests.serving.evaluated import assert_served_as_evaluated
+from tfctr import backbones
+from tfctr.config import ConfigError, load_run
+from tfctr.data import Dataset
+from tfctr.data.manifest import DataError
+from tfctr.frameworks.vectors import VectorsStudent
+from tfctr.frameworks.vectors.config import VectorTable
+from tfctr.frameworks.vectors.stages import VectorsById
+from tfctr.metrics import auc
+from tfctr.optimizers import LazyAdam
+from tfctr.schema import FIRST_TOKEN_ID, Schema
+from tfctr.stages import Run, build
+
+SOURCE = {"format": "world", "users": 60, "items": 50, "events": 4_000, "seed": 3}
+PLAIN = ["user_id", "age_group", "category"]
+ITEMS = np.arange(50)
+TITLES = {"name": "titles", "feature": "item_id", "files": "titles-*.parquet", "fields": 2}
+IMAGES = {"name": "images", "feature": "category", "files": "images.parquet", "key": "of"}
+
+
+def write_vectors(folder: Path) -> dict[int, np.ndarray]:
+    """Vectors of the items but every fifth, and of a stranger, in two files of several pieces; and
+    of categories, as lists of one number more each."""
+    rng = np.random.default_rng(5)
+    items = np.append(rng.permutation(ITEMS[ITEMS % 5 > 0]), 9999)
+    vectors = rng.normal(2, 3, (len(items), 6)).astype("float32")
+    for n, part in enumerate(np.array_split(np.arange(len(items)), 2)):
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors[part].ravel()), 6)
+        table = pa.table({"item_id": items[part], "vector": lists})
+        pq.write_table(table, folder / f"titles-{n}.parquet", row_group_size=7)
+    images = {"of": ["Shoes", "Books"], "vector": [[1, 0, 2], [0, 1, 5]]}
+    pq.write_table(pa.table(images), folder / "images.parquet")
+    return dict(zip(items.tolist(), vectors, strict=True))
+
+
+def write_configs(folder: Path, *tables: dict[str, Any]) -> Path:
+    data = world_config(source=SOURCE).model_dump(mode="json", exclude_none=True)
+    student = {
+        "name": "student",
+        "data": "data.yaml",
+        "frameworks": [{"name": "vectors", "tables": [*tables]}],
+        "model": {
+            "backbone": "dcn_v2",
+            "features": PLAIN,
+            "embedding_dim": 4,
+            "hidden_units": [8],
+        },
+        "training": {"batch_size": 512, "epochs": 1, "optimizer": {"learning_rate": 0.01}},
+        "export": {"directory": str(folder / "saved_models")},
+    }
+    (folder / "data.yaml").write_text(yaml.safe_dump(data))
+    (folder / "student.yaml").write_text(yaml.safe_dump(student))
+    return folder / "student.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("vectors")
+    write_vectors(folder)
+    path = write_configs(folder, TITLES, IMAGES)
+    made = Run(load_run(path), folder / "work", Console(file=io.StringIO(), width=200))
+    made.export()
+    return made
+
+
+def test_the_table_has_each_token_s_vector_at_its_id(run: Run, tmp_path: Path) -> None:
+    given = write_vectors(tmp_path)
+    table = run.before["vectors"]["titles"].load()
+    data = Dataset.open(run.data_folder)
+    tokens = [int(token) for token in data.vocabulary_file("item_id").read_text().split()]
+    known = [token for token in tokens if token in given]
+    assert 30 < len(known) < len(tokens)
+    scale = np.sqrt(np.mean(np.square([given[token] for token in known], dtype=np.float64)))
+    assert table.shape == (len(tokens) + FIRST_TOKEN_ID, 6)
+    assert not table[:FIRST_TOKEN_ID].any()
+    for id_, token in enumerate(tokens, FIRST_TOKEN_ID):
+        expected = given[token] / scale if token in given else np.zeros(6)
+        np.testing.assert_allclose(table[id_], expected, rtol=1e-5)
+    said = run.console.file.getvalue()  # type: ignore[attr-defined]
+    counts = f"{len(known)} of {len(tokens)} item_id; {len(given) - len(known)} are of no token"
+    assert f"vectors of 6 numbers for {counts}" in said
+
+
+def test_training_leaves_the_tables_as_they_are_and_a_server_has_them(run: Run) -> None:
+    model = run.load_model()
+    for variable, stage in zip(model.tables, run.before["vectors"].values(), strict=True):
+        np.testing.assert_array_equal(variable, stage.load())
+    assert [variable.trainable for variable in model.tables] == [False, False]
+    assert "item_id" in model.reads
+    assert_served_as_evaluated(run, 20, model)
+
+
+def test_fields_against_numpy(run: Run) -> None:
+    model = run.load_model()
+    data = Dataset.open(run.data_folder)
+    rows = {k: v[:50] for k, v in data.columns("test", list(model.reads)).items()}
+    fields = np.array(model.embed(rows))
+    plain = np.array(model.backbone.embed(rows))
+    np.testing.assert_array_equal(fields[:, : len(PLAIN)], plain)
+    start = len(PLAIN)
+    for i, (name, number) in enumerate((("item_id", 2), ("category", 1))):
+        table, kernel = np.array(model.tables[i]), np.array(model.to_fields[i].kernel)
+        for row, id_ in enumerate(rows[name]):
+            vector = table[id_]
+            flat = vector @ kernel if vector.any() else np.array(model.without[i])
+            found = fields[row, start : start + number]
+            np.testing.assert_allclose(found, flat.reshape(number, -1), atol=1e-5)
+        start += number
+    assert fields.shape[1] == start
+    assert any(not np.array(model.tables[0])[id_].any() for id_ in rows["item_id"])
+
+
+def test_other_files_are_another_training(run: Run) -> None:
+    folder = run.work.parent
+    again = Run(load_run(folder / "student.yaml"), run.work, Console(quiet=True))
+    assert again.trained.is_done()
+    table = pq.read_table(folder / "images.parquet")
+    pq.write_table(table.slice(0, 1), folder / "images.parquet")
+    assert not again.trained.is_done()
+    pq.write_table(table, folder / "images.parquet")
+
+
+def test_items_that_training_never_saw_are_ranked_by_their_vectors() -> None:
+    features = [
+        {"name": "user", "kind": "categorical", "side": "user", "vocabulary_size": 6},
+        {"name": "item", "kind": "categorical", "side": "item", "vocabulary_size": 400},
+    ]
+    schema = Schema.model_validate({"features": features})
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(schema["item"].num_ids, 8)).astype("float32")
+    taste = rng.normal(size=8) * 2
+    backbone = backbones.create("dnn", schema.select(["user"]), embedding_dim=8, hidden_units=(16,))
+    student = VectorsStudent(schema, backbone, ["item"], [8], [1])
+    student.build()
+    student.tables[0].assign(vectors)
+    half = schema["item"].num_ids // 2
+    rows = {"user": rng.integers(3, 6, 8000), "item": rng.integers(FIRST_TOKEN_ID, half, 8000)}
+    clicks = rng.random(8000) < 1 / (1 + np.exp(-vectors[rows["item"]] @ taste))
+    student.compile(LazyAdam(0.01))
+    student.fit(rows, clicks.astype("float32"), epochs=5, batch_size=200, verbose=0)
+    new = {"user": rng.integers(3, 6, 4000), "item": rng.integers(half, half * 2, 4000)}
+    chance = 1 / (1 + np.exp(-vectors[new["item"]] @ taste))
+    labels = (rng.random(4000) < chance).astype("float32")
+    best, found = auc(labels, chance), auc(labels, student.predict(new, verbose=0))
+    assert best - 0.01 < found
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"item_id": [1, 1], "vector": [[1.0], [2.0]]}, r"column 'item_id': 1 has two vectors"),
+        ({"item_id": [1, 2], "vector": [[1.0], [2.0, 3.0]]}, r"row 1 has 2 numbers, and not all"),
+        ({"item_id": [1], "vector": [[np.nan]]}, r"row 0 has a number that is not finite"),
+        ({"item_id": [1], "vector": [1.0]}, r"'vector' holds double, and lists of numbers are"),
+        ({"item_id": ["x"], "vector": [[1.0]]}, r"row 0: found 'x': not a 64-bit integer"),
+        ({"item_id": [None, 1], "vector": [[1.0], [1.0]]}, r"row 0: found None"),
+        ({"item_id": [-7], "vector": [[1.0]]}, r"none of its 1 tokens is one of item_id, which"),
+        ({"id": [1], "vector": [[1.0]]}, r"no column 'item_id'; columns: id, vector"),
+    ],
+)
+def test_files_that_do_not_fit(
+    run: Run, columns: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "vectors.parquet")
+    config = VectorTable.model_validate(
+        {"name": "bad", "feature": "item_id", "files": str(tmp_path / "vectors.parquet")}
+    )
+    with pytest.raises((ConfigError, DataError), match=says):
+        build(VectorsById(config, run.dataset, tmp_path), Console(quiet=True))
+    assert not (tmp_path / "bad" / "vectors.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"feature": "user_id"}, r"'user_id', which is no categorical feature of the item's side"),
+        ({"files": "nothing.parquet"}, r"nothing\.parquet"),
+        ({"fields": 0}, r"tables\[0\]\.fields: .*greater than or equal to 1"),
+    ],
+)
+def test_configs_that_do_not_fit(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    write_vectors(tmp_path)
+    with pytest.raises(ConfigError, match=says):
+        Run(load_run(write_configs(tmp_path, TITLES | changes)), tmp_path / "work").train()

@@ -1,0 +1,9 @@
+"""Vectors of items from elsewhere, beside what the backbone learns of them.
+
+In the data's order: a stage reads the files and writes a table by an item's id; the student adds
+fields made of an item's vector.
+"""
+
+from tfctr.lazy import exports
+
+__getattr__, __all__ = exports(__name__, {"VectorsStudent": "student"})

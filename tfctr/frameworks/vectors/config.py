@@ -1,0 +1,88 @@
+"""The config of vectors from elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tfctr.config.base import FolderName
+from tfctr.config.data import Paths, with_directory
+from tfctr.config.method import Method, register
+from tfctr.schema import Categorical, Name, Schema, Strict
+
+
+class VectorTable(Strict):
+    """A vector for each token of a feature, in Parquet files: of texts, of images, of another
+    team's model."""
+
+    name: FolderName
+    feature: Name  # of the item's side
+    # Relative to the config file or to the data home; folders, globs and lists name several.
+    files: Paths = Field(min_length=1)
+    key: str | None = None  # the column with the tokens; None: that of the feature in the log
+    column: str = "vector"  # lists of numbers, all of one length
+    fields: int = Field(1, ge=1)  # that carry it to the backbone
+    directory: str = Field(".", exclude=True)  # that the files are relative to
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_folder(cls, values: Any) -> Any:
+        found = values.get("files") if isinstance(values, dict) else None
+        return with_directory(values, found[0] if isinstance(found, list) and found else found)
+
+
+@register
+class Vectors(Method):
+    """Fields made of fixed vectors of the item, which need no training row of it."""
+
+    name: Literal["vectors"]
+    tables: tuple[VectorTable, ...] = Field(min_length=1)
+
+    @field_validator("tables")
+    @classmethod
+    def _differ(cls, tables: tuple[VectorTable, ...]) -> tuple[VectorTable, ...]:
+        names = [table.name for table in tables]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise ValueError(f"{name!r} is given twice")
+        return tables
+
+    def check(self, run: Any) -> None:
+        for table in self.tables:
+            known = [
+                f.name for f in run.data.feature_schema.side("item") if isinstance(f, Categorical)
+            ]
+            if table.feature not in known:
+                raise ValueError(
+                    f"tables: {table.name}: feature: found {table.feature!r}, which is no "
+                    f"categorical feature of the item's side; there are: {', '.join(known)}"
+                )
+
+    def import_models(self) -> None:
+        import tfctr.frameworks.vectors.student  # noqa: F401
+
+    def stages(self, run: Any) -> Mapping[str, Any]:
+        from tfctr.frameworks.vectors.stages import VectorsById
+
+        return {table.name: VectorsById(table, run.dataset, run.work) for table in self.tables}
+
+    def wrap(self, model: Any, schema: Schema, stages: Mapping[str, Any]) -> Any:
+        from tfctr.frameworks.vectors.student import VectorsStudent
+
+        features = [table.feature for table in self.tables]
+        read = [feature.name for feature in model.schema]
+        return VectorsStudent(
+            schema.select([*dict.fromkeys([*read, *features])]),
+            model,
+            features,
+            # Before the stages are there, as when a config is checked, any width will do.
+            [stages[table.name].width if stages else 1 for table in self.tables],
+            [table.fields for table in self.tables],
+        )
+
+    def data_stages(self, stages: Mapping[str, Any]) -> Sequence[Any]:
+        return [*stages.values()]
+
+    def set_data(self, model: Any, stages: Mapping[str, Any]) -> None:
+        for variable, stage in zip(model.tables, stages.values(), strict=True):
+            variable.assign(stage.load())
