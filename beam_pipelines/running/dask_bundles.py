@@ -1,4 +1,4 @@
-"""Keeps Beam's Dask runner from repeating elements.
+"""Keeps Beam's Dask runner from repeating elements, and from losing what `finish_bundle` gives.
 
 The report for its maintainers is in docs/upstream/beam-dask-runner.md.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.runners.common import DoFnInvoker
 from apache_beam.runners.dask import transform_evaluator
 
 from tfctr.config import ConfigError
@@ -35,12 +36,18 @@ def install() -> None:
 def apply_to_bundle(
     items: Iterable[Any], invoker_args: list[Any], invoker_kwargs: dict[str, Any], receivers: Any
 ) -> list[Any]:
-    """A `DoFn`'s outputs for one bundle, by Beam's function with separate receivers.
+    """A `DoFn`'s outputs for one bundle.
 
     Beam creates the receivers once per step. Bundles that a worker gets together share them, so the
-    next bundle returns the outputs of the one before again.
+    next bundle returns the outputs of the one before again. And it takes the outputs before
+    `finish_bundle` gives its own.
     """
-    signature, outputs = invoker_args
-    outputs, receivers = copy.deepcopy((outputs, receivers))
-    found: list[Any] = _apply(items, [signature, outputs], invoker_kwargs, receivers)
-    return found
+    outputs, receivers = copy.deepcopy((invoker_args[1], receivers))
+    invoker = DoFnInvoker.create_invoker(invoker_args[0], outputs, **invoker_kwargs)
+    invoker.invoke_setup()
+    invoker.invoke_start_bundle()
+    for item in items:
+        invoker.invoke_process(item)
+    invoker.invoke_finish_bundle()
+    invoker.invoke_teardown()
+    return [value.value for value in receivers.values]

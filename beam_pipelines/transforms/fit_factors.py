@@ -154,8 +154,9 @@ class _WriteSums(beam.DoFn):
         self.found: dict[Key, Sums] = {}
 
     def process(self, group: tuple[int, Iterable[Any]]) -> Iterator[tuple[int, Any]]:
+        paths = _paths(group)  # before the parameters: it sees whether they are there
         models = read_state(self.state)
-        for key, sums in self.compute(_paths(group), models, self.grades):
+        for key, sums in self.compute(paths, models, self.grades):
             self.found[key] = added([self.found[key], sums]) if key in self.found else sums
             if sum(held.sums.nbytes for held in self.found.values()) > HELD:
                 yield from self._write()
