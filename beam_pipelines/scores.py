@@ -43,7 +43,8 @@ from tfctr.data.typed_rows import ROW
 from tfctr.data.users import rows_by_bucket
 
 SURE = 1e-6  # probabilities of 0 and 1 are taken for this far from them: their logits are infinite
-NO_SHARD = ""  # the key of counts, in place of a shard
+# Keys of counts, in place of a group of rows and of a shard.
+NO_GROUP, NO_SHARD = -1, ""
 NAMES = {"train": "training", "valid": "validation"}
 
 
@@ -156,7 +157,7 @@ def _scores(
     for group, found in rows_by_bucket(rows):
         yield group, (NO_SHARD, rows[found], values[found].astype(np.float32))
     nulls = reader.count(piece) - len(rows)
-    yield -1, Met(nulls, 0)
+    yield NO_GROUP, Met(nulls, 0)
 
 
 def _rows(shard: str, data: str, layout: Mapping[str, Any]) -> Iterator[tuple[int, Any]]:
@@ -169,7 +170,7 @@ def _rows(shard: str, data: str, layout: Mapping[str, Any]) -> Iterator[tuple[in
 def _match(group: tuple[int, Iterable[Any]]) -> Iterator[tuple[str, Any]]:
     """Rows and scores of a group -> for each shard places and logits; and counts."""
     parts = list(group[1])
-    if group[0] < 0:
+    if group[0] == NO_GROUP:
         yield from ((NO_SHARD, part) for part in parts)
         return
     given = [part[1:] for part in parts if part[0] == NO_SHARD]

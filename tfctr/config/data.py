@@ -278,6 +278,20 @@ def with_directory(values: Any, path: Any) -> Any:
     return values
 
 
+class InputFiles(Strict):
+    """Files that a config names beside those of its data: a path, folder, glob, or a list of them,
+    relative to the config file or to `TFCTR_DATA_HOME`."""
+
+    files: Paths = Field(min_length=1)
+    directory: str = Field(".", exclude=True)  # of the config file
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_folder(cls, values: Any) -> Any:
+        found = values.get("files") if isinstance(values, dict) else None
+        return with_directory(values, found[0] if isinstance(found, list) and found else found)
+
+
 def data_digest(manifest: Mapping[str, Any]) -> str:
     """A digest of a dataset's manifest; equal for equal rows."""
     return digest([manifest["config_digest"], manifest["inputs"]])

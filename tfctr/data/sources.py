@@ -14,7 +14,7 @@ from tfctr.config import (
     input_folders,
     no_input,
 )
-from tfctr.config.data import several
+from tfctr.config.data import InputFiles, several
 from tfctr.data import files
 from tfctr.data.delimited import Delimited
 from tfctr.data.formats import SEPARATORS, extension, format_of
@@ -123,6 +123,12 @@ def matching(pattern: str, directory: str) -> list[str]:
     if "://" in pattern:
         raise NoInput(f"source: no data file matches {pattern}")
     raise no_input(pattern, directory)
+
+
+def paths_of(given: InputFiles) -> list[str]:
+    """The files that a config names, each once; errors as for `matching`."""
+    found = [path for pattern in given.files for path in matching(pattern, given.directory)]
+    return [*dict.fromkeys(found)]
 
 
 def matching_if_any(pattern: str, directory: str) -> list[str]:

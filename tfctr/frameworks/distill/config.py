@@ -6,30 +6,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tfctr.config.base import FolderName, from_file
-from tfctr.config.data import Paths, with_directory
+from tfctr.config.data import InputFiles
 from tfctr.config.method import Method, register
 from tfctr.config.run import RunConfig, check_not_refitted
-from tfctr.schema import Categorical, Strict
+from tfctr.schema import Categorical
 
 Teacher = Annotated[RunConfig, from_file(lambda: RunConfig)]
 
 
-class Scores(Strict):
+class Scores(InputFiles):
     """What another model thinks of rows of the dataset: a column of Parquet files."""
 
     name: FolderName
-    # Relative to the config file or to the data home; folders, globs and lists name several.
-    files: Paths = Field(min_length=1)
     column: str
     row: str = "row_id"  # the column with each row's place in the log
     kind: Literal["probability", "logit"] = "probability"
-    directory: str = Field(".", exclude=True)  # that the files are relative to
-
-    @model_validator(mode="before")
-    @classmethod
-    def _knows_its_folder(cls, values: Any) -> Any:
-        found = values.get("files") if isinstance(values, dict) else None
-        return with_directory(values, found[0] if isinstance(found, list) and found else found)
 
 
 @register

@@ -87,7 +87,6 @@ class ScoresOfRows(Stage):
         console.print(described(manifest), highlight=False, soft_wrap=True)
 
     def _paths(self) -> list[str]:
-        from tfctr.data.sources import matching
+        from tfctr.data.sources import paths_of
 
-        found = [p for f in self.config.files for p in matching(f, self.config.directory)]
-        return [*dict.fromkeys(found)]
+        return paths_of(self.config)

@@ -3,32 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from tfctr.config.base import FolderName
-from tfctr.config.data import Paths, with_directory
+from tfctr.config.data import InputFiles
 from tfctr.config.method import Method, register
-from tfctr.schema import Categorical, Name, Schema, Strict
+from tfctr.schema import Categorical, Name, Schema
 
 
-class VectorTable(Strict):
+class VectorTable(InputFiles):
     """A vector for each token of a feature, in Parquet files: of texts, of images, of another
     team's model."""
 
     name: FolderName
     feature: Name  # of the item's side
-    # Relative to the config file or to the data home; folders, globs and lists name several.
-    files: Paths = Field(min_length=1)
     key: str | None = None  # the column with the tokens; None: that of the feature in the log
     column: str = "vector"  # lists of numbers, all of one length
     fields: int = Field(1, ge=1)  # that carry it to the backbone
-    directory: str = Field(".", exclude=True)  # that the files are relative to
-
-    @model_validator(mode="before")
-    @classmethod
-    def _knows_its_folder(cls, values: Any) -> Any:
-        found = values.get("files") if isinstance(values, dict) else None
-        return with_directory(values, found[0] if isinstance(found, list) and found else found)
 
 
 @register

@@ -119,10 +119,9 @@ class VectorsById(Stage):
         return vocabulary.ids(tokens)
 
     def _paths(self) -> list[str]:
-        from tfctr.data.sources import matching
+        from tfctr.data.sources import paths_of
 
-        found = [p for f in self.config.files for p in matching(f, self.config.directory)]
-        return [*dict.fromkeys(found)]
+        return paths_of(self.config)
 
 
 def _vectors(column: Any, path: str, name: str) -> np.ndarray:
