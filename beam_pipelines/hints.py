@@ -17,13 +17,13 @@ import apache_beam as beam
 import numpy as np
 
 from beam_pipelines.running import job
-from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field
 from beam_pipelines.transforms.model_inputs import ModelInputs, in_batches
 from beam_pipelines.transforms.side_outputs import (
     EachShard,
     Written,
     by_split,
     describe,
+    fields_of,
     open_manifest,
     write_shard,
 )
@@ -65,15 +65,10 @@ def write_hints_of_shard(
     """Writes hints `[N, n]` of the rows `[N]` of a shard."""
     columns = {ROW: rows, HINT: hints}
     return WrittenHints(
-        **write_shard(folder, name, fields_of(hints.shape[1]), columns),
+        **write_shard(folder, name, fields_of(HINT, hints.shape[1]), columns),
         sums=hints.sum(axis=0, dtype=np.float64),
         squares=np.square(hints, dtype=np.float64).sum(axis=0),
     )
-
-
-def fields_of(size: int) -> list[Field]:
-    """The fields of a row of the output."""
-    return [Field(ROW, width=INT64_WIDTH), Field(HINT, size)]
 
 
 def summarise(written: list[WrittenHints]) -> dict[str, Any]:
@@ -124,7 +119,7 @@ def write_hints(
             folder,
             beam_args or [],
         )
-        fields = fields_of(summary.pop("size"))
+        fields = fields_of(HINT, summary.pop("size"))
         return describe(folder, manifest, fields, key=key, **summary)
 
 

@@ -21,11 +21,12 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from beam_pipelines.hints import WrittenHints, fields_of, summarise, write_hints_of_shard
+from beam_pipelines.hints import WrittenHints, summarise, write_hints_of_shard
 from beam_pipelines.running import job
 from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.side_outputs import (
     describe,
+    fields_of,
     open_manifest,
     open_manifest_of,
 )
@@ -41,6 +42,7 @@ from tfctr.data.users import rows_by_bucket
 from tfctr.frameworks.rok.config import NeighboursConfig
 from tfctr.frameworks.rok.similar_users import NUMBERS, of_similar_users
 from tfctr.frameworks.statistics.config import ALL_USERS, POPULATIONS
+from tfctr.retrieval.similar_rows import HINT
 
 BATCH = 2048  # rows whose histories are read at a time
 IN_TRAINING = [SPLITS[code] for code in KNOWN]  # their rows read the tables of other users
@@ -243,7 +245,7 @@ def write_neighbour_hints(
         found = NeighbourHints(config, data, manifest, f"{tables}/tables.npz", folder)
         summary = job.run(found, "neighbours", config.name, folder, beam_args or [])
         job.delete_folders(folder, "found")
-        fields = fields_of(summary.pop("size"))
+        fields = fields_of(HINT, summary.pop("size"))
         return describe(folder, manifest, fields, config_digest=digest(config), **summary)
 
 

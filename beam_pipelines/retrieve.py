@@ -402,8 +402,7 @@ def retrieve(
                 f"{config.name}: no row found a similar earlier one; widen pool = {config.pool:g}, "
                 "or compare other fields"
             )
-        system, found = files.filesystem(f"{folder}/found")
-        system.delete_dir(found)
+        job.delete_folders(folder, "found")
         about = {"config": config.model_dump(mode="json"), "config_digest": digest(config)}
         fields = retrieved_fields(dataset, config.k)
         return describe(folder, manifest, fields, **about, **summary)

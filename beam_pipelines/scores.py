@@ -24,12 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipelines.running import job
-from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field
 from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.side_outputs import (
     Written,
     by_split,
     describe,
+    fields_of,
     open_manifest,
     write_shard,
 )
@@ -53,14 +53,6 @@ class WrittenScores(Written):
     """A shard, with how many of its rows have a score."""
 
     scored: int
-
-
-@dataclass(frozen=True)
-class Met:
-    """The scores of a group, and how many of them are of no row."""
-
-    scores: int
-    strays: int
 
 
 class ScoresOfShards(beam.PTransform):
@@ -99,7 +91,6 @@ class ScoresOfShards(beam.PTransform):
 
     def expand(self, pipeline: Any) -> beam.PCollection:
         pieces = self.reader.pieces()
-        total = sum(self.reader.count(piece) for piece in pieces)
         scores = (
             pipeline
             | "Pieces" >> beam.Create(pieces)
@@ -120,7 +111,11 @@ class ScoresOfShards(beam.PTransform):
             | "GatherShards" >> beam.GroupByKey()
             | "Write" >> beam.FlatMap(_write_shard, self.rows, self.field, self.folder)
         )
-        return {"found": found} | "Gather" >> Gather() | "Summarise" >> beam.Map(_summarise, total)
+        return (
+            {"found": found}
+            | "Gather" >> Gather()
+            | "Summarise" >> beam.Map(_summarise, len(pieces))
+        )
 
 
 def _scores(
@@ -154,10 +149,9 @@ def _scores(
     if not is_logit:
         values = np.clip(values, SURE, 1 - SURE)
         values = np.log(values) - np.log1p(-values)
+    yield NO_GROUP, job.RowCounts(pieces=1, sent=len(rows))
     for group, found in rows_by_bucket(rows):
         yield group, (NO_SHARD, rows[found], values[found].astype(np.float32))
-    nulls = reader.count(piece) - len(rows)
-    yield NO_GROUP, Met(nulls, 0)
 
 
 def _rows(shard: str, data: str, layout: Mapping[str, Any]) -> Iterator[tuple[int, Any]]:
@@ -181,7 +175,7 @@ def _match(group: tuple[int, Iterable[Any]]) -> Iterator[tuple[str, Any]]:
     twice = np.flatnonzero(rows[1:] == rows[:-1])
     if len(twice):
         raise DataError(f"row_id {rows[twice[0]]} has two scores; give one of each row")
-    matched = 0
+    yield NO_SHARD, job.RowCounts(arrived=len(rows))
     for shard, own, places in parts:
         if shard == NO_SHARD:
             continue
@@ -190,14 +184,12 @@ def _match(group: tuple[int, Iterable[Any]]) -> Iterator[tuple[str, Any]]:
         known = np.flatnonzero(at < len(rows))
         known = known[rows[at[known]] == own[known]]
         found[known] = logits[at[known]]
-        matched += len(known)
         yield shard, (own, places, found)
-    yield NO_SHARD, Met(len(rows), len(rows) - matched)
 
 
 def _write_shard(
     shard: tuple[str, Iterable[Any]], rows: Mapping[str, int], field: str, folder: str
-) -> Iterator[WrittenScores | Met]:
+) -> Iterator[WrittenScores | job.RowCounts]:
     name, parts = shard
     if name == NO_SHARD:
         yield from parts
@@ -210,21 +202,16 @@ def _write_shard(
     yield WrittenScores(**write_shard(folder, name, fields_of(field), columns), scored=scored)
 
 
-def _summarise(gathered: dict[str, list[Any]], total: int) -> dict[str, Any]:
+def _summarise(gathered: dict[str, list[Any]], pieces: int) -> dict[str, Any]:
     found = gathered["found"]
-    met = [part for part in found if isinstance(part, Met)]
-    check_arrived("scores", sum(part.scores for part in met), total)
+    counts = [part for part in found if isinstance(part, job.RowCounts)]
+    total = job.check_rows_arrived("scores", counts, pieces)
     written = [part for part in found if isinstance(part, WrittenScores)]
     splits = {
         split: shards | {"scored": sum(part.scored for part in parts)}
         for split, (shards, parts) in by_split(written).items()
     }
-    return {"splits": splits, "strays": sum(part.strays for part in met)}
-
-
-def fields_of(field: str) -> list[Field]:
-    """The fields of a row of the output."""
-    return [Field(ROW, width=INT64_WIDTH), Field(field)]
+    return {"splits": splits, "strays": total - sum(part.scored for part in written)}
 
 
 def write_scores(

@@ -16,13 +16,13 @@ import apache_beam as beam
 import numpy as np
 
 from beam_pipelines.running import job
-from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field
 from beam_pipelines.transforms.model_inputs import ModelInputs, in_batches
 from beam_pipelines.transforms.side_outputs import (
     EachShard,
     Written,
     by_split,
     describe,
+    fields_of,
     open_manifest,
     write_shard,
 )
@@ -56,11 +56,6 @@ class _WriteShard(beam.DoFn):
             raise DataError(f"{self.arguments[0]}: its logits are not finite; train it again")
         columns = {ROW: rows, self.field: logits.astype(np.float32)}
         yield Written(**write_shard(self.folder, name, self.fields, columns))
-
-
-def fields_of(field: str) -> list[Field]:
-    """The fields of a row of the output."""
-    return [Field(ROW, width=INT64_WIDTH), Field(field)]
 
 
 def _summarise(written: list[Written]) -> dict[str, Any]:

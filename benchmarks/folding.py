@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmarks.record import record_table
 from tfctr import serving
-from tfctr.comparison import multiply_adds
+from tfctr.comparison import multiply_adds, multiply_adds_of_request
 from tfctr.config import load_run
 from tfctr.data.dataset import Dataset
 from tfctr.serving.raw_values import raw_dtype
@@ -40,24 +40,13 @@ HEADERS = (
 
 def counted(model: Any, data: Dataset, folded: bool) -> list[int]:
     """Multiply-adds of a request with each number of candidates."""
+    if folded:
+        return [multiply_adds_of_request(model, n) for n in CANDIDATES]
     columns = {k: v[:1] for k, v in data.columns("test", list(model.reads)).items()}
-    items = [feature.name for feature in model.schema.side("item")]
-    found = []
-    for n in CANDIDATES:
-        rows = {k: tf.repeat(tf.constant(v), n, axis=0) for k, v in columns.items()}
-        if not folded:
-            found.append(multiply_adds(model, rows))
-            continue
-        asked = {k: v[None] if k in items else v[:1] for k, v in rows.items()}
-
-        def rank(given: dict[str, Any]) -> Any:
-            user = {k: v for k, v in given.items() if k not in items}
-            return model.score(
-                model.encode_user(user), {k: v for k, v in given.items() if k in items}
-            )
-
-        found.append(multiply_adds(rank, asked))
-    return found
+    return [
+        multiply_adds(model, {k: tf.repeat(tf.constant(v), n, axis=0) for k, v in columns.items()})
+        for n in CANDIDATES
+    ]
 
 
 def requests(version: Path, model: Any) -> dict[tuple[str, int], Callable[[], Any]]:

@@ -7,13 +7,14 @@ from typing import Any
 import apache_beam as beam
 
 import tfctr
-from beam_pipelines.tfrecord.examples import Field, encode, layout
+from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, encode, layout
 from beam_pipelines.transforms.broadcast import Gather
 from beam_pipelines.transforms.split import SPLITS
 from tfctr.config import DataConfig, data_digest, digest
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.sources import open_source
+from tfctr.data.typed_rows import ROW
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,11 @@ def describe(
     }
     write_manifest(result, f"{folder}/manifest.json")
     return result
+
+
+def fields_of(name: str, size: int = 1) -> list[Field]:
+    """The fields of side outputs with a row's id and `size` floats."""
+    return [Field(ROW, width=INT64_WIDTH), Field(name, size)]
 
 
 def by_split(written: Iterable[Any]) -> dict[str, tuple[dict[str, Any], list[Any]]]:

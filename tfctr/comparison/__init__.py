@@ -8,6 +8,7 @@ __getattr__, __all__ = exports(
         "ScoredRows": "scored_rows",
         "compare": "compared",
         "multiply_adds": "cost",
+        "multiply_adds_of_request": "cost",
         "print_comparison": "compared",
     },
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -61,14 +60,18 @@ def compare(runs: Sequence[Any]) -> dict[str, list[Compared]]:
     """
     found = [ScoredRows.read([run.folder]) for run in runs]
     names = [run.config.name for run in runs]
+    models = [run.load_model() for run in runs]
+    times = _milliseconds(runs, models)
     whole = []
-    times = _milliseconds(runs)
-    for run, rows, taken in zip(runs, found, times, strict=True):
+    for name, run, rows, model, taken in zip(names, runs, found, models, times, strict=True):
         manifest = read_manifest(run.trained.manifest_path) or {}
-        cost = _multiply_adds(run.load_model())
-        one = _compared(run.config.name, rows, found[0])
         whole.append(
-            replace(one, parameters=manifest["parameters"], multiply_adds=cost, milliseconds=taken)
+            replace(
+                _compared(name, rows, found[0]),
+                parameters=manifest["parameters"],
+                multiply_adds=_multiply_adds(model),
+                milliseconds=taken,
+            )
         )
     tables = {"": whole}
     for segment in found[0].segments:
@@ -94,23 +97,24 @@ def _compared(name: str, rows: ScoredRows, first: ScoredRows) -> Compared:
 
 
 def _multiply_adds(model: Any) -> int | None:
-    from tfctr.comparison.cost import of_request
+    from tfctr.comparison.cost import multiply_adds_of_request
 
     if model.reads_side_outputs or not model.schema.side("item"):
         return None
-    return of_request(model)
+    try:
+        return multiply_adds_of_request(model)
+    except NotImplementedError:
+        return None
 
 
-def _milliseconds(runs: Sequence[Any]) -> list[float | None]:
+def _milliseconds(runs: Sequence[Any], models: Sequence[Any]) -> list[float | None]:
     from tfctr.comparison.cost import milliseconds
 
-    versions: list[Path] = []
-    for run in runs:
-        stage = run.exported
-        if not stage.is_done() or not run.load_model().schema.side("item"):
-            return [None] * len(runs)
-        versions.append(stage.path)
-    return [*milliseconds(versions)]
+    stages = [run.exported for run in runs]
+    are_ranked = all(model.schema.side("item") for model in models)
+    if not are_ranked or not all(stage.is_done() for stage in stages):
+        return [None] * len(runs)
+    return [*milliseconds([stage.path for stage in stages])]
 
 
 def print_comparison(tables: dict[str, list[Compared]], console: Console | None = None) -> None:

@@ -54,8 +54,8 @@ def _of_einsum(op: Any) -> int:
     return math.prod(sizes.values()) if len(given) > 1 else 0
 
 
-def of_request(model: ClickModel, candidates: int = CANDIDATES) -> int | None:
-    """Multiply-adds of `rank` for one user; None if they can't be counted."""
+def multiply_adds_of_request(model: ClickModel, candidates: int = CANDIDATES) -> int:
+    """Of `rank` for one user; errors as for `multiply_adds`."""
     items = [feature.name for feature in model.schema.side("item")]
     asked = {
         name: np.repeat(values[None], candidates, axis=1) if name in items else values
@@ -66,10 +66,7 @@ def of_request(model: ClickModel, candidates: int = CANDIDATES) -> int | None:
         user = {k: v for k, v in given.items() if k not in items}
         return model.score(model.encode_user(user), {k: v for k, v in given.items() if k in items})
 
-    try:
-        return multiply_adds(rank, asked)
-    except NotImplementedError:
-        return None
+    return multiply_adds(rank, asked)
 
 
 def milliseconds(versions: Sequence[Path], rounds: int = 200) -> list[float]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from tfctr.data.manifest import DataError, read_manifest
@@ -50,6 +51,7 @@ class VectorsById(Stage):
     def make(self, console: Console) -> dict[str, Any]:
         from tfctr.data.dataset import Dataset
         from tfctr.data.readers import ParquetReader
+        from tfctr.data.vocabulary import Vocabulary
 
         config = self.config
         console.print(f"[bold]{self.name}[/] {config.name} -> {self.path}", soft_wrap=True)
@@ -57,12 +59,14 @@ class VectorsById(Stage):
         feature = data.schema[config.feature]
         reader = ParquetReader(tuple(self._paths()))
         key = config.key or feature.source_column
+        path = Path(data.vocabulary_file(feature.vocabulary))
+        vocabulary = Vocabulary.open(path, feature.dtype)
         table: np.ndarray | None = None
         strays = 0
         given = np.zeros(feature.num_ids, bool)
         for piece in reader.pieces():
             found = reader.read(piece, [key, config.column]).table
-            ids = self._ids(feature, data, found[key], piece.path, key)
+            ids = vocabulary.ids(_tokens(feature, found[key], piece.path, key))
             vectors = _vectors(found[config.column], piece.path, config.column)
             if table is None:
                 table = np.zeros((feature.num_ids, vectors.shape[1]), np.float32)
@@ -100,28 +104,27 @@ class VectorsById(Stage):
         )
         return {"width": table.shape[1], "vectors": int(given.sum()), "strays": strays}
 
-    def _ids(self, feature: Any, data: Any, column: Any, path: str, key: str) -> np.ndarray:
-        from tfctr.data.conform import conform, reason
-        from tfctr.data.vocabulary import Vocabulary
-
-        vocabulary = Vocabulary.open(Path(data.vocabulary_file(feature.vocabulary)), feature.dtype)
-        try:
-            tokens, bad = conform(feature, column.combine_chunks())
-        except TypeError as error:
-            raise DataError(f"{path}: column {key!r}: {error}") from None
-        if (bad is not None and bad.any()) or tokens.null_count:
-            wrong = tokens.is_null().to_numpy(zero_copy_only=False)
-            row = int(np.flatnonzero(wrong if bad is None else bad | wrong)[0])
-            raise DataError(
-                f"{path}: column {key!r}: row {row}: found {column[row].as_py()!r}: "
-                f"{reason(feature)}"
-            )
-        return vocabulary.ids(tokens)
-
     def _paths(self) -> list[str]:
         from tfctr.data.sources import paths_of
 
         return paths_of(self.config)
+
+
+def _tokens(feature: Any, column: Any, path: str, key: str) -> Any:
+    """The tokens of a column, as the feature's type."""
+    from tfctr.data.conform import conform, reason
+
+    try:
+        tokens, bad = conform(feature, column.combine_chunks())
+    except TypeError as error:
+        raise DataError(f"{path}: column {key!r}: {error}") from None
+    if (bad is not None and bad.any()) or tokens.null_count:
+        wrong = tokens.is_null().to_numpy(zero_copy_only=False)
+        row = int(np.flatnonzero(wrong if bad is None else bad | wrong)[0])
+        raise DataError(
+            f"{path}: column {key!r}: row {row}: found {column[row].as_py()!r}: {reason(feature)}"
+        )
+    return tokens
 
 
 def _vectors(column: Any, path: str, name: str) -> np.ndarray:
@@ -138,7 +141,7 @@ def _vectors(column: Any, path: str, name: str) -> np.ndarray:
         raise DataError(f"{path}: column {name!r} holds {kind}, and lists of numbers are needed")
     numbers = column.flatten()
     width = len(numbers) // max(len(column), 1)
-    lengths = np.array([0 if v is None else len(v) for v in column.to_pylist()], np.int64)
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     if (lengths != width).any():
         row = int(np.flatnonzero(lengths != width)[0])
         raise DataError(
