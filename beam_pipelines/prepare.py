@@ -31,7 +31,7 @@ from beam_pipelines.transforms.split import SPLITS, AssignSplits
 from tfctr.config import DataConfig, Split, SplitConfig, digest, load_data
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.clean import EXAMPLES, add_up, refuse_too_many_bad
+from tfctr.data.clean import EXAMPLES, add_up, num_examples, refuse_too_many_bad
 from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
 from tfctr.data.summary import described, warnings
@@ -157,7 +157,11 @@ def _check(config: DataConfig, manifest: dict[str, Any], letters: str, kept: str
     events = {"rows": counts["read"], "bad": counts["bad"], "bad_reasons": manifest["bad_reasons"]}
     logs = {**manifest["tables"], "events": events}
     refuse_too_many_bad(name, logs, config.max_bad_share, letters, kept)
-    good = counts["read"] - counts["bad"] - counts["dropped"]
+    good, other = num_examples(counts), counts.get("other_days", 0)
+    if not good and other:
+        raise DataError(
+            f"{name}: all {other:,} good rows are of other days than time.since and time.before say"
+        )
     written = sum(split["rows"] for split in manifest["splits"].values())
     check_arrived(f"{name}: good rows", written, good)
     for split in SPLITS:

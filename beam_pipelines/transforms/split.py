@@ -13,7 +13,7 @@ from beam_pipelines.transforms.histogram import Histogram, num_values, quantiles
 from tfctr.config import Split, SplitConfig
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.clean import EXAMPLES, SPLIT, TIME, Staged, read_staged
+from tfctr.data.clean import EXAMPLES, SPLIT, TIME, Staged, num_examples, read_staged
 from tfctr.data.fingerprint import mix, row_keys
 from tfctr.data.typed_rows import ROW
 from tfctr.data.users import rows_by_bucket, sorted_rows
@@ -120,7 +120,7 @@ def _column(piece: Staged, name: str) -> np.ndarray:
 
 
 def _num_examples(piece: Staged) -> int:
-    return piece.counts["read"] - piece.counts["bad"] - piece.counts["dropped"]
+    return num_examples(piece.counts)
 
 
 def _cut(found: dict[str, list[Any]], shares: list[float]) -> list[int]:

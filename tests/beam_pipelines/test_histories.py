@@ -22,6 +22,7 @@ from tests.conftest import content_of, world_config
 from tfctr import backbones, metrics
 from tfctr.config import ConfigError, DataConfig, load_data
 from tfctr.data import Dataset
+from tfctr.data.clean import num_examples
 from tfctr.data.manifest import DataError
 from tfctr.data.raw_rows import raw_rows
 from tfctr.data.users import rows_by_bucket, sorted_rows
@@ -326,6 +327,32 @@ def test_random_logs_are_what_a_plain_loop_finds(tmp_path: Path, by: str, which:
         assert data.vocabulary_file("past_page").read_text(encoding="utf-8").split("\n")[:-1] == [
             page for _, page in ranked
         ]
+
+
+def test_rows_of_other_days_are_as_if_they_were_not_in_the_log(tmp_path: Path) -> None:
+    day = 86_400  # the log's time 0 is 2024-01-01
+    for name, kept in (("all", range(-1, 40)), ("chosen", range(5, 20))):
+        (tmp_path / name).mkdir()
+        write_log(tmp_path / name, seed=8)
+        for path in (tmp_path / name).glob("log-*.csv"):
+            lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+            chosen = [lines[0]]
+            for line in lines[1:]:
+                if int(line[3]) in kept:
+                    chosen.append([*line[:3], str((19_723 + int(line[3])) * day + 7), line[4]])
+            path.write_text("\n".join(map(",".join, chosen)) + "\n", encoding="utf-8")
+    time = {"column": "time", "since": "2024-01-06", "before": "2024-01-21"}
+    found = []
+    for made in (config(tmp_path / "all", time=time), config(tmp_path / "chosen")):
+        folder = f"{made.directory}-data"
+        manifest = prepare(made, folder)
+        found.append(all_rows(Dataset.open(folder), ["time", "past_stars", "past_item"]))
+        found[-1].pop("row_id")
+        found[-1] |= {"examples": num_examples(manifest["counts"])}
+    for name, values in found[0].items():
+        np.testing.assert_array_equal(values, found[1][name], err_msg=name)
+    with pytest.raises(DataError, match="rows are of other days than"):
+        prepare(config(tmp_path / "all", time={"column": "time", "since": "2031-01-01"}), folder)
 
 
 @pytest.mark.parametrize("by", ["global_time", "user_time"])

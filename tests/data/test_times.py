@@ -128,9 +128,11 @@ def test_what_is_no_time_is_bad_beside_what_is_one():
         ({"format": "%H:%M"}, "needs year, month and day"),
         ({"format": "%Q"}, "'Q' is a bad directive"),
         ({"format": "%y%m%d", "unit": "none"}, "gives dates, which need unit"),
+        ({"before": "2024-01-31", "unit": "none"}, "before: is a date, which needs unit"),
+        ({"since": "2024-01-31", "before": "2024-01-31"}, "no day is before it"),
     ],
 )
-def test_a_format_without_a_date_is_refused(time, why):
+def test_a_time_that_cannot_be_meant_is_refused(time, why):
     with pytest.raises(ValidationError, match=why):
         Time(column="t", **time)
 

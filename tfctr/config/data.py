@@ -91,6 +91,20 @@ class Time(Strict):
     column: str
     unit: Literal["s", "ms", "us", "none"] = "s"
     format: str | None = None  # of texts and digits, as Python's strptime reads it
+    since: datetime.date | None = None  # the first day (UTC) whose rows are read; None: all
+    before: datetime.date | None = None  # the first day (UTC) whose rows are not
+
+    @model_validator(mode="after")
+    def _days_are_in_order(self) -> "Time":
+        for key in ("since", "before"):
+            if getattr(self, key) is not None and self.unit == "none":
+                raise ValueError(f"{key}: is a date, which needs unit: s, ms or us; found 'none'")
+        if self.since is not None and self.before is not None and self.since >= self.before:
+            raise ValueError(
+                f"before: found {self.before}; no day is before it and not before since, "
+                f"{self.since}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _format_holds_a_date(self) -> "Time":

@@ -22,7 +22,7 @@ from tfctr.data.joined_tables import JoinedTables
 from tfctr.data.manifest import DataError
 from tfctr.data.readers import Piece, Source, TypedReader
 from tfctr.data.sources import matching, open_source
-from tfctr.data.times import read_times
+from tfctr.data.times import read_times, start_of
 from tfctr.data.typed_rows import (
     ROW,
     BadRow,
@@ -55,7 +55,9 @@ class Staged:
     index: int
     path: str
     rows: int
-    counts: dict[str, int]  # read, bad, dropped, unmatched_users, unmatched_items, `not_finite`
+    # read, bad, dropped, unmatched_users, unmatched_items, `not_finite`, and other_days: good rows
+    # that `time.since` or `time.before` leaves out
+    counts: dict[str, int]
     reasons: dict[str, int]  # of bad rows
     short_path: str = ""
 
@@ -170,6 +172,10 @@ class Cleaner:
         columns, checks = self._typed_events(piece.path, rows.table)
         table = set_aside(rows, columns, checks)
         counts["bad"] = len(rows.bad)
+        of_the_days = self._of_the_days(table)
+        if other := table.num_rows - of_the_days.num_rows:
+            counts["other_days"] = other
+            table = of_the_days
         counts["dropped"] = table[LABEL].null_count  # values that the config leaves out
         if counts["dropped"] and not self.keeps_dropped:
             table = table.filter(table[LABEL].is_valid())
@@ -180,6 +186,19 @@ class Cleaner:
             if infinite := pc.sum(pc.is_inf(table[name])).as_py():
                 counts[not_finite(name)] = infinite
         return self.in_order(table, self.joined.large), rows, counts
+
+    def _of_the_days(self, table: pa.Table) -> pa.Table:
+        """The rows that are not left out by `time.since` and `time.before`."""
+        time = self.config.time
+        if time is None or (time.since is None and time.before is None):
+            return table
+        kept = np.ones(table.num_rows, bool)
+        moments = table[TIME].to_numpy()
+        if time.since is not None:
+            kept &= moments >= start_of(time.since, time.unit)
+        if time.before is not None:
+            kept &= moments < start_of(time.before, time.unit)
+        return table.filter(pa.array(kept))
 
     @property
     def _event_features(self) -> list[Any]:
@@ -278,6 +297,11 @@ class Cleaner:
         unknown = place.is_null().to_numpy(zero_copy_only=False)
         why = f"{split.column}: not one of {', '.join(names)}"
         return place.fill_null(0).cast(pa.uint8()), (unknown, why)
+
+
+def num_examples(counts: Mapping[str, int]) -> int:
+    """Number of rows that are neither bad nor left out nor dropped."""
+    return counts["read"] - counts["bad"] - counts.get("other_days", 0) - counts["dropped"]
 
 
 def add_up(pieces: Sequence[Staged], number: int) -> tuple[dict[str, int], dict[str, int]]:

@@ -22,6 +22,8 @@ def described(manifest: Mapping[str, Any]) -> list[str]:
                 line += ", " + " to ".join(shown(moment, time["unit"]) for moment in found["times"])
             line += f", {found['positives'] / found['rows']:.2%} clicks"
         lines.append(line)
+    if other := manifest["counts"].get("other_days"):
+        lines.append(f"{other:,} rows of other days left out (time.since, time.before)")
     if bad := manifest["counts"]["bad"]:
         lines.append(f"{bad:,} bad rows set aside")
     return lines

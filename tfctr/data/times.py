@@ -88,6 +88,11 @@ def read_times(column: pa.Array, time: Time) -> tuple[pa.Array, list[Check]]:
     return pa.array(np.maximum(moments, 0)), [(bad, f"{name}: {why}"), *checks]
 
 
+def start_of(day: datetime.date, unit: str) -> int:
+    """The first moment of a day, UTC."""
+    return (day - EPOCH.date()).days * SECONDS_PER_DAY * UNITS[unit]
+
+
 def shown(moment: int, unit: str) -> str:
     """A time for people: the date in UTC, or the number if it is none."""
     if unit == NONE or moment < STEPS:

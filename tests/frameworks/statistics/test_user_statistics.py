@@ -7,6 +7,7 @@ import pytest
 
 from tfctr.frameworks.statistics import UserStatistics
 from tfctr.frameworks.statistics.user_statistics import knots_of
+from tfctr.schema import OOV_ID
 
 ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, FADING = 8, 7, 4, 2, 3, 4.0
 RNG = np.random.default_rng(1)
@@ -21,9 +22,12 @@ TABLES = {
     "shares": np.array([0.2, 0.3], "float32"),
     "grade_scale": np.array([3.0, 1.5], "float32"),
     "attributes": (RNG.random((ITEMS, ATTRIBUTES)) < 0.5).astype("float32"),
-    "neighbours": np.stack([RNG.permutation(5)[:NEIGHBOURS] + 3 for _ in range(3 * ITEMS)]),
-    "similarities": RNG.normal(size=(3 * ITEMS, NEIGHBOURS)).astype("float32"),
+    "neighbours": np.stack([RNG.permutation(5)[:NEIGHBOURS] + 3 for _ in range(3 * ITEMS)]).reshape(
+        3, ITEMS, NEIGHBOURS
+    ),
+    "similarities": RNG.normal(size=(3, ITEMS, NEIGHBOURS)).astype("float32"),
 }
+NEAREST, SIMILAR = (TABLES[name].reshape(-1, NEIGHBOURS) for name in ("neighbours", "similarities"))
 # Oldest first, padded at the end; item 1 and grade 1 are out of vocabulary.
 HISTORY = [
     ([3, 4, 5, 6, 7, 3], [3, 4, 5, 6, 3, 4]),
@@ -73,7 +77,7 @@ def by_a_loop(items: list[int], grades: list[int], population: int, candidate: i
     similar = [
         (s, grade - means[item] - usual, lag)
         for lag, item, grade in events
-        for j, s in zip(TABLES["neighbours"][row], TABLES["similarities"][row], strict=True)
+        for j, s in zip(NEAREST[row], SIMILAR[row], strict=True)
         if j == item
     ]
     strength = sum(abs(s) for s, _, _ in similar)
@@ -133,6 +137,27 @@ def test_knots_have_equally_many_rows_between_them(layer: Any) -> None:
     assert below.tolist() == [[0] * len(rows), [2] * len(rows)]
     assert share.tolist() == [[0] * len(rows), [1] * len(rows)]
     assert abs(np.array(layer.scaled(10 * numbers))).max() == 3.0
+
+
+def test_ids_that_are_newer_than_the_tables_are_like_items_without_an_event(layer: Any) -> None:
+    tables = {name: values.copy() for name, values in TABLES.items()}
+    for name in ("means", "loadings", "popularity", "neighbours", "similarities"):
+        tables[name][:, 7] = tables[name][:, OOV_ID]  # which nobody has graded
+    tables["neighbours"][tables["neighbours"] == 7] = 0
+    tables["attributes"][7] = 0
+    layer.set_tables(tables)
+    later = UserStatistics(ITEMS + 2, GRADES + 1, ATTRIBUTES + 3, NEIGHBOURS, FACTORS, 4, FADING)
+    later.build()
+    later.set_tables(tables)
+
+    def numbers(of: Any, item: int, grade: int) -> np.ndarray:
+        population = np.array([2])
+        user = of.encode(np.array([[3, 4, item, 6]]), np.array([[3, 5, 4, grade]]), population)
+        return np.asarray(of.of_candidates(user, np.array([[5, item]]), population))
+
+    found = numbers(later, item=ITEMS + 1, grade=GRADES)
+    np.testing.assert_allclose(found, numbers(layer, item=7, grade=OOV_ID), atol=1e-6)
+    assert np.abs(found - numbers(layer, item=3, grade=OOV_ID)).max() > 0.1
 
 
 def test_without_tables_and_scale_all_is_finite() -> None:

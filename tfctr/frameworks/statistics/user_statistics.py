@@ -10,7 +10,7 @@ from keras import ops
 
 from tfctr.frameworks.statistics.config import APART, POPULATIONS
 from tfctr.frameworks.statistics.neighbour_statistics import NUMBERS, NeighbourStatistics
-from tfctr.schema import FIRST_TOKEN_ID, PAD_ID
+from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, PAD_ID
 
 WINDOWS = (3, 10, 25, 50, 150)  # latest events
 USUAL = 3  # place of the window whose mean deviation is the usual one
@@ -114,7 +114,11 @@ class UserStatistics(keras.layers.Layer):
         return found + (self.of_neighbours.weights if self.neighbours else [])
 
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
-        """Takes the arrays of the job's `tables.npz`."""
+        """Takes the arrays of the job's `tables.npz`.
+
+        Ids that entered a vocabulary after the tables were made are like items without an event.
+        """
+        tables = with_new_ids(tables, self.num_items, self.num_grades, self.num_attributes)
         for name in ("means", "loadings", "popularity"):
             values = tables[name]
             getattr(self, name).assign(values.reshape(-1, *values.shape[2:]))
@@ -274,4 +278,27 @@ def knots_of(numbers: np.ndarray, num_knots: int) -> np.ndarray:
     gap = LEAST_GAP * np.where(spread > 0, spread, 1.0)
     for knot in range(1, num_knots):
         found[:, knot] = np.maximum(found[:, knot], found[:, knot - 1] + gap)
+    return found
+
+
+def with_new_ids(
+    tables: Mapping[str, np.ndarray], num_items: int, num_grades: int, num_attributes: int
+) -> dict[str, np.ndarray]:
+    """The tables with rows for ids that are not in them yet.
+
+    A new item has the row of the out-of-vocabulary item, which never has an event; a new grade
+    counts as none; a new attribute is no item's.
+    """
+    found = dict(tables)
+    for name in ("means", "loadings", "popularity", "neighbours", "similarities"):
+        if name in found:
+            new = num_items - found[name].shape[1]
+            rows = np.repeat(found[name][:, OOV_ID : OOV_ID + 1], new, axis=1)
+            found[name] = np.concatenate([found[name], rows], axis=1)
+    for name in ("grades", "is_grade"):
+        found[name] = np.pad(found[name], [(0, num_grades - len(found[name]))])
+    if num_attributes:
+        items, values = found["attributes"].shape
+        shape = [(0, num_items - items), (0, num_attributes - values)]
+        found["attributes"] = np.pad(found["attributes"], shape)
     return found
