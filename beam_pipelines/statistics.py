@@ -19,7 +19,7 @@ import argparse
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
@@ -96,10 +96,12 @@ def write_statistics(
         manifest = open_manifest_of(config.data, data)
         config = config.model_copy(update={"data": log})
     schema = Schema.model_validate(manifest["schema"])
+    fingerprint = open_source(config.data).fingerprint()
     about = {
         "made_with": digest(config, without=["data", "steps"]),
-        "data": data_digest(manifest),
-        "logs": [digest([digest(config.data.source), open_source(config.data).fingerprint()])],
+        # Ids stand for the same tokens in all datasets of a log by days.
+        "data": manifest.get("grows_from") or data_digest(manifest),
+        "logs": [digest([digest(config.data.source), digest(config.data.time), fingerprint])],
     }
     earlier: dict[int, str] = {}
     if add_to is not None:
@@ -139,10 +141,7 @@ def write_statistics(
         ]
         if add_to is not None:
             models = read_state(f"{add_to}/state.npz")
-            first = [
-                replace(model, center=np.r_[new.center[0], model.center[1:]])
-                for model, new in zip(models, first, strict=True)
-            ]
+            first = [_gone_on(model, new) for model, new in zip(models, first, strict=True)]
         steps = config.steps if add_to is None else ADDED_STEPS
         states = [f"{folder}/steps/{step:03d}.npz" for step in range(steps)]
         states.append(f"{folder}/state.npz")
@@ -162,6 +161,7 @@ def write_statistics(
             found = _attribute_table(read["attributes"], columns, number)
             if add_to is not None:
                 known = files.read_arrays(f"{add_to}/tables.npz")["attributes"]
+                known = _moved(known, before["attributes"], columns, number)
                 found = np.where(known.any(1, keepdims=True), known, found)
             tables["attributes"] = found
         files.write_arrays(f"{folder}/tables.npz", tables)
@@ -175,6 +175,7 @@ def write_statistics(
             "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
             "events": read["events"],
             "groups": read["numbers"],
+            "attributes": columns,
             "items": int((tables["popularity"][ALL_USERS] > 0).sum()),
             "rmse": rmse,
         }
@@ -189,8 +190,10 @@ def _tables_to_add_to(folder: str, about: Mapping[str, Any]) -> dict[str, Any]:
         DataError: there are none, they are others, or they know these events.
     """
     before = read_manifest(f"{folder}/manifest.json")
-    if before is None or before.get("format") != FORMAT:
-        raise DataError(f"{folder}: no tables to add to; make them of the whole log first")
+    if before is None or before.get("format") != FORMAT or "attributes" not in before:
+        raise DataError(
+            f"{folder}: no tables of this version to add to; make them of the whole log first"
+        )
     if any(before[name] != about[name] for name in ("made_with", "data")):
         raise DataError(
             f"{folder}: made with another config or for another dataset, so ids stand for other "
@@ -199,6 +202,24 @@ def _tables_to_add_to(folder: str, about: Mapping[str, Any]) -> dict[str, Any]:
     if {*before["logs"]} & {*about["logs"]}:
         raise DataError(f"{folder}: has the events of this log already; give a log of later ones")
     return before
+
+
+def _gone_on(model: factor_model.Factors, new: factor_model.Factors) -> factor_model.Factors:
+    """The parameters of before as the first ones, with initial rows of items that are new."""
+    weights = np.concatenate([model.weights, new.weights[len(model.weights) :]])
+    return factor_model.Factors(weights, model.noise, np.r_[new.center[0], model.center[1:]])
+
+
+def _moved(
+    known: np.ndarray, before: Mapping[str, int], columns: Mapping[str, int], num_items: int
+) -> np.ndarray:
+    """A table of attributes in the columns of vocabularies that have grown."""
+    found = np.zeros((num_items, columns[""]), known.dtype)
+    in_order = sorted(before.items(), key=lambda column: column[1])  # the last one is the end
+    for (name, start), (_, end) in pairwise(in_order):
+        first = columns[name]
+        found[: len(known), first : first + end - start] = known[:, start:end]
+    return found
 
 
 def grade_values(config: TablesConfig, schema: Schema, data: str) -> np.ndarray:

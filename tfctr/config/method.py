@@ -28,6 +28,7 @@ class Method(Strict):
 
     trains_backbone: ClassVar[bool] = False  # the plain one: the method must be the first
     can_continue: ClassVar[bool] = True  # its student can start from the model of an earlier run
+    by_days: ClassVar[bool] = False  # a rollout can use it: its student reads no side outputs
 
     @property
     def parts(self) -> Mapping[str, Any]:

@@ -32,6 +32,8 @@ class Prepare(Stage):
     name = "prepare"
     manifest_name = MANIFEST
     is_data = True
+    # Of those rows that have come since the dataset of before, if it only grows: `DaysSoFar`.
+    added: DataConfig | None = None
 
     def __init__(
         self, config: DataConfig, folder: Path, beam_args: Sequence[str] | None = None

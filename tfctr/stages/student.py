@@ -1,7 +1,7 @@
 """Creates the student that a run config describes, or only checks that it can be created."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tfctr.config import ConfigError, DataConfig, RunConfig
@@ -23,25 +23,36 @@ def create_parts(
         ConfigError: the backbone reads side outputs that no method provides.
         ValueError: no such backbone, or it has no such argument; a method does not fit.
     """
-    import_models(config)
+    import_models(config.frameworks)
     model = config.model.create(schema)
     if model.reads_side_outputs and all(method.is_served for method in config.frameworks):
         raise ConfigError(
             f"the backbone {config.model.backbone} reads side outputs, which none "
             "of its frameworks provides"
         )
+    parts = wrapped(model, config.frameworks, schema, stages)
+    return (parts[-1][1] if parts else model), parts
+
+
+def wrapped(
+    model: Any,
+    methods: Iterable[Method],
+    schema: Schema,
+    stages: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[Method, Any]]:
+    """The student of each method around the one before, the first around `model`."""
     parts = []
-    for method in config.frameworks:
+    for method in methods:
         model = method.wrap(model, schema, stages.get(method.name, {}))
         parts.append((method, model))
-    return model, parts
+    return parts
 
 
-def import_models(config: RunConfig) -> None:
+def import_models(methods: Iterable[Method]) -> None:
     """Imports the classes of all parts of a student."""
     import tfctr.backbones  # noqa: F401
 
-    for method in config.frameworks:
+    for method in methods:
         method.import_models()
 
 
@@ -64,7 +75,7 @@ def check_student(config: RunConfig, where: str) -> None:
     if all(method.takes_rows for method in config.frameworks):
         check_model(lambda: create_model(config, schema), where)
     else:  # the student also reads texts, whose manifest is not there yet
-        import_models(config)
+        import_models(config.frameworks)
         check_model(lambda: config.model.create(schema), where)
 
 

@@ -90,7 +90,7 @@ class Train(TrainingStage):
         check_student(self.config, f"{self.config.name}: model: ")
 
     def import_models(self) -> None:
-        import_models(self.config)
+        import_models(self.config.frameworks)
 
     def make(self, console: Console) -> None:
         from tfctr.training.earlier_model import VOCABULARIES

@@ -32,6 +32,7 @@ from tfctr.frameworks.ecdctr import rollout as rollout_module
 from tfctr.frameworks.ecdctr.commands import MISSING_DAY
 from tfctr.frameworks.ecdctr.config import load_rollout
 from tfctr.frameworks.ecdctr.rollout import Rollout
+from tfctr.frameworks.ecdctr.schedule import State, due
 from tfctr.schema import MISSING_INT
 from tfctr.serving import Client, Server
 
@@ -141,6 +142,28 @@ def test_each_day_trains_what_is_due(whole: Rollout) -> None:
     }
     ends = {n: [end for end, _ in found["snapshots"]] for n, found in joined.items() if found}
     assert ends == {2: [], 3: [str(day(3))], 8: [str(day(7)), str(day(5))]}
+
+
+def test_a_plan_says_what_is_trained(whole: Rollout, tmp_path: Path) -> None:
+    before = State()
+    for name, about in steps(whole).items():
+        words, after = due(whole.config, before, datetime.date.fromisoformat(name))
+        planned = {word.split()[0].rstrip(",") for word in words} - {"evaluate", "export"}
+        assert planned == set(about["rows_read"])
+        assert ("evaluate" in words) == ("metrics" in about)
+        before = State(**about["state"])
+        assert [*after.snapshots] == [*before.snapshots]
+        assert after.complete_until == before.complete_until
+    command = ["rollout", str(whole.folder.parents[1] / "rollout.yaml"), "--plan"]
+    command += ["--through", str(day(11)), "--work", str(whole.folder.parent)]
+    lines = CliRunner().invoke(app, command, env={"COLUMNS": "500"}).output.splitlines()
+    assert [line.split()[:2] for line in lines[:5]] == [["done", d] for d in steps(whole)]
+    assert lines[5:] == [
+        f"build {day(10)} evaluate; tiny on {day(9)} to {day(10)}; ads, trained on; export",
+        f"build {day(11)} evaluate; complete; ads from complete; export",
+    ]
+    nothing_done = CliRunner().invoke(app, [*command[:-1], str(tmp_path)], env={"COLUMNS": "500"})
+    assert nothing_done.output.count("build") == 7
 
 
 def test_a_second_run_does_nothing(whole: Rollout) -> None:

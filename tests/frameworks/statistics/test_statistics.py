@@ -415,7 +415,9 @@ def test_the_events_of_a_day_are_added_to_those_of_before(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="added: made with another config or for another dataset"):
         write_statistics(other, work, str(added), log=config("day").data, add_to=str(added))
     nothing = str(tmp_path / "nothing")
-    with pytest.raises(DataError, match="nothing: no tables to add to; make them of the whole"):
+    with pytest.raises(
+        DataError, match="nothing: no tables of this version to add to; make them of the whole"
+    ):
         write_statistics(tables, work, nothing, log=config("day").data, add_to=nothing)
 
 

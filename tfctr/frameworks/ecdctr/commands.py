@@ -23,6 +23,9 @@ def rollout(
             help="the last day, which must be over, e.g. 2024-01-31; default: the file's end"
         ),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="only print what each day has done, or would do")
+    ] = False,
     work: Work = DEFAULT_WORK,
     beam: BeamArgs = None,
 ) -> None:
@@ -33,7 +36,11 @@ def rollout(
     with clear_errors():
         from tfctr.frameworks.ecdctr.rollout import Rollout
 
-        missing = Rollout(load_rollout(file), work, console).run(_as_day(through), beam)
+        made = Rollout(load_rollout(file), work, console)
+        if plan:
+            made.print_plan(_as_day(through))
+            return
+        missing = made.run(_as_day(through), beam)
     if missing is not None:
         raise typer.Exit(MISSING_DAY)
 

@@ -1,15 +1,16 @@
 """The configs of a log by days and of a rollout, whose models are trained day by day."""
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from tfctr.config.base import ConfigError, FolderName, from_file, load
-from tfctr.config.data import DataConfig, FileSource
-from tfctr.config.run import BackboneConfig, Export
+from tfctr.config.base import ConfigError, FolderName, chosen, from_file, load
+from tfctr.config.data import DataConfig, FileSource, Split
+from tfctr.config.method import Method, registered
+from tfctr.config.run import BackboneConfig, Export, RunConfig
 from tfctr.config.training import PartTraining
 from tfctr.schema import Categorical, Strict
 
@@ -93,6 +94,14 @@ class DaysConfig(Strict):
         source = self.data.source.model_copy(update={"events": paths})
         return self.data.model_copy(update={"source": source})
 
+    def rows_of(self, days: Sequence[datetime.date]) -> DataConfig:
+        """The data config of the rows of some days, ascending; all are training rows."""
+        data = self.for_days(days)
+        assert data.time is not None  # `_fits_the_data`
+        within = {"since": days[0], "before": days[-1] + datetime.timedelta(days=1)}
+        split = Split(by="random", valid=0, test=0)
+        return data.model_copy(update={"time": data.time.model_copy(update=within), "split": split})
+
 
 class TinyConfig(Strict):
     """The tiny model of all organic rows so far (TPM), and its snapshots."""
@@ -129,6 +138,9 @@ class RolloutConfig(Strict):
     start: datetime.date  # the first day that is served
     end: datetime.date | None = None  # the last day
     model: BackboneConfig  # of the complete model and of the ads model
+    # Methods around that model, the innermost first; the snapshots are read inside all of them.
+    frameworks: tuple[Annotated[SerializeAsAny[Method], chosen(registered)], ...] = ()
+    methods_every: Days = 7  # days after which the methods' tables are made again
     tiny: TinyConfig | None = None
     complete: CompleteConfig | None = None
     ads: AdsConfig = AdsConfig()
@@ -157,6 +169,31 @@ class RolloutConfig(Strict):
                     f"tiny.model.features: {missing[0]!r} is missing; snapshots hold its vectors"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _fits_the_methods(self) -> "RolloutConfig":
+        for method in self.frameworks:
+            if not method.by_days:
+                known = [name for name, cls in registered().items() if cls.by_days]
+                raise ValueError(
+                    f"frameworks: {method.name!r} needs a whole dataset, which a log by days is "
+                    f"not; a rollout can use: {', '.join(known)}"
+                )
+        try:
+            self.as_run()
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return self
+
+    def as_run(self) -> RunConfig:
+        """The ads model as a run on all rows of the log."""
+        return RunConfig(
+            name=self.name,
+            frameworks=self.frameworks,
+            data=self.days.data,
+            model=self.model,
+            training=self.ads.training,
+        )
 
 
 def load_days(path: str | Path) -> DaysConfig:

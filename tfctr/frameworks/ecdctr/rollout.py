@@ -3,11 +3,13 @@
 At the end of day `d`, when all its rows have arrived:
 
 1. the version that was served on `d` is evaluated on the ads rows of `d`, which it has not seen;
-2. if a period of the tiny model is over, it is trained on that period's organic rows, and a
+2. if it is time, the tables of the methods around the model are made again, of all days so far;
+   before the first training, all that the methods need;
+3. if a period of the tiny model is over, it is trained on that period's organic rows, and a
    snapshot of its user and item vectors is taken;
-3. if it is time, the complete model is trained on the latest organic rows;
-4. the ads model starts from the complete model if that is new; else it is trained further;
-5. the ads model is exported, to be served on `d + 1`.
+4. if it is time, the complete model is trained on the latest organic rows;
+5. the ads model starts from the complete model if that is new; else it is trained further;
+6. the ads model is exported, to be served on `d + 1`.
 
 Each day's step leaves a folder with a manifest. So a rollout resumes anywhere, and can be run one
 day at a time; the result is the same.
@@ -16,8 +18,8 @@ day at a time; the result is the same.
 import datetime
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,33 +29,28 @@ from rich.console import Console
 from rich.markup import escape
 
 from tfctr.config import ConfigError, Training, digest
+from tfctr.config.method import Method
 from tfctr.data import files
 from tfctr.data.day_log import DayLog
 from tfctr.data.manifest import read_manifest, write_manifest
 from tfctr.data.snapshots import SIDES, Snapshot, finished_before
 from tfctr.data.summary import warnings_of_days
 from tfctr.frameworks.ecdctr.config import RolloutConfig
+from tfctr.frameworks.ecdctr.methods import FOLDER, build_methods, methods_of
+from tfctr.frameworks.ecdctr.schedule import (
+    DAY,
+    State,
+    ads_start,
+    complete_is_due,
+    due,
+    methods_are_due,
+    tiny_periods,
+)
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, Schema
 from tfctr.stages.export import Version
-from tfctr.stages.stage import build, folder_lock, versions
-from tfctr.stages.student import check_model, stand_in
+from tfctr.stages.stage import Stage, build, folder_lock, versions
+from tfctr.stages.student import check_model, import_models, stand_in, wrapped
 from tfctr.stages.training import TrainingStage
-
-DAY = datetime.timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class State:
-    """What a day's step needs from the steps before it."""
-
-    key: str = ""
-    through: int = -1  # number, in the log, of the last day whose tokens the models have
-    ads: str = ""  # path of the model in the rollout's folder, as the next two
-    complete: str = ""
-    tiny: str = ""
-    complete_until: str = ""
-    snapshots: dict[str, str] = field(default_factory=dict)  # until -> key, ascending
-    version: str = ""
 
 
 class Rollout:
@@ -62,7 +59,7 @@ class Rollout:
     - `log_folder`, `<work>/<days' name>`: the log by days, shared by rollouts;
     - `folder`, `<work>/<rollout's name>`: `days/<day>/`, with the models, `metrics.json`,
       `evaluated.parquet` (the day's ads rows: label, logit, user_key, segments) and `step.json`;
-      `snapshots/<until>/`; `joined/<day>/`;
+      `snapshots/<until>/`; `joined/<day>/`; `methods/`, with what the methods are made of;
     - `export_folder`: the versions of the SavedModel; None if nothing is exported.
 
     Args:
@@ -100,14 +97,7 @@ class Rollout:
         from beam_pipelines.days import write_days
 
         config, first = self.config, self.config.start - DAY
-        last = through or config.end
-        if last is None:
-            raise ConfigError(f"{config.name}: no last day; set `end`, or give --through DAY")
-        if last < first:
-            raise ConfigError(
-                f"{config.name}: found the last day {last}; the first step is on {first}, the day "
-                "before start"
-            )
+        last = self._last_day(through)
         self._check_models()
         with folder_lock(self.log_folder, self.console):
             log = write_days(config.days, last, str(self.log_folder), beam_args)
@@ -125,14 +115,53 @@ class Rollout:
                 state = self._step(day, state, log, beam_args)
         return None
 
+    def print_plan(self, through: datetime.date | None = None) -> None:
+        """Prints for each day what its step has done, or what it would do if all days were there.
+
+        Args:
+            through: the last day. Defaults to the config's `end`.
+
+        Raises:
+            ConfigError: as for `run`.
+        """
+        last = self._last_day(through)
+        is_of_config = self._is_of_config()
+        state, day = State(), self.config.start - DAY
+        while day <= last:
+            found = read_manifest(self.folder / "days" / str(day) / "step.json")
+            if not is_of_config or found is None or found["from"] != state.key:
+                break
+            state, version = State(**found["state"]), found["state"]["version"]
+            what = "missing, skipped" if found.get("missing") else f"ads {state.ads}"
+            self.console.print(
+                f"done  [bold]{day}[/] {what}{f', served {version}' if version else ''}",
+                soft_wrap=True,
+            )
+            day += DAY
+        while day <= last:
+            words, state = due(self.config, state, day)
+            self.console.print(f"build [bold]{day}[/] {'; '.join(words)}", soft_wrap=True)
+            day += DAY
+
+    def _last_day(self, through: datetime.date | None) -> datetime.date:
+        config, first = self.config, self.config.start - DAY
+        last = through or config.end
+        if last is None:
+            raise ConfigError(f"{config.name}: no last day; set `end`, or give --through DAY")
+        if last < first:
+            raise ConfigError(
+                f"{config.name}: found the last day {last}; the first step is on {first}, the day "
+                "before start"
+            )
+        return last
+
     def _check_models(self) -> None:
         config = self.config
         schema = stand_in(config.days.data)
-        models = {"model": config.model}
         if config.tiny is not None:
-            models["tiny.model"] = config.tiny.model
-        for key, model in models.items():
-            check_model(partial(model.create, schema), f"{config.name}: {key}: ")
+            tiny = partial(config.tiny.model.create, schema)
+            check_model(tiny, f"{config.name}: tiny.model: ")
+        check_model(lambda: student_of(config, schema, {})[0], f"{config.name}: model: ")
 
     def _where(self, absent: list[datetime.date]) -> str:
         source = self.config.days.data.source
@@ -142,14 +171,19 @@ class Rollout:
             "missing: skip"
         )
 
+    def _is_of_config(self) -> bool:
+        """Whether the results that are there are of this config."""
+        found = read_manifest(self.folder / "rollout.json") or {}
+        return found.get("key") == self._config_key
+
     def _delete_results_of_other_config(self) -> None:
-        path = self.folder / "rollout.json"
-        if (read_manifest(path) or {}).get("key") == self._config_key:
+        if self._is_of_config():
             return
-        for name in ("days", "snapshots", "joined"):
+        for name in ("days", "snapshots", "joined", FOLDER):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_manifest({"key": self._config_key, "versions": versions()}, str(path))
+        path = str(self.folder / "rollout.json")
+        write_manifest({"key": self._config_key, "versions": versions()}, path)
 
     @property
     def _config_key(self) -> str:
@@ -172,7 +206,7 @@ class Rollout:
         key = digest([self._config_key, state.key, str(day), list(known.values())])
         if day not in log.days:
             self.console.print(f"[bold]{day}[/] is missing: the served version remains")
-            after = _changed(state, key=key)
+            after = state.changed(key=key)
             write_manifest(manifest | {"missing": True, "state": asdict(after)}, _step_path(folder))
             return after
         step = _Step(self, day, log, state, key, folder, beam_args)
@@ -182,7 +216,7 @@ class Rollout:
             manifest["metrics"] = step.evaluate()
         state = step.train()
         if self.export_folder:
-            state = _changed(state, version=step.export(state))
+            state = state.changed(version=step.export(state))
         manifest |= {
             "rows_read": step.rows_read,
             "seconds": round(time.perf_counter() - start, 3),
@@ -233,12 +267,12 @@ class _Step:
         self.beam_args = beam_args
         self.days = [d for d in self.config.days.days_through(day) if d in log.days]
         self.through = max(log.days[d]["number"] for d in self.days)
-        self.is_first = not state.ads
         self.rows_read: dict[str, int] = {}
         self._loaded: dict[str, Any] = {}  # saved models, by path
+        self._methods: Mapping[str, Mapping[str, Stage]] = {}
         # Days are numbered in the order in which they arrived, so a late day is new too.
         self.new = [d for d in self.days if log.days[d]["number"] > state.through]
-        self.late = [] if self.is_first else [str(d) for d in self.new if d < day]
+        self.late = [] if not state.ads else [str(d) for d in self.new if d < day]
 
     def evaluate(self) -> dict[str, Any] | None:
         """The metrics of the served version on the day's ads rows; None without rows."""
@@ -284,28 +318,44 @@ class _Step:
 
     def train(self) -> State:
         """Trains the models that are due, and returns the state at the end of the day."""
-        state = _changed(self.before, key=self.key, through=self.through)
+        state = self.before.changed(key=self.key, through=self.through)
+        state = self._build_methods(state)
         state = self._train_tiny(state)
         self._join(state.snapshots)
         state, is_new = self._train_complete(state)
         return self._train_ads(state, is_new)
 
-    def _train_tiny(self, state: State) -> State:
-        tiny, first = self.config.tiny, self.config.days.first
-        if tiny is None:
+    def _build_methods(self, state: State) -> State:
+        """Builds the methods' stages if they are due; else those of before are only loaded."""
+        config, since = self.config, None
+        if not config.frameworks:
             return state
-        ends = [datetime.date.fromisoformat(end) for end in state.snapshots]
-        since = max(ends, default=first)
-        while since + tiny.every * DAY <= self.day + DAY:
-            until = since + tiny.every * DAY
+        is_due = methods_are_due(config, state, self.day)
+        day = self.day
+        if state.methods_until:
+            until = datetime.date.fromisoformat(state.methods_until)
+            since = until, state.methods_through
+            day = day if is_due else until - DAY
+        self._methods = methods_of(
+            config, self.log, day, self.rollout.folder, self.console, self.beam_args, since
+        )
+        if not is_due:
+            return state
+        starts = since is None or config.ads.restarts
+        build_methods(config, self._methods, self.console, starts)
+        return state.changed(methods_until=str(self.day + DAY), methods_through=self.through)
+
+    def _train_tiny(self, state: State) -> State:
+        tiny = self.config.tiny
+        for since, until in tiny_periods(self.config, state, self.day):
+            assert tiny is not None
             rows = [(d, "organic") for d in self.days if since <= d < until]
             name = f"tiny-{until}"
-            earlier = state.tiny
-            path = self._train(name, rows, tiny.training, self._make_tiny, earlier)
-            state = _changed(state, tiny=path)
+            path = self._train(name, rows, tiny.training, self._make_tiny, state.tiny)
+            state = state.changed(tiny=path)
             self._take_snapshot(path, rows, since, until, state)
             snapshots = state.snapshots | {str(until): digest([self.key, name])}
-            state, since = _changed(state, snapshots=snapshots), until
+            state = state.changed(snapshots=snapshots)
         return state
 
     def _take_snapshot(
@@ -363,28 +413,24 @@ class _Step:
     def _train_complete(self, state: State) -> tuple[State, bool]:
         """The state, and whether the complete model in it is new."""
         complete = self.config.complete
-        if complete is None:
+        if complete is None or not complete_is_due(self.config, state, self.day):
             return state, False
-        if state.complete:
-            since = datetime.date.fromisoformat(state.complete_until)
-            if complete.every is None or (self.day + DAY - since).days < complete.every:
-                return state, False
         rows = [(d, "organic") for d in self._window(complete.window)]
         path = self._train("complete", rows, complete.training, self._make, state.complete)
-        return _changed(state, complete=path, complete_until=str(self.day + DAY)), True
+        return state.changed(complete=path, complete_until=str(self.day + DAY)), True
 
     def _train_ads(self, state: State, complete_is_new: bool) -> State:
         ads, complete = self.config.ads, self.config.complete
-        starts = self.is_first or complete_is_new or ads.restarts
-        days = self._window(ads.window) if starts else self.new
+        start = ads_start(self.config, self.before, complete_is_new)
+        days = self.new if start == "ads" else self._window(ads.window)
         domains = ("organic", "ads") if ads.domains == "both" else ("ads",)
         rows = [(d, domain) for d in days for domain in domains]
-        training, earlier, resets = ads.training, "" if starts else state.ads, False
-        if not starts:
+        training = ads.training
+        if start == "ads":
             training = training.model_copy(update={"epochs": 1})
-        elif complete is not None and not ads.restarts:
-            earlier, resets = state.complete, complete.reset_statistics
-        return _changed(state, ads=self._train("ads", rows, training, self._make, earlier, resets))
+        earlier = {"ads": state.ads, "complete": state.complete, "scratch": ""}[start]
+        resets = complete is not None and complete.reset_statistics and start == "complete"
+        return state.changed(ads=self._train("ads", rows, training, self._make, earlier, resets))
 
     def export(self, state: State) -> str:
         """The path of the exported version, which is served from the next day on."""
@@ -416,7 +462,7 @@ class _Step:
         what: str,
         rows: Sequence[tuple[datetime.date, str]],
         training: Training,
-        make: Callable[[Schema], Any],
+        make: Callable[[Schema], tuple[Any, list[tuple[Method, Any]]]],
         earlier: str,
         resets: bool = False,
     ) -> str:
@@ -426,7 +472,7 @@ class _Step:
             what: names the model's folder: "ads", "complete", "tiny-2024-02-26".
             rows: days and domains.
             training: how.
-            make: returns the untrained model of a schema.
+            make: returns the untrained model of a schema, and its methods' parts.
             earlier: path of the model that it starts from; "": from scratch.
             resets: whether the statistics of its batch normalisations are reset.
         """
@@ -444,10 +490,15 @@ class _Step:
         )
 
         def create() -> Any:
-            model = make(data.schema)
+            model, parts = make(data.schema)
             model.build()
+            for method, part in parts:
+                method.set_data(part, self._methods[method.name])
             if earlier:
                 carry_on(model, self._load(earlier))
+            else:
+                for method, part in parts:
+                    method.start(part, self._methods[method.name])
             if resets:
                 reset_statistics(model)
             return model
@@ -456,26 +507,20 @@ class _Step:
         training = training.model_copy(update={"seed": training.seed + 1000 * self.day.toordinal()})
         message = f"[bold]{self.day}[/] {what}: {number:,} rows of {len(rows)} parts"
         key = digest([self.key, what])
-        stage = _DayTraining(self.folder / what, training, key, create, data, read, message)
+        stage = _DayTraining(
+            self.folder / what, training, key, create, data, read, message, self.config.frameworks
+        )
         if not stage.is_done():  # for a finished stage `build` would print a line
             build(stage, self.console)
         return str(stage.path.relative_to(self.rollout.folder))
 
-    def _make_tiny(self, schema: Schema) -> Any:
+    def _make_tiny(self, schema: Schema) -> tuple[Any, list[tuple[Method, Any]]]:
         assert self.config.tiny is not None
-        return self.config.tiny.model.create(schema)
+        return self.config.tiny.model.create(schema), []
 
-    def _make(self, schema: Schema) -> Any:
+    def _make(self, schema: Schema) -> tuple[Any, list[tuple[Method, Any]]]:
         """The untrained complete model or ads model: both have the same architecture."""
-        from tfctr.frameworks.ecdctr.student import EcdctrStudent
-
-        backbone = self.config.model.create(schema)
-        if self.config.tiny is None:
-            return backbone
-        keys = self._keys()
-        return EcdctrStudent(
-            backbone, keys["user"], keys["item"], self.config.tiny.snapshots, self._snapshot_dim
-        )
+        return student_of(self.config, schema, self._methods)
 
     def _load(self, path: str) -> Any:
         """A saved model; it must not be changed."""
@@ -510,7 +555,7 @@ class _Step:
 
     @property
     def _snapshot_dim(self) -> int:
-        return int(self._make_tiny(self.log.schema()).field_dim)
+        return snapshot_dim(self.config, self.log.schema())
 
 
 class _DayTraining(TrainingStage):
@@ -527,6 +572,7 @@ class _DayTraining(TrainingStage):
         data: Any,
         rows_read: int,
         message: str,
+        methods: Sequence[Method],
     ) -> None:
         self.folder = folder
         self.path = folder / "model.keras"
@@ -536,14 +582,16 @@ class _DayTraining(TrainingStage):
         self.data = data
         self.rows_read = rows_read
         self.message = message
+        self.methods = methods
 
     @property
     def made_from(self) -> Any:
         return self.made_from_key  # includes the days before
 
     def import_models(self) -> None:
-        import tfctr.backbones
         import tfctr.frameworks.ecdctr.student  # noqa: F401
+
+        import_models(self.methods)
 
     def make(self, console: Console) -> None:
         from tfctr.training.objectives import LastEpoch
@@ -581,6 +629,8 @@ class _DayExport(Version):
 
         step = self.step
         model = step._load(self.state.ads)
+        for method in step.config.frameworks:
+            model = method.served(model)
         data = step._data({"train": [(step.days[-1], "ads")]}, step.through, reads_snapshots=False)
         data.write_vocabularies(self.folder / "vocabularies")
         if step.config.tiny is not None:
@@ -591,8 +641,29 @@ class _DayExport(Version):
         return version
 
 
-def _changed(state: State, **changes: Any) -> State:
-    return State(**asdict(state) | changes)
+def student_of(
+    config: RolloutConfig, schema: Schema, stages: Mapping[str, Mapping[str, Stage]]
+) -> tuple[Any, list[tuple[Method, Any]]]:
+    """The untrained ads model of a schema, and the models that each method wraps in turn; nothing
+    is built yet."""
+    from tfctr.frameworks.ecdctr.student import EcdctrStudent
+
+    import_models(config.frameworks)
+    model = config.model.create(schema)
+    if config.tiny is not None:
+        data = config.days.data
+        assert data.user is not None  # `DaysConfig` requires both
+        assert data.item is not None
+        dim = snapshot_dim(config, schema)
+        model = EcdctrStudent(model, data.user, data.item, config.tiny.snapshots, dim)
+    parts = wrapped(model, config.frameworks, schema, stages)
+    return (parts[-1][1] if parts else model), parts
+
+
+def snapshot_dim(config: RolloutConfig, schema: Schema) -> int:
+    """The width of the vectors in snapshots."""
+    assert config.tiny is not None
+    return int(config.tiny.model.create(schema).field_dim)
 
 
 def _step_path(folder: Path) -> str:

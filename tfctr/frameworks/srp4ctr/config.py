@@ -1,7 +1,7 @@
 """Configs of SRP4CTR."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -73,6 +73,8 @@ class SequenceEncoderConfig(Strict):
 @register
 class Srp4ctr(Method):
     """A student with an encoder of the user's events (SRP4CTR, arXiv:2407.19658)."""
+
+    by_days: ClassVar[bool] = True
 
     name: Literal["srp4ctr"]
     encoder: Annotated[SequenceEncoderConfig, from_file(lambda: SequenceEncoderConfig)]

@@ -1,7 +1,7 @@
 """Configs of the statistics of what similar users said of similar items."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -113,6 +113,8 @@ def attribute_columns(config: TablesConfig, schema: Schema) -> dict[str, int]:
 @register
 class Statistics(Method):
     """A student that reads statistics of the user's events, computed in the request."""
+
+    by_days: ClassVar[bool] = True
 
     name: Literal["statistics"]
     tables: Annotated[TablesConfig, from_file(lambda: TablesConfig)]

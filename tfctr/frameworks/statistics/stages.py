@@ -26,8 +26,6 @@ class Tables(Stage):
     name = "statistics"
     manifest_name = MANIFEST
     is_data = True
-    log: DataConfig | None = None  # in place of the dataset's
-    adds: bool = False  # the log's events to those of the tables that are there
 
     def __init__(self, config: TablesConfig, dataset: Prepare, work: Path) -> None:
         self.config = config
@@ -39,20 +37,27 @@ class Tables(Stage):
     def made_from(self) -> Any:
         return digest(self.config)
 
+    def events(self) -> tuple[DataConfig | None, bool]:
+        """The log to read in place of the dataset's, if there is one, and whether its events are
+        added to those of the tables that are there."""
+        added = self.dataset.added if self.manifest_path.is_file() else None
+        return added, added is not None
+
     def make(self, console: Console) -> None:
         from beam_pipelines.statistics import write_statistics
 
         console.print(f"[bold]{self.name}[/] {self.config.name} -> {self.path}", soft_wrap=True)
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
         args = self.dataset.beam_args
+        log, adds = self.events()
         about = write_statistics(
             self.config,
             str(self.dataset.path),
             str(self.path),
             self.key(),
             None if args is None else list(args),
-            log=self.log,
-            add_to=str(self.path) if self.adds else None,
+            log=log,
+            add_to=str(self.path) if adds else None,
         )
         console.print(
             f"{about['events']:,} events of {about['items']:,} items; a grade is expected to "
@@ -75,8 +80,6 @@ class LatestTables(Tables):
         dataset, work: as for `Tables`.
     """
 
-    log: DataConfig
-
     def __init__(
         self, config: TablesConfig, log: DataConfig, adds: bool, dataset: Prepare, work: Path
     ) -> None:
@@ -84,6 +87,9 @@ class LatestTables(Tables):
         self.log = log
         self.adds = adds
         self.folder = self.path = work / f"{config.name}-latest"
+
+    def events(self) -> tuple[DataConfig | None, bool]:
+        return self.log, self.adds
 
     @property
     def made_from(self) -> Any:
@@ -144,9 +150,13 @@ class Scale(Stage):
         return [self.config.knots, self.config.fading]
 
     def make(self, console: Console) -> dict[str, Any]:
+        import tensorflow as tf
+
         from tfctr.data.dataset import Dataset
         from tfctr.frameworks.statistics.user_statistics import knots_of
 
+        # The order of the shards depends on it, and a training before may have set it.
+        tf.random.set_seed(0)
         config = self.config.tables
         data = Dataset.open(self.tables.dataset.path)
         statistics = create_statistics(self.config, data.schema)
