@@ -1,6 +1,6 @@
 """Rollouts against one another, over seeds: next-day AUC and GAUC, and the rows that they read.
 
-    python -m benchmarks.rollouts configs/demo/ecdctr/{ecdctr,baselines,ablations}.yaml \\
+    python -m benchmarks.rollouts configs/demo/ecdctr/{ecdctr,compared}.yaml \\
         --section "E-CDCTR in the generated world" --seeds 5 --processes 2 --record
 
 A file that has variants stands for these, `file.yaml#name` for one of them. The first is what the
@@ -10,8 +10,9 @@ are of one. `--work` keeps what is trained: a second run goes on behind it.
 The tables are of these configs, of `configs/demo/ecdctr` or `configs/movielens-1m/ecdctr`:
 
 - E-CDCTR in the generated world, and on MovieLens 1M in two domains:
-  `{ecdctr,baselines,ablations}.yaml`
+  `{ecdctr,compared}.yaml`
 - E-CDCTR against all rows every day: `{ecdctr,everything}.yaml`
+- E-CDCTR with histories: `{ecdctr,histories}.yaml`
 - E-CDCTR where three impressions in a hundred are ads: `density.yaml#{sparser,sparser-ads-only}`
 - E-CDCTR where three impressions in ten are ads: `density.yaml#{denser,denser-ads-only}`
 """

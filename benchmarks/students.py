@@ -1,22 +1,23 @@
 """Students, their teachers and ablations against the same backbones without a method, over seeds.
 
-    python -m benchmarks.students configs/demo/rok/{dcnv2,backbones,rim,ablations}.yaml \\
+    python -m benchmarks.students configs/demo/rok/{dcnv2,backbones,ablations}.yaml \\
         --section "ROK in the generated world" --seeds 5 --processes 2 --record
 
 A student is compared with the plain run of its backbone on the same data config; with `--against`,
 every row with that run, whose test rows must be the same. Differences are those of
 `tfctr.metrics.paired_difference`: both models on the test rows of the same resampled users, and
 seeds of each. A seed is that of the student and of what is trained before it, its teacher too.
-A file that has variants stands for these, `file.yaml#name` for one of them; files that are no run
-configs are passed over. `--work` keeps what is trained: a second run goes on behind it. With
-`--trees` each student of the method `statistics` has two rows more: LightGBM on what it reads
-(`benchmarks.trees`), and the mean of both models' logits.
+A file that has variants stands for these, `file.yaml#name` for one of them, and `file.yaml#` for
+the file without them; files that are no run configs are passed over. `--work` keeps what is
+trained: a second run goes on behind it. With `--trees` each student of the method `statistics` has
+two rows more: LightGBM on what it reads (`benchmarks.trees`), and the mean of both models' logits.
 
 The tables are of these configs, in a shell with `m=configs/movielens-1m d=configs/demo`:
 
-- ROK on MovieLens 1M: `$m/rok/{dcnv2,backbones,rim}.yaml`
+- ROK on MovieLens 1M: `$m/rok/{dcnv2,backbones}.yaml $m/rok/rim.yaml#`
 - ROK's ablations on MovieLens 1M: `$m/rok/backbones.yaml#plain-dcnv2 $m/rok/dcnv2.yaml
   $m/rok/ablations.yaml#{instance,feature,tuned,clicks,no-contrastive,no-imitation,no-labels,random}`
+- ROK in the generated world: `$d/rok/{dcnv2,backbones,ablations}.yaml $d/rok/rim.yaml#`
 - CTRL and ClickPrompt on MovieLens 1M: `$m/{ctrl,clickprompt}/{dcnv2,backbones}.yaml`
 - CTRL's ablations on MovieLens 1M: `$m/ctrl/backbones.yaml#plain-dcnv2 $m/ctrl/ablations.yaml`
 - CTRL and ClickPrompt in the world of titles: `$d/titles/{compared,clickprompt-dcnv2}.yaml`
@@ -25,9 +26,9 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
 - SRP4CTR in the generated world: `$d/srp4ctr/{backbones,dcnv2}.yaml`
 - SRP4CTR on MovieLens 1M: `$m/backbones.yaml#{din,bst,dien} $m/srp4ctr/din.yaml`
 - SRP4CTR's ablations on MovieLens 1M: `$m/backbones.yaml#din $m/srp4ctr/{din,ablations}.yaml`
-- SRP4CTR with DCNv2 on MovieLens 1M: `$m/srp4ctr/{plain-dcnv2,dcnv2}.yaml`
+- SRP4CTR with DCNv2 on MovieLens 1M: `$m/srp4ctr/dcnv2.yaml#{,plain}`
 - Statistics and trees on MovieLens 1M:
-  `$m/statistics/dcnv2.yaml --against $m/statistics/dcnv2.yaml --trees`
+  `$m/statistics/dcnv2.yaml# --against $m/statistics/dcnv2.yaml --trees`
 - Statistics and trees under ReLLa's protocol: `$m/rella/dcnv2.yaml --against $m/rella/dcnv2.yaml
   --trees`
 """

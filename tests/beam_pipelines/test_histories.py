@@ -696,7 +696,7 @@ def test_a_history_without_a_frequent_token_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_movielens_1m(data_home: Path, tmp_path: Path) -> None:
-    whole = load_data(CONFIGS / "movielens-1m" / "data-histories.yaml").model_dump()
+    whole = load_data(CONFIGS / "movielens-1m" / "data.yaml#histories").model_dump()
     short = [f | {"max_length": 5} if f["kind"] == "history" else f for f in whole["features"]]
     prepare(DataConfig.model_validate(whole | {"features": short}), str(tmp_path / "data"))
     data = Dataset.open(tmp_path / "data")

@@ -106,6 +106,7 @@ def test_a_variant_is_the_file_with_changes_under_a_name_of_its_own(run: Path) -
     assert load_run(f"{run}#same") == base.model_copy(update={"name": "run-same"})
     assert variants(run) == [f"{run}#slow", f"{run}#plain", f"{run}#same"]
     assert variants(f"{run}#slow") == [f"{run}#slow"]
+    assert variants(f"{run}#") == [f"{run}#"]
 
 
 def test_a_file_without_variants_stands_for_itself(run: Path) -> None:

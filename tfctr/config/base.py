@@ -89,9 +89,10 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def variants(path: str | Path) -> list[str]:
-    """The paths `file.yaml#name` of a file's variants; the file's own path if it has none."""
-    file, variant = _split(path)
-    names = [] if variant else list(_variants(file, _with_base(file, ()).get("variants")))
+    """The paths `file.yaml#name` of a file's variants; the file's own path if it has none. `file#`
+    is the file without its variants."""
+    file, is_one = _split(path)[0], "#" in str(path)
+    names = [] if is_one else list(_variants(file, _with_base(file, ()).get("variants")))
     return [f"{file}#{name}" for name in names] or [str(path)]
 
 
