@@ -15,6 +15,7 @@ from tests.backbones.test_sequence_backbones import EVENTS, events_schema
 from tests.conftest import few_quick
 from tests.serving.raw_rows import fake_dataset
 from tfctr import backbones
+from tfctr.frameworks.cold_items import ColdItemsStudent
 from tfctr.frameworks.ecdctr import EcdctrServed, EcdctrStudent
 from tfctr.frameworks.rok import FieldStudent, HistoryKnowledge, KnowledgeBase, RokStudent
 from tfctr.frameworks.srp4ctr import SequenceEncoder, Srp4ctrStudent
@@ -88,6 +89,10 @@ def rok_neighbours(model: ClickModel) -> Student:
     return FieldStudent(SCHEMA.select(names), model, knowledge, num_fields=2)
 
 
+def cold_items(model: ClickModel) -> Student:
+    return ColdItemsStudent(model, "item", 2, ["brand"], [5], 0.2, "regression", 0.1, 0.1)
+
+
 def ecdctr(model: ClickModel) -> Student:
     return EcdctrStudent(model, "user", "item", SNAPSHOTS, DIM)
 
@@ -98,6 +103,7 @@ METHODS: dict[str, Callable[[ClickModel], Student]] = {
     "ecdctr": ecdctr,
     "statistics": statistics,
     "rok_neighbours": rok_neighbours,
+    "cold_items": cold_items,
 }
 STACKS = [
     "rok srp4ctr",
@@ -112,6 +118,8 @@ STACKS = [
     "statistics srp4ctr",
     "rok rok_neighbours",
     "rok_neighbours statistics",
+    "cold_items rok",
+    "srp4ctr cold_items",
 ]
 BACKBONES = ["dcn_v2", "deepfm", "din"]
 
@@ -203,6 +211,8 @@ def test_further_fields_leave_those_of_the_backbone_as_they_are(stack: str) -> N
     for weight in model.weights:
         if "to_field" in weight.path:  # what ROK adds to the vectors of the backbone's own fields
             weight.assign(np.zeros(weight.shape))
+        if "is_new" in weight.path:  # whose embedding is made
+            weight.assign(np.zeros(weight.shape, bool))
     features = inputs(model)
     plain = model.innermost()
     embeddings = ops.convert_to_numpy(model.embed(features))

@@ -1,6 +1,7 @@
 """Methods that bring offline knowledge into a backbone, one per folder."""
 
 import tfctr.frameworks.clickprompt.config
+import tfctr.frameworks.cold_items.config
 import tfctr.frameworks.ctrl.config
 import tfctr.frameworks.distill.config
 import tfctr.frameworks.ecdctr.config

@@ -1,0 +1,97 @@
+"""The config of embeddings for items without training rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tfctr.config.method import Method, register
+from tfctr.frameworks.vectors.config import VectorTable
+from tfctr.schema import Categorical, Name, Schema
+
+
+@register
+class ColdItems(Method):
+    """Gives items without training rows an embedding, made of their vectors and attributes.
+
+    Some training rows are read as if their item were new (DropoutNet; Volkovs et al., 2017), and
+    what is made is aligned with what is trained, as CTRL (arXiv:2306.02841) aligns two views of a
+    row.
+    """
+
+    can_continue: ClassVar[bool] = True
+
+    name: Literal["cold_items"]
+    feature: Name  # of the item's side, whose embedding is made
+    vectors: VectorTable | None = None  # of this feature's tokens
+    attributes: tuple[Name, ...] = ()  # further features of the item that the backbone reads
+    hidden_units: tuple[int, ...] = (64,)
+    least_rows: int = Field(1, ge=1)  # training rows from which on an item has its own embedding
+    rate: float = Field(0.2, gt=0, le=1)  # share of the training rows whose item counts as new
+    alignment: Literal["regression", "contrast", "none"] = "regression"
+    weight: float = Field(0.1, gt=0)  # of the alignment's loss
+    temperature: float = Field(0.1, gt=0)  # of the contrast
+
+    def check(self, run: Any) -> None:
+        known = [f.name for f in run.data.feature_schema.side("item") if isinstance(f, Categorical)]
+        read = run.model.features or [f.name for f in run.data.feature_schema.inputs]
+        if self.feature not in known or self.feature not in read:
+            raise ValueError(
+                f"frameworks.cold_items.feature: found {self.feature!r}; it must be a categorical "
+                f"feature of the item's side that the backbone reads: "
+                f"{', '.join(name for name in known if name in read) or 'there is none'}"
+            )
+        others = [f.name for f in run.data.feature_schema.side("item") if f.name in read]
+        for name in self.attributes:
+            if name not in others or name == self.feature:
+                raise ValueError(
+                    f"frameworks.cold_items.attributes: found {name!r}; the backbone's other "
+                    f"features of the item's side are: "
+                    f"{', '.join(other for other in others if other != self.feature)}"
+                )
+        if self.vectors is None and not self.attributes:
+            raise ValueError("frameworks.cold_items: give vectors, or attributes, or both")
+        if self.vectors is not None and self.vectors.feature != self.feature:
+            raise ValueError(
+                f"frameworks.cold_items.vectors.feature: found {self.vectors.feature!r}; the "
+                f"vectors must be of {self.feature!r}"
+            )
+
+    def import_models(self) -> None:
+        import tfctr.frameworks.cold_items.student  # noqa: F401
+
+    def stages(self, run: Any) -> Mapping[str, Any]:
+        from tfctr.frameworks.cold_items.stages import RowsOfIds
+        from tfctr.frameworks.vectors.stages import VectorsById
+
+        found: dict[str, Any] = {"rows": RowsOfIds(self.feature, run.dataset, run.work)}
+        if self.vectors is not None:
+            found["vectors"] = VectorsById(self.vectors, run.dataset, run.work)
+        return found
+
+    def wrap(self, model: Any, schema: Schema, stages: Mapping[str, Any]) -> Any:
+        from tfctr.frameworks.cold_items.student import ColdItemsStudent
+
+        width = 0
+        if self.vectors is not None:
+            # Before the stages are there, as when a config is checked, any width will do.
+            width = stages["vectors"].width if stages else 1
+        return ColdItemsStudent(
+            model,
+            self.feature,
+            width,
+            self.attributes,
+            self.hidden_units,
+            self.rate,
+            self.alignment,
+            self.weight,
+            self.temperature,
+        )
+
+    def data_stages(self, stages: Mapping[str, Any]) -> Sequence[Any]:
+        return [*stages.values()]
+
+    def set_data(self, model: Any, stages: Mapping[str, Any]) -> None:
+        model.is_new.assign(stages["rows"].load() < self.least_rows)
+        if "vectors" in stages:
+            model.vectors.assign(stages["vectors"].load())
