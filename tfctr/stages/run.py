@@ -9,6 +9,7 @@ from rich.console import Console
 
 from tfctr.config import ConfigError, RunConfig
 from tfctr.data.manifest import read_manifest
+from tfctr.stages.baselines import Baselines
 from tfctr.stages.evaluate import Evaluate
 from tfctr.stages.export import Export
 from tfctr.stages.predictions import Predictions
@@ -88,6 +89,10 @@ class Run:
         return Evaluate(self.trained)
 
     @cached_property
+    def baselines(self) -> Baselines:
+        return Baselines(self.dataset, self.work)
+
+    @cached_property
     def predictions(self) -> Predictions:
         return Predictions(self.evaluated)
 
@@ -121,13 +126,15 @@ class Run:
     def evaluate(self) -> Path:
         """The path of `metrics.json`; writes the predictions too if the config wants them.
 
-        Warns of splits on which the model is worse than predicting the base rate, also if nothing
+        Prints what simple models have beside it, and warns where it is below them, also if nothing
         was left to do.
         """
         path = build(self.evaluated, self.console)
         if self.config.predictions:
             build(self.predictions, self.console)
         self.evaluated.warn(self.console)
+        build(self.baselines, self.console)
+        self.baselines.print_beside(read_manifest(path) or {}, self.console)
         return path
 
     def export(self) -> Path:
