@@ -22,14 +22,16 @@ import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from benchmarks.movielens.__main__ import of_seed as training_of_seed
 from benchmarks.over_seeds import expanded, seeds_parser, share_cores
 from benchmarks.record import interval_text, record_table
 from tfctr.config import Training, WorldSource
-from tfctr.frameworks.ecdctr.config import DaysConfig, RolloutConfig, load_rollout
+from tfctr.frameworks.ecdctr.config import DaysConfig, RolloutConfig, load_rollout, with_data
 from tfctr.frameworks.ecdctr.report import EvaluatedRollout, mean_difference
 from tfctr.frameworks.ecdctr.rollout import Rollout
 
@@ -64,14 +66,19 @@ def of_seed(config: RolloutConfig, seed: int) -> RolloutConfig:
     def seeded(training: Training) -> Training:
         return training.model_copy(update={"seed": seed})
 
-    changed = {
+    changed: dict[str, Any] = {
         what: part.model_copy(update={"training": seeded(part.training)})
         for what in ("tiny", "complete", "ads")
         if (part := getattr(config, what))
     }
     name = f"{config.name}-seed-{seed}"
     days = _days_of_seed(config.days, seed)
-    return config.model_copy(update=changed | {"name": name, "days": days, "export": None})
+    methods = tuple(
+        with_data(training_of_seed(method, seed), config.days.data, days.data)
+        for method in config.frameworks
+    )
+    changed |= {"name": name, "days": days, "frameworks": methods, "export": None}
+    return config.model_copy(update=changed)
 
 
 def _days_of_seed(days: DaysConfig, seed: int) -> DaysConfig:

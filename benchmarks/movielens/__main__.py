@@ -52,11 +52,12 @@ HEADERS = (
 
 def of_seed(config: Model, seed: int) -> Model:
     """A config whose trainings have the seed, those of all that it is trained from too, each with a
-    name of its own. Texts and similar rows are the same for all seeds."""
+    name of its own. A training whose own seed is 101 has one that is 100 higher, so that teachers
+    of several seeds differ. Texts and similar rows are the same for all seeds."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, Training):
-            return value.model_copy(update={"seed": seed})
+            return value.model_copy(update={"seed": seed + value.seed - 1})
         if isinstance(value, tuple):
             return tuple(changed(part) for part in value)
         if not isinstance(value, BaseModel) or isinstance(value, TextConfig | RetrievalConfig):

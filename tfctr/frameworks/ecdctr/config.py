@@ -3,11 +3,11 @@
 import datetime
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from tfctr.config.base import ConfigError, FolderName, chosen, from_file, load
+from tfctr.config.base import ConfigError, FolderName, chosen, digest, from_file, load
 from tfctr.config.data import DataConfig, FileSource, Split
 from tfctr.config.method import Method, registered
 from tfctr.config.run import BackboneConfig, Export, RunConfig
@@ -194,6 +194,18 @@ class RolloutConfig(Strict):
             model=self.model,
             training=self.ads.training,
         )
+
+
+def with_data(config: Any, data: DataConfig, other: DataConfig) -> Any:
+    """A config in which `other` takes the place of `data` wherever it is named."""
+    if isinstance(config, DataConfig):
+        return other if digest(config) == digest(data) else config
+    if not isinstance(config, Strict):
+        return config
+    changed = {
+        name: with_data(value, data, other) for name, value in config if isinstance(value, Strict)
+    }
+    return config.model_copy(update=changed)
 
 
 def load_days(path: str | Path) -> DaysConfig:

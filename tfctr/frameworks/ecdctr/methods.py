@@ -12,8 +12,7 @@ from tfctr.config import DataConfig, digest
 from tfctr.data import files
 from tfctr.data.day_log import DOMAINS, DayLog, ends
 from tfctr.data.manifest import FORMAT, write_manifest
-from tfctr.frameworks.ecdctr.config import RolloutConfig
-from tfctr.schema import Strict
+from tfctr.frameworks.ecdctr.config import RolloutConfig, with_data
 from tfctr.stages import Prepare, Run, Stage, build
 from tfctr.stages.stage import check
 
@@ -130,7 +129,7 @@ def methods_of(
     through = max(log.days[d]["number"] for d in days)
     work = folder / FOLDER
     dataset = DaysSoFar(data, work / data.name, beam_args, log, days, through, added)
-    methods = tuple(_with_data(method, config.days.data, data) for method in config.frameworks)
+    methods = tuple(with_data(method, config.days.data, data) for method in config.frameworks)
     run = config.as_run().model_copy(update={"data": data, "frameworks": methods})
     return _MethodsRun(run, work, console, dataset).before
 
@@ -158,15 +157,3 @@ def build_methods(
     for stage in wanted:
         if not stage.is_done():  # for a finished stage `build` would print a line
             build(stage, console)
-
-
-def _with_data(config: Any, data: DataConfig, other: DataConfig) -> Any:
-    """A config in which `other` takes the place of `data` wherever it is named."""
-    if isinstance(config, DataConfig):
-        return other if digest(config) == digest(data) else config
-    if not isinstance(config, Strict):
-        return config
-    changed = {
-        name: _with_data(value, data, other) for name, value in config if isinstance(value, Strict)
-    }
-    return config.model_copy(update=changed)
