@@ -51,7 +51,9 @@ class Prepare(beam.PTransform):
         config, schema, folder = self.config, self.config.feature_schema, self.folder
         number = len(self.clean.pieces)
         staged = pipeline | "Clean" >> self.clean
-        split, cuts = staged | "AssignSplits" >> AssignSplits(config.split, config.user, number)
+        split, cuts = staged | "AssignSplits" >> AssignSplits(
+            config.split, config.user, number, folder
+        )
         vocabularies = split | "FitVocabularies" >> FitVocabularies(schema, folder, number)
         numbers = split | "FitNumbers" >> FitNumbers(schema, number)
         if history_features(schema):
@@ -59,7 +61,7 @@ class Prepare(beam.PTransform):
         shards = (split, vocabularies) | "WriteShards" >> WriteShards(
             schema, config.user, folder, config.compression, number
         )
-        found = {"staged": staged, "cuts": cuts, "vocabularies": vocabularies, "numbers": numbers}
+        found = {"pieces": split, "cuts": cuts, "vocabularies": vocabularies, "numbers": numbers}
         own = len(own_vocabularies(schema)) if number else 0
         return (
             {**found, "shards": shards}
@@ -69,7 +71,7 @@ class Prepare(beam.PTransform):
 
 
 def _summarise(found: dict[str, list[Any]], pieces: int) -> dict[str, Any]:
-    counts, reasons = add_up(found["staged"], pieces)
+    counts, reasons = add_up(found["pieces"], pieces)
     (cuts,) = found["cuts"]
     splits: dict[str, Any] = {}
     for split in SPLITS:
@@ -158,7 +160,8 @@ def _check(config: DataConfig, manifest: dict[str, Any], letters: str, kept: str
     logs = {**manifest["tables"], "events": events}
     refuse_too_many_bad(name, logs, config.max_bad_share, letters, kept)
     good, other = num_examples(counts), counts.get("other_days", 0)
-    if not good and other:
+    held_out = counts.get("held_out", 0)
+    if not good and not held_out and other:
         raise DataError(
             f"{name}: all {other:,} good rows are of other days than time.since and time.before say"
         )
@@ -170,6 +173,8 @@ def _check(config: DataConfig, manifest: dict[str, Any], letters: str, kept: str
         why = f"{good:,} rows are too few for the split's shares, or all have one time"
         if not isinstance(config.split, Split):
             why = "the column or files that give the splits have none for it"
+        elif split == "train" and held_out:
+            why = f"its {held_out:,} rows are of held-out tokens; choose a smaller split.hold_out"
         raise DataError(f"{name}: no row falls into {split}; {why}")
     for feature in config.feature_schema:
         if getattr(feature, "vocabulary", None) == feature.name:

@@ -306,6 +306,10 @@ def test_another_config_needs_another_folder(log: Path) -> None:
         ({"name": "raw"}, "name: 'raw' is the data's name too"),
         ({"data": {"user": None}}, "needs the keys 'user' and 'item'"),
         ({"data": {"min_history": 5}}, "data: min_history is 5; a log by day does not count"),
+        (
+            {"data": {"split": {"hold_out": {"feature": "item", "share": 0.1}}}},
+            "data: split.hold_out leaves out training rows; a log by day has no split",
+        ),
         ({"ready": "done"}, "ready: needs {day} in the path, found 'done'"),
     ],
 )

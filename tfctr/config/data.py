@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tfctr.config.base import ConfigError, FolderName, digest, directory_of
-from tfctr.schema import Categorical, Features, History, Schema, Side, Strict, Tokens
+from tfctr.schema import Categorical, Features, History, Name, Schema, Side, Strict, Tokens
 
 HOME_VARIABLE = "TFCTR_DATA_HOME"
 
@@ -124,6 +124,15 @@ class Time(Strict):
         return self
 
 
+class HoldOut(Strict):
+    """A share of a categorical feature's tokens, without training rows: what a model says of tokens
+    that it has never seen can be measured on their rows in validation and test."""
+
+    feature: Name
+    share: float = Field(gt=0, lt=1)  # of the tokens
+    seed: int = 0
+
+
 class Split(Strict):
     """Shares of the rows (of each user's rows, for `user_time`) in validation and test.
 
@@ -136,6 +145,7 @@ class Split(Strict):
     test: float = Field(0.1, ge=0, lt=1)
     pool: float = Field(0.0, ge=0, lt=1)  # of global_time
     seed: int = 0  # of the random split
+    hold_out: HoldOut | None = None
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> "Split":
@@ -266,6 +276,13 @@ class DataConfig(Strict):
             raise ValueError(
                 f"split.by: {self.split.by!r} needs the key 'time'; without times give a split by "
                 "random, column or file"
+            )
+        hold_out = self.split.hold_out if isinstance(self.split, Split) else None
+        known = [feature.name for feature in schema if isinstance(feature, Categorical)]
+        if hold_out is not None and hold_out.feature not in known:
+            raise ValueError(
+                f"split.hold_out.feature: {hold_out.feature!r} is not a categorical feature; those "
+                f"are: {', '.join(known) or 'none'}"
             )
         for feature in schema:
             if isinstance(feature, Tokens):

@@ -11,8 +11,8 @@ from tfctr.schema import FAR_SCALED, Numeric
 
 
 def described(manifest: Mapping[str, Any]) -> list[str]:
-    """A line for each split with its rows, the range of its dates and its click rate, and one for
-    bad rows if there are any."""
+    """A line for each split with its rows, the range of its dates and its click rate, and one each
+    for rows of other days, of held-out tokens, and bad ones, if there are any."""
     time = manifest["config"]["time"]
     lines = []
     for split, found in manifest["splits"].items():
@@ -24,6 +24,9 @@ def described(manifest: Mapping[str, Any]) -> list[str]:
         lines.append(line)
     if other := manifest["counts"].get("other_days"):
         lines.append(f"{other:,} rows of other days left out (time.since, time.before)")
+    if (held_out := manifest["counts"].get("held_out")) is not None:
+        feature = manifest["config"]["split"]["hold_out"]["feature"]
+        lines.append(f"{held_out:,} rows of held-out tokens of {feature} left out of training")
     if bad := manifest["counts"]["bad"]:
         lines.append(f"{bad:,} bad rows set aside")
     return lines

@@ -63,6 +63,11 @@ class DaysConfig(Strict):
                 f"data: min_history is {data.min_history}; a log by day does not count the events "
                 "of earlier days, so leave it out"
             )
+        if isinstance(data.split, Split) and data.split.hold_out is not None:
+            raise ValueError(
+                "data: split.hold_out leaves out training rows; a log by day has no split, so "
+                "leave it out"
+            )
         if self.ready is not None and ANY_DAY not in self.ready:
             raise ValueError(f"ready: needs {ANY_DAY} in the path, found {self.ready!r}")
         return self
