@@ -33,7 +33,9 @@ from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.clean import EXAMPLES, add_up, num_examples, refuse_too_many_bad
 from tfctr.data.histories import history_features
+from tfctr.data.listed_tokens import listed_tokens
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.sources import inputs_of
 from tfctr.data.summary import described, warnings
 from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS, Numeric, Schema
 
@@ -46,6 +48,9 @@ class Prepare(beam.PTransform):
         self.config = config
         self.folder = folder
         self.clean = Clean(config, folder)
+        self.listed = listed_tokens(config)
+        for tokens in self.listed.values():
+            tokens.read()  # errors are found here, not on a worker
 
     def expand(self, pipeline: Any) -> beam.PCollection:
         config, schema, folder = self.config, self.config.feature_schema, self.folder
@@ -54,7 +59,9 @@ class Prepare(beam.PTransform):
         split, cuts = staged | "AssignSplits" >> AssignSplits(
             config.split, config.user, number, folder
         )
-        vocabularies = split | "FitVocabularies" >> FitVocabularies(schema, folder, number)
+        vocabularies = split | "FitVocabularies" >> FitVocabularies(
+            schema, folder, number, self.listed
+        )
         numbers = split | "FitNumbers" >> FitNumbers(schema, number)
         if history_features(schema):
             split = (split, vocabularies) | "AddHistories" >> AddHistories(config, folder, number)
@@ -126,7 +133,7 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
             "format": FORMAT,
             "config": config.model_dump(mode="json"),
             "config_digest": digest(config),
-            "inputs": transform.clean.cleaner.source.fingerprint(),
+            "inputs": inputs_of(config),
             "versions": {
                 "tfctr": tfctr.__version__,
                 "beam": beam.__version__,
@@ -179,7 +186,7 @@ def _check(config: DataConfig, manifest: dict[str, Any], letters: str, kept: str
     for feature in config.feature_schema:
         if getattr(feature, "vocabulary", None) == feature.name:
             found = manifest["vocabularies"][feature.name]
-            if found["vocabulary_size"] == FIRST_TOKEN_ID:
+            if found["vocabulary_size"] - found.get("from_files", 0) == FIRST_TOKEN_ID:
                 raise DataError(
                     f"{name}: feature {feature.name!r}: none of its {found['tokens']:,} values in "
                     f"the training rows occurs min_count = {feature.min_count} times; lower it, or "

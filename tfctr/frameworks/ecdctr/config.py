@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from tfctr.config.base import ConfigError, FolderName, chosen, from_file, load
-from tfctr.config.data import DataConfig, FileSource, Split
+from tfctr.config.data import CategoricalOfLog, DataConfig, FileSource, Split
 from tfctr.config.method import Method, registered
 from tfctr.config.run import BackboneConfig, Export, RunConfig
 from tfctr.config.training import PartTraining
@@ -68,6 +68,12 @@ class DaysConfig(Strict):
                 "data: split.hold_out leaves out training rows; a log by day has no split, so "
                 "leave it out"
             )
+        for feature in data.features:
+            if isinstance(feature, CategoricalOfLog) and feature.tokens is not None:
+                raise ValueError(
+                    f"data: feature {feature.name!r} has tokens of files; vocabularies of a log by "
+                    "day grow by the tokens of each day's rows only, so leave the key out"
+                )
         if self.ready is not None and ANY_DAY not in self.ready:
             raise ValueError(f"ready: needs {ANY_DAY} in the path, found {self.ready!r}")
         return self
