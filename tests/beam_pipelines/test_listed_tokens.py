@@ -1,5 +1,6 @@
 """Tokens that no training row has, from files: vocabularies and rows worked out by hand."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,18 @@ def test_a_dataset_is_of_its_files_of_tokens_too(tmp_path: Path) -> None:
     stage = Prepare(made, tmp_path / "data")
     (tmp_path / "items" / "0.parquet").unlink()  # gone: as it was
     assert stage.is_done()
+
+
+def test_files_in_an_archive(tmp_path: Path) -> None:
+    write_by_hand(tmp_path)
+    write_items(tmp_path, [7, 8])
+    with zipfile.ZipFile(tmp_path / "items.zip", "w") as archive:
+        archive.write(tmp_path / "items" / "0.parquet", "0.parquet")
+    tokens = {"files": str(tmp_path / "items.zip!*.parquet")}
+    made = config(tmp_path, features=with_tokens(tmp_path, tokens=tokens))
+    manifest = prepare(made, str(tmp_path / "data"))
+    assert [name for name, _, _ in manifest["inputs"]][2:] == ["items.zip"]
+    assert manifest["vocabularies"]["item"]["from_files"] == 2
 
 
 def test_tables_of_statistics_know_nothing_of_held_out_tokens(tmp_path: Path) -> None:

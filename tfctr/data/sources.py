@@ -148,8 +148,11 @@ def inputs_of(config: DataConfig) -> list[list[Any]]:
     """What a dataset is made from: the fingerprint of its source, then those of files with tokens;
     errors as for `open_source`."""
     found = open_source(config).fingerprint()
-    paths = dict.fromkeys(path for _, paths in token_files(config) for path in paths)
-    return found + [about for path in paths if (about := files.fingerprint(path)) not in found]
+    listed = (path for _, paths in token_files(config) for path in paths)
+    for path in dict.fromkeys(files.split_member(path)[0] for path in listed):
+        if (about := files.fingerprint(path)) not in found:
+            found.append(about)
+    return found
 
 
 def matching_if_any(pattern: str, directory: str) -> list[str]:
