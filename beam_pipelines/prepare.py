@@ -33,7 +33,9 @@ from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.clean import EXAMPLES, add_up, num_examples, refuse_too_many_bad
 from tfctr.data.histories import history_features
+from tfctr.data.listed_tokens import listed_tokens
 from tfctr.data.manifest import FORMAT, DataError, write_manifest
+from tfctr.data.sources import inputs_of
 from tfctr.data.summary import described, warnings
 from tfctr.schema import FIRST_TOKEN_ID, TOKEN_KINDS, Numeric, Schema
 
@@ -46,20 +48,27 @@ class Prepare(beam.PTransform):
         self.config = config
         self.folder = folder
         self.clean = Clean(config, folder)
+        self.listed = listed_tokens(config)
+        for tokens in self.listed.values():
+            tokens.read()  # errors are found here, not on a worker
 
     def expand(self, pipeline: Any) -> beam.PCollection:
         config, schema, folder = self.config, self.config.feature_schema, self.folder
         number = len(self.clean.pieces)
         staged = pipeline | "Clean" >> self.clean
-        split, cuts = staged | "AssignSplits" >> AssignSplits(config.split, config.user, number)
-        vocabularies = split | "FitVocabularies" >> FitVocabularies(schema, folder, number)
+        split, cuts = staged | "AssignSplits" >> AssignSplits(
+            config.split, config.user, number, folder
+        )
+        vocabularies = split | "FitVocabularies" >> FitVocabularies(
+            schema, folder, number, self.listed
+        )
         numbers = split | "FitNumbers" >> FitNumbers(schema, number)
         if history_features(schema):
             split = (split, vocabularies) | "AddHistories" >> AddHistories(config, folder, number)
         shards = (split, vocabularies) | "WriteShards" >> WriteShards(
             schema, config.user, folder, config.compression, number
         )
-        found = {"staged": staged, "cuts": cuts, "vocabularies": vocabularies, "numbers": numbers}
+        found = {"pieces": split, "cuts": cuts, "vocabularies": vocabularies, "numbers": numbers}
         own = len(own_vocabularies(schema)) if number else 0
         return (
             {**found, "shards": shards}
@@ -69,7 +78,7 @@ class Prepare(beam.PTransform):
 
 
 def _summarise(found: dict[str, list[Any]], pieces: int) -> dict[str, Any]:
-    counts, reasons = add_up(found["staged"], pieces)
+    counts, reasons = add_up(found["pieces"], pieces)
     (cuts,) = found["cuts"]
     splits: dict[str, Any] = {}
     for split in SPLITS:
@@ -124,7 +133,7 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
             "format": FORMAT,
             "config": config.model_dump(mode="json"),
             "config_digest": digest(config),
-            "inputs": transform.clean.cleaner.source.fingerprint(),
+            "inputs": inputs_of(config),
             "versions": {
                 "tfctr": tfctr.__version__,
                 "beam": beam.__version__,
@@ -158,7 +167,8 @@ def _check(config: DataConfig, manifest: dict[str, Any], letters: str, kept: str
     logs = {**manifest["tables"], "events": events}
     refuse_too_many_bad(name, logs, config.max_bad_share, letters, kept)
     good, other = num_examples(counts), counts.get("other_days", 0)
-    if not good and other:
+    held_out = counts.get("held_out", 0)
+    if not good and not held_out and other:
         raise DataError(
             f"{name}: all {other:,} good rows are of other days than time.since and time.before say"
         )
@@ -170,11 +180,13 @@ def _check(config: DataConfig, manifest: dict[str, Any], letters: str, kept: str
         why = f"{good:,} rows are too few for the split's shares, or all have one time"
         if not isinstance(config.split, Split):
             why = "the column or files that give the splits have none for it"
+        elif split == "train" and held_out:
+            why = f"its {held_out:,} rows are of held-out tokens; choose a smaller split.hold_out"
         raise DataError(f"{name}: no row falls into {split}; {why}")
     for feature in config.feature_schema:
         if getattr(feature, "vocabulary", None) == feature.name:
             found = manifest["vocabularies"][feature.name]
-            if found["vocabulary_size"] == FIRST_TOKEN_ID:
+            if found["vocabulary_size"] - found.get("from_files", 0) == FIRST_TOKEN_ID:
                 raise DataError(
                     f"{name}: feature {feature.name!r}: none of its {found['tokens']:,} values in "
                     f"the training rows occurs min_count = {feature.min_count} times; lower it, or "

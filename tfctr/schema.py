@@ -226,14 +226,12 @@ class Tokens(_Feature):
     dtype: ClassVar[str] = "int"
 
 
-Feature: TypeAlias = Annotated[
-    Categorical | MultiValued | Sequence | History | Numeric | Text | Tokens,
-    Field(discriminator="kind"),
-]
+OtherFeature: TypeAlias = MultiValued | Sequence | History | Numeric | Text | Tokens
+Feature: TypeAlias = Annotated[Categorical | OtherFeature, Field(discriminator="kind")]
 TOKEN_KINDS = (Categorical, MultiValued, Sequence)  # a History is a Sequence
 
 
-def _as_shared(features: tuple[Any, ...]) -> tuple[Any, ...]:
+def as_shared(features: tuple[Any, ...]) -> tuple[Any, ...]:
     """A feature with `shares` inherits the dtype, and a history the column, unless given."""
     owners = {f.name: f for f in features if isinstance(f, TOKEN_KINDS)}
     filled = []
@@ -250,9 +248,7 @@ def _as_shared(features: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(filled)
 
 
-Features: TypeAlias = Annotated[
-    tuple[Feature, ...], Field(min_length=1), AfterValidator(_as_shared)
-]
+Features: TypeAlias = Annotated[tuple[Feature, ...], Field(min_length=1), AfterValidator(as_shared)]
 
 
 class Schema(Strict):

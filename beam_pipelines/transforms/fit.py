@@ -1,6 +1,6 @@
 """Fits vocabularies and statistics of numbers on the training rows."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import apache_beam as beam
@@ -18,6 +18,7 @@ from beam_pipelines.transforms.histogram import (
 from beam_pipelines.transforms.split import DROPPED, KNOWN, SplitPiece
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
+from tfctr.data.listed_tokens import ListedTokens
 from tfctr.data.typed_rows import ROW
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.schema import (
@@ -71,14 +72,24 @@ class FitVocabularies(beam.PTransform):
     the number of distinct tokens, rare ones included. Tokens come from training rows; those of a
     history's own vocabulary also from dropped rows of that period.
 
+    Listed tokens that are not among these follow, sorted; `from_files` is their number.
+
     Args:
         schema: of the features.
         folder: to write to.
         num_pieces: int. Number of pieces.
+        listed: by vocabulary. Defaults to none.
     """
 
-    def __init__(self, schema: Schema, folder: str, num_pieces: int) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        folder: str,
+        num_pieces: int,
+        listed: Mapping[str, ListedTokens] | None = None,
+    ) -> None:
         super().__init__()
+        self.listed = listed or {}
         self.owners = own_vocabularies(schema)
         self.histories = tuple(n for n, f in self.owners.items() if isinstance(f, History))
         self.folder = folder
@@ -90,7 +101,7 @@ class FitVocabularies(beam.PTransform):
             | "CountTokens" >> beam.FlatMap(_count_tokens, tuple(self.owners), self.histories)
             | "MergeCounts" >> beam.CombinePerKey(CountTokens())
             | "WriteVocabulary"
-            >> beam.Map(_write_vocabulary, self.owners, self.folder, self.num_pieces)
+            >> beam.Map(_write_vocabulary, self.owners, self.listed, self.folder, self.num_pieces)
         )
 
 
@@ -134,16 +145,28 @@ def count_values(column: pa.Array) -> Counts:
 
 
 def _write_vocabulary(
-    counted: tuple[str, Counts], owners: dict[str, Any], folder: str, pieces: int
+    counted: tuple[str, Counts],
+    owners: dict[str, Any],
+    listed: Mapping[str, ListedTokens],
+    folder: str,
+    pieces: int,
 ) -> tuple[str, dict[str, int]]:
     name, counts = counted
     counts, came = without_pieces(counts)
     check_arrived(f"vocabulary {name}: counts of pieces", came, pieces)
     kept = counts.filter(pc.greater_equal(counts["count"], owners[name].min_count))
     kept = kept.sort_by([("count", "descending"), ("token", "ascending")])
-    vocabulary = Vocabulary(kept["token"].combine_chunks())
+    tokens = kept["token"].combine_chunks()
+    from_files = {}
+    if name in listed:
+        more = listed[name].read()
+        more = more.filter(pc.invert(pc.is_in(more, value_set=tokens)))
+        tokens = pa.concat_arrays([tokens, more])
+        from_files["from_files"] = len(more)
+    vocabulary = Vocabulary(tokens)
     files.write(f"{folder}/vocabularies/{name}.txt", vocabulary.to_bytes())
-    return name, {"tokens": counts.num_rows, "vocabulary_size": vocabulary.size}
+    sizes = {"tokens": counts.num_rows, "vocabulary_size": vocabulary.size}
+    return name, sizes | from_files
 
 
 def read_vocabularies(features: Iterable[Any], folder: str) -> dict[str, Vocabulary]:

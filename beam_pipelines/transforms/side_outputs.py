@@ -13,7 +13,7 @@ from beam_pipelines.transforms.split import SPLITS
 from tfctr.config import DataConfig, data_digest, digest
 from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
-from tfctr.data.sources import open_source
+from tfctr.data.sources import inputs_of
 from tfctr.data.typed_rows import ROW
 
 
@@ -150,9 +150,9 @@ def open_manifest_with_log(config: DataConfig, data: str) -> dict[str, Any]:
     """The same, for a job that reads the dataset's log again.
 
     Raises:
-        DataError: as above; the log has changed since.
+        DataError: as above; the log, or a file of tokens, has changed since.
     """
     manifest = open_manifest_of(config, data)
-    if manifest["inputs"] != open_source(config).fingerprint():
+    if manifest["inputs"] != inputs_of(config):
         raise DataError(f"{data}: the log changed since it was prepared; run `tfctr prepare` again")
     return manifest

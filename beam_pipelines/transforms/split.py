@@ -1,7 +1,7 @@
 """Assigns rows to training, validation and test."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -10,11 +10,20 @@ import pyarrow as pa
 
 from beam_pipelines.transforms.broadcast import Gather, ToPieces, by_index
 from beam_pipelines.transforms.histogram import Histogram, num_values, quantiles
-from tfctr.config import Split, SplitConfig
+from tfctr.config import HoldOut, Split, SplitConfig
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
-from tfctr.data.clean import EXAMPLES, SPLIT, TIME, Staged, num_examples, read_staged
+from tfctr.data.clean import (
+    EXAMPLES,
+    SPLIT,
+    TIME,
+    Staged,
+    num_examples,
+    read_staged,
+    write_staged,
+)
 from tfctr.data.fingerprint import mix, row_keys
+from tfctr.data.held_out import is_held_out, write_left_out
 from tfctr.data.typed_rows import ROW
 from tfctr.data.users import rows_by_bucket, sorted_rows
 
@@ -55,6 +64,10 @@ class AssignSplits(beam.PTransform):
     - random: by a hash of the row's id and the seed.
     - column, file: as the cleaned rows say.
 
+    With `hold_out`, rows of held-out tokens in training and in the pool are then left out of the
+    pieces, so no later step can read them; `counts` has their number. The other rows have the same
+    split as without it.
+
     A second output, `cuts`, is one dict: `valid_from` and `test_from` for global_time, and
     `train_from` after a pool.
 
@@ -62,15 +75,25 @@ class AssignSplits(beam.PTransform):
         split: the kind and the shares.
         user: the column of users, for user_time.
         num_pieces: int. Number of pieces.
+        folder: for the ids of the rows that `hold_out` leaves out. Defaults to None: not written.
     """
 
-    def __init__(self, split: SplitConfig, user: str | None, num_pieces: int) -> None:
+    def __init__(
+        self, split: SplitConfig, user: str | None, num_pieces: int, folder: str | None = None
+    ) -> None:
         super().__init__()
         self.config = split
         self.user = user
         self.num_pieces = num_pieces
+        self.folder = folder
 
     def expand(self, staged: beam.PCollection) -> Any:
+        pieces, cuts = self._assigned(staged)
+        if isinstance(self.config, Split) and self.config.hold_out is not None:
+            pieces |= "LeaveOut" >> beam.Map(_leave_out, self.config.hold_out, self.folder)
+        return pieces, cuts
+
+    def _assigned(self, staged: beam.PCollection) -> Any:
         if not isinstance(self.config, Split):
             pieces = staged | "AsGiven" >> beam.Map(_split_as_given)
             return pieces, staged.pipeline | "NoCuts" >> beam.Create([{}])
@@ -134,6 +157,25 @@ def _with_split(piece: Staged, split: np.ndarray) -> SplitPiece:
     codes = np.where(piece.is_example(), split, split + DROPPED)
     files.write(path, codes.astype(np.uint8).tobytes())
     return SplitPiece(**vars(piece), split_path=path)
+
+
+def _leave_out(piece: SplitPiece, hold_out: HoldOut, folder: str | None) -> SplitPiece:
+    table, codes = read_staged(piece.path), piece.split()
+    tokens = table[hold_out.feature].combine_chunks()
+    left_out = is_held_out(tokens, hold_out) & np.isin(codes % DROPPED, KNOWN)
+    if folder is not None:
+        write_left_out(folder, piece.index, table[ROW].to_numpy()[left_out])
+    kept = piece.path.removesuffix(".feather") + ".kept"
+    write_staged(kept, table.filter(pa.array(~left_out)), ())  # its tokens are codes already
+    files.write(f"{kept}_split", codes[~left_out].tobytes())
+    return replace(
+        piece,
+        path=kept,
+        split_path=f"{kept}_split",
+        short_path="",  # the codes say it
+        rows=int((~left_out).sum()),
+        counts=piece.counts | {"held_out": int((left_out & (codes < DROPPED)).sum())},
+    )
 
 
 def _split_by_time(piece: Staged, found: dict[str, list[list[int]]]) -> SplitPiece:

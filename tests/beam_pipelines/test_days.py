@@ -42,6 +42,9 @@ def lines(day: datetime.date, rows: list[str]) -> str:
     return "".join(f"{start + 100 * i},{row}\n" for i, row in enumerate(rows))
 
 
+LISTED = {"tokens": {"files": "items.parquet"}}
+
+
 def config(folder: Path, events: str = "log.csv", **changes: Any) -> DaysConfig:
     data = {
         "name": "raw",
@@ -306,6 +309,14 @@ def test_another_config_needs_another_folder(log: Path) -> None:
         ({"name": "raw"}, "name: 'raw' is the data's name too"),
         ({"data": {"user": None}}, "needs the keys 'user' and 'item'"),
         ({"data": {"min_history": 5}}, "data: min_history is 5; a log by day does not count"),
+        (
+            {"data": {"split": {"hold_out": {"feature": "item", "share": 0.1}}}},
+            "data: split.hold_out leaves out training rows; a log by day has no split",
+        ),
+        (
+            {"data": {"features": [f | LISTED if f["name"] == "item" else f for f in FEATURES]}},
+            "data: feature 'item' has tokens of files; vocabularies of a log by day grow by",
+        ),
         ({"ready": "done"}, "ready: needs {day} in the path, found 'done'"),
     ],
 )

@@ -7,10 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from tfctr.config.base import ConfigError, FolderName, digest, directory_of
-from tfctr.schema import Categorical, Features, History, Schema, Side, Strict, Tokens
+from tfctr.schema import (
+    Categorical,
+    History,
+    Name,
+    OtherFeature,
+    Schema,
+    Side,
+    Strict,
+    Tokens,
+    as_shared,
+)
 
 HOME_VARIABLE = "TFCTR_DATA_HOME"
 
@@ -124,6 +141,15 @@ class Time(Strict):
         return self
 
 
+class HoldOut(Strict):
+    """A share of a categorical feature's tokens, without training rows: what a model says of tokens
+    that it has never seen can be measured on their rows in validation and test."""
+
+    feature: Name
+    share: float = Field(gt=0, lt=1)  # of the tokens
+    seed: int = 0
+
+
 class Split(Strict):
     """Shares of the rows (of each user's rows, for `user_time`) in validation and test.
 
@@ -136,6 +162,7 @@ class Split(Strict):
     test: float = Field(0.1, ge=0, lt=1)
     pool: float = Field(0.0, ge=0, lt=1)  # of global_time
     seed: int = 0  # of the random split
+    hold_out: HoldOut | None = None
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> "Split":
@@ -196,6 +223,53 @@ SplitConfig = Annotated[
 ]
 
 
+def with_directory(values: Any, path: Any) -> Any:
+    """The content of a config with the `directory` of the file that contains `path`."""
+    if isinstance(values, dict) and "directory" not in values:
+        return values | {"directory": str(directory_of(path))}
+    return values
+
+
+class InputFiles(Strict):
+    """Files that a config names beside those of its data: a path, folder, glob, or a list of them,
+    relative to the config file or to `TFCTR_DATA_HOME`."""
+
+    files: Paths = Field(min_length=1)
+    directory: str = Field(".", exclude=True)  # of the config file
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_folder(cls, values: Any) -> Any:
+        found = values.get("files") if isinstance(values, dict) else None
+        return with_directory(values, found[0] if isinstance(found, list) and found else found)
+
+
+class TokenFiles(InputFiles):
+    """Parquet files with tokens of a feature, such as a shop's catalogue."""
+
+    column: str | None = None  # with the tokens; None: that of the feature
+
+
+class CategoricalOfLog(Categorical):
+    """A categorical feature of a data config, whose vocabulary may have further tokens.
+
+    Those of the files that are not in the vocabulary of the training rows follow behind it, sorted.
+    """
+
+    tokens: TokenFiles | None = None
+
+    def of_models(self) -> Categorical:
+        """What a model knows of it."""
+        return Categorical(**self.model_dump(exclude={"tokens"}))
+
+
+Features = Annotated[
+    tuple[Annotated[CategoricalOfLog | OtherFeature, Field(discriminator="kind")], ...],
+    Field(min_length=1),
+    AfterValidator(as_shared),
+]
+
+
 class DataConfig(Strict):
     """The config of a dataset: source, label, features and splits."""
 
@@ -215,7 +289,13 @@ class DataConfig(Strict):
 
     @property
     def feature_schema(self) -> Schema:
-        return Schema(features=self.features)
+        """The features as models know them."""
+        return Schema(
+            features=tuple(
+                feature.of_models() if isinstance(feature, CategoricalOfLog) else feature
+                for feature in self.features
+            )
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -267,6 +347,13 @@ class DataConfig(Strict):
                 f"split.by: {self.split.by!r} needs the key 'time'; without times give a split by "
                 "random, column or file"
             )
+        hold_out = self.split.hold_out if isinstance(self.split, Split) else None
+        known = [feature.name for feature in schema if isinstance(feature, Categorical)]
+        if hold_out is not None and hold_out.feature not in known:
+            raise ValueError(
+                f"split.hold_out.feature: {hold_out.feature!r} is not a categorical feature; those "
+                f"are: {', '.join(known) or 'none'}"
+            )
         for feature in schema:
             if isinstance(feature, Tokens):
                 raise ValueError(
@@ -283,27 +370,6 @@ class DataConfig(Strict):
                     f"feature {feature.name!r} reads the label's column {self.label.column!r}"
                 )
         return self
-
-
-def with_directory(values: Any, path: Any) -> Any:
-    """The content of a config with the `directory` of the file that contains `path`."""
-    if isinstance(values, dict) and "directory" not in values:
-        return values | {"directory": str(directory_of(path))}
-    return values
-
-
-class InputFiles(Strict):
-    """Files that a config names beside those of its data: a path, folder, glob, or a list of them,
-    relative to the config file or to `TFCTR_DATA_HOME`."""
-
-    files: Paths = Field(min_length=1)
-    directory: str = Field(".", exclude=True)  # of the config file
-
-    @model_validator(mode="before")
-    @classmethod
-    def _knows_its_folder(cls, values: Any) -> Any:
-        found = values.get("files") if isinstance(values, dict) else None
-        return with_directory(values, found[0] if isinstance(found, list) and found else found)
 
 
 def data_digest(manifest: Mapping[str, Any]) -> str:

@@ -55,8 +55,8 @@ class Staged:
     index: int
     path: str
     rows: int
-    # read, bad, dropped, unmatched_users, unmatched_items, `not_finite`, and other_days: good rows
-    # that `time.since` or `time.before` leaves out
+    # read, bad, dropped, unmatched_users, unmatched_items, `not_finite`, other_days: good rows that
+    # `time.since` or `time.before` leaves out, and held_out: examples that `hold_out` does
     counts: dict[str, int]
     reasons: dict[str, int]  # of bad rows
     short_path: str = ""
@@ -301,7 +301,8 @@ class Cleaner:
 
 def num_examples(counts: Mapping[str, int]) -> int:
     """Number of rows that are neither bad nor left out nor dropped."""
-    return counts["read"] - counts["bad"] - counts.get("other_days", 0) - counts["dropped"]
+    left_out = counts.get("other_days", 0) + counts.get("held_out", 0)
+    return counts["read"] - counts["bad"] - left_out - counts["dropped"]
 
 
 def add_up(pieces: Sequence[Staged], number: int) -> tuple[dict[str, int], dict[str, int]]:

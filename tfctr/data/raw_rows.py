@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from tfctr.config import DataConfig, FileSource
 from tfctr.data.clean import LABEL, TIME, Cleaner, event_column
 from tfctr.data.fingerprint import row_keys
+from tfctr.data.held_out import left_out_rows
 from tfctr.data.histories import earlier_events, history_features, is_event, ranges
 from tfctr.data.manifest import DataError
 from tfctr.data.typed_rows import ROW
@@ -55,7 +56,9 @@ def raw_rows(config: DataConfig, data: Any, split: str, limit: int) -> pa.Table:
         parts.append(part.set_column(part.column_names.index(ROW), ROW, pa.array(ids)))
         found += len(ids)
     table = pa.concat_tables(parts).combine_chunks()
-    return _with_histories(cleaner, table) if history_features(config.feature_schema) else table
+    if not history_features(config.feature_schema):
+        return table
+    return _with_histories(cleaner, table, left_out_rows(str(data.directory)))
 
 
 def raw_ids(config: DataConfig, data: Any, split: str) -> dict[str, pa.ChunkedArray]:
@@ -77,8 +80,8 @@ def raw_ids(config: DataConfig, data: Any, split: str) -> dict[str, pa.ChunkedAr
     return {side: rows[name] for side, name in sides.items()}
 
 
-def _with_histories(cleaner: Cleaner, rows: pa.Table) -> pa.Table:
-    """The rows with their histories, from the whole log."""
+def _with_histories(cleaner: Cleaner, rows: pa.Table, left_out: np.ndarray) -> pa.Table:
+    """The rows with their histories, from the whole log without the rows with ids `left_out`."""
     config, schema = cleaner.config, cleaner.config.feature_schema
     users = np.unique(_user_keys(config, rows))
     parts: list[pa.Table] = []
@@ -86,7 +89,8 @@ def _with_histories(cleaner: Cleaner, rows: pa.Table) -> pa.Table:
     for piece in cleaner.source.events.pieces():
         table, _, _ = cleaner.clean(piece)
         table = table.filter(pa.array(np.isin(_user_keys(config, table), users)))
-        parts.append(table.set_column(0, ROW, pc.add(table[ROW], first)))
+        table = table.set_column(0, ROW, pc.add(table[ROW], first))
+        parts.append(table.filter(pa.array(~np.isin(table[ROW].to_numpy(), left_out))))
         first += cleaner.source.events.count(piece)
     log = pa.concat_tables(parts).combine_chunks()
     log = log.take(pa.array(np.lexsort((log[TIME].to_numpy(), _user_keys(config, log)))))

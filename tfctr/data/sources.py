@@ -1,6 +1,8 @@
 """The logs, and the tables joined to them, that data configs name."""
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 from tfctr import schema
 from tfctr.config import (
@@ -14,7 +16,7 @@ from tfctr.config import (
     input_folders,
     no_input,
 )
-from tfctr.config.data import InputFiles, several
+from tfctr.config.data import CategoricalOfLog, InputFiles, several
 from tfctr.data import files
 from tfctr.data.delimited import Delimited
 from tfctr.data.formats import SEPARATORS, extension, format_of
@@ -129,6 +131,28 @@ def paths_of(given: InputFiles) -> list[str]:
     """The files that a config names, each once; errors as for `matching`."""
     found = [path for pattern in given.files for path in matching(pattern, given.directory)]
     return [*dict.fromkeys(found)]
+
+
+def token_files(config: DataConfig) -> Iterator[tuple[Any, list[str]]]:
+    """The features with files of further tokens, and the files; errors as for `matching`."""
+    for feature in config.features:
+        if isinstance(feature, CategoricalOfLog) and feature.tokens is not None:
+            try:
+                yield feature, paths_of(feature.tokens)
+            except NoInput as error:
+                why = str(error).removeprefix("source: ")
+                raise NoInput(f"features: {feature.name!r}: tokens: {why}") from None
+
+
+def inputs_of(config: DataConfig) -> list[list[Any]]:
+    """What a dataset is made from: the fingerprint of its source, then those of files with tokens;
+    errors as for `open_source`."""
+    found = open_source(config).fingerprint()
+    listed = (path for _, paths in token_files(config) for path in paths)
+    for path in dict.fromkeys(files.split_member(path)[0] for path in listed):
+        if (about := files.fingerprint(path)) not in found:
+            found.append(about)
+    return found
 
 
 def matching_if_any(pattern: str, directory: str) -> list[str]:

@@ -7,12 +7,12 @@ from typing import Any
 from tfctr.data.clean import not_finite
 from tfctr.data.day_log import DOMAINS, DayLog, ends
 from tfctr.data.times import NONE, STEPS, shown
-from tfctr.schema import FAR_SCALED, Numeric
+from tfctr.schema import FAR_SCALED, FIRST_TOKEN_ID, Numeric
 
 
 def described(manifest: Mapping[str, Any]) -> list[str]:
-    """A line for each split with its rows, the range of its dates and its click rate, and one for
-    bad rows if there are any."""
+    """A line for each split with its rows, the range of its dates and its click rate, and one each
+    for rows of other days, of held-out tokens, for tokens of files, and for bad rows, if any."""
     time = manifest["config"]["time"]
     lines = []
     for split, found in manifest["splits"].items():
@@ -24,6 +24,13 @@ def described(manifest: Mapping[str, Any]) -> list[str]:
         lines.append(line)
     if other := manifest["counts"].get("other_days"):
         lines.append(f"{other:,} rows of other days left out (time.since, time.before)")
+    if (held_out := manifest["counts"].get("held_out")) is not None:
+        feature = manifest["config"]["split"]["hold_out"]["feature"]
+        lines.append(f"{held_out:,} rows of held-out tokens of {feature} left out of training")
+    for name, found in manifest["vocabularies"].items():
+        if (listed := found.get("from_files")) is not None:
+            number = found["vocabulary_size"] - FIRST_TOKEN_ID
+            lines.append(f"{listed:,} of {number:,} tokens of {name} are from files only")
     if bad := manifest["counts"]["bad"]:
         lines.append(f"{bad:,} bad rows set aside")
     return lines

@@ -14,7 +14,8 @@ from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, PAD_ID
 class Vocabulary:
     """The tokens of a feature in the order of their ids, the first being `FIRST_TOKEN_ID`.
 
-    Its file holds one token per line, most frequent first, without `PAD`, `OOV` and `MASK`.
+    Its file holds one token per line, most frequent first, without `PAD`, `OOV` and `MASK`; tokens
+    that were only listed in files come last.
     """
 
     tokens: pa.Array  # string or int64

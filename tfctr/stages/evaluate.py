@@ -100,7 +100,9 @@ def write_metrics(
         if not data.num_rows(split):
             continue
         columns = data.columns(split, [*kept, *keys.values()])
-        segments = {f"unseen_{side}s": columns[name] == OOV_ID for side, name in keys.items()}
+        segments = {
+            f"unseen_{side}s": _is_unseen(data, name, columns[name]) for side, name in keys.items()
+        }
         for side, name in keys.items():
             segments[f"rare_{side}s"] = np.isin(columns[name], _rare(data, name))
         logits = predict(split)
@@ -110,6 +112,12 @@ def write_metrics(
         rows[split] = data.num_rows(split)
     write_manifest(found, str(folder / METRICS))
     return rows
+
+
+def _is_unseen(data: Any, name: str, ids: np.ndarray) -> np.ndarray:
+    """bool `[N]`: not in the vocabulary of the training rows, but maybe in files of tokens."""
+    from_files = data.manifest.get("vocabularies", {}).get(name, {}).get("from_files", 0)
+    return (ids == OOV_ID) | (ids >= data.schema[name].num_ids - from_files)
 
 
 def _rare(data: Any, name: str) -> np.ndarray:

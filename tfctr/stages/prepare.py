@@ -46,10 +46,10 @@ class Prepare(Stage):
     def made_from(self) -> Any:
         """Like `tfctr.config.data_digest`: with the log's files as they are now or, if they are
         missing, as they were."""
-        from tfctr.data.sources import open_source
+        from tfctr.data.sources import inputs_of
 
         try:
-            inputs = open_source(self.config).fingerprint()
+            inputs = inputs_of(self.config)
         except NoInput:
             found = read_manifest(self.manifest_path) or {}
             if found.get("config_digest") != digest(self.config):

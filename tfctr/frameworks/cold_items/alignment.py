@@ -8,8 +8,10 @@ SMALLEST = 1e-6
 
 
 def regression(made: Any, trained: Any, weights: Any) -> Any:
-    """The squared distance between both, over the variance of the trained ones: 1 if the mean of
-    all is made.
+    """The mean squared distance between both.
+
+    It is not divided by the spread of the trained ones: that is close to 0 before they have learned
+    anything, and the loss would then be all that counts.
 
     Args:
         made: `[B, D]`.
@@ -19,11 +21,8 @@ def regression(made: Any, trained: Any, weights: Any) -> Any:
     Returns:
         A scalar.
     """
-    trained, weights = ops.stop_gradient(trained), weights[:, None]
-    number = ops.maximum(ops.sum(weights), 1.0)
-    center = ops.sum(weights * trained, axis=0, keepdims=True) / number
-    spread = ops.sum(weights * ops.square(trained - center))
-    return ops.sum(weights * ops.square(made - trained)) / ops.maximum(spread, SMALLEST)
+    distances = ops.sum(ops.square(made - ops.stop_gradient(trained)), axis=1)
+    return ops.sum(weights * distances) / ops.maximum(ops.sum(weights), 1.0)
 
 
 def contrast(made: Any, trained: Any, weights: Any, ids: Any, temperature: float) -> Any:

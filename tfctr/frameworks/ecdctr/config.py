@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from tfctr.config.base import ConfigError, FolderName, chosen, digest, from_file, load
-from tfctr.config.data import DataConfig, FileSource, Split
+from tfctr.config.data import CategoricalOfLog, DataConfig, FileSource, Split
 from tfctr.config.method import Method, registered
 from tfctr.config.run import BackboneConfig, Export, RunConfig
 from tfctr.config.training import PartTraining
@@ -63,6 +63,17 @@ class DaysConfig(Strict):
                 f"data: min_history is {data.min_history}; a log by day does not count the events "
                 "of earlier days, so leave it out"
             )
+        if isinstance(data.split, Split) and data.split.hold_out is not None:
+            raise ValueError(
+                "data: split.hold_out leaves out training rows; a log by day has no split, so "
+                "leave it out"
+            )
+        for feature in data.features:
+            if isinstance(feature, CategoricalOfLog) and feature.tokens is not None:
+                raise ValueError(
+                    f"data: feature {feature.name!r} has tokens of files; vocabularies of a log by "
+                    "day grow by the tokens of each day's rows only, so leave the key out"
+                )
         if self.ready is not None and ANY_DAY not in self.ready:
             raise ValueError(f"ready: needs {ANY_DAY} in the path, found {self.ready!r}")
         return self

@@ -55,7 +55,7 @@ class DaysSoFar(Prepare):
         self.added = added
 
     def make(self, console: Console) -> None:
-        from tfctr.data.sources import open_source
+        from tfctr.data.sources import inputs_of
 
         log, folder = self.log, self.folder
         for name in log.sizes(self.through):
@@ -75,7 +75,7 @@ class DaysSoFar(Prepare):
                 "format": FORMAT,
                 "config": self.config.model_dump(mode="json"),
                 "config_digest": digest(self.config),
-                "inputs": open_source(self.config).fingerprint(),
+                "inputs": inputs_of(self.config),
                 "grows_from": digest(log.config),
                 "schema": log.schema(self.through).model_dump(mode="json"),
                 "layout": log.log["layout"],

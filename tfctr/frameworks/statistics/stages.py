@@ -99,7 +99,7 @@ class LatestTables(Tables):
         return [super().made_from, *log, *(["added"] if self.adds else [])]
 
     def check(self) -> None:
-        log, data = ({f.name: f for f in c.features} for c in (self.log, self.config.data))
+        log, data = ({f.name: f for f in c.feature_schema} for c in (self.log, self.config.data))
         other = [name for name in {**data, **log} if log.get(name) != data.get(name)]
         if other:
             raise ConfigError(

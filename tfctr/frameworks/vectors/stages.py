@@ -50,6 +50,7 @@ class VectorsById(Stage):
 
     def make(self, console: Console) -> dict[str, Any]:
         from tfctr.data.dataset import Dataset
+        from tfctr.data.listed_tokens import tokens_of
         from tfctr.data.readers import ParquetReader
         from tfctr.data.vocabulary import Vocabulary
 
@@ -66,7 +67,7 @@ class VectorsById(Stage):
         given = np.zeros(feature.num_ids, bool)
         for piece in reader.pieces():
             found = reader.read(piece, [key, config.column]).table
-            ids = vocabulary.ids(_tokens(feature, found[key], piece.path, key))
+            ids = vocabulary.ids(tokens_of(feature, found[key], piece.path, key))
             vectors = _vectors(found[config.column], piece.path, config.column)
             if table is None:
                 table = np.zeros((feature.num_ids, vectors.shape[1]), np.float32)
@@ -108,23 +109,6 @@ class VectorsById(Stage):
         from tfctr.data.sources import paths_of
 
         return paths_of(self.config)
-
-
-def _tokens(feature: Any, column: Any, path: str, key: str) -> Any:
-    """The tokens of a column, as the feature's type."""
-    from tfctr.data.conform import conform, reason
-
-    try:
-        tokens, bad = conform(feature, column.combine_chunks())
-    except TypeError as error:
-        raise DataError(f"{path}: column {key!r}: {error}") from None
-    if (bad is not None and bad.any()) or tokens.null_count:
-        wrong = tokens.is_null().to_numpy(zero_copy_only=False)
-        row = int(np.flatnonzero(wrong if bad is None else bad | wrong)[0])
-        raise DataError(
-            f"{path}: column {key!r}: row {row}: found {column[row].as_py()!r}: {reason(feature)}"
-        )
-    return tokens
 
 
 def _vectors(column: Any, path: str, name: str) -> np.ndarray:
