@@ -11,6 +11,7 @@ A file that has variants stands for these, `file.yaml#name` for one of them, and
 the file without them; files that are no run configs are passed over. `--work` keeps what is
 trained: a second run goes on behind it. With `--trees` each student of the method `statistics` has
 two rows more: LightGBM on what it reads (`benchmarks.trees`), and the mean of both models' logits.
+With `--segment` the AUC of a segment of the test rows is compared too, e.g. `unseen_items`.
 
 The tables are of these configs, in a shell with `m=configs/movielens-1m d=configs/demo`:
 
@@ -24,6 +25,8 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
 - CTRL and ClickPrompt in the world of titles: `$d/titles/{compared,clickprompt-dcnv2}.yaml`
 - ClickPrompt's ablations, language model served:
   `$d/titles/compared.yaml#{plain-dcnv2,clickprompt-dcnv2-language} $d/titles/ablations.yaml`
+- Cold movies: `$m/cold.yaml --against $m/cold.yaml#attributes --segment unseen_items`, after the
+  command at the top of that file
 - SRP4CTR in the generated world: `$d/srp4ctr/{backbones,dcnv2}.yaml`
 - SRP4CTR on MovieLens 1M: `$m/backbones.yaml#{din,bst,dien} $m/srp4ctr/din.yaml`
 - SRP4CTR's ablations on MovieLens 1M: `$m/backbones.yaml#din $m/srp4ctr/{din,ablations}.yaml`
@@ -89,18 +92,21 @@ def row(
     backbone: str,
     found: Sequence[dict[str, Any]],
     over: dict[str, metrics.Difference] | None,
+    segment: str | None = None,
+    over_on_segment: dict[str, metrics.Difference] | None = None,
 ) -> list[str]:
-    """The cells of a model, from what was measured of each seed and what it is over its
-    baseline."""
+    """The cells of a model, from what was measured of each seed and what it is over its baseline,
+    on all rows and on those of a segment."""
 
     def mean(key: str) -> str:
         return f"{statistics.mean(seed[key] for seed in found):.4f}"
 
-    def difference(name: str) -> str:
+    def difference(name: str, over: dict[str, metrics.Difference] | None = over) -> str:
         if over is None or name not in over:
             return ""
         return f"{over[name].mean:+.4f} ({interval_text((over[name].low, over[name].high))})"
 
+    of_segment = [mean(f"auc_{segment}"), difference("auc", over_on_segment)] if segment else []
     return [
         name,
         backbone,
@@ -114,6 +120,7 @@ def row(
         mean("auc_unseen_users"),
         mean("auc_rare_items"),
         mean("valid_auc"),
+        *of_segment,
     ]
 
 
@@ -122,6 +129,7 @@ def main() -> None:
     parser.add_argument("--section", required=True, help="of the record")
     parser.add_argument("--against", type=Path, help="the run config to compare every row with")
     parser.add_argument("--trees", action="store_true", help="LightGBM on what students read")
+    parser.add_argument("--segment", help="of the test rows, whose AUC is compared too")
     args = parser.parse_args()
     if args.trees and find_spec("lightgbm") is None:
         parser.error("--trees: needs LightGBM; pip install 'tfctr[benchmarks]'")
@@ -164,13 +172,19 @@ def main() -> None:
         for path, config in configs.items():
             baseline = args.against or plain.get(_rows_and_backbone(config))
             for name, backbone, folders in _models(config, seeds, work, args.trees):
-                over = None
+                over = on_segment = None
                 if baseline is not None and (baseline != path or name != config.name):
-                    theirs = _folders(configs[baseline], seeds, work)
-                    over = ScoredRows.read(folders).over(ScoredRows.read(theirs))
-                table.append(row(name, backbone, [measured(f) for f in folders], over))
+                    ours = ScoredRows.read(folders)
+                    theirs = ScoredRows.read(_folders(configs[baseline], seeds, work))
+                    over = ours.over(theirs)
+                    if args.segment:
+                        theirs = theirs.of_segment(args.segment)
+                        on_segment = ours.of_segment(args.segment).over(theirs)
+                found = [measured(folder) for folder in folders]
+                table.append(row(name, backbone, found, over, args.segment, on_segment))
     baseline_name = configs[args.against].name if args.against else "its backbone"
-    headers = [header.format(baseline=baseline_name) for header in HEADERS]
+    more = (f"AUC, {args.segment.replace('_', ' ')}", "over {baseline}") if args.segment else ()
+    headers = [header.format(baseline=baseline_name) for header in (*HEADERS, *more)]
     for cells in (headers, *table):
         console.print(" | ".join(cells))
     if args.record:
