@@ -165,10 +165,11 @@ def test_items_that_training_never_saw_are_ranked_by_their_vectors() -> None:
         ({"item_id": [1, 1], "vector": [[1.0], [2.0]]}, r"column 'item_id': 1 has two vectors"),
         ({"item_id": [1, 2], "vector": [[1.0], [2.0, 3.0]]}, r"row 1 has 2 numbers, and not all"),
         ({"item_id": [1], "vector": [[np.nan]]}, r"row 0 has a number that is not finite"),
+        ({"item_id": [1, 2], "vector": [[1.0], [1e60]]}, r"row 1 has a number that is not finite"),
         ({"item_id": [1], "vector": [1.0]}, r"'vector' holds double, and lists of numbers are"),
         ({"item_id": ["x"], "vector": [[1.0]]}, r"row 0: found 'x': not a 64-bit integer"),
         ({"item_id": [None, 1], "vector": [[1.0], [1.0]]}, r"row 0: found None"),
-        ({"item_id": [-7], "vector": [[1.0]]}, r"none of its 1 tokens is one of item_id, which"),
+        ({"item_id": [-7], "vector": [[1.0]]}, r"none of the 1 tokens is one of item_id, which"),
         ({"id": [1], "vector": [[1.0]]}, r"no column 'item_id'; columns: id, vector"),
     ],
 )
@@ -182,6 +183,71 @@ def test_files_that_do_not_fit(
     with pytest.raises((ConfigError, DataError), match=says):
         build(VectorsById(config, run.dataset, tmp_path), Console(quiet=True))
     assert not (tmp_path / "bad" / "vectors.npy").exists()
+
+
+ARRAYS = {"item_id": np.arange(3), "vector": np.ones((3, 2), np.float16)}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "more", "says"),
+    [
+        (ARRAYS, {"files": "vector.npy"}, r"bad: keys: not given; .*vector\.npy has no tokens, so"),
+        (ARRAYS, {"files": "all.npz", "keys": "item_id.npy"}, r"one \.npy file of tokens belongs"),
+        (ARRAYS, {"files": ["vector.npy", "all.npz"]}, r"files: found \.npy, \.npz files; give"),
+        (ARRAYS, {"files": "all.npz", "key": "id"}, r"no array 'id'; arrays: item_id, vector"),
+        (ARRAYS | {"item_id": np.arange(2)}, {}, r"array 'item_id' has 2 tokens for the 3 vectors"),
+        (
+            ARRAYS | {"vector": np.ones(3)},
+            {},
+            r"'vector' holds float64 of the shape \(3,\), and num",
+        ),
+        (ARRAYS | {"vector": np.full((3, 2), "a")}, {}, r"'vector' holds <U1 of .*, and numbers"),
+        (ARRAYS | {"item_id": np.ones((3, 1))}, {}, r"holds float64 of .*\(3, 1\), and tokens"),
+        (
+            ARRAYS | {"item_id": np.array([0, 1.5, 2])},
+            {},
+            r"'item_id': row 1: found 1.5: not a 64-",
+        ),
+        (ARRAYS | {"item_id": np.ones(3, "m8[s]")}, {}, r"'item_id'.*type duration\[s\]; integers"),
+        (ARRAYS | {"item_id": np.array([{}] * 3)}, {}, r"all\.npz: cannot be read as an array of"),
+    ],
+)
+def test_arrays_that_do_not_fit(
+    run: Run, arrays: dict[str, Any], more: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "all.npz", **arrays)
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    given = {"name": "bad", "feature": "item_id", "directory": str(tmp_path), "files": "all.npz"}
+    config = VectorTable.model_validate(given | more)
+    with pytest.raises((ConfigError, DataError), match=says) as raised:
+        build(VectorsById(config, run.dataset, tmp_path), Console(quiet=True))
+    assert "\n" not in str(raised.value)
+
+
+def test_arrays_give_the_table_of_parquet_files(run: Run, tmp_path: Path) -> None:
+    """Tokens of integers, and categories of text."""
+    given = write_vectors(tmp_path)
+    tokens, vectors = np.array([*given]), np.stack([*given.values()])
+    np.save(tmp_path / "tokens.npy", tokens)
+    np.save(tmp_path / "vectors.npy", vectors.astype(np.float64))
+    np.savez(tmp_path / "both.npz", of=tokens.astype(str), text=vectors)
+    images = np.array(["Shoes", "Books"]), np.array([[1, 0, 2], [0, 1, 5]])
+    np.savez(tmp_path / "images.npz", category=images[0], vector=images[1])
+    ways = {
+        "images": {"files": "images.npz", "feature": "category"},
+        "titles": {"files": "both.npz", "key": "of", "column": "text"},
+        "titles again": {"files": "vectors.npy", "keys": "tokens.npy"},
+    }
+    for name, more in ways.items():
+        again = {"name": "again", "feature": "item_id", "directory": str(tmp_path)}
+        stage = VectorsById(VectorTable.model_validate(again | more), run.dataset, tmp_path)
+        build(stage, Console(quiet=True))
+        expected = run.before["vectors"][name.split()[0]].load()
+        np.testing.assert_array_equal(stage.load(), expected)
+    assert stage.is_done()
+    np.save(tmp_path / "tokens.npy", tokens[::-1])
+    assert not stage.is_done()
 
 
 @pytest.mark.parametrize(

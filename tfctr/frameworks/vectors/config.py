@@ -12,12 +12,13 @@ from tfctr.schema import Categorical, Name, Schema
 
 
 class VectorTable(InputFiles):
-    """A vector for each token of a feature, in Parquet files: of texts, of images, of another
-    team's model."""
+    """A vector for each token of a feature, in Parquet files or arrays of NumPy: of texts, of
+    images, of another team's model."""
 
     name: FolderName
     feature: Name  # of the item's side
     key: str | None = None  # the column with the tokens; None: that of the feature in the log
+    keys: str | None = None  # the .npy file with the tokens of a .npy file
     column: str = "vector"  # lists of numbers, all of one length
     fields: int = Field(1, ge=1)  # that carry it to the backbone
 
