@@ -67,6 +67,49 @@ def write_configs(folder: Path, *tables: dict[str, Any]) -> Path:
     return folder / "student.yaml"
 
 
+USERS = {"name": "users", "feature": "user_id", "files": "users.npz"}
+HOURS = {"name": "hours", "feature": "hour", "files": "hours.npz", "fields": 2}
+
+
+@pytest.fixture(scope="module")
+def of_all_sides(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Tables of the item, of the user and of the context, in this order."""
+    folder = tmp_path_factory.mktemp("sides")
+    write_vectors(folder)
+    rng = np.random.default_rng(6)
+    for name, feature, tokens in (("users", "user_id", 40), ("hours", "hour", 20)):
+        vectors = rng.normal(size=(tokens, 5)).astype("float32")
+        np.savez(folder / f"{name}.npz", **{feature: np.arange(tokens), "vector": vectors})
+    path = write_configs(folder, TITLES, USERS, HOURS)
+    made = Run(load_run(path), folder / "work", Console(quiet=True))
+    made.export()
+    return made
+
+
+def test_vectors_of_users_are_computed_once_a_request(of_all_sides: Run) -> None:
+    model = of_all_sides.load_model()
+    data = Dataset.open(of_all_sides.data_folder)
+    rows = {k: v[:30] for k, v in data.columns("test", list(model.reads)).items()}
+    of_item = set(model.reads_of_item)
+    assert of_item == {"item_id", "category"}
+    once = {name: values[:3] for name, values in rows.items() if name not in of_item}
+    user = model.encode_user(once)
+    fields = np.array(model.embed(rows))
+    start = len(PLAIN)
+    np.testing.assert_allclose(user["user_vectors"], fields[:3, start : start + 3], atol=1e-6)
+    items = {name: rows[name].reshape(3, 10) for name in of_item}
+    unfolded = {name: np.repeat(values, 10, axis=0) for name, values in once.items()}
+    unfolded |= {name: rows[name] for name in of_item}
+    scores = np.array(model.score(user, items)).ravel()
+    np.testing.assert_allclose(scores, model(unfolded), atol=1e-5)
+    other = {name: np.roll(values, 1, axis=0) for name, values in user.items()}
+    assert np.abs(np.array(model.score(other, items)).ravel() - scores).max() > 1e-3
+
+
+def test_vectors_of_users_are_served(of_all_sides: Run) -> None:
+    assert_served_as_evaluated(of_all_sides, 20)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("vectors")
@@ -253,7 +296,10 @@ def test_arrays_give_the_table_of_parquet_files(run: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"feature": "user_id"}, r"'user_id', which is no categorical feature of the item's side"),
+        (
+            {"feature": "price"},
+            r"'price', which is no categorical feature; there are: user_id, age",
+        ),
         ({"files": "nothing.parquet"}, r"nothing\.parquet"),
         ({"fields": 0}, r"tables\[0\]\.fields: .*greater than or equal to 1"),
     ],

@@ -16,7 +16,7 @@ class VectorTable(InputFiles):
     images, of another team's model."""
 
     name: FolderName
-    feature: Name  # of the item's side
+    feature: Name  # whose tokens have the vectors
     key: str | None = None  # the column with the tokens; None: that of the feature in the log
     keys: str | None = None  # the .npy file with the tokens of a .npy file
     column: str = "vector"  # lists of numbers, all of one length
@@ -25,7 +25,8 @@ class VectorTable(InputFiles):
 
 @register
 class Vectors(Method):
-    """Fields made of fixed vectors of the item, which need no training row of it."""
+    """Fields made of fixed vectors of the item, the user or the context, which need no training row
+    of it."""
 
     name: Literal["vectors"]
     tables: tuple[VectorTable, ...] = Field(min_length=1)
@@ -41,13 +42,11 @@ class Vectors(Method):
 
     def check(self, run: Any) -> None:
         for table in self.tables:
-            known = [
-                f.name for f in run.data.feature_schema.side("item") if isinstance(f, Categorical)
-            ]
+            known = [f.name for f in run.data.feature_schema if isinstance(f, Categorical)]
             if table.feature not in known:
                 raise ValueError(
                     f"tables: {table.name}: feature: found {table.feature!r}, which is no "
-                    f"categorical feature of the item's side; there are: {', '.join(known)}"
+                    f"categorical feature; there are: {', '.join(known)}"
                 )
 
     def import_models(self) -> None:
