@@ -1,6 +1,7 @@
 """Vectors from elsewhere, from files to a served student."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
 from tests.conftest import world_config
+from tests.frameworks.toy.config import Toy
 from tests.serving.evaluated import assert_served_as_evaluated
 from tfctr import backbones
+from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
@@ -24,6 +28,7 @@ from tfctr.metrics import auc
 from tfctr.optimizers import LazyAdam
 from tfctr.schema import FIRST_TOKEN_ID, Schema
 from tfctr.stages import Run, build
+from tfctr.stages.student import create_parts, parts_of
 
 SOURCE = {"format": "world", "users": 60, "items": 50, "events": 4_000, "seed": 3}
 PLAIN = ["user_id", "age_group", "category"]
@@ -131,8 +136,9 @@ def test_the_table_has_each_token_s_vector_at_its_id(run: Run, tmp_path: Path) -
     assert table.shape == (len(tokens) + FIRST_TOKEN_ID, 6)
     assert not table[:FIRST_TOKEN_ID].any()
     for id_, token in enumerate(tokens, FIRST_TOKEN_ID):
-        expected = given[token] / scale if token in given else np.zeros(6)
-        np.testing.assert_allclose(table[id_], expected, rtol=1e-5)
+        expected = given[token] if token in given else np.zeros(6)
+        np.testing.assert_array_equal(table[id_], expected)
+    np.testing.assert_allclose(run.load_model().scales[0], 1 / scale, rtol=1e-5)
     said = run.console.file.getvalue()  # type: ignore[attr-defined]
     counts = f"{len(known)} of {len(tokens)} item_id; {len(given) - len(known)} are of no token"
     assert f"vectors of 6 numbers for {counts}" in said
@@ -142,7 +148,8 @@ def test_training_leaves_the_tables_as_they_are_and_a_server_has_them(run: Run) 
     model = run.load_model()
     for variable, stage in zip(model.tables, run.before["vectors"].values(), strict=True):
         np.testing.assert_array_equal(variable, stage.load())
-    assert [variable.trainable for variable in model.tables] == [False, False]
+        assert abs(np.mean(np.square(variable[np.any(variable, axis=1)])) - 1) > 0.1
+    assert not any(variable.trainable for variable in (*model.tables, *model.scales))
     assert "item_id" in model.reads
     assert_served_as_evaluated(run, 20, model)
 
@@ -158,7 +165,7 @@ def test_fields_against_numpy(run: Run) -> None:
     for i, (name, number) in enumerate((("item_id", 2), ("category", 1))):
         table, kernel = np.array(model.tables[i]), np.array(model.to_fields[i].kernel)
         for row, id_ in enumerate(rows[name]):
-            vector = table[id_]
+            vector = table[id_] * np.array(model.scales[i])
             flat = vector @ kernel if vector.any() else np.array(model.without[i])
             found = fields[row, start : start + number]
             np.testing.assert_allclose(found, flat.reshape(number, -1), atol=1e-5)
@@ -171,10 +178,112 @@ def test_other_files_are_another_training(run: Run) -> None:
     folder = run.work.parent
     again = Run(load_run(folder / "student.yaml"), run.work, Console(quiet=True))
     assert again.trained.is_done()
-    table = pq.read_table(folder / "images.parquet")
-    pq.write_table(table.slice(0, 1), folder / "images.parquet")
+    path = folder / "images.parquet"
+    kept = path.read_bytes()
+    pq.write_table(pq.read_table(path).slice(0, 1), path)
     assert not again.trained.is_done()
-    pq.write_table(table, folder / "images.parquet")
+    path.write_bytes(kept)
+    assert again.trained.is_done()
+
+
+def command(*args: Any) -> Any:
+    return CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "300"})
+
+
+def test_later_vectors_in_a_new_version_with_the_same_weights(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.work.parent, tmp_path, dirs_exist_ok=True)
+    path, work = write_configs(tmp_path, TITLES, IMAGES), tmp_path / "work"
+    run = Run(load_run(path), work, Console(quiet=True))
+    model, kept = run.load_model(), run.trained.path.read_bytes()
+    scale = float(model.scales[0].numpy())
+
+    # Larger numbers, and vectors of items that had none: 0, 5, 10, ...
+    rng = np.random.default_rng(8)
+    vectors = rng.normal(0, 20, (50, 6)).astype("float32")
+    for old in tmp_path.glob("titles-*.parquet"):
+        old.unlink()
+    later = pa.table({"item_id": ITEMS, "vector": vectors.tolist()})
+    pq.write_table(later, tmp_path / "titles-later.parquet")
+    assert command("prepare", path, "--work", work).exit_code == 0  # writes the tables again
+    ran = command("refresh", path, "--work", work)
+    assert ran.exit_code == 0, ran.output
+    assert f"SavedModel: {run.export_folder / '2'}" in ran.output
+    assert run.trained.path.read_bytes() == kept
+
+    data = Dataset.open(run.data_folder)
+    tokens = [int(token) for token in data.vocabulary_file("item_id").read_text().split()]
+    table = np.concatenate([np.zeros((FIRST_TOKEN_ID, 6), "float32"), vectors[tokens]])
+    rows = {k: v[:50] for k, v in data.columns("test", list(model.reads)).items()}
+    before = model.predict(rows, verbose=0)
+    model.tables[0].assign(table)
+    assert np.abs(model.predict(rows, verbose=0) - before).max() > 0.01
+    assert float(model.scales[0].numpy()) == scale
+    assert_served_as_evaluated(run, 20, model, version=2)
+
+    assert "refresh is done" in command("refresh", path, "--work", work).output
+    pq.write_table(
+        pa.table({"item_id": ITEMS, "vector": vectors[:, :5].tolist()}),
+        tmp_path / "titles-later.parquet",
+    )
+    ran = command("refresh", path, "--work", work)
+    assert ran.exit_code == 1
+    assert "vectors of 5 numbers, and the student was trained with vectors of 6; tra" in ran.output
+    assert not (run.export_folder / "3").exists()
+
+
+@pytest.mark.parametrize("vectors_are_outside", [True, False])
+def test_the_part_of_each_method_in_a_student(run: Run, vectors_are_outside: bool) -> None:
+    methods = [Toy(name="toy"), *run.config.frameworks]
+    frameworks = tuple(methods if vectors_are_outside else reversed(methods))
+    config = run.config.model_copy(update={"frameworks": frameworks})
+    schema = Dataset.open(run.data_folder).schema
+    student, parts = create_parts(config, schema, run.before)
+    found = parts_of(config, student)
+    assert [method for method, _ in found] == [*frameworks]
+    assert all(a is b for (_, a), (_, b) in zip(found, parts, strict=True))
+    (of_vectors,) = (part for method, part in found if method.name == "vectors")
+    assert isinstance(of_vectors, VectorsStudent)
+
+
+def test_a_student_that_starts_from_another_keeps_its_scale(run: Run, tmp_path: Path) -> None:
+    given = write_vectors(tmp_path)
+    path = write_configs(tmp_path, TITLES, IMAGES)
+    later = pa.table({"item_id": [*given], "vector": [(v * 7).tolist() for v in given.values()]})
+    pq.write_table(later, tmp_path / "titles-0.parquet")
+    (tmp_path / "titles-1.parquet").unlink()
+    content = yaml.safe_load(path.read_text())
+    content |= {"name": "later", "starts_from": str(run.trained.path)}
+    path.write_text(yaml.safe_dump(content))
+    made = Run(load_run(path), tmp_path / "work", Console(quiet=True))
+    made.train()
+    found, before = made.load_model(), run.load_model()
+    for scale, kept in zip(found.scales, before.scales, strict=True):
+        assert float(scale.numpy()) == float(kept.numpy())
+    np.testing.assert_allclose(found.tables[0], 7 * before.tables[0].numpy(), rtol=1e-5)
+
+
+def test_what_cannot_be_refreshed(run: Run, tmp_path: Path) -> None:
+    folder, work = run.work.parent, run.work
+    for args, says in (
+        (["--log", folder / "data.yaml"], "student: --log: none of its methods reads a log"),
+        (["--add"], "student: --add: adds the events of --log, which is not given"),
+    ):
+        ran = command("refresh", folder / "student.yaml", "--work", work, *args)
+        assert ran.exit_code == 1
+        assert ran.output.startswith(says)
+    content = yaml.safe_load((folder / "student.yaml").read_text())
+    other = content | {"training": content["training"] | {"seed": 2}}
+    plain = {key: value for key, value in content.items() if key != "frameworks"}
+    for name, changed, says in (
+        ("other", other, "trained with another config or other data; run `tfctr train` again"),
+        ("plain", plain, "student: frameworks: none has data that can be refreshed"),
+    ):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(changed))
+        ran = command("refresh", folder / f"{name}.yaml", "--work", work)
+        assert ran.exit_code == 1
+        assert says in ran.output
+    ran = command("refresh", folder / "student.yaml", "--work", tmp_path)
+    assert "no trained model; run `tfctr train` first" in ran.output
 
 
 def test_items_that_training_never_saw_are_ranked_by_their_vectors() -> None:

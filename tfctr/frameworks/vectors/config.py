@@ -75,5 +75,22 @@ class Vectors(Method):
         return [*stages.values()]
 
     def set_data(self, model: Any, stages: Mapping[str, Any]) -> None:
+        from tfctr.data.manifest import DataError
+
         for variable, stage in zip(model.tables, stages.values(), strict=True):
-            variable.assign(stage.load())
+            table = stage.load()
+            if variable.shape != table.shape:
+                raise DataError(
+                    f"{stage.path}: vectors of {table.shape[1]} numbers, and the student was "
+                    f"trained with vectors of {variable.shape[1]}; train it again"
+                )
+            variable.assign(table)
+
+    def latest(self, run: Any, log: Any, adds: bool) -> Mapping[str, Any]:
+        from tfctr.frameworks.vectors.stages import LatestVectors
+
+        return {table.name: LatestVectors(table, run.dataset, run.work) for table in self.tables}
+
+    def start(self, model: Any, stages: Mapping[str, Any]) -> None:
+        for variable, stage in zip(model.scales, stages.values(), strict=True):
+            variable.assign(stage.scale)

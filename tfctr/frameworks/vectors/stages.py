@@ -14,8 +14,7 @@ from tfctr.stages import Prepare, Stage
 
 
 class VectorsById(Stage):
-    """`vectors.npy`: float32 `[ids, W]`, 0 for ids without a vector. It is scaled so that the
-    numbers of all vectors have a mean square of 1."""
+    """`vectors.npy`: float32 `[ids, W]`, 0 for ids without a vector."""
 
     name = "vectors"
     is_data = True
@@ -39,6 +38,11 @@ class VectorsById(Stage):
     def width(self) -> int:
         """`W`."""
         return int((read_manifest(self.manifest_path) or {})["width"])
+
+    @property
+    def scale(self) -> float:
+        """What the numbers are multiplied by in training: their mean square is 1 then."""
+        return float((read_manifest(self.manifest_path) or {})["scale"])
 
     def check(self) -> None:
         paths(self.config)
@@ -90,8 +94,7 @@ class VectorsById(Stage):
                 f"tables: {config.name}: {', '.join(config.files)}: none of the {strays:,} tokens "
                 f"is one of {config.feature}, which has {tokens:,}"
             )
-        scale = np.sqrt(np.mean(np.square(table[given], dtype=np.float64)))
-        table /= scale if scale > 0 else 1.0
+        size = np.sqrt(np.mean(np.square(table[given], dtype=np.float64)))
         self.folder.mkdir(parents=True, exist_ok=True)
         np.save(self.path, table)
         console.print(
@@ -99,7 +102,21 @@ class VectorsById(Stage):
             f"{config.feature}; {strays:,} are of no token of the training rows",
             highlight=False,
         )
-        return {"width": table.shape[1], "vectors": int(given.sum()), "strays": strays}
+        return {
+            "width": table.shape[1],
+            "scale": 1 / size if size > 0 else 1.0,
+            "vectors": int(given.sum()),
+            "strays": strays,
+        }
+
+
+class LatestVectors(VectorsById):
+    """The table of the files as they are now, for a student that was trained before."""
+
+    def __init__(self, config: VectorTable, dataset: Prepare, work: Path) -> None:
+        super().__init__(config, dataset, work)
+        self.folder = work / f"{config.name}-latest"
+        self.path = self.folder / "vectors.npy"
 
 
 def _tokens(feature: Any, block: Block) -> Any:

@@ -21,6 +21,9 @@ class VectorsStudent(Student):
     it. An id without a vector has fields that are learned, the same for all. Fields of the user and
     the context are computed once a request.
 
+    All numbers of a table are multiplied by its scale, which belongs to what is learned: later
+    vectors, and a student that starts from this one, have the same.
+
     Args:
         schema: all features that the backbone and the tables read.
         backbone: not built yet.
@@ -32,6 +35,7 @@ class VectorsStudent(Student):
         >>> student = VectorsStudent(schema, backbone, ["movie_id"], [384], [2])  # doctest: +SKIP
         >>> student.build()  # doctest: +SKIP
         >>> student.tables[0].assign(vectors)  # [ids of movies, 384]  # doctest: +SKIP
+        >>> student.scales[0].assign(1 / vectors.std())  # doctest: +SKIP
     """
 
     own_tensors = (USER_VECTORS,)
@@ -51,6 +55,7 @@ class VectorsStudent(Student):
         self.widths = tuple(widths)
         self.fields = tuple(fields)
         self.tables: list[Any] = []
+        self.scales: list[Any] = []
         self.to_fields = [
             keras.layers.Dense(number * backbone.field_dim, use_bias=False, name=f"to_fields_{i}")
             for i, number in enumerate(self.fields)
@@ -63,10 +68,13 @@ class VectorsStudent(Student):
     def build_parts(self) -> None:
         super().build_parts()
         for i, (feature, width) in enumerate(zip(self.features, self.widths, strict=True)):
+            # In float32, as numbers that are not scaled yet may be too large for another type.
+            fixed = {"trainable": False, "dtype": "float32", "autocast": False}
             shape = (self.schema[feature].num_ids, width)
             self.tables.append(
-                self.add_weight(shape, initializer="zeros", trainable=False, name=f"vectors_{i}")
+                self.add_weight(shape, initializer="zeros", name=f"vectors_{i}", **fixed)
             )
+            self.scales.append(self.add_weight((), initializer="ones", name=f"scale_{i}", **fixed))
             self.to_fields[i].build((None, width))
             size = self.fields[i] * self.backbone.field_dim
             self.without.append(self.add_weight((size,), initializer="zeros", name=f"without_{i}"))
@@ -109,6 +117,7 @@ class VectorsStudent(Student):
         for i in places:
             vectors = ops.take(self.tables[i], features[self.features[i]], axis=0)
             has_one = ops.any(vectors != 0, axis=1, keepdims=True)
-            flat = ops.where(has_one, self.to_fields[i](vectors), self.without[i])
+            flat = self.to_fields[i](vectors * self.scales[i])
+            flat = ops.where(has_one, flat, self.without[i])
             made.append(ops.reshape(flat, (-1, self.fields[i], self.backbone.field_dim)))
         return ops.concatenate(made, axis=1) if made else None
