@@ -228,7 +228,7 @@ def _summarise(found: dict[str, list[Any]], pieces: int, of_all: int) -> dict[st
     written = [part for part in parts if isinstance(part, WrittenVectors)]
     written.sort(key=lambda part: part.name)
     return {
-        "counts": counts,
+        "counts": {"read": 0, "bad": 0} | counts,  # of a log without pieces there are none
         "bad_reasons": reasons,
         "rows": sum(part.rows for part in written),
         "width": written[0].width if written else 0,

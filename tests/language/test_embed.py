@@ -19,6 +19,7 @@ from tests.conftest import content_of
 from tests.language.encoders import bert_tensors, run_bert, write_bert
 from tfctr.cli import app
 from tfctr.config import ConfigError
+from tfctr.data import joined_tables
 from tfctr.data.manifest import DataError
 from tfctr.language.config import TextConfig
 from tfctr.language.pretrained import load_encoder, load_text_backbone, load_tokenizer
@@ -128,8 +129,9 @@ def test_each_item_has_the_mean_of_its_text_s_last_layer(encoder: Path, tmp_path
 
 
 def test_the_same_bytes_however_the_log_is_split_and_shared_out(
-    encoder: Path, tmp_path: Path
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And whether a worker can hold the table of items, or not."""
     rng = np.random.default_rng(2)
     items = rng.integers(1, 60, 900)
     log = {
@@ -142,7 +144,8 @@ def test_the_same_bytes_however_the_log_is_split_and_shared_out(
     for name, rows in (("few", 900), ("many", 31)):
         pq.write_table(pa.table(log), tmp_path / f"{name}.parquet", row_group_size=rows)
     threads = ["--direct_running_mode=multi_threading", "--direct_num_workers=2"]
-    for name, beam_args in (("few", None), ("many", threads)):
+    for name, beam_args, large in (("few", None, 1 << 30), ("many", threads, 0)):
+        monkeypatch.setattr(joined_tables, "LARGE_TABLE", large)
         config = make_config(tmp_path, encoder, events=f"{name}.parquet")
         embed(config, str(tmp_path / name), beam_args=beam_args)
     few, many = (content_of(tmp_path / name) for name in ("few", "many"))
@@ -151,6 +154,16 @@ def test_the_same_bytes_however_the_log_is_split_and_shared_out(
         del content["manifest.json"]  # the log's name is in it
     assert few == many
     assert {*vectors_in(tmp_path / "many")} == {*items.tolist(), 1, 2, 4, 5}
+
+
+@pytest.mark.parametrize("name", ["empty.csv", "empty.parquet"])
+def test_a_log_without_rows_yet(name: str, encoder: Path, tmp_path: Path) -> None:
+    header = EVENTS.splitlines()[0]
+    (tmp_path / "empty.csv").write_text(header + "\n")
+    schema = pa.schema([(column, pa.string()) for column in header.split(",")])
+    pq.ParquetWriter(tmp_path / "empty.parquet", schema).close()
+    embed(make_config(tmp_path, encoder, events=name), str(tmp_path / "vectors"))
+    assert {*vectors_in(tmp_path / "vectors")} == {1, 2, 4, 5}
 
 
 def test_tokens_of_a_feature_of_a_table(encoder: Path, tmp_path: Path) -> None:
@@ -163,40 +176,49 @@ def test_tokens_of_a_feature_of_a_table(encoder: Path, tmp_path: Path) -> None:
     assert {*vectors_in(tmp_path / "vectors", "title")} == titles
 
 
-def write_gpt2(folder: Path) -> Path:
+SPECIAL = ["<|endoftext|>", "<|im_end|>"]
+GPT2 = keras_hub.models.GPT2Backbone, keras_hub.models.GPT2Tokenizer, {"max_sequence_length": 64}
+QWEN = (
+    keras_hub.models.Qwen3Backbone,
+    keras_hub.models.Qwen3Tokenizer,
+    {"num_query_heads": 2, "num_key_value_heads": 1, "head_dim": 4},
+)
+
+
+def write_decoder(folder: Path, kind: Any) -> Path:
     """A random decoder, as keras-hub saves one. Its padding token is one of its words."""
-    signs = [*"abcdefghijklmnopqrstuvwxyz0123456789ATSNAU.,:!|", "Ġ", "<|endoftext|>"]
+    to_backbone, to_tokenizer, more = kind
+    signs = [*"abcdefghijklmnopqrstuvwxyz0123456789ATSNAU.,:!|", "Ġ", *SPECIAL]
     vocabulary = {sign: i for i, sign in enumerate(dict.fromkeys(signs))}
     merges = ["t o", "Ġ to"]
     vocabulary |= {merge.replace(" ", ""): len(vocabulary) + i for i, merge in enumerate(merges)}
-    backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=len(vocabulary),
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        max_sequence_length=64,
-    )
+    heads = {} if "head_dim" in more else {"num_heads": 2}
+    sizes = {"num_layers": 2, "hidden_dim": 8, "intermediate_dim": 16}
+    backbone = to_backbone(vocabulary_size=len(vocabulary), **sizes, **heads, **more)
     rng = np.random.default_rng(3)
     for weight in backbone.weights:
         weight.assign(rng.normal(0, 0.5, weight.shape))
     backbone.save_to_preset(str(folder))
-    keras_hub.models.GPT2Tokenizer(vocabulary, merges).save_to_preset(str(folder))
+    to_tokenizer(vocabulary, merges).save_to_preset(str(folder))
     return folder
 
 
-def test_a_decoder(tmp_path: Path) -> None:
-    where = write_gpt2(tmp_path / "gpt2")
+@pytest.mark.parametrize("kind", [GPT2, QWEN], ids=["gpt2", "qwen"])
+def test_a_decoder(kind: Any, tmp_path: Path) -> None:
+    """Of the two only GPT-2 has a token for a text's start."""
+    where = write_decoder(tmp_path / "decoder", kind)
     texts = {"item": {"template": "{title}, {genres} at {price}: {seen_as}!", "max_tokens": 60}}
     embed(make_config(tmp_path, where, texts), str(tmp_path / "vectors"))
     found = vectors_in(tmp_path / "vectors")
     backbone, tokenizer = load_text_backbone(str(where)), load_tokenizer(str(where))
     for item, text in EXPECTED.items():
-        ids = [tokenizer.start_token_id, *map(int, tokenizer(text)), tokenizer.end_token_id]
+        ids = [*map(int, tokenizer(text)), tokenizer.end_token_id]
+        if kind is GPT2:
+            ids.insert(0, tokenizer.start_token_id)
         tokens = np.array([ids])
         layer = backbone({"token_ids": tokens, "padding_mask": np.ones_like(tokens)})
         np.testing.assert_allclose(found[item], np.array(layer)[0].mean(axis=0), atol=1e-5)
-    with pytest.raises(ConfigError, match="GPT2Backbone; BERT- and RoBERTa-like ones are read"):
+    with pytest.raises(ConfigError, match="Backbone; BERT- and RoBERTa-like ones are read"):
         load_encoder(str(where))
 
 

@@ -103,6 +103,8 @@ class Textifier:
         self.vocabularies = vocabularies
         self.tokenizer = tokenizer
         self._tokens: dict[str, np.ndarray] = {"": np.empty(0, np.int64)}
+        start = tokenizer.start_token_id  # some decoders have none, such as Qwen
+        self._start = [] if start is None else [start]
 
     def textify(self, text: str, columns: Mapping[str, Any]) -> Texts:
         """The texts of some rows by the template named `text`.
@@ -166,7 +168,7 @@ class Textifier:
 
     def _leave_out_early_values(self, template: TextTemplate, parts: list[_Part]) -> np.ndarray:
         """Shortens sequences until the texts fit, but keeps the latest value; bool `[N]`: which."""
-        total = 2 + sum(self._lengths(part).sum(axis=1) for part in parts)
+        total = len(self._start) + 1 + sum(self._lengths(part).sum(axis=1) for part in parts)
         shortened = np.zeros(len(total), bool)
         for part in parts:
             if not part.is_sequence:
@@ -189,9 +191,9 @@ class Textifier:
     ) -> Texts:
         rows, size = len(shortened), template.max_tokens
         tokens = np.full((rows, size), self.tokenizer.pad_token_id, np.int64)
-        tokens[:, 0] = self.tokenizer.start_token_id
+        tokens[:, : len(self._start)] = self._start
         spans = np.zeros((rows, len(template.features), 2), np.int64)
-        end = np.ones(rows, np.int64)
+        end = np.full(rows, len(self._start))
         strings = []
         for part in parts:
             start, written, lengths = end, part.written(), self._lengths(part)

@@ -345,6 +345,11 @@ ARRAYS = {"item_id": np.arange(3), "vector": np.ones((3, 2), np.float16)}
     [
         (ARRAYS, {"files": "vector.npy"}, r"bad: keys: not given; .*vector\.npy has no tokens, so"),
         (ARRAYS, {"files": "all.npz", "keys": "item_id.npy"}, r"one \.npy file of tokens belongs"),
+        (
+            ARRAYS,
+            {"files": "vector.npy", "keys": "item_id.npy", "key": "id"},
+            r"key: names a column or an array of files that hold their tokens; beside keys leave",
+        ),
         (ARRAYS, {"files": ["vector.npy", "all.npz"]}, r"files: found \.npy, \.npz files; give"),
         (ARRAYS, {"files": "all.npz", "key": "id"}, r"no array 'id'; arrays: item_id, vector"),
         (ARRAYS | {"item_id": np.arange(2)}, {}, r"array 'item_id' has 2 tokens for the 3 vectors"),

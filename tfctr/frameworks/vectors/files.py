@@ -49,6 +49,11 @@ def paths(table: VectorTable) -> tuple[list[str], str | None]:
                 "file of them, in the order of the vectors"
             )
         return found, None
+    if named := {"key", "column"} & table.model_fields_set:
+        raise ConfigError(
+            f"tables: {table.name}: {', '.join(sorted(named))}: names a column or an array of "
+            "files that hold their tokens; beside keys leave it out"
+        )
     keys = matching(table.keys, table.directory)
     if kinds != [".npy"] or len(found) > 1 or len(keys) > 1 or _kind(keys[0]) != ".npy":
         raise ConfigError(
