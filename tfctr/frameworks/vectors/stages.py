@@ -32,7 +32,8 @@ class VectorsById(Stage):
 
         found, keys = paths(self.config)
         prints = [files.fingerprint(path) for path in (*found, *([keys] if keys else []))]
-        return [self.config.feature, self.config.key, self.config.column, prints]
+        config = self.config
+        return [config.feature, config.key, config.keys, config.column, prints]
 
     @property
     def width(self) -> int:
