@@ -12,7 +12,6 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from pyarrow import fs
 
 import tfctr
 from beam_pipelines.running import job
@@ -29,7 +28,6 @@ from beam_pipelines.transforms.histories import AddHistories
 from beam_pipelines.transforms.shards import WriteShards, example_fields
 from beam_pipelines.transforms.split import SPLITS, AssignSplits
 from tfctr.config import DataConfig, Split, SplitConfig, digest, load_data
-from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.clean import EXAMPLES, add_up, num_examples, refuse_too_many_bad
 from tfctr.data.histories import history_features
@@ -126,7 +124,6 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
         DataError: too many bad rows, or a split without rows.
     """
     with job.directory(output) as folder:
-        system, made = files.filesystem(folder)
         transform = Prepare(config, folder)
         summary = job.run(transform, "prepare", config.name, folder, beam_args or [])
         manifest = {
@@ -143,19 +140,14 @@ def prepare(config: DataConfig, output: str, beam_args: list[str] | None = None)
             "tables": transform.clean.set_aside_tables(),
             **summary,
         }
-        kept = f"{files.filesystem(output.rstrip('/'))[1]}.dead_letters"
-        try:
+        with job.dead_letters_kept(folder, output) as kept:
             _check(config, manifest, f"{folder}/dead_letters", kept)
-        except DataError:
-            if system.get_file_info(f"{made}/dead_letters").type == fs.FileType.Directory:
-                system.move(f"{made}/dead_letters", kept)
-            raise
         manifest["schema"] = _fitted(config, manifest).model_dump(mode="json")
         sizes = {name: v["vocabulary_size"] for name, v in manifest["vocabularies"].items()}
         fields = example_fields(config.feature_schema, sizes, config.user is not None)
         manifest["layout"] = layout(fields)
         write_manifest(manifest, f"{folder}/manifest.json")
-        system.delete_dir(f"{made}/staged")
+        job.delete_folders(folder, "staged")
         return manifest
 
 

@@ -33,7 +33,7 @@ from tfctr.config import digest, load
 from tfctr.data.records import read_columns, read_texts
 from tfctr.data.typed_rows import ROW
 from tfctr.language.config import TextConfig, text_fields
-from tfctr.language.text import Textifier, Texts
+from tfctr.language.text import Textifier, total_counts
 from tfctr.schema import Schema, Text
 
 
@@ -68,7 +68,7 @@ class _WriteShard(beam.DoFn):
         counts, used, found = {}, {}, {ROW: rows}
         for text in self.config.texts:
             texts = self.textifier.textify(text, columns)
-            counts[text], used[text] = _count(texts), np.unique(texts.tokens)
+            counts[text], used[text] = texts.counts, np.unique(texts.tokens)
             spans = texts.spans.reshape(len(rows), -1)
             made = (texts.tokens, spans, texts.keys, texts.texts)
             found |= dict(zip(text_fields(text), made, strict=True))
@@ -104,26 +104,13 @@ def fields_of(config: TextConfig, vocabulary_size: int) -> list[Field]:
     return numbers + texts
 
 
-def _count(texts: Texts) -> dict[str, int]:
-    return {
-        "tokens": int(texts.lengths.sum()),
-        "longest": int(texts.lengths.max(initial=0)),
-        "unknown_tokens": texts.unknown,
-        "shortened": int(texts.shortened.sum()),
-        "cut": int(texts.cut.sum()),
-    }
-
-
 def _summarise(written: list[WrittenTexts]) -> dict[str, Any]:
     """By split: the shards, counts (sums, and the longest text), and the tokens that occur."""
     splits = {}
     for split, (shards, parts) in by_split(written).items():
         texts: dict[str, dict[str, Any]] = {}
-        for text, first in parts[0].counts.items():
-            texts[text] = {
-                what: (max if what == "longest" else sum)(p.counts[text][what] for p in parts)
-                for what in first
-            }
+        for text in parts[0].counts:
+            texts[text] = dict(total_counts(part.counts[text] for part in parts))
             used = [part.used[text] for part in parts]
             texts[text]["used_tokens"] = np.unique(np.concatenate(used)).tolist()
         splits[split] = shards | {"texts": texts}

@@ -93,6 +93,20 @@ def delete_folders(folder: str, *names: str) -> None:
             system.delete_dir(f"{made}/{name}")
 
 
+@contextmanager
+def dead_letters_kept(folder: str, output: str) -> Iterator[str]:
+    """The place to which the bad rows of a job's `folder` are moved if a `DataError` is raised in
+    this context: next to `output`, as the folder is deleted then."""
+    system, made = files.filesystem(f"{folder}/dead_letters")
+    kept = f"{files.filesystem(output.rstrip('/'))[1]}.dead_letters"
+    try:
+        yield kept
+    except DataError:
+        if system.get_file_info(made).type == fs.FileType.Directory:
+            system.move(made, kept)
+        raise
+
+
 @dataclass(frozen=True)
 class RowCounts:
     """Counts of rows where pieces are read, and where groups of their rows arrive."""

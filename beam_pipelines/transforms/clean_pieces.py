@@ -23,6 +23,11 @@ from tfctr.data.typed_rows import count_from
 class Clean(beam.PTransform):
     """A log -> `Staged` pieces: cleaned, joined and written to `folder`, with their bad rows.
 
+    Args:
+        config: of the log.
+        folder: of the job.
+        keeps_dropped: as for `Cleaner`.
+
     Attributes:
         pieces: of the log's events.
 
@@ -30,9 +35,9 @@ class Clean(beam.PTransform):
         ConfigError: the config does not fit its source.
     """
 
-    def __init__(self, config: DataConfig, folder: str) -> None:
+    def __init__(self, config: DataConfig, folder: str, keeps_dropped: bool = False) -> None:
         super().__init__()
-        self.cleaner = Cleaner(config, joins_large=False)
+        self.cleaner = Cleaner(config, joins_large=False, keeps_dropped=keeps_dropped)
         self.folder = folder
         # Errors are found here, not on a worker.
         self.cleaner.check_types()

@@ -20,6 +20,7 @@ from apache_beam.runners.dask.dask_runner import DaskRunner
 from apache_beam.runners.dask.overrides import dask_overrides
 
 from beam_pipelines.days import write_days
+from beam_pipelines.embed import embed
 from beam_pipelines.hints import write_hints
 from beam_pipelines.neighbour_hints import write_neighbour_hints
 from beam_pipelines.prepare import prepare
@@ -115,6 +116,7 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
         }
     )
     textify(texts, at("data"), at("texts"), beam_args)
+    embed(texts, at("vectors"), beam_args=beam_args)
     schema = Dataset.open(folder / "data", [folder / "similar"]).schema
     teacher = RIM(schema, embedding_dim=2, hidden_units=(4,))
     teacher.build()

@@ -20,6 +20,7 @@ from tfctr.frameworks.ecdctr import EcdctrServed, EcdctrStudent
 from tfctr.frameworks.rok import FieldStudent, HistoryKnowledge, KnowledgeBase, RokStudent
 from tfctr.frameworks.srp4ctr import SequenceEncoder, Srp4ctrStudent
 from tfctr.frameworks.statistics import StatisticsStudent, UserStatistics
+from tfctr.frameworks.vectors import VectorsStudent
 from tfctr.models.click_model import ClickModel
 from tfctr.models.student import Student
 from tfctr.optimizers import LazyAdam
@@ -97,6 +98,11 @@ def ecdctr(model: ClickModel) -> Student:
     return EcdctrStudent(model, "user", "item", SNAPSHOTS, DIM)
 
 
+def vectors(model: ClickModel) -> Student:
+    names = [feature.name for feature in SCHEMA if feature.name in (*model.reads, "user", "brand")]
+    return VectorsStudent(SCHEMA.select(names), model, ["brand", "user"], [3, 2], [1, 2])
+
+
 METHODS: dict[str, Callable[[ClickModel], Student]] = {
     "rok": rok,
     "srp4ctr": srp4ctr,
@@ -104,6 +110,7 @@ METHODS: dict[str, Callable[[ClickModel], Student]] = {
     "statistics": statistics,
     "rok_neighbours": rok_neighbours,
     "cold_items": cold_items,
+    "vectors": vectors,
 }
 STACKS = [
     "rok srp4ctr",
@@ -120,6 +127,8 @@ STACKS = [
     "rok_neighbours statistics",
     "cold_items rok",
     "srp4ctr cold_items",
+    "rok vectors",
+    "vectors statistics",
 ]
 BACKBONES = ["dcn_v2", "deepfm", "din"]
 
@@ -180,8 +189,9 @@ def test_a_stack_trains_every_part_and_is_kept(backbone: str, stack: str, tmp_pa
         not np.array_equal(w, old) for w, old in zip(model.trainable_variables, before, strict=True)
     ]
     still = [w.path for w, m in zip(model.trainable_variables, moved, strict=True) if not m]
-    # A key's bias is the same in all logits of a softmax, so it has no gradient.
-    assert all("key" in path or "bias" in path for path in still), still
+    # A key's bias is the same in all logits of a softmax, so it has no gradient; and no id here is
+    # without a vector.
+    assert all(re.search("key|bias|without", path) for path in still), still
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded(features), model(features), atol=1e-6)
@@ -223,7 +233,11 @@ def test_further_fields_leave_those_of_the_backbone_as_they_are(stack: str) -> N
 
 @pytest.mark.parametrize(
     ("backbone", "stack"),
-    [pytest.param("dcn_v2", "srp4ctr rok", marks=pytest.mark.slow), ("din", "rok srp4ctr")],
+    [
+        pytest.param("dcn_v2", "srp4ctr rok", marks=pytest.mark.slow),
+        ("din", "rok srp4ctr"),
+        pytest.param("din", "vectors statistics", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stack_is_served_by_all_signatures(backbone: str, stack: str, tmp_path: Path) -> None:
     model = stacked(backbone, stack)

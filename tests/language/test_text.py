@@ -117,6 +117,34 @@ def test_what_has_no_value() -> None:
     assert (found.spans[:, :, 1] > found.spans[:, :, 0]).all()
 
 
+def test_tokens_in_place_of_ids() -> None:
+    """The text is the same, but for tokens that no vocabulary has."""
+    template = "{age}, {user_id}, {genres}, {watched}!"
+    ids = {
+        "age": np.array([3, 0, 4]),
+        "user_id": np.array([4, 3, 1]),
+        "genres": np.array([[3, 4, 0], [0, 0, 0], [4, 0, 0]]),
+        "watched": np.array([[3, 4, 5, 3], [5, 4, 0, 0], [0, 0, 0, 0]]),
+    }
+    tokens = {
+        "age": pa.array([25, None, 18]),
+        "user_id": pa.array(["u2", "u1", "nobody"]),
+        "genres": pa.array([["comedy", "drama"], None, ["drama"]]),
+        "watched": pa.array([["toy", "story", "movie", "toy"], ["movie", "story"], []]),
+    }
+    config = _config(
+        {"row": {"template": template, "max_tokens": 40}}, words={"age": {"25": "old"}}
+    )
+    expected = _textifier(config).textify("row", ids)
+    found = _textifier(config).textify("row", tokens)
+    assert expected.shortened.tolist() == [False, False, False]
+    texts = expected.texts.to_pylist()
+    assert texts[0] == "old, u2, comedy|drama, toy|story|movie|toy!"
+    assert found.texts.to_pylist() == [*texts[:2], texts[2].replace("unknown,", "nobody,", 1)]
+    np.testing.assert_array_equal(found.tokens[:2], expected.tokens[:2])
+    np.testing.assert_array_equal(found.spans[:2], expected.spans[:2])
+
+
 def test_early_events_are_left_out_first() -> None:
     watched = np.array([[3, 4, 5, 3], [5, 0, 0, 0], [4, 3, 0, 0]])
     ages = np.array([3, 4, 3])

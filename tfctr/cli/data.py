@@ -40,6 +40,31 @@ def textify(
         build(Textify(config, dataset, work), console)
 
 
+@app.command()
+def embed(
+    file: Annotated[Path, typer.Argument(help="YAML file of texts", metavar="FILE")],
+    feature: Annotated[
+        str | None, typer.Option(help="whose tokens get vectors; default: the data's item")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="name of the text; default: the only one of items")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="folder to write; default: WORK/<file's name>-vectors")
+    ] = None,
+    work: Work = DEFAULT_WORK,
+    beam: BeamArgs = None,
+) -> None:
+    """Writes vectors of the texts of all items of a log, by a Beam job, for `vectors`."""
+    with clear_errors():
+        from tfctr.language.config import TextConfig
+        from tfctr.stages.texts import Embed
+
+        config = load(file, TextConfig)
+        dataset = Prepare(config.data, work / config.data.name, beam)
+        build(Embed(config, feature, text, dataset, work, output), console)
+
+
 @app.command("download")
 def download_archive(
     name: Annotated[str, typer.Argument(help=", ".join(ARCHIVES))],

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tfctr.cli.app import BeamArgs, Changes, ConfigFile, Work, app, clear_errors, console
-from tfctr.config import ConfigError, load_run
+from tfctr.config import ConfigError, load_data, load_run
 from tfctr.data.manifest import read_manifest
 from tfctr.stages import DEFAULT_WORK, Run, print_plan
 
@@ -72,6 +72,28 @@ def export(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_WOR
     """Exports a new version of the SavedModel for TF Serving."""
     with clear_errors():
         version = Run(load_run(config, changes or ()), work, console).export()
+        console.print(f"SavedModel: {version}", soft_wrap=True)
+
+
+@app.command()
+def refresh(
+    config: ConfigFile,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            help="YAML file of the data whose log is read, all of it, if a method needs one"
+        ),
+    ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add its events to those of the last refresh.")
+    ] = False,
+    work: Work = DEFAULT_WORK,
+    beam: BeamArgs = None,
+) -> None:
+    """Exports a trained student again: the same weights, with the latest data of its methods."""
+    with clear_errors():
+        run = Run(load_run(config), work, console, beam)
+        version = run.refresh(load_data(log) if log else None, add)
         console.print(f"SavedModel: {version}", soft_wrap=True)
 
 

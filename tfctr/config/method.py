@@ -28,6 +28,7 @@ class Method(Strict):
 
     trains_backbone: ClassVar[bool] = False  # the plain one: the method must be the first
     can_continue: ClassVar[bool] = True  # its student can start from the model of an earlier run
+    reads_log: ClassVar[bool] = False  # whether `latest` reads a later log
     by_days: ClassVar[bool] = False  # a rollout can use it: its student reads no side outputs
 
     @property
@@ -74,6 +75,17 @@ class Method(Strict):
     def set_data(self, model: Any, stages: Mapping[str, Any]) -> None:
         """Sets the `ClickModel.data_variables` of `model`, which `wrap` returned and which is built
         now. Unlike `start`, it is also called for a student that starts from an earlier one."""
+
+    def latest(self, run: Any, log: Any, adds: bool) -> Mapping[str, Any]:
+        """The stages of data later than that of the training, for `set_data`, by role; none if the
+        method has no such data. A refresh exports the student with it.
+
+        Args:
+            run: a `tfctr.stages.Run`.
+            log: a `DataConfig` of later events, with `reads_log`; else None.
+            adds: whether its events are added to those of the last refresh.
+        """
+        return {}
 
     def start(self, model: Any, stages: Mapping[str, Any]) -> None:
         """Copies the weights that the stages have learned to `model`, which is built now."""

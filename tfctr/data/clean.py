@@ -100,12 +100,16 @@ class Cleaner:
         config: the data config.
         joins_large: if False, tables of more than `LARGE_TABLE` bytes are left out, and the rows
             have the keys for a later join. Defaults to True.
+        keeps_dropped: whether the rows that `label.drop` leaves out are always returned. Defaults
+            to False.
 
     Raises:
         ConfigError: no table of the source has a column that the config names.
     """
 
-    def __init__(self, config: DataConfig, joins_large: bool = True) -> None:
+    def __init__(
+        self, config: DataConfig, joins_large: bool = True, keeps_dropped: bool = False
+    ) -> None:
         self.config = config
         self.joins_large = joins_large
         schema = config.feature_schema
@@ -120,7 +124,8 @@ class Cleaner:
                 own.append(_one_token(feature))
         self.features = (*columns, *own)
         reads_events = config.min_history or any(isinstance(f, History) for f in schema)
-        self.keeps_dropped = bool(reads_events) and config.history_events == "all"
+        are_events = bool(reads_events) and config.history_events == "all"
+        self.keeps_dropped = keeps_dropped or are_events
 
     @cached_property
     def source(self) -> Source:

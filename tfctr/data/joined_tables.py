@@ -115,7 +115,7 @@ class JoinedTables:
         """The first row of each key, in the table's order, and the rows that repeat a key."""
         key, table = self.key(name), table.combine_chunks()
         keys = table[key.name].combine_chunks()
-        again = pc.index_in(keys, value_set=keys).to_numpy() != np.arange(len(keys))
+        again = ~is_first(keys)
         why = f"{key.source_column}: an earlier row has the same key"
         columns = table.drop_columns([ROW])
         bad = [
@@ -155,6 +155,12 @@ class JoinedTables:
         for feature in self.features_by_table[name]:
             table = table.append_column(feature.name, other[feature.name].take(place))
         return table, place.is_null()
+
+
+def is_first(keys: pa.Array) -> np.ndarray:
+    """bool `[N]`: no earlier row has the same key."""
+    first: np.ndarray = pc.index_in(keys, value_set=keys).to_numpy()
+    return first == np.arange(len(keys))
 
 
 def check_not_empty(name: str, rows: int, bad: list[BadRow]) -> None:

@@ -31,16 +31,17 @@ class ListedTokens:
         """
         reader, column = ParquetReader(self.paths), self.feature.source_column
         types = dict(reader.types([column]))
-        parts = [
-            tokens_of(self.feature, of_file.empty_table()[column], path, column)
-            for path, of_file in types.items()
-        ]
+        parts = [self._tokens(path, of_file.empty_table()) for path, of_file in types.items()]
         refuse_mixed_types(reader, types, [self.feature])
         for piece in reader.pieces():
-            found = reader.read(piece, [column]).table[column]
-            parts.append(tokens_of(self.feature, found, piece.path, column).unique())
+            parts.append(self._tokens(piece.path, reader.read(piece, [column]).table).unique())
         tokens = pa.concat_arrays(parts).unique()
         return tokens.take(pc.sort_indices(tokens))
+
+    def _tokens(self, path: str, table: pa.Table) -> pa.Array:
+        column = self.feature.source_column
+        where = f"{path}: column {column!r}"
+        return tokens_of(self.feature, table[column].combine_chunks(), where)
 
 
 def listed_tokens(config: DataConfig) -> dict[str, ListedTokens]:
@@ -57,25 +58,23 @@ def listed_tokens(config: DataConfig) -> dict[str, ListedTokens]:
     return found
 
 
-def tokens_of(feature: Any, column: pa.ChunkedArray, path: str, key: str) -> pa.Array:
-    """The tokens of a column, as the feature's type.
+def tokens_of(feature: Any, values: pa.Array, where: str) -> pa.Array:
+    """Tokens as the feature's type.
 
     Args:
         feature: categorical.
-        column: raw values.
-        path, key: of the file and the column, for errors.
+        values: raw ones.
+        where: they are, for errors, e.g. "items.parquet: column 'id'".
 
     Raises:
         DataError: a value is no token of the feature, or missing.
     """
     try:
-        tokens, bad = conform(feature, column.combine_chunks())
+        tokens, bad = conform(feature, values)
     except TypeError as error:
-        raise DataError(f"{path}: column {key!r}: {error}") from None
+        raise DataError(f"{where}: {error}") from None
     if (bad is not None and bad.any()) or tokens.null_count:
         wrong = tokens.is_null().to_numpy(zero_copy_only=False)
         row = int(np.flatnonzero(wrong if bad is None else bad | wrong)[0])
-        raise DataError(
-            f"{path}: column {key!r}: row {row}: found {column[row].as_py()!r}: {reason(feature)}"
-        )
+        raise DataError(f"{where}: row {row}: found {values[row].as_py()!r}: {reason(feature)}")
     return tokens

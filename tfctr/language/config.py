@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tfctr.config.base import FolderName, directory_of, from_file, read
+from tfctr.config.base import ConfigError, FolderName, directory_of, from_file, read
 from tfctr.config.data import DataConfig, with_directory
 from tfctr.config.run import check_names
 from tfctr.config.training import PartTraining
-from tfctr.schema import Name, Strict
+from tfctr.schema import Categorical, Name, Strict
 
 MASK_RATE = 0.15  # share of a text's tokens that a masked language model guesses, as BERT's
 
@@ -114,6 +114,52 @@ class TextConfig(Strict):
                 if field in known:
                     raise ValueError(f"texts: {text!r} makes {field!r}, which is a feature's name")
         return self
+
+
+def embedded_feature(config: TextConfig, name: str | None) -> Categorical:
+    """The feature whose tokens get vectors of texts: `name`, or the `item` of the data.
+
+    Raises:
+        ConfigError: it is no categorical feature of the item's side, or there is none.
+    """
+    key, found = ("--feature", name) if name else ("data.item", config.data.item)
+    known = [f for f in config.data.feature_schema.side("item") if isinstance(f, Categorical)]
+    for feature in known:
+        if feature.name == found:
+            return feature
+    names = ", ".join(feature.name for feature in known)
+    way_out = "" if name else "; write it, or name the feature by --feature"
+    raise ConfigError(
+        f"{config.name}: {key}: found {found!r}, where a categorical feature of the item's side is "
+        f"needed: {names}{way_out}"
+    )
+
+
+def embedded_text(config: TextConfig, name: str | None) -> str:
+    """The text whose vectors are made: `name`, or the only one of the item's features alone.
+
+    Raises:
+        ConfigError: it names a feature of another side; there is no such text; there are several.
+    """
+    sides = {feature.name: feature.side for feature in config.data.feature_schema}
+    others = {
+        text: [f"{{{feature}}}" for feature in template.features if sides[feature] != "item"]
+        for text, template in config.texts.items()
+    }
+    if name is not None and name not in others:
+        raise ConfigError(f"{config.name}: --text: found {name!r}; texts: {', '.join(others)}")
+    asked = [*others] if name is None else [name]
+    found = [text for text in asked if not others[text]]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{config.name}: texts: {', '.join(found)} are of items; choose one by --text"
+        )
+    if not found:
+        raise ConfigError(
+            f"{config.name}: texts.{asked[0]}.template: {', '.join(others[asked[0]])} of another "
+            "side; an item's vector is made of features of the item's side alone"
+        )
+    return found[0]
 
 
 def text_fields(text: str) -> tuple[str, str, str, str]:

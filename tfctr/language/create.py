@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from tfctr.config import ConfigError
 from tfctr.language.config import MASK_RATE, TextConfig
 from tfctr.language.masked_lm import MaskedLM
-from tfctr.language.pretrained import load_encoder
+from tfctr.language.pretrained import load_encoder, refuse_longer_text
 from tfctr.language.prompted_encoder import PromptedEncoder
 from tfctr.schema import Schema
 
@@ -61,10 +60,5 @@ def used_tokens(described: dict[str, Any]) -> np.ndarray:
 
 
 def _refuse_longer_texts(text: TextConfig, encoder: Any) -> None:
-    most = encoder.max_sequence_length
-    for name, template in text.texts.items():
-        if template.max_tokens > most:
-            raise ConfigError(
-                f"texts.{name}.max_tokens: found {template.max_tokens}; the encoder reads at most "
-                f"{most} tokens"
-            )
+    for name in text.texts:
+        refuse_longer_text(text, name, encoder)

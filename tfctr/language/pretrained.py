@@ -20,12 +20,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tfctr.config import ConfigError, data_home
-from tfctr.language.config import EncoderConfig
+from tfctr.language.config import EncoderConfig, TextConfig
 
 FAMILIES = {
     "bert": (keras_hub.models.BertBackbone, keras_hub.models.BertTokenizer),
     "roberta": (keras_hub.models.RobertaBackbone, keras_hub.models.RobertaTokenizer),
 }
+# The inputs of keras-hub's backbones that read one text, and one that some of them have too.
+OF_A_TEXT = {"token_ids", "padding_mask"}
+SEGMENTS = "segment_ids"
 WEIGHTS = "model.safetensors"
 LAYOUT = "a folder in Hugging Face's layout has config.json, model.safetensors and a vocabulary"
 # The masked-LM head: keras-hub's name -> Hugging Face's, by family.
@@ -72,6 +75,9 @@ def locate(config: EncoderConfig) -> str:
 def load_encoder(where: str, weights: bool = True, **settings: Any) -> Any:
     """A `keras_hub.models.BertBackbone` or `RobertaBackbone`.
 
+    Its layers are run one by one with prompts, and it can be trained. For other models see
+    `load_text_backbone`.
+
     Args:
         where: a preset's name or a folder's path, from `locate`.
         weights: bool. Load the pretrained weights; else they are random.
@@ -81,17 +87,55 @@ def load_encoder(where: str, weights: bool = True, **settings: Any) -> Any:
         ConfigError: no such preset, or it cannot be downloaded; the folder holds no encoder, or
             lacks a part of it, which the message names.
     """
-    with _readable(where) as (readable, family):
-        kind = FAMILIES[family][0] if family else keras_hub.models.Backbone
-        try:
-            encoder = kind.from_preset(readable, load_weights=weights, **settings)
-        except (KeyError, ValueError, OSError, SafetensorError) as error:
-            raise ConfigError(_refused(where, error)) from None
+    encoder = _load(where, weights, **settings)
     if not isinstance(encoder, tuple(kind for kind, _ in FAMILIES.values())):
         raise ConfigError(
             f"encoder: {where} is a {type(encoder).__name__}; BERT- and RoBERTa-like ones are read"
         )
     return encoder
+
+
+def load_text_backbone(where: str) -> Any:
+    """Any pretrained backbone of keras-hub that reads one text: an encoder such as BERT, or a
+    decoder such as GPT-2 or Gemma. It can be run as a whole only.
+
+    Args:
+        where: as for `load_encoder`, whose errors are raised too.
+
+    Raises:
+        ConfigError: it reads something else, such as images or two texts.
+    """
+    backbone = _load(where, weights=True)
+    inputs = {*backbone.input} if isinstance(backbone.input, dict) else set()
+    if not OF_A_TEXT <= inputs <= OF_A_TEXT | {SEGMENTS}:
+        raise ConfigError(
+            f"encoder: {where} is a {type(backbone).__name__}; one that reads "
+            f"{' and '.join(sorted(OF_A_TEXT))} of one text is needed, such as BERT or GPT-2"
+        )
+    return backbone
+
+
+def refuse_longer_text(text: TextConfig, name: str, backbone: Any) -> None:
+    """Checks that a backbone can read the texts of a template.
+
+    Raises:
+        ConfigError: they may be longer than it allows.
+    """
+    most = getattr(backbone, "max_sequence_length", None)  # Gemma's positions have no end
+    asked = text.texts[name].max_tokens
+    if most is not None and asked > most:
+        raise ConfigError(
+            f"texts.{name}.max_tokens: found {asked}; the encoder reads at most {most} tokens"
+        )
+
+
+def _load(where: str, weights: bool, **settings: Any) -> Any:
+    with _readable(where) as (readable, family):
+        kind = FAMILIES[family][0] if family else keras_hub.models.Backbone
+        try:
+            return kind.from_preset(readable, load_weights=weights, **settings)
+        except (KeyError, ValueError, OSError, SafetensorError) as error:
+            raise ConfigError(_refused(where, error)) from None
 
 
 def load_tokenizer(where: str) -> Any:

@@ -6,7 +6,7 @@ tokens if the tokenizer never joins a value with the words around it, like WordP
 tokenizer may join a value's last character with the comma after it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,26 @@ class Texts:
     shortened: np.ndarray  # bool [N]: early events of a sequence were left out
     cut: np.ndarray  # bool [N]: the text's end was cut off
     unknown: int  # number of tokens that are unknown to the encoder
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Counts for people, which `total_counts` adds up."""
+        return {
+            "tokens": int(self.lengths.sum()),
+            "longest": int(self.lengths.max(initial=0)),
+            "unknown_tokens": self.unknown,
+            "shortened": int(self.shortened.sum()),
+            "cut": int(self.cut.sum()),
+        }
+
+
+def total_counts(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The counts of `Texts.counts` over several parts, of which there is at least one."""
+    first, *others = parts
+    return {
+        what: (max if what == "longest" else sum)([first[what], *(part[what] for part in others)])
+        for what in first
+    }
 
 
 @dataclass
@@ -65,8 +85,9 @@ class Textifier:
 
     Args:
         config: templates, and the words for values.
-        schema: of the dataset, fitted.
-        vocabularies: of its token features, by the feature's `vocabulary`.
+        schema: of the dataset.
+        vocabularies: of its token features, by the feature's `vocabulary`; for `textify` by tokens
+            none is needed.
         tokenizer: of keras-hub.
     """
 
@@ -82,13 +103,16 @@ class Textifier:
         self.vocabularies = vocabularies
         self.tokenizer = tokenizer
         self._tokens: dict[str, np.ndarray] = {"": np.empty(0, np.int64)}
+        start = tokenizer.start_token_id  # some decoders have none, such as Qwen
+        self._start = [] if start is None else [start]
 
     def textify(self, text: str, columns: Mapping[str, Any]) -> Texts:
         """The texts of some rows by the template named `text`.
 
         Args:
             text: a key of `config.texts`.
-            columns: by feature: ids `[N]` or `[N, max_length]`, floats `[N]`, strings `[N]`.
+            columns: by feature: ids `[N]` or `[N, max_length]`, floats `[N]`, strings `[N]`. In
+                place of ids there may be tokens, an Arrow array of `N` tokens or lists of them.
         """
         template = self.config.texts[text]
         parts = self._parts(template, columns)
@@ -113,6 +137,8 @@ class Textifier:
         feature = self.schema[name]
         if isinstance(feature, Text | Numeric):
             found, index = _distinct(values, isinstance(feature, Numeric))
+        elif isinstance(values, pa.Array):
+            found, index = _distinct_lists(values) if feature.is_list else _distinct(values, False)
         else:
             found = [str(t) for t in self.vocabularies[feature.vocabulary].tokens.to_pylist()]
             ids = np.asarray(values).reshape(len(values), -1)
@@ -142,7 +168,7 @@ class Textifier:
 
     def _leave_out_early_values(self, template: TextTemplate, parts: list[_Part]) -> np.ndarray:
         """Shortens sequences until the texts fit, but keeps the latest value; bool `[N]`: which."""
-        total = 2 + sum(self._lengths(part).sum(axis=1) for part in parts)
+        total = len(self._start) + 1 + sum(self._lengths(part).sum(axis=1) for part in parts)
         shortened = np.zeros(len(total), bool)
         for part in parts:
             if not part.is_sequence:
@@ -165,9 +191,9 @@ class Textifier:
     ) -> Texts:
         rows, size = len(shortened), template.max_tokens
         tokens = np.full((rows, size), self.tokenizer.pad_token_id, np.int64)
-        tokens[:, 0] = self.tokenizer.start_token_id
+        tokens[:, : len(self._start)] = self._start
         spans = np.zeros((rows, len(template.features), 2), np.int64)
-        end = np.ones(rows, np.int64)
+        end = np.full(rows, len(self._start))
         strings = []
         for part in parts:
             start, written, lengths = end, part.written(), self._lengths(part)
@@ -216,10 +242,22 @@ def _distinct(values: Any, are_numbers: bool) -> tuple[list[str], np.ndarray]:
         index = np.full(len(numbers), len(strings))
         index[has_one] = places
     else:
-        encoded = pa.array(values, pa.string()).dictionary_encode()
+        texts = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
+        encoded = texts.cast(pa.string()).dictionary_encode()
         strings = encoded.dictionary.to_pylist()
         index = encoded.indices.fill_null(len(strings)).to_numpy(zero_copy_only=False)
     return strings, index.astype(np.int64)[:, None]
+
+
+def _distinct_lists(values: pa.Array) -> tuple[list[str], np.ndarray]:
+    """As `_distinct`, of lists of tokens: the index `[N, L]`, `NONE` behind a list's last value. An
+    empty list is a missing value."""
+    strings, places = _distinct(values.flatten(), False)
+    lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+    index = np.full((len(values), max(lengths.max(initial=0), 1)), NONE)
+    index[np.arange(index.shape[1]) < lengths[:, None]] = places[:, 0]
+    index[lengths == 0, 0] = len(strings)
+    return strings, index
 
 
 def _keys(tokens: np.ndarray) -> np.ndarray:

@@ -7,13 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
-from tfctr.config import ConfigError, RunConfig
+from tfctr.config import ConfigError, DataConfig, RunConfig
 from tfctr.data.manifest import read_manifest
 from tfctr.stages.baselines import Baselines
 from tfctr.stages.evaluate import Evaluate
 from tfctr.stages.export import Export
 from tfctr.stages.predictions import Predictions
 from tfctr.stages.prepare import Prepare
+from tfctr.stages.refresh import Refresh
 from tfctr.stages.stage import Stage, build, check, in_order
 from tfctr.stages.train import Train
 
@@ -160,6 +161,32 @@ class Run:
             f"{self.config.name}: none of its methods pre-trains a sequence encoder, which "
             "predicts the next item"
         )
+
+    def refresh(self, log: DataConfig | None = None, adds: bool = False) -> Path:
+        """The path of a further version: the same weights, and the latest data of its methods.
+
+        Args:
+            log: of later events, for methods that read a log.
+            adds: bool. Whether its events are added to those of the last refresh. Defaults to
+                False.
+
+        Raises:
+            ConfigError: no method has data; a log is missing, or none is read.
+            DataError: the weights were not trained with this config and dataset.
+        """
+        name, methods = self.config.name, self.config.frameworks
+        reading = [method.name for method in methods if method.reads_log]
+        if log is None and reading:
+            raise ConfigError(f"{name}: {', '.join(reading)}: made of a later log; give --log FILE")
+        if log is not None and not reading:
+            raise ConfigError(f"{name}: --log: none of its methods reads a log")
+        if log is None and adds:
+            raise ConfigError(f"{name}: --add: adds the events of --log, which is not given")
+        latest = {method.name: method.latest(self, log, adds) for method in methods}
+        latest = {name: stages for name, stages in latest.items() if stages}
+        if not latest:
+            raise ConfigError(f"{name}: frameworks: none has data that can be refreshed")
+        return build(Refresh(self.trained, latest), self.console)
 
     def open_data(self) -> Any:
         """The dataset, with the side outputs that the student reads."""

@@ -48,6 +48,19 @@ def wrapped(
     return parts
 
 
+def parts_of(config: RunConfig, student: Any) -> list[tuple[Method, Any]]:
+    """The models in a trained student of a run that its methods have wrapped, as `create_parts`
+    gives those of a new one."""
+    from tfctr.models.student import Student
+
+    new, parts = create_parts(config, stand_in(config.data), {})
+    places = {id(new): student}
+    while isinstance(new, Student):
+        new, student = new.backbone, student.backbone
+        places[id(new)] = student
+    return [(method, places[id(part)]) for method, part in parts]
+
+
 def import_models(methods: Iterable[Method]) -> None:
     """Imports the classes of all parts of a student."""
     import tfctr.backbones  # noqa: F401

@@ -1,5 +1,6 @@
 """Stages of language-model methods: texts of rows, encoders, pre-training."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,8 +9,8 @@ from rich.console import Console
 
 from tfctr.config import digest
 from tfctr.data.manifest import read_manifest
-from tfctr.language.config import SmallEncoder, TextConfig
-from tfctr.stages.prepare import Prepare, SideOutputs
+from tfctr.language.config import SmallEncoder, TextConfig, embedded_feature, embedded_text
+from tfctr.stages.prepare import MANIFEST, Prepare, SideOutputs
 from tfctr.stages.stage import Stage
 from tfctr.stages.training import TrainingStage
 
@@ -83,6 +84,74 @@ class Textify(SideOutputs):
     def manifest(self) -> dict[str, Any]:
         """The manifest of the texts."""
         return read_manifest(self.manifest_path) or {}
+
+
+class Embed(Stage):
+    """Vectors of the texts of all items of a log, by `beam_pipelines.embed`.
+
+    Args:
+        config: of the texts.
+        feature: whose tokens get vectors; None: the item of the data.
+        text: the text's name; None: the only one of the item's features alone.
+        dataset: the stage of the dataset, which only an encoder that is trained here needs.
+        work: the folder of that encoder, and of the default `folder`.
+        folder: of the vectors. Defaults to `<work>/<text's name>-vectors`.
+    """
+
+    name = "embed"
+    manifest_name = MANIFEST
+    is_data = True
+
+    def __init__(
+        self,
+        config: TextConfig,
+        feature: str | None,
+        text: str | None,
+        dataset: Prepare,
+        work: Path,
+        folder: Path | None = None,
+    ) -> None:
+        self.config = config
+        self.feature = embedded_feature(config, feature).name
+        self.text = embedded_text(config, text)
+        self.beam_args = dataset.beam_args
+        self.folder = self.path = folder or work / f"{config.name}-vectors"
+        small = config.encoder.trained
+        self.trained = TrainEncoder(small, Textify(config, dataset, work)) if small else None
+        self.reads = (self.trained,) if self.trained else ()
+
+    @property
+    def encoder(self) -> str:
+        """Its preset or folder."""
+        from tfctr.language.pretrained import locate
+
+        return str(self.trained.path) if self.trained else locate(self.config.encoder)
+
+    @property
+    def made_from(self) -> Any:
+        from tfctr.data import files
+        from tfctr.data.sources import open_source
+
+        log = open_source(self.config.data).fingerprint()
+        of_encoder = [] if self.trained else sorted(Path(self.encoder).rglob("*"))
+        encoder = [files.fingerprint(str(path)) for path in of_encoder if path.is_file()]
+        return [digest(self.config), self.feature, self.text, log, encoder]
+
+    def make(self, console: Console) -> None:
+        from beam_pipelines.embed import described, embed
+
+        console.print(f"[bold]{self.name}[/] {self.config.name} -> {self.path}", soft_wrap=True)
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        manifest = embed(
+            self.config,
+            str(self.folder),
+            self.feature,
+            self.text,
+            self.key(),
+            self.encoder,
+            None if self.beam_args is None else list(self.beam_args),
+        )
+        console.print(described(manifest), highlight=False, soft_wrap=True)
 
 
 class TrainEncoder(TrainingStage):

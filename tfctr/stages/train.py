@@ -7,11 +7,13 @@ from typing import Any
 from rich.console import Console
 
 from tfctr.config import ConfigError, RunConfig, digest
-from tfctr.data.manifest import DataError
+from tfctr.data.manifest import DataError, read_manifest
 from tfctr.stages.prepare import Prepare
 from tfctr.stages.stage import Stage
 from tfctr.stages.student import check_student, create_parts, import_models
 from tfctr.stages.training import TrainingStage
+
+BUT_FOR_DATA = "key_but_for_data"  # of the manifest
 
 
 class Train(TrainingStage):
@@ -110,7 +112,10 @@ class Train(TrainingStage):
             student.save(path, include_optimizer=False)
 
         console.print(f"[bold]train[/] {self.config.model.backbone} -> {self.path}", soft_wrap=True)
-        about = {"model": self.config.model.model_dump(mode="json")}
+        about = {
+            BUT_FOR_DATA: self.key_but_for_data(),
+            "model": self.config.model.model_dump(mode="json"),
+        }
         self.train(create, data, about, console, save)
 
     def create_student(self, data: Any, console: Console) -> Any:
@@ -130,22 +135,43 @@ class Train(TrainingStage):
             method.start(part, self.stages[method.name])
         return student
 
-    def refuse_untrained(self) -> None:
+    def key_but_for_data(self) -> str:
+        """The key without the stages of `Method.data_stages`, whose data a refresh replaces: it
+        says what the weights were learned from."""
+        data = [
+            stage
+            for method in self.config.frameworks
+            for stage in method.data_stages(self.stages[method.name])
+        ]
+        keys = [
+            stage.key_but_for_data() if isinstance(stage, Train) else stage.key()
+            for stage in self.reads
+            if stage not in data
+        ]
+        return digest([self.name, self.made_from, *keys])
+
+    def refuse_untrained(self, but_for_data: bool = False) -> None:
         """Checks that the model was trained, with this config and data.
+
+        Args:
+            but_for_data: whether the data of methods may be other than it was then. Defaults to
+                False.
 
         Raises:
             DataError: there is none, or it belongs to another config or other data.
         """
         if not self.path.is_file():
             raise DataError(f"{self.path}: no trained model; run `tfctr train` first")
-        if not self.is_done():
+        found = (read_manifest(self.manifest_path) or {}).get(BUT_FOR_DATA)
+        is_same = but_for_data and found == self.key_but_for_data()
+        if not (is_same or self.is_done()):
             raise DataError(
                 f"{self.path}: trained with another config or other data; run `tfctr train` again"
             )
 
-    def load(self) -> Any:
-        """The trained model; errors as for `refuse_untrained`."""
-        self.refuse_untrained()
+    def load(self, but_for_data: bool = False) -> Any:
+        """The trained model; argument and errors as for `refuse_untrained`."""
+        self.refuse_untrained(but_for_data)
         import keras
 
         return keras.models.load_model(self.path)

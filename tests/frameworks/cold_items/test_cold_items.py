@@ -87,6 +87,7 @@ def test_only_new_items_have_an_embedding_that_is_made(backbone: str) -> None:
     for i, weight in enumerate(made.trainable_variables):
         weight.assign(np.random.default_rng(i).normal(size=weight.shape))
     made.vectors.assign(RNG.normal(size=made.vectors.shape))
+    made.scale.assign(0.5)
     is_new = np.array([1, 1, 1, 0, 1, 0, 0], bool)
     made.is_new.assign(is_new)
     rows = features("user", "brand", "item")
@@ -97,7 +98,7 @@ def test_only_new_items_have_an_embedding_that_is_made(backbone: str) -> None:
         if not is_new[id_]:
             np.testing.assert_array_equal(fields[row, 2], plain[row, 2])
             continue
-        x = np.r_[np.array(made.vectors)[id_], plain[row, 1]]
+        x = np.r_[0.5 * np.array(made.vectors)[id_], plain[row, 1]]
         for layer, activation in (
             (made.hidden[0], lambda x: np.maximum(x, 0)),
             (made.to_embedding, lambda x: x),
@@ -191,6 +192,8 @@ def test_a_student_is_served_as_it_is_evaluated(tmp_path: Path) -> None:
     few[:FIRST_TOKEN_ID] = True
     np.testing.assert_array_equal(model.is_new, few)
     assert 5 < few.sum() < len(few)
+    vectors = np.array(model.vectors)[FIRST_TOKEN_ID:] * np.array(model.scale)
+    assert np.mean(vectors**2) == pytest.approx(1, rel=1e-3)
     assert_served_as_evaluated(run, 20, model)
 
 

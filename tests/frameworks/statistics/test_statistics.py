@@ -364,7 +364,10 @@ def test_what_cannot_be_refreshed(run: Run, tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(plain))
     ran = refresh(path, run.work.parent / "data.yaml", run.work)
     assert ran.exit_code == 1
-    assert "frameworks: there are no statistics to refresh" in ran.output
+    assert "--log: none of its methods reads a log" in ran.output
+    ran = CliRunner().invoke(app, ["refresh", str(run.work.parent / "run.yaml")])
+    assert ran.exit_code == 1
+    assert "statistics: made of a later log; give --log FILE" in ran.output
 
 
 def test_the_events_of_a_day_are_added_to_those_of_before(tmp_path: Path) -> None:

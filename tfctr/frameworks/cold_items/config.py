@@ -95,3 +95,7 @@ class ColdItems(Method):
         model.is_new.assign(stages["rows"].load() < self.least_rows)
         if "vectors" in stages:
             model.vectors.assign(stages["vectors"].load())
+
+    def start(self, model: Any, stages: Mapping[str, Any]) -> None:
+        if "vectors" in stages:
+            model.scale.assign(stages["vectors"].scale)

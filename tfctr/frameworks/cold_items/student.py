@@ -22,7 +22,8 @@ class ColdItemsStudent(Student):
     embeddings of these.
 
     `is_new`, bool `[ids]`, and `vectors`, float `[ids, W]`, are set from data. Until then all ids
-    of tokens are known, and all vectors 0.
+    of tokens are known, and all vectors 0. Vectors are multiplied by `scale`, so that their mean
+    square is about 1.
 
     Args:
         backbone: not built yet; it reads `feature`.
@@ -42,6 +43,7 @@ class ColdItemsStudent(Student):
         >>> student.build()  # doctest: +SKIP
         >>> student.is_new.assign(rows_of_id < 5)  # doctest: +SKIP
         >>> student.vectors.assign(titles)  # [ids of movies, 384]  # doctest: +SKIP
+        >>> student.scale.assign(1 / titles.std())  # doctest: +SKIP
     """
 
     def __init__(
@@ -81,9 +83,11 @@ class ColdItemsStudent(Student):
         )
         self.is_new.assign(ops.arange(ids) < FIRST_TOKEN_ID)
         if self.width:
-            self.vectors = self.add_weight(
-                (ids, self.width), initializer="zeros", trainable=False, name="vectors"
-            )
+            # In float32, as numbers that are not scaled yet may be too large for another type.
+            fixed = {"trainable": False, "dtype": "float32", "autocast": False}
+            shape = (ids, self.width)
+            self.vectors = self.add_weight(shape, initializer="zeros", name="vectors", **fixed)
+            self.scale = self.add_weight((), initializer="ones", name="scale", **fixed)
         size = self.width + len(self.attributes) * self.backbone.field_dim
         for layer in (*self.hidden, self.to_embedding):
             layer.build((None, size))
@@ -117,8 +121,11 @@ class ColdItemsStudent(Student):
 
     def make(self, ids: Any, attributes: Sequence[Any]) -> Any:
         """Embeddings `[B, D]` of items, from their ids' vectors and fields `[B, D]`."""
-        parts = [ops.take(self.vectors, ids, axis=0)] if self.width else []
-        made = ops.concatenate([*parts, *attributes], axis=1)
+        parts = [*attributes]
+        if self.width:
+            vectors = ops.take(self.vectors, ids, axis=0) * self.scale
+            parts = [ops.cast(vectors, self.compute_dtype), *attributes]
+        made = ops.concatenate(parts, axis=1)
         for layer in (*self.hidden, self.to_embedding):
             made = layer(made)
         return made

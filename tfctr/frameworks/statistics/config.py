@@ -115,6 +115,7 @@ class Statistics(Method):
     """A student that reads statistics of the user's events, computed in the request."""
 
     by_days: ClassVar[bool] = True
+    reads_log: ClassVar[bool] = True
 
     name: Literal["statistics"]
     tables: Annotated[TablesConfig, from_file(lambda: TablesConfig)]
@@ -164,6 +165,11 @@ class Statistics(Method):
 
     def set_data(self, model: Any, stages: Mapping[str, Any]) -> None:
         model.statistics.set_tables(stages["tables"].load())
+
+    def latest(self, run: Any, log: Any, adds: bool) -> Mapping[str, Any]:
+        from tfctr.frameworks.statistics.stages import LatestTables
+
+        return {"tables": LatestTables(self.tables, log, adds, run.dataset, run.work)}
 
     def start(self, model: Any, stages: Mapping[str, Any]) -> None:
         stages["scale"].assign(model.statistics)

@@ -12,9 +12,7 @@ from tfctr.config import ConfigError, DataConfig, digest
 from tfctr.frameworks.statistics.config import Statistics, TablesConfig, attribute_columns
 from tfctr.schema import Schema
 from tfctr.stages import Prepare, Stage
-from tfctr.stages.export import Export
 from tfctr.stages.prepare import MANIFEST
-from tfctr.stages.train import Train
 
 SAMPLE = 200_000  # training rows whose numbers are measured
 BATCH = 4096
@@ -106,31 +104,6 @@ class LatestTables(Tables):
                 f"{self.log.name}: features: {', '.join(other)} are not those of "
                 f"{self.config.data.name}, which the student was trained with"
             )
-
-
-class Refresh(Export):
-    """A further version of a trained student, with later tables and the same weights.
-
-    Args:
-        trained: the training stage of the run.
-        tables: the later tables.
-    """
-
-    name = "refresh"
-
-    def __init__(self, trained: Train, tables: LatestTables) -> None:
-        super().__init__(trained)
-        self.tables = tables
-        self.reads = (trained, tables)
-
-    def student(self) -> Any:
-        from tfctr.frameworks.statistics.student import StatisticsStudent
-
-        student = model = super().student()
-        while not isinstance(model, StatisticsStudent):
-            model = model.backbone
-        model.statistics.set_tables(self.tables.load())
-        return student
 
 
 class Scale(Stage):

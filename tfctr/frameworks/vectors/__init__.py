@@ -1,7 +1,7 @@
-"""Vectors of items from elsewhere, beside what the backbone learns of them.
+"""Vectors of items or users from elsewhere, beside what the backbone learns of them.
 
-In the data's order: a stage reads the files and writes a table by an item's id; the student adds
-fields made of an item's vector.
+In the data's order: a stage reads the files and writes a table by id; the student adds fields made
+of an id's vector.
 """
 
 from tfctr.lazy import exports

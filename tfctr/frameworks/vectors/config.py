@@ -12,19 +12,21 @@ from tfctr.schema import Categorical, Name, Schema
 
 
 class VectorTable(InputFiles):
-    """A vector for each token of a feature, in Parquet files: of texts, of images, of another
-    team's model."""
+    """A vector for each token of a feature, in Parquet files or arrays of NumPy: of texts, of
+    images, of another team's model."""
 
     name: FolderName
-    feature: Name  # of the item's side
+    feature: Name  # whose tokens have the vectors
     key: str | None = None  # the column with the tokens; None: that of the feature in the log
+    keys: str | None = None  # the .npy file with the tokens of a .npy file
     column: str = "vector"  # lists of numbers, all of one length
     fields: int = Field(1, ge=1)  # that carry it to the backbone
 
 
 @register
 class Vectors(Method):
-    """Fields made of fixed vectors of the item, which need no training row of it."""
+    """Fields made of fixed vectors of the item, the user or the context, which need no training row
+    of it."""
 
     name: Literal["vectors"]
     tables: tuple[VectorTable, ...] = Field(min_length=1)
@@ -40,13 +42,11 @@ class Vectors(Method):
 
     def check(self, run: Any) -> None:
         for table in self.tables:
-            known = [
-                f.name for f in run.data.feature_schema.side("item") if isinstance(f, Categorical)
-            ]
+            known = [f.name for f in run.data.feature_schema if isinstance(f, Categorical)]
             if table.feature not in known:
                 raise ValueError(
                     f"tables: {table.name}: feature: found {table.feature!r}, which is no "
-                    f"categorical feature of the item's side; there are: {', '.join(known)}"
+                    f"categorical feature; there are: {', '.join(known)}"
                 )
 
     def import_models(self) -> None:
@@ -75,5 +75,22 @@ class Vectors(Method):
         return [*stages.values()]
 
     def set_data(self, model: Any, stages: Mapping[str, Any]) -> None:
+        from tfctr.data.manifest import DataError
+
         for variable, stage in zip(model.tables, stages.values(), strict=True):
-            variable.assign(stage.load())
+            table = stage.load()
+            if variable.shape != table.shape:
+                raise DataError(
+                    f"{stage.path}: vectors of {table.shape[1]} numbers, and the student was "
+                    f"trained with vectors of {variable.shape[1]}; train it again"
+                )
+            variable.assign(table)
+
+    def latest(self, run: Any, log: Any, adds: bool) -> Mapping[str, Any]:
+        from tfctr.frameworks.vectors.stages import LatestVectors
+
+        return {table.name: LatestVectors(table, run.dataset, run.work) for table in self.tables}
+
+    def start(self, model: Any, stages: Mapping[str, Any]) -> None:
+        for variable, stage in zip(model.scales, stages.values(), strict=True):
+            variable.assign(stage.scale)
