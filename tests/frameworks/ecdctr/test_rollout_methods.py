@@ -51,9 +51,14 @@ def with_methods(folder: Path, **changes: Any) -> Rollout:
     }
     tables = {"name": "tables", "data": data, "items": "past_item", "grades": "past_click"}
     tables |= {"factors": 2, "steps": 3, "neighbours": 3, "attributes": ["category"]}
+    vectors = {"name": "titles", "feature": "item_id", "files": str(folder / "titles.parquet")}
+    rows = {"item_id": np.arange(40), "vector": [*np.random.default_rng(3).normal(size=(40, 3))]}
+    pq.write_table(pa.table(rows), folder / "titles.parquet")
     methods = [
+        {"name": "cold_items", "feature": "item_id", "vectors": vectors | {"name": "of-items"}},
         {"name": "statistics", "tables": tables, "knots": 4, "fields": 2},
         {"name": "srp4ctr", "encoder": encoder, "num_queries": 2},
+        {"name": "vectors", "tables": [vectors]},
     ]
     return rollout(
         folder,
@@ -169,7 +174,7 @@ def test_a_day_killed_after_its_tables_ends_as_one_that_was_not(
     ("changes", "says"),
     [
         ({"frameworks": [{"name": "sasrec"}]}, "frameworks.*sasrec"),
-        ({"frameworks": [DISTILL]}, "a rollout can use: srp4ctr, statistics"),
+        ({"frameworks": [DISTILL]}, "a rollout can use: cold_items, srp4ctr, statistics, vectors"),
         (
             {"data": {"features": [*FEATURES, WORLD_FEATURES[1]]}},
             "is not the data of frameworks.statistics.tables",

@@ -127,7 +127,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_the_table_has_each_token_s_vector_at_its_id(run: Run, tmp_path: Path) -> None:
     given = write_vectors(tmp_path)
-    table = run.before["vectors"]["titles"].load()
+    table = np.load(run.before["vectors"]["titles"].path)
     data = Dataset.open(run.data_folder)
     tokens = [int(token) for token in data.vocabulary_file("item_id").read_text().split()]
     known = [token for token in tokens if token in given]
@@ -147,7 +147,7 @@ def test_the_table_has_each_token_s_vector_at_its_id(run: Run, tmp_path: Path) -
 def test_training_leaves_the_tables_as_they_are_and_a_server_has_them(run: Run) -> None:
     model = run.load_model()
     for variable, stage in zip(model.tables, run.before["vectors"].values(), strict=True):
-        np.testing.assert_array_equal(variable, stage.load())
+        np.testing.assert_array_equal(variable, np.load(stage.path))
         assert abs(np.mean(np.square(variable[np.any(variable, axis=1)])) - 1) > 0.1
     assert not any(variable.trainable for variable in (*model.tables, *model.scales))
     assert "item_id" in model.reads
@@ -400,8 +400,8 @@ def test_arrays_give_the_table_of_parquet_files(run: Run, tmp_path: Path) -> Non
         again = {"name": "again", "feature": "item_id", "directory": str(tmp_path)}
         stage = VectorsById(VectorTable.model_validate(again | more), run.dataset, tmp_path)
         build(stage, Console(quiet=True))
-        expected = run.before["vectors"][name.split()[0]].load()
-        np.testing.assert_array_equal(stage.load(), expected)
+        expected = np.load(run.before["vectors"][name.split()[0]].path)
+        np.testing.assert_array_equal(np.load(stage.path), expected)
     assert stage.is_done()
     np.save(tmp_path / "tokens.npy", tokens[::-1])
     assert not stage.is_done()

@@ -19,7 +19,7 @@ class ColdItems(Method):
     row.
     """
 
-    can_continue: ClassVar[bool] = True
+    by_days: ClassVar[bool] = True
 
     name: Literal["cold_items"]
     feature: Name  # of the item's side, whose embedding is made
@@ -92,9 +92,10 @@ class ColdItems(Method):
         return [*stages.values()]
 
     def set_data(self, model: Any, stages: Mapping[str, Any]) -> None:
-        model.is_new.assign(stages["rows"].load() < self.least_rows)
+        ids = model.is_new.shape[0]
+        model.is_new.assign(stages["rows"].load(ids) < self.least_rows)
         if "vectors" in stages:
-            model.vectors.assign(stages["vectors"].load())
+            model.vectors.assign(stages["vectors"].load(ids))
 
     def start(self, model: Any, stages: Mapping[str, Any]) -> None:
         if "vectors" in stages:

@@ -28,10 +28,10 @@ class RowsOfIds(Stage):
     def made_from(self) -> Any:
         return self.feature
 
-    def load(self) -> np.ndarray:
-        """The numbers of rows."""
+    def load(self, num_ids: int) -> np.ndarray:
+        """The numbers of rows; 0 for ids that entered the vocabulary after they were counted."""
         found: np.ndarray = np.load(self.path)
-        return found
+        return np.pad(found, (0, num_ids - len(found)))
 
     def make(self, console: Console) -> dict[str, Any]:
         from tfctr.data.dataset import Dataset

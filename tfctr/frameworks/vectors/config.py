@@ -1,7 +1,7 @@
 """The config of vectors from elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -27,6 +27,8 @@ class VectorTable(InputFiles):
 class Vectors(Method):
     """Fields made of fixed vectors of the item, the user or the context, which need no training row
     of it."""
+
+    by_days: ClassVar[bool] = True
 
     name: Literal["vectors"]
     tables: tuple[VectorTable, ...] = Field(min_length=1)
@@ -78,7 +80,7 @@ class Vectors(Method):
         from tfctr.data.manifest import DataError
 
         for variable, stage in zip(model.tables, stages.values(), strict=True):
-            table = stage.load()
+            table = stage.load(variable.shape[0])
             if variable.shape != table.shape:
                 raise DataError(
                     f"{stage.path}: vectors of {table.shape[1]} numbers, and the student was "

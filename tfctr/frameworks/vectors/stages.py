@@ -48,10 +48,10 @@ class VectorsById(Stage):
     def check(self) -> None:
         paths(self.config)
 
-    def load(self) -> np.ndarray:
-        """The table."""
+    def load(self, num_ids: int) -> np.ndarray:
+        """The table; ids that entered the vocabulary after it was made have no vector."""
         found: np.ndarray = np.load(self.path)
-        return found
+        return np.pad(found, ((0, num_ids - len(found)), (0, 0)))
 
     def make(self, console: Console) -> dict[str, Any]:
         from tfctr.data.dataset import Dataset
