@@ -39,10 +39,11 @@ def open_source(config: DataConfig) -> Source:
     Raises:
         ConfigError: a file is not there; the text says where it was looked for.
     """
-    return _open(config.source, config.directory, config.features)
+    return opened(config.source, config.directory, config.features)
 
 
-def _open(source: SourceConfig, directory: str, features: Sequence[Any]) -> Source:
+def opened(source: SourceConfig, directory: str, features: Sequence[Any] = ()) -> Source:
+    """As `open_source`, of a config's `source`; of its features, those with lists are needed."""
     if isinstance(source, WorldSource):
         world = World(
             num_users=source.users,
@@ -83,8 +84,8 @@ def columns(source: SourceConfig, directory: str) -> tuple[str, ...]:
         source: of a data config.
         directory: that its paths are relative to.
     """
-    opened = _open(source, directory, ())
-    readers = [opened.events, *(reader for reader, _ in opened.tables.values())]
+    found = opened(source, directory)
+    readers = [found.events, *(reader for reader, _ in found.tables.values())]
     return tuple(dict.fromkeys(name for reader in readers for name in reader.names()))
 
 
