@@ -81,7 +81,8 @@ def test_csv(tmp_path: Path) -> None:
         ),
     )
     printed, text = init(tmp_path, str(log))
-    assert "from a sample of 600 rows" in printed
+    says = "from a sample of 600 rows, with 4 questions in comments; 2 columns left out\n"
+    assert says in printed
     assert "to decide" not in printed
     assert data_of(text) == {
         "name": "run",
@@ -105,6 +106,8 @@ def test_csv(tmp_path: Path) -> None:
     assert comment(text, "# - {name: request_id") == "each row has a value of its own"
     assert comment(text, "# - {column: label2") == "no value in the sample"
     assert comment(text, "- {name: hour").startswith("24 whole numbers: do they count something?")
+    says = "it is the same in all rows of a user, and of an item; which side is it?"
+    assert comment(text, "- {name: member") == says
     assert comment(text, "- {name: seen") == "items in the order of time, oldest first?"
     manifest = prepared(tmp_path)
     assert [manifest["splits"][split]["rows"] for split in ("train", "valid", "test")] == [
@@ -349,7 +352,7 @@ def test_shapes_of_csv(
     write_csv(tmp_path / "log.csv", header, line)
     result = CliRunner().invoke(app, ["init", "log.csv"])
     assert result.exit_code == 0, result.output
-    assert "log.yaml: from a sample of 600 rows; " in result.output
+    assert "log.yaml: from a sample of 600 rows, with " in result.output
     data = data_of((tmp_path / "log.yaml").read_text())
     assert {key: data[key] for key in expected} == expected
     assert load_run("log.yaml").data.source.events == "log.csv"  # type: ignore[union-attr]
@@ -365,6 +368,15 @@ def test_what_only_the_user_can_decide_is_said(tmp_path: Path) -> None:
     says = "15 of 600 sampled rows are bad, so prepare would stop; most often: 3 values where 4"
     assert f"to decide: {says}" in printed
     assert comment(text, "max_bad_share: 0.01").startswith(says)
+
+
+def test_a_few_rows_are_no_log(tmp_path: Path) -> None:
+    lines = (f'{{"click": 0, "user": {i}, "tag": "{i % 2}"}}\n' for i in range(20))
+    (tmp_path / "log.jsonl").write_text("".join(lines))
+    printed, text = init(tmp_path, str(tmp_path / "log.jsonl"))
+    assert "to decide: the log has 20 rows, too few for training and evaluation" in printed
+    assert comment(text, "split:").endswith("are there more?")
+    assert comment(text, "label:") == "the sample holds no click; are there some?"
 
 
 def test_paths_are_relative_to_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,6 +464,9 @@ def test_a_table_needs_a_key(tmp_path: Path) -> None:
     items = [f"{i},{i / 4}" for i in range(40)]
     assert "its column 'id' has the values of 'item_id' in the log" in says(
         log_of(["id,price", *items])
+    )
+    assert "its key 'item_id' has 2 values in 18 rows; each row needs one of its own" in says(
+        log_of(["item_id,b", *("1,1", "2,2") * 9])
     )
     assert "no column is the key of the items" in says(log_of(["a,b", *("x,1", "y,2") * 9]))
     tabs = log_of(["item_id|price", *(item.replace(",", "|") for item in items)])

@@ -43,6 +43,7 @@ def test_the_sample_of_large_files_is_from_all_over_them(
         ("city_id", [i % 60 for i in range(200)], {"kind": "categorical", "dtype": "int"}),
         ("hash", [10**12 + i % 60 for i in range(200)], {"kind": "categorical", "dtype": "int"}),
         ("zip", ["00501", "10001"] * 20, {"kind": "categorical"}),  # the zeros are part of it
+        ("wide", [str(2**64 - 1 - i % 9) for i in range(90)], {"kind": "categorical"}),
         ("gap", ["1.0", "", "3.0", "2.0"] * 20, {"kind": "categorical", "dtype": "int"}),
         ("share", ["1.0", "2.0", "3.0"] * 20, {"kind": "numeric"}),
         ("city", ["New York", "Rome"] * 20, {"kind": "categorical"}),

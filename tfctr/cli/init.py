@@ -35,12 +35,15 @@ def init_config(
         guessed = guess(log, path, {"users": users, "items": items})
         with path.open("x", encoding="utf-8") as file:
             file.write(guessed.text)
-        questions = f"{guessed.questions} question{'s' * (guessed.questions != 1)}"
-        console.print(
-            f"{path}: from a sample of {guessed.rows:,} rows; its comments ask {questions}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        for line in guessed.decisions:
-            console.print(f"to decide: {line}", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"next: tfctr run {path}", highlight=False, soft_wrap=True)
+        line = f"{path}: from a sample of {guessed.rows:,} rows, with "
+        line += _number(guessed.questions, "question") + " in comments"
+        if guessed.left_out:
+            line += f"; {_number(guessed.left_out, 'column')} left out"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for decision in guessed.decisions:
+            console.print(f"to decide: {decision}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"next: tfctr run {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

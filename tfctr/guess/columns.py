@@ -104,10 +104,10 @@ class Column:
 
     @cached_property
     def is_code(self) -> bool:
-        """Whether it holds digits whose leading zeros are part of them, as in 00501."""
+        """Whether it holds digits that are no numbers: 00501, or more than an integer has."""
         tokens = pc.unique(self.tokens.drop_null())
         of_digits = pc.all(pc.match_substring_regex(tokens, r"^\d+$")).as_py()
-        return bool(of_digits and pc.any(pc.match_substring_regex(tokens, r"^0\d")).as_py())
+        return bool(of_digits) and not self.is_whole
 
     @cached_property
     def is_of_floats(self) -> bool:
@@ -139,7 +139,13 @@ class Column:
         return self.distinct == 1 and bool((self.codes == 0).all())
 
     @cached_property
+    def is_key(self) -> bool:
+        """Whether each row has a value of its own, but for a few bad ones."""
+        return self.distinct >= EACH_ITS_OWN * len(self.values)
+
+    @cached_property
     def identifies_rows(self) -> bool:
+        """Whether each value is of one row, which is no accident of a few rows."""
         return self.rows >= 20 and self.distinct >= EACH_ITS_OWN * self.rows
 
 

@@ -24,6 +24,7 @@ from tfctr.guess.written import Block, Line
 
 SIDES = ("user", "item")
 MIN_COUNT = 2
+FEW_ROWS = 50  # a split of fewer may be empty
 FEW_COLUMNS = 3  # besides label and time: without names, the first two are the user and the item
 SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid"}
 SPLIT_NAMES |= {"validation": "valid", "dev": "valid", "test": "test", "eval": "test"}
@@ -37,12 +38,14 @@ class Guessed:
         text: the YAML.
         rows: of the sample.
         questions: number of comments that ask something.
+        left_out: number of columns that are no features, with the reason in a comment.
         decisions: what `prepare` stops at until the user decides, a line each.
     """
 
     text: str
     rows: int
     questions: int
+    left_out: int
     decisions: list[str]
 
 
@@ -77,8 +80,10 @@ def guess(log: Sequence[str], output: Path, tables: Mapping[str, str | None]) ->
     others = [name for table, _, _ in joined.values() for name in table.columns]
     clicks = _clicks(columns[label.column], label)
     features.of_events(lines, columns, sides, clicks, others, taken)
-    for name, (table, key, _) in joined.items():
-        features.of_table(lines, table.columns, name.removesuffix("s"), [*columns, key])
+    hidden = [*columns]  # the events' columns hide those of the tables, and the users' the items'
+    for name, (table, _, _) in joined.items():
+        features.of_table(lines, table.columns, name.removesuffix("s"), hidden)
+        hidden += table.columns
     for name in events.objects:
         lines.left_out.append(Line(None, {"column": name}, "an object, which is not read", True))
     if not lines.kept:
@@ -124,7 +129,10 @@ def guess(log: Sequence[str], output: Path, tables: Mapping[str, str | None]) ->
     ]
     text = written.text(run, head)
     questions = sum("?" in line.rpartition("  # ")[2] for line in text.splitlines()[len(head) :])
-    return Guessed(text, events.rows, questions, [line.comment for line in decisions])
+    to_decide = [line.comment for line in decisions]
+    if events.rows < FEW_ROWS:
+        to_decide.append(f"the log has {events.rows} rows, too few for training and evaluation")
+    return Guessed(text, events.rows, questions, len(lines.left_out), to_decide)
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -203,8 +211,8 @@ def _roles(events: Table, given: Mapping[str, Table], log: str) -> dict[str, Rol
     found |= _who(events, given, [role.column for role in found.values()])
     if events.is_named:
         return found
-    names = {"label": "rating" if label.keys else "click", "time": "timestamp"}
-    renamed = {role.column: names.get(what, what) for what, role in found.items()}
+    as_named = {"label": "rating" if label.keys else "click", "time": "timestamp"}
+    renamed = {role.column: as_named.get(what, what) for what, role in found.items()}
     events.rename(renamed)
     return {what: replace(role, column=renamed[role.column]) for what, role in found.items()}
 
@@ -224,7 +232,7 @@ def _who(events: Table, given: Mapping[str, Table], taken: Sequence[str]) -> dic
         role, table = roles.who(columns, known, side, taken), given.get(f"{side}s")
         if table is not None and table.is_named:
             shared = [name for name in columns if name in table.columns]
-            keys = [name for name in shared if table.columns[name].identifies_rows]
+            keys = [name for name in shared if table.columns[name].is_key]
             if keys and (role is None or role.column not in keys):
                 role = Role(keys[0])
         if role is not None:
@@ -245,27 +253,32 @@ def _joined(
         side = name.removesuffix("s")
         role = found.get(side)
         if role is not None and table.is_named and role.column in table.columns:
+            if not (key := table.columns[role.column]).is_key:
+                raise ConfigError(
+                    f"{table.name}: its key {key.name!r} has {key.distinct:,} values in "
+                    f"{len(key.values):,} rows; each row needs one of its own"
+                )
             joined[name] = table, role.column, ""
             continue
-        key = None if role is None else _key(table, events.columns[role.column])
-        if key is None or role is None:
+        found_key = None if role is None else _key(table, events.columns[role.column])
+        if found_key is None or role is None:
             raise ConfigError(
                 f"{table.name}: no column is the key of the {name}: each of its rows needs a value "
                 f"of its own that the log has too, under one name; columns: {_shown(table.columns)}"
             )
         if table.is_named and events.is_named:
             raise ConfigError(
-                f"{table.name}: its column {key!r} has the values of {role.column!r} in the log; "
-                "a key has one name in both: rename one"
+                f"{table.name}: its column {found_key!r} has the values of {role.column!r} in the "
+                "log; a key has one name in both: rename one"
             )
         if table.is_named:
-            events.rename({role.column: key})
-            found[side] = replace(role, column=key)
-            joined[name] = table, key, "is it the key?"
+            events.rename({role.column: found_key})
+            found[side] = replace(role, column=found_key)
+            joined[name] = table, found_key, "is it the key?"
             continue
-        others = [column for column in table.columns if column != key]
+        others = [column for column in table.columns if column != found_key]
         new = {column: f"{name}_{i + 2}" for i, column in enumerate(others)}
-        table.rename(new | {key: role.column})
+        table.rename(new | {found_key: role.column})
         joined[name] = table, role.column, "are the key and the names right?"
     return joined
 
@@ -274,7 +287,7 @@ def _key(table: Table, ids: Column) -> str | None:
     """The column with the values of the users (items) of the log, each once."""
     shares = {}
     for name, column in table.columns.items():
-        if column.tokens is not None and column.distinct == column.rows == len(column.values):
+        if column.tokens is not None and column.is_key:
             known = pc.is_in(pc.unique(ids.tokens.drop_null()), value_set=column.tokens)
             shares[name] = pc.mean(known).as_py() or 0.0
     best = max(shares, key=lambda name: shares[name], default=None)
@@ -314,6 +327,9 @@ def _split(
     if column is not None:
         return [Line("split", {"by": "column", "column": column.column} | dict(column.keys))]
     shares = {"valid": 0.1, "test": 0.1}
+    if events.rows < FEW_ROWS:
+        question = f"{events.rows} rows are too few for training and evaluation; are there more?"
+        return [Line("split", {"by": "random"} | shares, question)]
     if time is None:
         question = "no column is a time; is there none? A split by time tells what comes later"
         return [Line("split", {"by": "random"} | shares, question)]

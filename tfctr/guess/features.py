@@ -103,10 +103,12 @@ def of_events(
             found.add(column.name, guess, side, question)
 
 
-def of_table(found: Features, table: Mapping[str, Column], side: str, taken: Sequence[str]) -> None:
-    """Adds the features of a joined table; the events' columns hide those of the same name."""
+def of_table(
+    found: Features, table: Mapping[str, Column], side: str, hidden: Sequence[str]
+) -> None:
+    """Adds the features of a joined table, but for its columns that are read from elsewhere."""
     for name, column in table.items():
-        if name not in taken:
+        if name not in hidden:
             found.add(name, columns.feature(column, side), side)
 
 

@@ -35,18 +35,18 @@ def label(columns: Mapping[str, Column], log: str) -> Role:
     Raises:
         ConfigError: none could be it.
     """
-    flags = [c for c in columns.values() if c.is_flag and len(c.set_of_numbers) == 2]
-    # A click is rare: a sample may hold none.
-    flags += [c for c in columns.values() if _has_no_click(c)] if not flags else []
-    flags.sort(key=lambda c: _or_last(names.outcome(c.name)))
+    flags = [
+        c for c in columns.values() if c.is_flag and (len(c.set_of_numbers) == 2 or _no_click(c))
+    ]
+    flags.sort(key=lambda c: (names.outcome(c.name) is None, _no_click(c), _place(c)))
     stars = [c for c in columns.values() if _is_stars(c)]
     stars.sort(key=lambda c: _or_last(names.place(c.name, names.STARS)))
     named = bool(flags) and names.outcome(flags[0].name) is not None
     of_stars = bool(stars) and names.place(stars[0].name, names.STARS) is not None
     if flags and (named or not of_stars):
         asked = [c.name for c in flags if not named or names.outcome(c.name) is not None]
-        question = _which(asked, "label")
-        if _has_no_click(flags[0]):
+        question = _which(asked, "label") or ("" if named else "is it the label?")
+        if _no_click(flags[0]):
             question += f"{' ' if question else ''}the sample holds no click; are there some?"
         return Role(flags[0].name, {}, question)
     if stars:
@@ -80,7 +80,8 @@ def _why_none(columns: Mapping[str, Column]) -> str:
     )
 
 
-def _has_no_click(column: Column) -> bool:
+def _no_click(column: Column) -> bool:
+    """Whether it is named as a label and holds 0 only: a click is rare."""
     return column.set_of_numbers == {0.0} and names.outcome(column.name) is not None
 
 
@@ -97,6 +98,10 @@ def _which(candidates: Sequence[str], role: str) -> str:
     if len(candidates) < 2:
         return ""
     return f"{len(candidates)} columns could be the {role}: {listed(candidates)}; is it this one?"
+
+
+def _place(column: Column) -> float:
+    return _or_last(names.outcome(column.name))
 
 
 def _or_last(place: int | None) -> float:
