@@ -370,6 +370,16 @@ def test_what_only_the_user_can_decide_is_said(tmp_path: Path) -> None:
     assert comment(text, "max_bad_share: 0.01").startswith(says)
 
 
+def test_bad_rows_of_a_table_are_said(tmp_path: Path) -> None:
+    log = write_csv(
+        tmp_path / "log.csv", "click,user_id,item_id", lambda i: f"{CLICK[i]:d},{USER[i]},{ITEM[i]}"
+    )
+    rows = [f"{i},{i / 4}" + (",more" if i % 20 == 5 else "") for i in range(40)]
+    (tmp_path / "items.csv").write_text(log_of(["item_id,price", *rows]))
+    printed, _ = init(tmp_path, str(log), "--items", str(tmp_path / "items.csv"))
+    assert "to decide: 2 of 40 rows of the items are bad, so prepare would stop; most" in printed
+
+
 def test_a_few_rows_are_no_log(tmp_path: Path) -> None:
     lines = (f'{{"click": 0, "user": {i}, "tag": "{i % 2}"}}\n' for i in range(20))
     (tmp_path / "log.jsonl").write_text("".join(lines))
@@ -443,6 +453,9 @@ def test_no_file_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert result.output == "log.yaml: is there already; name another file with --output\n"
     result = CliRunner().invoke(app, ["init", ".", "--output", "new.yaml"])
     assert result.output.startswith(".: all files of this folder are read, and new.yaml would be")
+    (tmp_path / "notes.txt").write_text("name: log\n")
+    result = CliRunner().invoke(app, ["init", "log.csv", "notes.txt", "--output", "new.yaml"])
+    assert result.output.startswith("notes.txt: columns name: log differ from those of log.csv: ")
     result = CliRunner().invoke(app, ["init", "log.csv", "--output", "no/new.yaml"])
     assert result.output == "no/new.yaml: no folder no; make it first\n"
 

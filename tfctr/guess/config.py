@@ -3,17 +3,18 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow.compute as pc
 
 from tfctr.config import ConfigError, DataConfig, RunConfig, Time, validate
 from tfctr.data import files
-from tfctr.data.clean import EXAMPLES, Cleaner
+from tfctr.data.clean import EXAMPLES, Cleaner, tally
+from tfctr.data.manifest import DataError
 from tfctr.data.times import read_times
 from tfctr.guess import features, names, roles, source, written
 from tfctr.guess.columns import Column
@@ -24,10 +25,14 @@ from tfctr.guess.written import Block, Line
 
 SIDES = ("user", "item")
 MIN_COUNT = 2
+SHARES = {"valid": 0.1, "test": 0.1}
 FEW_ROWS = 50  # a split of fewer may be empty
 FEW_COLUMNS = 3  # besides label and time: without names, the first two are the user and the item
 SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid"}
 SPLIT_NAMES |= {"validation": "valid", "dev": "valid", "test": "test", "eval": "test"}
+
+
+Joined: TypeAlias = tuple[Table, str, str]  # its key, and a question
 
 
 @dataclass(frozen=True)
@@ -72,52 +77,24 @@ def guess(log: Sequence[str], output: Path, tables: Mapping[str, str | None]) ->
     log_name = " ".join(log)
     found = _roles(events, given, log_name)
     joined = _joined(events, given, found)
-    columns, (label, time) = events.columns, (found["label"], found.get("time"))
-    sides = roles.Sides(*(columns[found[s].column] if s in found else None for s in SIDES))
-    taken = [found[role].column for role in ("label", "time", "split") if role in found]
-
-    lines = features.Features()
-    others = [name for table, _, _ in joined.values() for name in table.columns]
-    clicks = _clicks(columns[label.column], label)
-    features.of_events(lines, columns, sides, clicks, others, taken)
-    hidden = [*columns]  # the events' columns hide those of the tables, and the users' the items'
-    for name, (table, _, _) in joined.items():
-        features.of_table(lines, table.columns, name.removesuffix("s"), hidden)
-        hidden += table.columns
-    for name in events.objects:
-        lines.left_out.append(Line(None, {"column": name}, "an object, which is not read", True))
+    lines = _features(events, joined, found)
     if not lines.kept:
-        raise ConfigError(f"{log_name}: no column that could be a feature: {_shown(columns)}")
-
-    named = _name(log, output)
-    split = _split(events, time, found.get("split"), directory)
-    is_by_file = isinstance(split[0], Block)
-    data: list[Line | Block] = [
-        Line("name", named),
-        _source(events, keys, joined, is_by_file),
-        Line("label", {"column": label.column} | dict(label.keys), label.question),
+        raise ConfigError(
+            f"{log_name}: no column that could be a feature: {_shown(events.columns)}"
+        )
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", output.stem).strip("-_.") or "log"
+    split = _split(events, found, directory)
+    data = [
+        Line("name", name),
+        _source(events, keys, joined, isinstance(split, Block)),
+        *_of_roles(found, lines),
+        split,
+        *_of_features(found, lines),
     ]
-    if time is not None:
-        data.append(Line("time", {"column": time.column} | dict(time.keys), time.question))
-    for side in SIDES:
-        if side in found:
-            role = found[side]
-            data.append(Line(side, lines.names[role.column], role.question))
-        else:
-            question = f"which column identifies the {side}? give it side: {side}"
-            data.append(Line(side, "NAME", question, is_off=True))
-    data += split
-    if any(line.value["kind"] in ("categorical", "multi_valued") for line in lines.kept):
-        comment = "values of fewer training rows are out of vocabulary; more for a long log?"
-        data.append(Line("defaults", {"min_count": MIN_COUNT}, comment))
-    shown = [*lines.kept]
-    if sides.user is not None and sides.item is not None and time is not None:
-        shown.append(features.history(lines, sides.item.name))
-    data.append(Block("features", [*shown, *lines.left_out]))
-    decisions = _checked(data, events, output)
+    decisions = _checked(data, output)
     data += decisions
     run: list[Line | Block] = [
-        Line("name", f"{named}-dcnv2"),
+        Line("name", f"{name}-dcnv2"),
         Block("data", data),
         Line("model", {"backbone": "dcn_v2"}, "docs/training.md lists others"),
     ]
@@ -133,6 +110,59 @@ def guess(log: Sequence[str], output: Path, tables: Mapping[str, str | None]) ->
     if events.rows < FEW_ROWS:
         to_decide.append(f"the log has {events.rows} rows, too few for training and evaluation")
     return Guessed(text, events.rows, questions, len(lines.left_out), to_decide)
+
+
+def _features(
+    events: Table, joined: Mapping[str, Joined], found: Mapping[str, Role]
+) -> features.Features:
+    """The features of the events, then those of the tables."""
+    columns, label = events.columns, found["label"]
+    lines = features.Features()
+    sides = roles.Sides(*(columns[found[s].column] if s in found else None for s in SIDES))
+    others = [name for t, _, _ in joined.values() for name in (*t.columns, *t.objects)]
+    others += events.objects
+    taken = [found[role].column for role in ("label", "time", "split") if role in found]
+    clicks = _clicks(columns[label.column], label)
+    features.of_events(lines, columns, sides, clicks, others, taken)
+    hidden = [*columns]  # the events' columns hide those of the tables, and the users' the items'
+    for name, (table, _, _) in joined.items():
+        features.of_table(lines, table.columns, name.removesuffix("s"), hidden)
+        hidden += table.columns
+    for name in events.objects:
+        lines.left_out.append(Line(None, {"column": name}, "an object, which is not read", True))
+    return lines
+
+
+def _clicks(column: Column, label: Role) -> np.ndarray:
+    """bool `[N]`"""
+    numbers = column.numbers
+    assert numbers is not None
+    above = label.keys.get("positive_above", 0)
+    return np.nan_to_num(numbers, nan=above) > above
+
+
+def _of_roles(found: Mapping[str, Role], lines: features.Features) -> Iterator[Line]:
+    """The lines of the label, the time, the user and the item."""
+    for name in ("label", "time"):
+        if name in found:
+            role = found[name]
+            yield Line(name, {"column": role.column, **role.keys}, role.question)
+    for side in SIDES:
+        if side in found:
+            yield Line(side, lines.names[found[side].column], found[side].question)
+        else:
+            question = f"which column identifies the {side}? give it side: {side}"
+            yield Line(side, "NAME", question, is_off=True)
+
+
+def _of_features(found: Mapping[str, Role], lines: features.Features) -> Iterator[Line | Block]:
+    if any(line.value["kind"] != "numeric" and line.value["kind"] != "text" for line in lines.kept):
+        comment = "values of fewer training rows are out of vocabulary; more for a long log?"
+        yield Line("defaults", {"min_count": MIN_COUNT}, comment)
+    history = []
+    if {"user", "item", "time"} <= found.keys():
+        history = [features.history(lines, found["item"].column)]
+    yield Block("features", [*lines.kept, *history, *lines.left_out])
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -154,11 +184,6 @@ def _from(path: str, output: Path) -> str:
     return path if Path(path).is_absolute() else os.path.relpath(path, output.parent)
 
 
-def _name(log: Sequence[str], output: Path) -> str:
-    found = re.sub(r"[^A-Za-z0-9_.-]", "-", output.stem).strip("-_.")
-    return found or "log"
-
-
 def default_output(log: Sequence[str]) -> Path:
     """`clicks.yaml` of `day/clicks.csv.gz`, `log.yaml` of `log/*.parquet`."""
     path = log[0].rpartition("!")[2].rpartition("://")[2].rstrip("/")
@@ -172,7 +197,7 @@ def default_output(log: Sequence[str]) -> Path:
 def _source(
     events: Table,
     keys: Mapping[str, Any],
-    joined: Mapping[str, tuple[Table, str, str]],
+    joined: Mapping[str, Joined],
     is_by_file: bool,
 ) -> Line | Block:
     asked = {
@@ -240,15 +265,13 @@ def _who(events: Table, given: Mapping[str, Table], taken: Sequence[str]) -> dic
     return found
 
 
-def _joined(
-    events: Table, given: Mapping[str, Table], found: dict[str, Role]
-) -> dict[str, tuple[Table, str, str]]:
+def _joined(events: Table, given: Mapping[str, Table], found: dict[str, Role]) -> dict[str, Joined]:
     """Each table with its key and a question. Columns that files do not name get names.
 
     Raises:
         ConfigError: no column of a table is its key.
     """
-    joined: dict[str, tuple[Table, str, str]] = {}
+    joined: dict[str, Joined] = {}
     for name, table in given.items():
         side = name.removesuffix("s")
         role = found.get(side)
@@ -294,14 +317,6 @@ def _key(table: Table, ids: Column) -> str | None:
     return best if best is not None and shares[best] >= 0.5 else None
 
 
-def _clicks(column: Column, label: Role) -> np.ndarray:
-    """bool `[N]`"""
-    numbers = column.numbers
-    assert numbers is not None
-    above = label.keys.get("positive_above", 0)
-    return np.nan_to_num(numbers, nan=above) > above
-
-
 # --- splits ---------------------------------------------------------------------------------------
 
 
@@ -319,26 +334,23 @@ def _split_column(columns: Mapping[str, Column]) -> Role | None:
     return None
 
 
-def _split(
-    events: Table, time: Role | None, column: Role | None, directory: str
-) -> list[Line | Block]:
+def _split(events: Table, found: Mapping[str, Role], directory: str) -> Line | Block:
     if by_file := _files_of_splits(events.paths, directory):
-        return [Block("split", [Line("by", "file"), *(Line(*found) for found in by_file.items())])]
-    if column is not None:
-        return [Line("split", {"by": "column", "column": column.column} | dict(column.keys))]
-    shares = {"valid": 0.1, "test": 0.1}
+        return Block("split", [Line("by", "file"), *(Line(*files) for files in by_file.items())])
+    if (column := found.get("split")) is not None:
+        return Line("split", {"by": "column", "column": column.column, **column.keys})
     if events.rows < FEW_ROWS:
         question = f"{events.rows} rows are too few for training and evaluation; are there more?"
-        return [Line("split", {"by": "random"} | shares, question)]
-    if time is None:
+        return Line("split", {"by": "random", **SHARES}, question)
+    if (role := found.get("time")) is None:
         question = "no column is a time; is there none? A split by time tells what comes later"
-        return [Line("split", {"by": "random"} | shares, question)]
-    found = Time.model_validate({"column": time.column} | dict(time.keys))
-    moments, _ = read_times(events.columns[time.column].values, found)
+        return Line("split", {"by": "random", **SHARES}, question)
+    time = Time.model_validate({"column": role.column, **role.keys})
+    moments, _ = read_times(events.columns[role.column].values, time)
     if not roles.splits_by(moments.to_numpy()):
         question = "too few times in the sample to split by them; by: global_time?"
-        return [Line("split", {"by": "random"} | shares, question)]
-    return [Line("split", {"by": "global_time"} | shares)]
+        return Line("split", {"by": "random", **SHARES}, question)
+    return Line("split", {"by": "global_time", **SHARES})
 
 
 def _files_of_splits(paths: Sequence[str], directory: str) -> dict[str, Any]:
@@ -364,10 +376,10 @@ def _with(data: Sequence[Line | Block], directory: str) -> dict[str, Any]:
     return {**written.content(data), "directory": directory}
 
 
-def _checked(data: Sequence[Line | Block], events: Table, output: Path) -> list[Line]:
+def _checked(data: Sequence[Line | Block], output: Path) -> list[Line]:
     """Reads the sample as `prepare` will, and returns what it would stop at."""
     config = validate(output, DataConfig, _with(data, str(output.parent)))
-    cleaner = Cleaner(config)
+    cleaner, share = Cleaner(config), config.max_bad_share
     reasons: Counter[str] = Counter()
     read = bad = 0
     try:
@@ -376,17 +388,23 @@ def _checked(data: Sequence[Line | Block], events: Table, output: Path) -> list[
             _, rows, counts = cleaner.clean(piece)
             read, bad = read + counts["read"], bad + counts["bad"]
             reasons.update(why for _, why, _ in rows.bad)
-    except ConfigError as error:
-        comment = f"prepare would stop: {error}; can the files be changed?"
-        return [Line("max_bad_share", config.max_bad_share, comment)]
-    if bad <= config.max_bad_share * read:
-        return []
-    worst = ", ".join(f"{why} ({count:,})" for why, count in reasons.most_common(3))
-    comment = (
-        f"{bad:,} of {read:,} sampled rows are bad, so prepare would stop; most often: {worst}; "
-        "may they be left out? then raise max_bad_share"
-    )
-    return [Line("max_bad_share", config.max_bad_share, comment)]
+        tables = cleaner.joined.tables
+    except (ConfigError, DataError) as error:
+        return [Line("max_bad_share", share, f"prepare would stop: {error}; can this be changed?")]
+    found = {"sampled rows": (read, bad, reasons)}
+    for name, table in tables.items():
+        found[f"rows of the {name}"] = table.rows, len(table.bad), Counter(tally(table.bad))
+    return [
+        Line(
+            "max_bad_share",
+            share,
+            f"{bad:,} of {read:,} {what} are bad, so prepare would stop; most often: "
+            f"{', '.join(f'{why} ({count:,})' for why, count in reasons.most_common(3))}; may they "
+            "be left out? then raise max_bad_share",
+        )
+        for what, (read, bad, reasons) in found.items()
+        if bad > share * read
+    ][:1]
 
 
 def _shown(columns: Mapping[str, Column]) -> str:

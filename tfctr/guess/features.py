@@ -78,7 +78,7 @@ def of_events(
         events: the sampled columns by name.
         sides: of the log.
         clicks: bool `[N]`, the labels of the sampled rows.
-        others: the columns of the joined tables.
+        others: the columns of the joined tables, and those that hold objects.
         taken: columns of the label, the time and the split.
     """
     owners = {"user": sides.user, "item": sides.item}
@@ -92,7 +92,8 @@ def of_events(
         if (whole := _as_one(group, free, clicks)) is not None:
             pattern, guess = whole
             told = [sides.of(column) for column in group]
-            side = max({side for side, _ in told}, key=[side for side, _ in told].count)
+            sides_told = [side for side, _ in told]
+            side = max(sides_told, key=sides_told.count)
             question = next((asked for of, asked in told if of == side), "")
             found.add_group(pattern, guess, side, question)
             continue

@@ -87,10 +87,12 @@ def read(tables: Sequence[Table]) -> dict[str, Any]:
     """Samples each table; returns the keys of the source that are said of all of them.
 
     Raises:
-        ConfigError: the tables need different keys; one has no rows.
+        ConfigError: the tables need different keys; one has no rows, or files of other columns.
     """
     keys = _format(tables) | _separator(tables)
     readers = [table.reader({}) for table in tables]
+    for reader in readers:
+        reader.pieces()  # checks that all files of a table have the same columns
     texts = [reader for table, reader in zip(tables, readers, strict=True) if table.text]
     if any(sample.encoding(sample.sampled_pieces(reader)) != "utf-8" for reader in texts):
         keys["encoding"] = "latin-1"
