@@ -104,7 +104,7 @@ def test_csv(tmp_path: Path) -> None:
         },
     }
     assert comment(text, "# - {name: request_id") == "each row has a value of its own"
-    assert comment(text, "# - {column: label2") == "no value in the sample"
+    assert comment(text, "# - {column: label2") == "no value in the sample that can be read"
     assert comment(text, "- {name: hour").startswith("24 whole numbers: do they count something?")
     says = "it is the same in all rows of a user, and of an item; which side is it?"
     assert comment(text, "- {name: member") == says
@@ -224,6 +224,44 @@ def test_parquet(tmp_path: Path) -> None:
     }
     assert comment(text, "# - {name: like").startswith("another outcome?")
     assert sum(split["rows"] for split in prepared(tmp_path)["splits"].values()) == ROWS
+
+
+def test_columns_of_odd_types_and_names(tmp_path: Path) -> None:
+    place = np.arange(ROWS)
+    columns = {
+        "click": CLICK,
+        "": place % 4,
+        "time": [f"v{i % 7}" for i in place],
+        "a\nb": place % 7,
+        "c*": place % 9,
+        "c_": pa.array([f"k{i % 11}" for i in place]).dictionary_encode(),
+        "half": (place % 37).astype(np.float16) / 4,
+        "wide": pa.array([2**64 - 1 - i % 5 for i in range(ROWS)], pa.uint64()),
+        "vector": [[i / 3, 0.5] for i in place],
+        "map": pa.array([[("a", 1)]] * ROWS, pa.map_(pa.string(), pa.int64())),
+        "pause": pa.array(place, pa.duration("s")),
+        "bytes": [b"\xff"] * ROWS,
+        "same": [["a"]] * ROWS,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    _, text = init(tmp_path, str(tmp_path / "log.parquet"))
+    assert data_of(text)["features"] == {
+        "time_": token("context", column="time"),
+        "a_b": token("context", column="a\nb", dtype="int"),
+        "c_": token("context", column="c*", dtype="int"),
+        "c__": token("context", column="c_"),
+        "half": number("context"),
+        "wide": token("context"),
+    }
+    assert {name: comment(text, f"# - {{column: {name}}}") for name in ("''", "vector", "map")} == {
+        "''": "it has no name to read it by",
+        "vector": "lists of numbers; a feature is one number",
+        "map": "an object, which is not read",
+    }
+    assert comment(text, "# - {column: pause}") == "of type duration[s]"
+    assert comment(text, "# - {column: bytes}") == "no value in the sample that can be read"
+    assert comment(text, "# - {name: same") == "it is the same in all sampled rows"
+    assert prepared(tmp_path)["counts"]["bad"] == 0
 
 
 def test_numbered_columns_are_a_pattern(tmp_path: Path) -> None:

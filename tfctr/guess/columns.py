@@ -50,8 +50,10 @@ class Column:
         try:
             if not self.is_list:
                 found, bad = to_tokens(self.values, "string")
+                if bad is None or not is_text(self.values.type):
+                    return found
                 # A text may hold line breaks, which a token may not.
-                return found if bad is None else pc.coalesce(found, to_string(self.values)[0])
+                return pc.coalesce(found, to_string(self.values)[0])
             parts, _ = to_tokens(self.values.flatten(), "string")
         except TypeError:
             return None
@@ -98,8 +100,9 @@ class Column:
         """Whether all its numbers are integers that are written as such."""
         if self.numbers is None or self.tokens is None:
             return False
-        _, bad = to_int(pc.unique(self.values))
-        plain = pc.match_substring_regex(pc.unique(self.tokens), r"^-?(0|[1-9]\d*)$")
+        tokens = pc.unique(self.tokens)
+        _, bad = to_int(tokens)
+        plain = pc.match_substring_regex(tokens, r"^-?(0|[1-9]\d*)$")
         return (bad is None or not bad.any()) and bool(pc.all(plain).as_py())
 
     @cached_property
@@ -162,12 +165,13 @@ def feature(column: Column, what: str = "row") -> Guess:
         what: one line of its table is: a row, a user, an item.
     """
     if not column.rows:
-        return Guess(left_out="no value in the sample")
+        return Guess(left_out="no value in the sample that can be read")
     if column.tokens is None and (column.is_list or column.numbers is None):
         return Guess(left_out=A_TIME if column.readings else f"of type {column.values.type}")
     if column.is_list:
-        return _lists(column.values, {})
-    guess = _text(column, what) if column.numbers is None else _number(column, what)
+        guess = _lists(column.values, {})
+    else:
+        guess = _text(column, what) if column.numbers is None else _number(column, what)
     if column.is_constant:
         return Guess(guess.keys, left_out="it is the same in all sampled rows")
     return guess
@@ -228,7 +232,10 @@ def _lists(values: Any, keys: dict[str, Any]) -> Guess:
     question = "in the order of time, oldest first? then kind: sequence"
     if longest > LONGEST:
         question = f"the longest has {longest} values; are so many needed? {question}"
-    given = {"kind": "multi_valued", **_dtype(Column("", values.flatten())), **keys}
+    elements = Column("", values.flatten())
+    if elements.numbers is not None and not elements.is_whole:
+        return Guess(left_out="lists of numbers; a feature is one number")
+    given = {"kind": "multi_valued", **_dtype(elements), **keys}
     return Guess(given | {"max_length": min(longest, LONGEST)}, question=question)
 
 
@@ -251,6 +258,10 @@ def alike(columns: Sequence[Column]) -> Guess | None:
     """One guess for columns that are numbered, such as I1 to I13; None if they are of two kinds
     that no value has in common."""
     found = [feature(column) for column in columns]
+    for column, guess in zip(columns, found, strict=True):
+        # What has no value here, or one, is like its neighbours.
+        if column.is_list or (guess.left_out and column.rows and not column.is_constant):
+            return None
     kept = [guess for guess in found if not guess.left_out]
     kinds = {guess.keys["kind"] for guess in kept}
     if kinds == {"categorical"}:

@@ -37,8 +37,9 @@ class Features:
         # The order of an item's values is hardly that of time.
         own = "" if guess.keys.get("kind") == "multi_valued" and side == "item" else guess.question
         asked = " ".join(filter(None, (own, question)))
-        if not guess.keys:
-            self.left_out.append(Line(None, {"column": column}, guess.left_out, is_off=True))
+        if not guess.keys or not column:
+            why = guess.left_out if column else "it has no name to read it by"
+            self.left_out.append(Line(None, {"column": column}, why, is_off=True))
             return
         name = self._free(column)
         given = {"name": name} | ({"column": column} if name != column else {})

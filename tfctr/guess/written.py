@@ -8,6 +8,18 @@ from typing import Any
 import yaml
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes a text with signs that are not printed, such as line breaks, in one line."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = None if value.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of a mapping or a list.
@@ -52,8 +64,13 @@ def _written(lines: Sequence[Line | Block], indent: str) -> Iterator[str]:
 
 def inline(value: Any) -> str:
     """A value in one line of YAML."""
-    found: str = yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True
+    found: str = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        default_flow_style=True,
+        sort_keys=False,
+        width=float("inf"),
+        allow_unicode=True,
     )
     return found.removesuffix("\n").removesuffix("\n...")
 
