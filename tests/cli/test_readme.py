@@ -1,6 +1,7 @@
 """The README's own examples work."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tfctr.cli import app
+from tfctr.config import load_run
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -38,6 +40,24 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_your_own_csv_in_ten_lines(shop: Path) -> None:
     assert (shop / "work" / "shop-dcnv2" / "metrics.json").is_file()
     assert (shop / "saved_models" / "shop-dcnv2" / "1" / "saved_model.pb").is_file()
+
+
+def test_the_config_is_what_init_writes(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(shop / "clicks.csv", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (command,) = re.findall(r"^tfctr (init .*)$", README, re.MULTILINE)
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == 0, result.output
+    written, by_hand = load_run("shop.yaml"), load_run(shop / "shop.yaml")
+    assert (written.name, written.model) == (by_hand.name, by_hand.model)
+    data, shown = written.data.model_dump(), by_hand.data.model_dump()
+    assert (data["user"], data["item"]) == ("user", "item")  # the README's needs neither
+    of_features = [feature | {"min_count": 1} for feature in data["features"][:2]]
+    assert [*of_features, data["features"][2]] == list(shown["features"])
+    keys = ("name", "source", "label", "time", "split")
+    assert [data[key] for key in keys] == [shown[key] for key in keys]
 
 
 def test_the_python_example(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

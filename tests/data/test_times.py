@@ -7,9 +7,10 @@ from pydantic import ValidationError
 
 from tfctr.config import Time
 from tfctr.data.summary import warnings
-from tfctr.data.times import read_times, shown
+from tfctr.data.times import read_times, readings, shown
 
 BAD = "bad"
+DIGITS = {"format": "%y%m%d%H%M"}  # of 1410210015, for 2014-10-21 00:15
 AT = 1_709_252_100  # 2024-03-01T00:15:00Z
 
 
@@ -150,3 +151,41 @@ def test_times_without_a_date_beside_dates_are_told():
     (line,) = told(0, AT)
     assert "column 'when' holds 0, which is no date, and dates up to 2024-03-01 00:15" in line
     assert told(0, 100) == told(AT, AT + 1) == told(0, AT, unit="none") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([AT + 999 * i for i in range(30)], [{}]),
+        ([1000 * (AT + i) for i in range(30)], [{"unit": "ms"}]),
+        ([1e6 * (AT + i) for i in range(30)], [{"unit": "us"}]),
+        ([AT + 0.5], [{}]),
+        ([str(AT + 60), None, ""], [{}]),
+        (["2024-03-01T00:15:00Z", None], [{}]),
+        (["2024-03-01 02:15:00.25+02:00"], [{"unit": "ms"}]),
+        (["2024-03-01 02:15:00.000001"], [{"unit": "us"}]),
+        (["01.03.2024 00:15"], [{"format": "%d.%m.%Y %H:%M"}]),
+        (["1/2/2024", "2/3/2024"], [{"format": "%d/%m/%Y"}, {"format": "%m/%d/%Y"}]),
+        (["1/2/2024", "2/13/2024"], [{"format": "%m/%d/%Y"}]),
+        ([20240301], [{"format": "%Y%m%d"}]),
+        ([14102100 + i for i in range(24)], [{"format": "%y%m%d%H"}]),
+        # Digits that are seconds too: a few may be either, and those of hours are not so by chance.
+        ([1410210015], [{}, DIGITS]),
+        ([1410210015 + 100 * (i % 9) + 10_000 * (i // 9) for i in range(27)], [DIGITS, {}]),
+        ([np.datetime64("2024-03-01T00:15:00.5")], [{"unit": "ms"}]),
+        ([datetime.date(2024, 3, 1)], [{}]),
+        ([1, 2, 3], []),
+        (["u1", "u2"], []),
+        ([True, False], []),
+        ([None], []),
+        ([["2024-03-01"]], []),
+    ],
+)
+def test_the_ways_to_read_a_column_as_times(values, expected):
+    found = readings(pa.array(values), "t")
+    assert found == [Time(column="t", **keys) for keys in expected]
+    as_text = [
+        v if v is None else str(v).encode() for v in values if not isinstance(v, list | bool)
+    ]
+    if as_text and not isinstance(values[0], datetime.date | np.datetime64):
+        assert readings(pa.array(as_text, pa.binary()), "t") == found

@@ -241,6 +241,10 @@ def test_a_log_of_reviews(tmp_path: Path) -> None:
             elif i % 7 < 5:
                 row["price"] = float(item[i])
             file.write(json.dumps(row, ensure_ascii=i % 2 == 0) + "\n")
+    printed = tfctr(tmp_path, "init", "reviews.jsonl.gz", "--output", "guessed.yaml")
+    assert printed.startswith("guessed.yaml: from a sample of 6,000 rows, with ")
+    assert printed.endswith("next: tfctr run guessed.yaml\n")
+    assert "2014-05-1" in tfctr(tmp_path, "prepare", "guessed.yaml")
     (tmp_path / "reviews.yaml").write_text(
         """
 name: reviews-din

@@ -1,6 +1,7 @@
 """Configs of data: from raw logs to a dataset directory."""
 
 import datetime
+import importlib
 import os
 import re
 from collections.abc import Mapping
@@ -13,10 +14,15 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from tfctr.config.base import ConfigError, FolderName, digest, directory_of
+from tfctr.config.base import FOLLOWS, ConfigError, FolderName, digest, directory_of
+from tfctr.config.features import is_pattern, read_defaults, with_defaults, written_out
 from tfctr.schema import (
     Categorical,
     History,
@@ -279,13 +285,15 @@ class DataConfig(Strict):
     time: Time | None = None  # needed by splits by time and by histories
     user: str | None = None  # the feature that identifies users (GAUC, unseen users)
     item: str | None = None
+    split: SplitConfig = Split()
+    directory: str = Field(".", exclude=True)  # that the source's paths are relative to
+    # Values of keys for the features that do not give their own; they are part of the features.
+    defaults: Annotated[dict[str, Any], BeforeValidator(read_defaults)] = Field({}, exclude=True)
     features: Features
     history_events: Literal["all", "clicks"] = "all"  # which earlier rows enter a history
     min_history: int = Field(0, ge=0)  # earlier events of its user that an example needs
-    split: SplitConfig = Split()
     max_bad_share: float = Field(0.01, ge=0, le=1)  # of all rows; more stops the run
     compression: Literal["none", "gzip"] = "none"
-    directory: str = Field(".", exclude=True)  # that the source's paths are relative to
 
     @property
     def feature_schema(self) -> Schema:
@@ -321,6 +329,37 @@ class DataConfig(Strict):
                 "source.events: the files are those of split (by: file); leave events out"
             )
         return values | {"source": source | {"events": files}}
+
+    @field_validator("features", mode="wrap")
+    @classmethod
+    def _written_out(
+        cls, value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        if not isinstance(value, list | tuple):
+            return validate(value)
+        if "defaults" not in info.data:  # they have an error, which is reported
+            raise PydanticCustomError(FOLLOWS, "not known")
+        features = with_defaults(value, info.data["defaults"])
+        if not any(map(is_pattern, features)):
+            return validate(features)
+        if not {"source", "label", "time", "split", "directory"} <= info.data.keys():
+            raise PydanticCustomError(FOLLOWS, "not known")
+        label, time, split = (info.data[key] for key in ("label", "time", "split"))
+        without = [label.column] + ([time.column] if time else [])
+        if isinstance(split, SplitByColumn):
+            without.append(split.column)
+
+        def columns() -> tuple[str, ...]:
+            # Only such a config reads files.
+            sources = importlib.import_module("tfctr.data.sources")
+            try:
+                found: tuple[str, ...] = sources.columns(info.data["source"], directory)
+            except ConfigError as error:
+                raise ValueError(f"the columns of the files are needed: {error}") from None
+            return found
+
+        directory = info.data["directory"]
+        return validate(written_out(features, validate, columns, without))
 
     @model_validator(mode="after")
     def _names_exist(self) -> "DataConfig":

@@ -61,7 +61,7 @@ class Delimited:
             line = file.readline().removeprefix(files.BOM).rstrip(b"\r\n")
         text = line.decode(self.encoding, "replace")
         try:
-            names = tuple(self._values(text))
+            names = tuple(self.values(text))
         except ValueError as error:
             raise ConfigError(f"{path}: {error}; the first line must name the columns") from None
         others = [sign for sign in (",", ";", "\t", "|") if sign in text]
@@ -160,7 +160,7 @@ class Delimited:
             # Bytes that are not UTF-8 are kept: the feature's type decides whether they are bad.
             text = line.decode("utf-8", "surrogateescape")
             try:
-                values = self._values(text)
+                values = self.values(text)
                 if len(values) != len(names):
                     raise ValueError(f"{len(values)} values where {len(names)} columns are")
             except ValueError as error:
@@ -176,7 +176,8 @@ class Delimited:
     def _value(self, text: str) -> bytes | None:
         return None if text in self.missing else text.encode("utf-8", "surrogateescape")
 
-    def _values(self, line: str) -> list[str]:
+    def values(self, line: str) -> list[str]:
+        """The values of a line. Raises a `ValueError` if it is no record."""
         if not line:
             raise ValueError("empty line")
         if not self.quoted:

@@ -1,7 +1,7 @@
 """The logs, and the tables joined to them, that data configs name."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfctr import schema
@@ -16,7 +16,7 @@ from tfctr.config import (
     input_folders,
     no_input,
 )
-from tfctr.config.data import CategoricalOfLog, InputFiles, several
+from tfctr.config.data import CategoricalOfLog, InputFiles, SourceConfig, several
 from tfctr.data import files
 from tfctr.data.delimited import Delimited
 from tfctr.data.formats import SEPARATORS, extension, format_of
@@ -39,7 +39,11 @@ def open_source(config: DataConfig) -> Source:
     Raises:
         ConfigError: a file is not there; the text says where it was looked for.
     """
-    source = config.source
+    return opened(config.source, config.directory, config.features)
+
+
+def opened(source: SourceConfig, directory: str, features: Sequence[Any] = ()) -> Source:
+    """As `open_source`, of a config's `source`; of its features, those with lists are needed."""
     if isinstance(source, WorldSource):
         world = World(
             num_users=source.users,
@@ -62,23 +66,37 @@ def open_source(config: DataConfig) -> Source:
         tables: dict[str, tuple[Reader, str]] = {}
         for name, table in (("users", source.users), ("items", source.items)):
             if table is not None:
-                reader = _file_reader(config, source, table)
+                reader = _file_reader(source, table, directory, features)
                 if table.key not in reader.names():
                     raise ConfigError(
                         f"source.{name}.key: found {table.key!r}; columns of {table.path}: "
                         f"{', '.join(reader.names())}"
                     )
                 tables[name] = (reader, table.key)
-        return Source(_file_reader(config, source, source), tables)
-    return open_movielens(find_input(source.path, config.directory), source.two_domains)
+        return Source(_file_reader(source, source, directory, features), tables)
+    return open_movielens(find_input(source.path, directory), source.two_domains)
 
 
-def _file_reader(config: DataConfig, source: FileSource, what: FileSource | Table) -> Reader:
+def columns(source: SourceConfig, directory: str) -> tuple[str, ...]:
+    """The columns of a source's events, then those of its tables; errors as for `open_source`.
+
+    Args:
+        source: of a data config.
+        directory: that its paths are relative to.
+    """
+    found = opened(source, directory)
+    readers = [found.events, *(reader for reader, _ in found.tables.values())]
+    return tuple(dict.fromkeys(name for reader in readers for name in reader.names()))
+
+
+def _file_reader(
+    source: FileSource, what: FileSource | Table, directory: str, features: Sequence[Any]
+) -> Reader:
     patterns = several(what.events if isinstance(what, FileSource) else what.path)
-    found = [path for pattern in patterns for path in matching(pattern, config.directory)]
+    found = [path for pattern in patterns for path in matching(pattern, directory)]
     kind, paths = format_of(tuple(dict.fromkeys(found)), source.format)
-    reader = _reader_of(kind, paths, config, source, what)
-    if keys := common_keys(paths, input_folders(config.directory)):
+    reader = _reader_of(kind, paths, source, what, features)
+    if keys := common_keys(paths, input_folders(directory)):
         in_files = reader.names()
         keys = tuple(key for key in keys if key not in in_files)
     return PartitionedReader(reader, keys) if keys else reader
@@ -93,9 +111,9 @@ def delimited(source: FileSource, path: str, columns: tuple[str, ...] | None) ->
 def _reader_of(
     kind: str,
     paths: tuple[str, ...],
-    config: DataConfig,
     source: FileSource,
     what: FileSource | Table,
+    features: Sequence[Any],
 ) -> Reader:
     columns = tuple(what.columns) if what.columns else None
     if kind == "csv":
@@ -108,7 +126,7 @@ def _reader_of(
         paths,
         {
             f.source_column: f.separator
-            for f in config.features
+            for f in features
             if isinstance(f, schema.MultiValued | schema.Sequence)
         },
     )

@@ -6,6 +6,7 @@ time of 1970 without an error. Integers are taken as dates between `EARLIEST` an
 
 import datetime
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,15 @@ DIGITS = (
 )  # formats that integers may be written in, the likelier of two of one length first
 RANGES = {"Y": (1990, 2032), "y": (0, 99), "m": (1, 12), "d": (1, 31), "H": (0, 23)}
 RANGES |= {"M": (0, 59), "S": (0, 59)}
+
+TEXTS = (
+    *("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d"),
+    *("%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y"),
+    *("%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y"),
+    *("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%b %d, %Y"),
+    *("%m %d, %Y", "%d/%b/%Y:%H:%M:%S %z", "%a %b %d %H:%M:%S %z %Y"),
+)  # formats of texts that are often seen besides ISO 8601
+FITS = 0.99  # share of the values that must be dates, if all are taken for dates
 
 Check = tuple[np.ndarray, str]  # bool `[N]`, which rows are bad, and why
 
@@ -86,6 +96,70 @@ def read_times(column: pa.Array, time: Time) -> tuple[pa.Array, list[Check]]:
             checks.append((rows, f"{name}: {meaning}"))
         bad |= is_date & (seconds >= MAX_TIME)
     return pa.array(np.maximum(moments, 0)), [(bad, f"{name}: {why}"), *checks]
+
+
+def readings(column: pa.Array, name: str) -> list[Time]:
+    """The ways to read a column's values as dates, the likeliest first; none if they are no dates.
+
+    readings(pa.array(["2024-03-01T00:15:00"]), "when") == [Time(column="when")]
+    """
+    column = decoded(column).drop_null()
+    kind = column.type
+    if not len(column):
+        return []
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return [_to_the_fraction(column, name)]
+    if pa.types.is_boolean(kind) or not (is_text(kind) or _is_number(kind)):
+        return []
+    numbers, bad = to_double(column)
+    if bad is not None and bad.mean() > 1 - FITS:
+        return _readings_of_texts(column, name)
+    finite = numbers.drop_null().to_numpy()
+    finite = finite[np.isfinite(finite)]
+    if not finite.size or (finite >= STEPS).mean() < FITS or finite.max() >= WHOLE_FLOATS:
+        return []
+    whole = finite.astype(np.int64)
+    found: list[Time] = []
+    for unit, steps in UNITS.items():
+        seconds = whole // steps
+        if ((seconds >= EARLIEST) & (seconds < LATEST)).mean() >= FITS:
+            found.append(Time(column=name, unit=cast(Any, unit)))
+    if (whole == finite).all():
+        fits = [form for form in DIGITS if _are_digits(whole, form).mean() >= FITS]
+        # Seconds of a minute may be digits of dates too; those of hours are not so by chance.
+        by_digits = [Time(column=name, format=form) for form in fits]
+        is_sure = len(np.unique(whole)) >= 20 and whole.max() - whole.min() >= 10_000
+        found = by_digits + found if is_sure else found + by_digits
+    return found
+
+
+def _readings_of_texts(column: pa.Array, name: str) -> list[Time]:
+    by_iso = Time(column=name, unit="us")
+    if _share_of_dates(column, by_iso) >= FITS:
+        return [_to_the_fraction(column, name)]
+    some = column.slice(0, 100)
+    forms = [Time(column=name, format=form) for form in TEXTS]
+    likely = [time for time in forms if _share_of_dates(some, time) >= FITS]
+    return [time for time in likely if _share_of_dates(column, time) >= FITS]
+
+
+def _share_of_dates(column: pa.Array, time: Time) -> float:
+    _, checks = read_times(column, time)
+    wrong = np.any([bad for bad, _ in checks], axis=0)
+    return 1 - float(wrong.mean())
+
+
+def _to_the_fraction(column: pa.Array, name: str) -> Time:
+    """The coarsest unit that keeps the fractions of the seconds."""
+    moments, _ = read_times(column, Time(column=name, unit="us"))
+    fractions = moments.to_numpy() % UNITS["us"]
+    if not fractions.any():
+        return Time(column=name)
+    return Time(column=name, unit="us" if (fractions % 1000).any() else "ms")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def start_of(day: datetime.date, unit: str) -> int:
