@@ -91,7 +91,7 @@ def rok_neighbours(model: ClickModel) -> Student:
 
 
 def cold_items(model: ClickModel) -> Student:
-    return ColdItemsStudent(model, "item", 2, ["brand"], [5], 0.2, "regression", 0.1, 0.1)
+    return ColdItemsStudent(model, "item", 2, ["brand"], [5], 0.1, 0.2, "regression", 0.1, 0.1)
 
 
 def ecdctr(model: ClickModel) -> Student:

@@ -325,6 +325,7 @@ def test_the_commands(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert ran.output.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_encoder_that_is_trained_here(encoder: Path, tmp_path: Path) -> None:
     small = {"vocabulary_size": 100, "num_layers": 1, "hidden_dim": 4, "num_heads": 1}
     training = {"epochs": 1, "batch_size": 32}

@@ -264,6 +264,12 @@ class CategoricalOfLog(Categorical):
 
     tokens: TokenFiles | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_of_a_schema(cls, values: Any) -> Any:
+        is_plain = isinstance(values, Categorical) and not isinstance(values, cls)
+        return values.model_dump() if is_plain else values
+
     def of_models(self) -> Categorical:
         """What a model knows of it."""
         return Categorical(**self.model_dump(exclude={"tokens"}))

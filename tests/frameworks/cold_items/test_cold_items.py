@@ -32,6 +32,7 @@ def student(backbone: Any, feature: str = "item", width: int = 0, **changes: Any
     values: dict[str, Any] = {
         "attributes": (),
         "hidden_units": (8,),
+        "dropout": 0.0,
         "rate": 0.3,
         "alignment": "regression",
         "weight": 0.1,

@@ -26,6 +26,7 @@ class ColdItems(Method):
     vectors: VectorTable | None = None  # of this feature's tokens
     attributes: tuple[Name, ...] = ()  # further features of the item that the backbone reads
     hidden_units: tuple[int, ...] = (64,)
+    dropout: float = Field(0.0, ge=0, lt=1)  # of what an embedding is made of
     least_rows: int = Field(1, ge=1)  # training rows from which on an item has its own embedding
     rate: float = Field(0.2, gt=0, le=1)  # share of the training rows whose item counts as new
     alignment: Literal["regression", "contrast", "none"] = "regression"
@@ -82,6 +83,7 @@ class ColdItems(Method):
             width,
             self.attributes,
             self.hidden_units,
+            self.dropout,
             self.rate,
             self.alignment,
             self.weight,

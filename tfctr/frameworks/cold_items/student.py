@@ -30,7 +30,8 @@ class ColdItemsStudent(Student):
         feature: name of the item's feature whose embedding is made.
         width: int. `W`; 0: there are no vectors.
         attributes: names of further item features of the backbone.
-        hidden_units: of the layers that make an embedding.
+        hidden_units: of the layers that make an embedding; none: it is a linear map.
+        dropout: float. Share of the numbers in vectors and attributes that training hides.
         rate: float. Share of the training rows whose item counts as new.
         alignment: "regression", "contrast" or "none".
         weight: float. Of the alignment's loss.
@@ -38,7 +39,7 @@ class ColdItemsStudent(Student):
 
     Example:
         >>> student = ColdItemsStudent(  # doctest: +SKIP
-        ...     backbone, "movie_id", 384, ["genres"], [64], 0.2, "regression", 0.1, 0.1
+        ...     backbone, "movie_id", 384, ["genres"], [64], 0.0, 0.2, "regression", 0.1, 0.1
         ... )
         >>> student.build()  # doctest: +SKIP
         >>> student.is_new.assign(rows_of_id < 5)  # doctest: +SKIP
@@ -53,6 +54,7 @@ class ColdItemsStudent(Student):
         width: int,
         attributes: Sequence[str],
         hidden_units: Sequence[int],
+        dropout: float,
         rate: float,
         alignment: str,
         weight: float,
@@ -64,6 +66,7 @@ class ColdItemsStudent(Student):
         self.width = width
         self.attributes = tuple(attributes)
         self.hidden_units = tuple(hidden_units)
+        self.dropout = dropout
         self.rate = rate
         self.alignment = alignment
         self.weight = weight
@@ -72,6 +75,7 @@ class ColdItemsStudent(Student):
             keras.layers.Dense(units, "relu", name=f"hidden_{i}")
             for i, units in enumerate(self.hidden_units)
         ]
+        self.hide = keras.layers.Dropout(dropout)
         self.to_embedding = keras.layers.Dense(backbone.field_dim, name="to_embedding")
         self.chance = keras.random.SeedGenerator()
 
@@ -119,13 +123,13 @@ class ColdItemsStudent(Student):
         ids = ops.reshape(items[self.feature], (-1,))
         return self._replace(fields, fields, [*self.field_names], ids, training=False)
 
-    def make(self, ids: Any, attributes: Sequence[Any]) -> Any:
+    def make(self, ids: Any, attributes: Sequence[Any], training: bool = False) -> Any:
         """Embeddings `[B, D]` of items, from their ids' vectors and fields `[B, D]`."""
         parts = [*attributes]
         if self.width:
             vectors = ops.take(self.vectors, ids, axis=0) * self.scale
             parts = [ops.cast(vectors, self.compute_dtype), *attributes]
-        made = ops.concatenate(parts, axis=1)
+        made = self.hide(ops.concatenate(parts, axis=1), training=training)
         for layer in (*self.hidden, self.to_embedding):
             made = layer(made)
         return made
@@ -139,7 +143,7 @@ class ColdItemsStudent(Student):
         trained = fields[:, place]
         # Attributes are read as the backbone has learned them.
         attributes = [ops.stop_gradient(given[:, read.index(name)]) for name in self.attributes]
-        made = ops.cast(self.make(ids, attributes), fields.dtype)
+        made = ops.cast(self.make(ids, attributes, training), fields.dtype)
         is_new = ops.take(self.is_new, ids, axis=0)
         if training:
             if self.alignment != "none":
