@@ -19,16 +19,16 @@ from tests.serving.evaluated import assert_served_as_evaluated
 from tfctr import backbones
 from tfctr.cli import app
 from tfctr.config import ConfigError, load_run
+from tfctr.config.vectors import VectorTable
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
 from tfctr.frameworks.vectors import VectorsStudent
-from tfctr.frameworks.vectors.config import VectorTable
-from tfctr.frameworks.vectors.stages import VectorsById
 from tfctr.metrics import auc
 from tfctr.optimizers import LazyAdam
 from tfctr.schema import FIRST_TOKEN_ID, Schema
 from tfctr.stages import Run, build
 from tfctr.stages.student import create_parts, parts_of
+from tfctr.stages.vectors import VectorsById
 
 SOURCE = {"format": "world", "users": 60, "items": 50, "events": 4_000, "seed": 3}
 PLAIN = ["user_id", "age_group", "category"]

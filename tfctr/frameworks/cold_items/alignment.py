@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops
 
 SMALLEST = 1e-6
+CONTRASTED = 512  # rows of a batch: the cost of a contrast grows with their square
 
 
 def regression(made: Any, trained: Any, weights: Any) -> Any:
@@ -26,14 +27,15 @@ def regression(made: Any, trained: Any, weights: Any) -> Any:
 
 
 def contrast(made: Any, trained: Any, weights: Any, ids: Any, temperature: float) -> Any:
-    """InfoNCE: each made embedding finds the trained one of its item among those of the batch, by
-    cosine (van den Oord et al., 2018, arXiv:1807.03748).
+    """InfoNCE: each made embedding finds the trained one of its item among those of the batch's
+    first `CONTRASTED` rows, by cosine (van den Oord et al., 2018, arXiv:1807.03748).
 
     Args:
         made, trained, weights: as for `regression`.
         ids: int `[B]`. Other rows of the same item are neither right nor wrong.
         temperature: float. Cosines are divided by it.
     """
+    made, trained, weights, ids = (x[:CONTRASTED] for x in (made, trained, weights, ids))
     trained = ops.stop_gradient(trained)
     made, trained = (ops.normalize(x, axis=1, epsilon=SMALLEST) for x in (made, trained))
     scores = ops.matmul(made, ops.transpose(trained)) / temperature

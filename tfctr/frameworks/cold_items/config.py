@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from tfctr.config.method import Method, register
-from tfctr.frameworks.vectors.config import VectorTable
+from tfctr.config.vectors import VectorTable
 from tfctr.schema import Categorical, Name, Schema
 
 
@@ -63,7 +63,7 @@ class ColdItems(Method):
 
     def stages(self, run: Any) -> Mapping[str, Any]:
         from tfctr.frameworks.cold_items.stages import RowsOfIds
-        from tfctr.frameworks.vectors.stages import VectorsById
+        from tfctr.stages.vectors import VectorsById
 
         found: dict[str, Any] = {"rows": RowsOfIds(self.feature, run.dataset, run.work)}
         if self.vectors is not None:

@@ -5,22 +5,15 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from tfctr.config.base import FolderName
-from tfctr.config.data import InputFiles
 from tfctr.config.method import Method, register
-from tfctr.schema import Categorical, Name, Schema
+from tfctr.config.vectors import VectorTable
+from tfctr.schema import Categorical, Schema
 
 
-class VectorTable(InputFiles):
-    """A vector for each token of a feature, in Parquet files or arrays of NumPy: of texts, of
-    images, of another team's model."""
+class TableOfFields(VectorTable):
+    """A table of vectors that are fields of the backbone."""
 
-    name: FolderName
-    feature: Name  # whose tokens have the vectors
-    key: str | None = None  # the column with the tokens; None: that of the feature in the log
-    keys: str | None = None  # the .npy file with the tokens of a .npy file
-    column: str = "vector"  # lists of numbers, all of one length
-    fields: int = Field(1, ge=1)  # that carry it to the backbone
+    fields: int = Field(1, ge=1)  # that carry a vector
 
 
 @register
@@ -31,11 +24,11 @@ class Vectors(Method):
     by_days: ClassVar[bool] = True
 
     name: Literal["vectors"]
-    tables: tuple[VectorTable, ...] = Field(min_length=1)
+    tables: tuple[TableOfFields, ...] = Field(min_length=1)
 
     @field_validator("tables")
     @classmethod
-    def _differ(cls, tables: tuple[VectorTable, ...]) -> tuple[VectorTable, ...]:
+    def _differ(cls, tables: tuple[TableOfFields, ...]) -> tuple[TableOfFields, ...]:
         names = [table.name for table in tables]
         for number, name in enumerate(names):
             if name in names[:number]:
@@ -55,7 +48,7 @@ class Vectors(Method):
         import tfctr.frameworks.vectors.student  # noqa: F401
 
     def stages(self, run: Any) -> Mapping[str, Any]:
-        from tfctr.frameworks.vectors.stages import VectorsById
+        from tfctr.stages.vectors import VectorsById
 
         return {table.name: VectorsById(table, run.dataset, run.work) for table in self.tables}
 
@@ -89,7 +82,7 @@ class Vectors(Method):
             variable.assign(table)
 
     def latest(self, run: Any, log: Any, adds: bool) -> Mapping[str, Any]:
-        from tfctr.frameworks.vectors.stages import LatestVectors
+        from tfctr.stages.vectors import LatestVectors
 
         return {table.name: LatestVectors(table, run.dataset, run.work) for table in self.tables}
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfctr.config import ConfigError
+from tfctr.config.vectors import VectorTable
 from tfctr.data import files
 from tfctr.data.manifest import DataError
 from tfctr.data.readers import ParquetReader
 from tfctr.data.sources import matching, paths_of
-from tfctr.frameworks.vectors.config import VectorTable
 
 
 @dataclass(frozen=True)

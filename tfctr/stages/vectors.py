@@ -1,4 +1,4 @@
-"""The stage before the student: a table of vectors by id."""
+"""The stage that finds the ids of vectors in files: a table of vectors by id."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from tfctr.config.vectors import VectorTable
 from tfctr.data.manifest import DataError, read_manifest
-from tfctr.frameworks.vectors.config import VectorTable
-from tfctr.frameworks.vectors.files import blocks, paths
+from tfctr.data.vector_files import blocks, paths
 from tfctr.schema import FIRST_TOKEN_ID
-from tfctr.stages import Prepare, Stage
+from tfctr.stages.prepare import Prepare
+from tfctr.stages.stage import Stage
 
 
 class VectorsById(Stage):
