@@ -179,12 +179,18 @@ def print_plan(stage: Stage, console: Console) -> None:
     """Prints the graph: which stages are done, and which would be built."""
     with _keys_once():
         for at in in_order(stage):
-            reads = ", ".join(f"{before.name} of {before.folder.name}" for before in at.reads)
+            reads = ", ".join(f"{before.name} of {_owner(before)}" for before in at.reads)
             console.print(
                 f"{'done ' if at.is_done() else 'build'} [bold]{at.name}[/] {at.path}"
                 f"{f' from {reads}' if reads else ''}",
                 soft_wrap=True,
             )
+
+
+def _owner(stage: Stage) -> str:
+    """The folder of what a stage belongs to; some stages have a folder of their own in it."""
+    folder = stage.folder
+    return folder.parent.name if folder.name == stage.name else folder.name
 
 
 def versions() -> dict[str, str]:

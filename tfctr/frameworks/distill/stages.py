@@ -14,7 +14,7 @@ from tfctr.stages.prepare import MANIFEST
 class TeacherLogits(Stage):
     """A trained teacher's logits of all rows of its dataset: `logits`, in the teacher's folder."""
 
-    name = "teacher"
+    name = "logits"
     manifest_name = MANIFEST
 
     def __init__(self, teacher: Run) -> None:
