@@ -22,7 +22,7 @@ from tfctr.data.clean import (
     read_staged,
     write_staged,
 )
-from tfctr.data.fingerprint import mix, row_keys
+from tfctr.data.fingerprint import chances, row_keys
 from tfctr.data.held_out import is_held_out, write_left_out
 from tfctr.data.typed_rows import ROW
 from tfctr.data.users import rows_by_bucket, sorted_rows
@@ -185,7 +185,7 @@ def _split_by_time(piece: Staged, found: dict[str, list[list[int]]]) -> SplitPie
 
 
 def _split_by_chance(piece: Staged, shares: list[float], seed: int) -> SplitPiece:
-    chance = mix(_column(piece, ROW), seed).astype(np.float64) / 2.0**64
+    chance = chances(_column(piece, ROW), seed)
     return _with_split(piece, np.searchsorted(shares, chance, side="right"))
 
 

@@ -29,3 +29,8 @@ def mix(values: np.ndarray, seed: int) -> np.ndarray:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return x ^ (x >> np.uint64(31))
+
+
+def chances(values: np.ndarray, seed: int) -> np.ndarray:
+    """float64 `[N]` from 0 to 1, of `mix`."""
+    return mix(values, seed).astype(np.float64) / 2.0**64

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from tfctr.config import HoldOut
 from tfctr.data import files
-from tfctr.data.fingerprint import mix, row_keys
+from tfctr.data.fingerprint import chances, row_keys
 from tfctr.data.typed_rows import ROW
 
 FOLDER = "held_out"  # of a dataset directory: the rows left out, a file for each piece of the log
@@ -23,7 +23,7 @@ def is_held_out(tokens: pa.Array, hold_out: HoldOut) -> np.ndarray:
         tokens: string (or dictionary codes of strings) or int64 `[N]`.
         hold_out: the share and the seed.
     """
-    chance = mix(row_keys(tokens), hold_out.seed).astype(np.float64) / 2.0**64
+    chance = chances(row_keys(tokens), hold_out.seed)
     return (chance < hold_out.share) & tokens.is_valid().to_numpy(zero_copy_only=False)
 
 

@@ -94,7 +94,14 @@ class Student(ClickModel):
         names: Sequence[str] | None = None,
         training: bool = False,
     ) -> Any:
-        return self.backbone.embed(features, names=names, training=training)
+        """The backbone's fields, then `own_fields`; with `names`, only the backbone's of these."""
+        fields = self.backbone.embed(features, names=names, training=training)
+        own = None if names is not None else self.own_fields(features, training)
+        return fields if own is None else self.add_fields(fields, own)
+
+    def own_fields(self, features: Mapping[str, Any], training: bool) -> Any:
+        """The fields `[B, n, field_dim]` that it adds to those of rows; None: none."""
+        return None
 
     def add_fields(self, embeddings: Any, fields: Any) -> Any:
         return self.backbone.add_fields(embeddings, fields)

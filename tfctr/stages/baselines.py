@@ -52,6 +52,7 @@ class Baselines(Stage):
         step = max(1, -(-data.num_rows("train") // SAMPLE))  # shards from all of its time
         train = _columns(data, "train", shards[::step], [*read, "label"])
         clicks = train["label"].astype(np.float64)
+        share = base_rate(clicks)
         rates = weights = None
         if item is not None and item in read:
             rates = popularity(train[item], clicks, schema[item].num_ids)
@@ -60,7 +61,7 @@ class Baselines(Stage):
         kept = ["label", *(["user_key"] if config.user else [])]
 
         def score(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            logits = {"base rate": np.full(len(columns["label"]), base_rate(clicks))}
+            logits = {"base rate": np.full(len(columns["label"]), share)}
             if item is not None and rates is not None:
                 logits["item popularity"] = rates[columns[item]]
             if weights is not None:

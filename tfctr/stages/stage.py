@@ -5,7 +5,7 @@ whose manifest has the right key is skipped; so a second run does nothing, and a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -93,6 +93,18 @@ def build(stage: Stage, console: Console) -> Path:
     with _keys_once():
         check(stage)
         return _build(stage, console)
+
+
+def build_missing(stages: Iterable[Stage], console: Console) -> None:
+    """Builds those of some stages that are not done, and prints nothing of the others. All are
+    checked before one of them is built."""
+    with _keys_once():
+        missing = [stage for stage in stages if not stage.is_done()]
+        for stage in missing:
+            check(stage)
+        for stage in missing:
+            if not stage.is_done():  # maybe built for another one
+                _build(stage, console)
 
 
 def check(stage: Stage) -> None:

@@ -30,8 +30,7 @@ def create_parts(
             f"the backbone {config.model.backbone} reads side outputs, which none "
             "of its frameworks provides"
         )
-    parts = wrapped(model, config.frameworks, schema, stages)
-    return (parts[-1][1] if parts else model), parts
+    return wrapped(model, config.frameworks, schema, stages)
 
 
 def wrapped(
@@ -39,13 +38,13 @@ def wrapped(
     methods: Iterable[Method],
     schema: Schema,
     stages: Mapping[str, Mapping[str, Any]],
-) -> list[tuple[Method, Any]]:
-    """The student of each method around the one before, the first around `model`."""
+) -> tuple[Any, list[tuple[Method, Any]]]:
+    """The student of all methods around `model`, and the model that each of them wraps in turn."""
     parts = []
     for method in methods:
         model = method.wrap(model, schema, stages.get(method.name, {}))
         parts.append((method, model))
-    return parts
+    return model, parts
 
 
 def parts_of(config: RunConfig, student: Any) -> list[tuple[Method, Any]]:

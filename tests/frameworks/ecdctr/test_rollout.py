@@ -289,10 +289,6 @@ def test_the_served_version_has_the_scores_that_are_evaluated(whole: Rollout) ->
 
 @pytest.mark.slow
 def test_a_model_that_reads_histories_is_served_as_it_is_evaluated(tmp_path: Path) -> None:
-    import tensorflow as tf
-
-    from tfctr.data.days import DaysDataset
-
     names = ("user_id", "item_id", "category")
     history = {"name": "seen", "kind": "history", "shares": "item_id", "max_length": 5}
     features = [*(f for f in WORLD_FEATURES if f["name"] in names), DOMAIN, history]
@@ -306,13 +302,22 @@ def test_a_model_that_reads_histories_is_served_as_it_is_evaluated(tmp_path: Pat
         export={"directory": str(tmp_path / "saved_models")},
     )
     made.run()
-    first, second = steps(made).values()
+    columns = served_columns_as_evaluated(made, [*names, "domain", "seen"])
+    assert (columns["seen"][:, 1] > 0).mean() > 0.5
+
+
+def served_columns_as_evaluated(made: Rollout, names: list[str]) -> dict[str, np.ndarray]:
+    """Checks the scores of the first version on the ads rows of the 6th; returns their columns."""
+    import tensorflow as tf
+
+    from tfctr.data.days import DaysDataset
+
+    first, second = [*steps(made).values()][:2]
     evaluated = pq.read_table(made.folder / "days" / str(day(6)) / "evaluated.parquet")
     assert second["metrics"]["rows"] == evaluated.num_rows > 50
     log, through = DayLog.open(made.log_folder), first["state"]["through"]
     data = DaysDataset(log, {"test": [(day(6), "ads")]}, through)
-    columns = data.columns("test", [*names, "domain", "seen"])
-    assert (columns["seen"][:, 1] > 0).mean() > 0.5
+    columns = data.columns("test", names)
     served = tf.saved_model.load(first["state"]["version"]).signatures["serving_default"]
     given = {}
     for name, ids in columns.items():  # raw values again
@@ -322,6 +327,7 @@ def test_a_model_that_reads_histories_is_served_as_it_is_evaluated(tmp_path: Pat
     np.testing.assert_allclose(
         served(**given)["scores"], 1 / (1 + np.exp(-evaluated["logit"].to_numpy())), atol=1e-5
     )
+    return columns
 
 
 @pytest.mark.slow

@@ -17,15 +17,14 @@ from tests.frameworks.ecdctr.test_rollout import (
     TRAINING,
     day,
     rollout,
+    served_columns_as_evaluated,
     steps,
     write_configs,
 )
 from tfctr.config import ConfigError
 from tfctr.data.day_log import DayLog
-from tfctr.data.days import DaysDataset
 from tfctr.data.manifest import read_manifest
 from tfctr.frameworks.ecdctr.rollout import Rollout
-from tfctr.schema import MISSING_INT
 
 HISTORIES = [
     {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": 8},
@@ -120,23 +119,7 @@ def test_models_have_the_tables_of_their_day(whole: Rollout) -> None:
 
 
 def test_the_served_version_has_the_scores_that_are_evaluated(whole: Rollout) -> None:
-    import tensorflow as tf
-
-    first, second, _ = steps(whole).values()
-    evaluated = pq.read_table(whole.folder / "days" / str(day(6)) / "evaluated.parquet")
-    assert second["metrics"]["rows"] == evaluated.num_rows > 50
-    log, through = DayLog.open(whole.log_folder), first["state"]["through"]
-    data = DaysDataset(log, {"test": [(day(6), "ads")]}, through)
-    columns = data.columns("test", [*NAMES, "past_item", "past_click"])
-    served = tf.saved_model.load(first["state"]["version"]).signatures["serving_default"]
-    given = {}
-    for name, ids in columns.items():  # raw values again
-        tokens = log.vocabulary(data.schema[name].vocabulary, through).tokens
-        strange = ["", "never", ""] if tokens.type == pa.string() else [MISSING_INT, -7, -7]
-        given[name] = tf.constant(np.array([*strange, *tokens.to_pylist()])[ids])
-    np.testing.assert_allclose(
-        served(**given)["scores"], 1 / (1 + np.exp(-evaluated["logit"].to_numpy())), atol=1e-5
-    )
+    served_columns_as_evaluated(whole, [*NAMES, "past_item", "past_click"])
 
 
 @pytest.mark.slow

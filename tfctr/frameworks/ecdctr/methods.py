@@ -9,12 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from tfctr.config import DataConfig, digest
-from tfctr.data import files
-from tfctr.data.day_log import DOMAINS, DayLog, ends
+from tfctr.data.day_log import DOMAINS, DayLog
 from tfctr.data.manifest import FORMAT, write_manifest
 from tfctr.frameworks.ecdctr.config import RolloutConfig, with_data
-from tfctr.stages import Prepare, Run, Stage, build
-from tfctr.stages.stage import check
+from tfctr.stages import Prepare, Run, Stage
+from tfctr.stages.stage import build_missing
 
 FOLDER = "methods"  # in the rollout's
 
@@ -55,35 +54,25 @@ class DaysSoFar(Prepare):
         self.added = added
 
     def make(self, console: Console) -> None:
+        from tfctr.data.days import DaysDataset
         from tfctr.data.sources import inputs_of
 
-        log, folder = self.log, self.folder
-        for name in log.sizes(self.through):
-            content = log.vocabulary(name, self.through).to_bytes()
-            files.write(f"{folder}/vocabularies/{name}.txt", content)
-        way = os.path.relpath(log.folder, folder)
-        shards = [
-            {**shard, "name": f"{way}/{shard['name']}"}
-            for day in self.days
-            for domain in DOMAINS
-            for shard in log.shards(day, domain)
-        ]
-        counts = {key: sum(shard[key] for shard in shards) for key in ("rows", "positives")}
-        none = {"rows": 0, "positives": 0, "shards": []}
-        write_manifest(
-            {
-                "format": FORMAT,
-                "config": self.config.model_dump(mode="json"),
-                "config_digest": digest(self.config),
-                "inputs": inputs_of(self.config),
-                "grows_from": digest(log.config),
-                "schema": log.schema(self.through).model_dump(mode="json"),
-                "layout": log.log["layout"],
-                "splits": {"train": {**counts, "shards": shards}, "valid": none, "test": none},
-                "numbers": ends(shards),
-            },
-            str(self.manifest_path),
-        )
+        rows = [(day, domain) for day in self.days for domain in DOMAINS]
+        data = DaysDataset(self.log, {"train": rows, "valid": [], "test": []}, self.through)
+        data.write_vocabularies(self.folder / "vocabularies")
+        way = os.path.relpath(self.log.folder, self.folder)
+        train = data.manifest["splits"]["train"]
+        shards = [{**shard, "name": f"{way}/{shard['name']}"} for shard in train["shards"]]
+        manifest = {
+            **data.manifest,
+            "format": FORMAT,
+            "config": self.config.model_dump(mode="json"),
+            "config_digest": digest(self.config),
+            "inputs": inputs_of(self.config),
+            "grows_from": digest(self.log.config),
+            "splits": {**data.manifest["splits"], "train": {**train, "shards": shards}},
+        }
+        write_manifest(manifest, str(self.manifest_path))
 
 
 class _MethodsRun(Run):
@@ -152,8 +141,4 @@ def build_methods(
     for method in config.frameworks:
         made = stages[method.name]
         wanted += made.values() if starts else method.data_stages(made)
-    for stage in wanted:
-        check(stage)
-    for stage in wanted:
-        if not stage.is_done():  # for a finished stage `build` would print a line
-            build(stage, console)
+    build_missing(wanted, console)

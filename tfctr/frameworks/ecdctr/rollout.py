@@ -48,7 +48,7 @@ from tfctr.frameworks.ecdctr.schedule import (
 )
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, Schema
 from tfctr.stages.export import Version
-from tfctr.stages.stage import Stage, build, folder_lock, versions
+from tfctr.stages.stage import Stage, build, build_missing, folder_lock, versions
 from tfctr.stages.student import check_model, import_models, stand_in, wrapped
 from tfctr.stages.training import TrainingStage
 
@@ -510,8 +510,7 @@ class _Step:
         stage = _DayTraining(
             self.folder / what, training, key, create, data, read, message, self.config.frameworks
         )
-        if not stage.is_done():  # for a finished stage `build` would print a line
-            build(stage, self.console)
+        build_missing([stage], self.console)
         return str(stage.path.relative_to(self.rollout.folder))
 
     def _make_tiny(self, schema: Schema) -> tuple[Any, list[tuple[Method, Any]]]:
@@ -656,8 +655,7 @@ def student_of(
         assert data.item is not None
         dim = snapshot_dim(config, schema)
         model = EcdctrStudent(model, data.user, data.item, config.tiny.snapshots, dim)
-    parts = wrapped(model, config.frameworks, schema, stages)
-    return (parts[-1][1] if parts else model), parts
+    return wrapped(model, config.frameworks, schema, stages)
 
 
 def snapshot_dim(config: RolloutConfig, schema: Schema) -> int:

@@ -1,6 +1,6 @@
 """A student that reads the snapshots of the user and the item (E-CDCTR)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -74,18 +74,8 @@ class EcdctrStudent(Student):
     def may_read(self) -> tuple[str, ...]:
         return (*super().may_read, *(history_name(side) for side in SIDES))
 
-    def embed(
-        self,
-        features: Mapping[str, Any],
-        names: Sequence[str] | None = None,
-        training: bool = False,
-    ) -> Any:
-        """`[B, F + 2, D]`; with `names`, only the backbone's fields of these features."""
-        fields = self.backbone.embed(features, names=names, training=training)
-        if names is not None:
-            return fields
-        histories = [self._history(side, features) for side in SIDES]
-        return self.add_fields(fields, ops.stack(histories, axis=1))
+    def own_fields(self, features: Mapping[str, Any], training: bool) -> Any:
+        return ops.stack([self._history(side, features) for side in SIDES], axis=1)
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
         """The backbone's part, and `USER_HISTORY` `[B, D]`."""

@@ -1,6 +1,6 @@
 """A student whose knowledge base adds fields."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -55,17 +55,8 @@ class FieldStudent(Student):
     def reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*super().reads, *self.knowledge.reads)))
 
-    def embed(
-        self,
-        features: Mapping[str, Any],
-        names: Sequence[str] | None = None,
-        training: bool = False,
-    ) -> Any:
-        """The backbone's fields, then those of the hint; with `names` only the backbone's."""
-        fields = self.backbone.embed(features, names=names, training=training)
-        if names is not None:
-            return fields
-        return self.add_fields(fields, self._fields(self.knowledge.call(features)))
+    def own_fields(self, features: Mapping[str, Any], training: bool) -> Any:
+        return self._fields(self.knowledge.call(features))
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
         """The backbone's part, and the knowledge base's (`HistoryKnowledge.encode_user`)."""

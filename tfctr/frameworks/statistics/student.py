@@ -1,6 +1,6 @@
 """A student that reads statistics of the user's events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -84,21 +84,11 @@ class StatisticsStudent(Student):
     def data_variables(self) -> list[Any]:
         return [*super().data_variables, *self.statistics.table_variables]
 
-    def embed(
-        self,
-        features: Mapping[str, Any],
-        names: Sequence[str] | None = None,
-        training: bool = False,
-    ) -> Any:
-        """The backbone's fields, then those of the statistics; with `names` only the backbone's."""
-        fields = self.backbone.embed(features, names=names, training=training)
-        if names is not None:
-            return fields
+    def own_fields(self, features: Mapping[str, Any], training: bool) -> Any:
         population = self.statistics.population(features[self.user], training)
         user = self.statistics.encode(features[self.items], features[self.grades], population)
         items = ops.expand_dims(features[self.item], 1)
-        numbers = self.statistics.of_candidates(user, items, population)
-        return self.add_fields(fields, self._fields(numbers))
+        return self._fields(self.statistics.of_candidates(user, items, population))
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
         """The backbone's part, and that of the statistics (`UserStatistics.encode`)."""

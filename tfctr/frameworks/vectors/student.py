@@ -83,18 +83,9 @@ class VectorsStudent(Student):
     def data_variables(self) -> list[Any]:
         return [*super().data_variables, *self.tables]
 
-    def embed(
-        self,
-        features: Mapping[str, Any],
-        names: Sequence[str] | None = None,
-        training: bool = False,
-    ) -> Any:
-        """The backbone's fields, then those of the vectors, the item's last; with `names` only the
-        backbone's."""
-        fields = self.backbone.embed(features, names=names, training=training)
-        if names is not None:
-            return fields
-        return self._add(fields, self._made(self.of_user, features), features)
+    def own_fields(self, features: Mapping[str, Any], training: bool) -> Any:
+        """Of the user and the context, then of the item."""
+        return self._joined(self._made(self.of_user, features), features)
 
     def encode_user(self, features: Mapping[str, Any]) -> dict[str, Any]:
         """The backbone's part, and `USER_VECTORS` `[B, n, D]` if a table is not of the item."""
@@ -104,12 +95,13 @@ class VectorsStudent(Student):
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
         once = {name: user[name] for name in self.own_tensors if name in user}
         rows = candidate_rows(once, items)
-        return self._add(super().embed_candidates(user, items), rows.get(USER_VECTORS), rows)
+        own = self._joined(rows.get(USER_VECTORS), rows)
+        return self.add_fields(super().embed_candidates(user, items), own)
 
-    def _add(self, fields: Any, once: Any, features: Mapping[str, Any]) -> Any:
-        """`fields`, then those of the user and the context, `once`, then those of the item."""
+    def _joined(self, once: Any, features: Mapping[str, Any]) -> Any:
+        """The fields of the user and the context, `once`, then those of the item."""
         made = [found for found in (once, self._made(self.of_item, features)) if found is not None]
-        return self.add_fields(fields, ops.concatenate(made, axis=1))
+        return ops.concatenate(made, axis=1)
 
     def _made(self, places: Sequence[int], features: Mapping[str, Any]) -> Any:
         """Fields `[B, n, D]` of the tables at some places; None of none."""
