@@ -10,8 +10,9 @@ import tensorflow as tf
 from rich.console import Console
 
 from beam_pipelines.tfrecord.examples import INT64_WIDTH, Field, encode, layout
-from tfctr.config import DataConfig, data_digest
+from tfctr.config import DataConfig, Fold, data_digest
 from tfctr.data.dataset import Dataset, Part
+from tfctr.data.folds import fold_of
 from tfctr.data.manifest import DataError
 from tfctr.data.records import read_columns
 from tfctr.stages import prepare
@@ -209,6 +210,24 @@ def test_a_share_of_the_negatives_is_kept(sharded: Dataset, in_memory: bool) -> 
     assert 0.2 < len(np.unique(negatives)) / (everything == 0).sum() < 0.4
     np.testing.assert_array_equal(items(1)[1], negatives)
     assert not np.array_equal(np.sort(items(2)[1]), np.sort(negatives))
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_fold_is_left_out(sharded: Dataset, in_memory: bool) -> None:
+    columns = sharded.columns("train", ["row_id", "item"])
+    fold = fold_of(columns["row_id"], 3)
+    assert np.bincount(fold).min() > 0.25 * len(fold)
+    for index in range(3):
+        left_out = Fold(index=index, folds=3)
+        batches = sharded.train(32, 5, in_memory=in_memory, left_out=left_out)
+        items = gather(batches)[0]["item"]
+        assert not set(items) & set(columns["item"][fold == index])
+        rest = columns["item"][fold != index]
+        if in_memory:
+            np.testing.assert_array_equal(np.sort(items), np.sort(rest))
+        else:  # as many as are expected
+            assert len(set(items)) > 0.9 * len(rest)
+            assert int(batches.cardinality()) == -(-(len(fold) * 2 // 3) // 32)
 
 
 def test_a_dataset_of_another_format_is_refused(world_data: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from tfctr.config.run import BackboneConfig, Export, RunConfig, load_data, load_
 from tfctr.config.training import (
     Cosine,
     Exponential,
+    Fold,
     Linear,
     Optimizer,
     PartTraining,
@@ -54,6 +55,7 @@ __all__ = [
     "Exponential",
     "Export",
     "FileSource",
+    "Fold",
     "FolderName",
     "HoldOut",
     "Label",

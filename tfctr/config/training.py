@@ -64,6 +64,19 @@ class Optimizer(Strict):
         return self
 
 
+class Fold(Strict):
+    """One of several parts of the training rows."""
+
+    index: int = Field(ge=0)
+    folds: int = Field(ge=2)
+
+    @model_validator(mode="after")
+    def _exists(self) -> "Fold":
+        if self.index >= self.folds:
+            raise ValueError(f"index: found {self.index}; {self.folds} folds count from 0")
+        return self
+
+
 class Training(Strict):
     """Each epoch ends with an evaluation on the validation rows; the best epoch's weights are kept.
 
@@ -86,6 +99,7 @@ class Training(Strict):
     keep_negatives: float = Field(1.0, gt=0, le=1)  # share of the others that an epoch reads
     # By feature, share of the training rows whose token the model reads as unknown.
     oov_rate: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field({})
+    left_out: Fold | None = None  # rows that the model does not learn from
     refit: bool = False  # then train from the start again, on validation rows too
     strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
     tensorboard: bool = False  # write curves for TensorBoard
@@ -103,6 +117,8 @@ class Training(Strict):
                 "refit: adds validation rows to training rows, which needs rows: train, found "
                 f"{self.rows!r}"
             )
+        if self.refit and self.left_out:
+            raise ValueError("refit: trains on all rows, and left_out leaves some out; give one")
         return self
 
 
@@ -111,7 +127,7 @@ class PartTraining(Training):
 
     @model_validator(mode="after")
     def _is_not_of_a_student(self) -> "PartTraining":
-        for key in ("refit", "oov_rate"):
+        for key in ("refit", "oov_rate", "left_out"):
             if getattr(self, key):
                 raise ValueError(f"{key}: found {getattr(self, key)}; only a run's student has it")
         return self

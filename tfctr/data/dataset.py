@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfctr.config import data_digest
+from tfctr.config import Fold, data_digest
 from tfctr.data import files
+from tfctr.data.folds import fold_of
 from tfctr.data.manifest import FORMAT, DataError, read_manifest
 from tfctr.data.packed import Packed
 from tfctr.data.records import read_columns
@@ -20,7 +21,7 @@ SHUFFLE_ROWS = 1 << 16  # rows shuffled at a time, unless all are in memory
 BLOCK_ROWS = 1024  # read from one shard at a time
 INTERLEAVED_SHARDS = 16  # shards read in turn, so that a batch mixes parts of the log
 ROW, LABEL = "row_id", "label"
-TEXT = tf.io.FixedLenFeature([], tf.string)
+TEXT, INTEGER = (tf.io.FixedLenFeature([], dtype) for dtype in (tf.string, tf.int64))
 
 # No function that is mapped here branches or loops on a tensor. AutoGraph would rewrite each of
 # them all the same, and all that they call, whenever a split is opened: a second or more.
@@ -128,6 +129,7 @@ class Dataset:
         keep_negatives: float = 1.0,
         part: Part = WHOLE,
         splits: Sequence[str] = ("train",),
+        left_out: Fold | None = None,
     ) -> tf.data.Dataset:
         """Shuffled training batches, in another order in each pass.
 
@@ -140,10 +142,13 @@ class Dataset:
             in_memory: hold all rows, as 4 bytes a number, and shuffle all of them; else shards are
                 interleaved, and 65,536 rows at a time are shuffled.
             keep_negatives: float. Share of the rows without a click that are read; each seed
-                chooses others. From files, the number of batches is the expected one: the last
-                rows may be left out, or the first ones read again.
+                chooses others.
             part: the share of this worker.
             splits: the rows to train on, all shuffled together.
+            left_out: rows that are not read.
+
+        With `keep_negatives` or `left_out`, the number of batches from files is the expected one:
+        the last rows may be left out, or the first ones read again.
 
         Raises:
             DataError: too few rows, or shards, for the number of workers.
@@ -155,8 +160,12 @@ class Dataset:
                 f"{part.workers * part.replicas} replicas"
             )
         if in_memory:
-            return self._shuffled_whole(splits, names, batch_size, seed, keep_negatives, part)
-        return self._shuffled_in_windows(splits, names, batch_size, seed, keep_negatives, part)
+            return self._shuffled_whole(
+                splits, names, batch_size, seed, keep_negatives, part, left_out
+            )
+        return self._shuffled_in_windows(
+            splits, names, batch_size, seed, keep_negatives, part, left_out
+        )
 
     def _shuffled_whole(
         self,
@@ -166,6 +175,7 @@ class Dataset:
         seed: int,
         keep: float,
         part: Part,
+        left_out: Fold | None,
     ) -> tf.data.Dataset:
         texts = self._texts(names)
         if (splits, names) not in self._in_memory:
@@ -179,9 +189,15 @@ class Dataset:
         rows, strings = self._in_memory[splits, names]
         chosen = None
         n = int(rows.shape[0])
-        if keep < 1:
-            chance = np.random.default_rng(seed).random(n)
-            chosen = np.flatnonzero((self._labels(names, rows).numpy() > 0) | (chance < keep))
+        if keep < 1 or left_out:
+            kept = np.ones(n, bool)
+            if keep < 1:
+                chance = np.random.default_rng(seed).random(n)
+                kept = (self._labels(names, rows).numpy() > 0) | (chance < keep)
+            if left_out:
+                ids = np.concatenate([self.columns(split, [ROW])[ROW] for split in splits])
+                kept &= fold_of(ids, left_out.folds) != left_out.index
+            chosen = np.flatnonzero(kept)
             n = len(chosen)
         replicas = part.workers * part.replicas
         size = batch_size // replicas
@@ -222,6 +238,7 @@ class Dataset:
         seed: int,
         keep: float,
         part: Part,
+        left_out: Fold | None,
     ) -> tf.data.Dataset:
         replicas = part.workers * part.replicas
         workers = self._shards_of_workers(splits, part.workers)
@@ -229,6 +246,8 @@ class Dataset:
         positives = sum(self.manifest["splits"][split]["positives"] for split in splits)
         share = positives / sum(self.num_rows(split) for split in splits)
         rows = math.floor(rows * (share + keep * (1 - share)))
+        if left_out:
+            rows = rows * (left_out.folds - 1) // left_out.folds
         batch_of_worker = batch_size // part.workers
         steps = rows // batch_of_worker if replicas > 1 else -(-rows // batch_size)
         self._check_steps(steps, batch_size, rows)
@@ -237,7 +256,8 @@ class Dataset:
             as_written(lambda shard: self._records(shard, names).batch(BLOCK_ROWS)),
             cycle_length=INTERLEAVED_SHARDS,
         )
-        blocks = blocks.map(self._decode(names), num_parallel_calls=2, deterministic=True)
+        with_row = (*names, ROW) if left_out else names
+        blocks = blocks.map(self._decode(with_row), num_parallel_calls=2, deterministic=True)
         chances = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
 
         @as_written
@@ -252,11 +272,13 @@ class Dataset:
             places = tf.random.experimental.stateless_shuffle(places, [chance, seed])
             return tf.nest.map_structure(lambda column: tf.gather(column, places), window)
 
+        if left_out:
+            blocks = blocks.map(_without(left_out))
         if keep < 1:
             blocks = tf.data.Dataset.zip(chances, blocks).map(choose)
         windows = tf.data.Dataset.zip(chances, blocks.rebatch(SHUFFLE_ROWS)).map(shuffle)
         windows = windows.prefetch(1)  # the next one is prepared while this one is trained on
-        if keep < 1:
+        if keep < 1 or left_out:
             windows = windows.repeat()
         batches = windows.rebatch(batch_size // replicas, drop_remainder=replicas > 1)
         batches = batches.map(self._unpack(names), num_parallel_calls=2, deterministic=True)
@@ -355,8 +377,11 @@ class Dataset:
         return records.map(self._decode(names), num_parallel_calls=2, deterministic=True)
 
     def _decode(self, names: tuple[str, ...]) -> Callable[..., Any]:
-        """Records `[n]` of each folder -> packed rows, and texts `{name: [n]}`."""
-        parts, specs = self._packed(names), dict.fromkeys(self._texts(names), TEXT)
+        """Records `[n]` of each folder -> packed rows, and texts and `ROW` as `{name: [n]}`."""
+        specs = dict.fromkeys(self._texts(names), TEXT)
+        if ROW in names:  # 64 bits wide: not packed
+            specs[ROW] = INTEGER
+        parts = self._packed([name for name in names if name != ROW])
 
         @as_written
         def decode(*records: Any) -> Any:
@@ -385,7 +410,7 @@ class Dataset:
         """float32 `[n]` of packed rows; the dataset's own columns are the first."""
         return self._packed(names)[0][1].column(rows, LABEL)
 
-    def _packed(self, names: tuple[str, ...]) -> list[tuple[Path, Packed]]:
+    def _packed(self, names: Sequence[str]) -> list[tuple[Path, Packed]]:
         """The directories with numbers of these fields, and their layouts; the dataset first."""
         parts = []
         for i, folder in enumerate(self._folders):
@@ -398,6 +423,18 @@ class Dataset:
     def _texts(self, names: Sequence[str]) -> list[str]:
         texts = [feature.name for feature in self.schema if isinstance(feature, Text)]
         return [name for name in names if name in texts]
+
+
+def _without(fold: Fold) -> Callable[[Any, dict[str, Any]], Any]:
+    """Blocks of rows, with their `ROW`, to those that are not in a fold."""
+
+    @as_written
+    def leave_out(rows: Any, more: dict[str, Any]) -> Any:
+        folds = tf.numpy_function(fold_of, [more.pop(ROW), fold.folds], tf.int64)
+        kept = tf.ensure_shape(folds != fold.index, [None])
+        return tf.nest.map_structure(lambda column: tf.boolean_mask(column, kept), (rows, more))
+
+    return leave_out
 
 
 def _finish(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:

@@ -187,6 +187,7 @@ class _Reader:
             self.config.keep_negatives,
             self.part,
             self.splits,
+            self.config.left_out,
         )
         return with_unknown_ids(rows, self.config.oov_rate, seed, self.part)
 

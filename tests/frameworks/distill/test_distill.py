@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from tests.serving.evaluated import assert_served_as_evaluated
 from tfctr import backbones
 from tfctr.config import ConfigError, load_run
 from tfctr.data import Dataset
+from tfctr.data.folds import fold_of
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.frameworks.distill import Distillation
 from tfctr.optimizers import LazyAdam
@@ -185,8 +187,42 @@ def test_rows_of_another_dataset_are_refused(run: Run, tmp_path: Path) -> None:
     teacher = run.before["distill"]["first"].teacher
     with pytest.raises(DataError, match=r"nothing: no dataset of this version here"):
         write_logits(
-            str(teacher.trained.path), str(tmp_path / "nothing"), [], "x", str(tmp_path / "out")
+            [str(teacher.trained.path)], str(tmp_path / "nothing"), [], "x", str(tmp_path / "out")
         )
+
+
+def test_teachers_tell_of_rows_that_they_have_not_learned_from(tmp_path: Path) -> None:
+    method = {"name": "distill", "teachers": ["first.yaml"], "folds": 3}
+    path = write_configs(tmp_path, student={"frameworks": [method], "data": "data.yaml"})
+    made = Run(load_run(path), tmp_path / "work", Console(quiet=True))
+    made.train()
+    data = Dataset.open(made.data_folder, [made.before["distill"]["first"].path])
+    names = [f"first-without-{index}-of-3" for index in range(3)]
+    teachers = [keras.models.load_model(tmp_path / "work" / n / "model.keras") for n in names]
+    for split in ("train", "valid", "test"):
+        columns = data.columns(split, ["row_id", "logit of first", *teachers[0].reads])
+        fold = fold_of(columns.pop("row_id"), 3)
+        found = columns.pop("logit of first")[:, 0]
+        logits = np.stack([teacher.predict(columns, verbose=0) for teacher in teachers])
+        expected = logits[fold, np.arange(len(fold))] if split == "train" else logits.mean(0)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(logits, axis=0).max() > 1e-3  # they are different models
+
+
+def test_folds_are_of_the_rows_that_a_teacher_learns_from(tmp_path: Path) -> None:
+    training = QUICK | {"left_out": {"index": 0, "folds": 2}}
+    method = {"name": "distill", "teachers": ["first.yaml"], "folds": 3}
+    changes = {"student": {"frameworks": [method]}, "first": {"training": training}}
+    with pytest.raises(
+        ConfigError, match=r"folds: found 3; first does not learn from all training"
+    ):
+        load_run(write_configs(tmp_path, **changes))
+    changes["first"] = {"training": QUICK | {"left_out": {"index": 2, "folds": 2}}}
+    with pytest.raises(ConfigError, match=r"left_out: index: found 2; 2 folds count from 0"):
+        load_run(write_configs(tmp_path, **changes))
+    changes["first"] = {"training": training | {"refit": True}}
+    with pytest.raises(ConfigError, match=r"refit: trains on all rows, and left_out leaves some"):
+        load_run(write_configs(tmp_path, **changes))
 
 
 def write_trees(folder: Path, data: Dataset, without: int) -> dict[int, float]:

@@ -35,6 +35,7 @@ class Distill(Method):
     teachers: tuple[Teacher, ...] = ()  # the mean of all teachers' logits is learned
     scores: tuple[Scores, ...] = ()
     weight: float = Field(0.5, gt=0, le=1)  # of the teachers' loss; that of the clicks has the rest
+    folds: int | None = Field(None, ge=2)  # a training of each teacher without each of these folds
     temperature: float = Field(1.0, gt=0)  # above 1: logits are divided by it, in both losses' pair
     pairs: float = Field(0.0, ge=0, le=1)  # of the teachers' loss, from pairs of a user's rows
 
@@ -52,6 +53,12 @@ class Distill(Method):
         for number, name in enumerate(names):
             if name in names[:number]:
                 raise ValueError(f"teachers: {name!r} is given twice")
+        for teacher in self.teachers if self.folds else ():
+            if teacher.training.rows != "train" or teacher.training.left_out:
+                raise ValueError(
+                    f"folds: found {self.folds}; {teacher.name} does not learn from all training "
+                    "rows, and folds are of these"
+                )
         return self
 
     @property
@@ -72,7 +79,9 @@ class Distill(Method):
     def stages(self, run: Any) -> Mapping[str, Any]:
         from tfctr.frameworks.distill.stages import ScoresOfRows, TeacherLogits
 
-        runs = {teacher.name: TeacherLogits(run.other(teacher)) for teacher in self.teachers}
+        runs = {
+            teacher.name: TeacherLogits(run.other(teacher), self.folds) for teacher in self.teachers
+        }
         return runs | {s.name: ScoresOfRows(s, run.dataset, run.work) for s in self.scores}
 
     def side_outputs(self, stages: Mapping[str, Any]) -> Sequence[Any]:

@@ -6,23 +6,32 @@ from typing import Any
 
 from rich.console import Console
 
+from tfctr.config import Fold
 from tfctr.frameworks.distill.config import Scores
 from tfctr.stages import Run, Stage
 from tfctr.stages.prepare import MANIFEST
+from tfctr.stages.train import Train
 
 
 class TeacherLogits(Stage):
-    """A trained teacher's logits of all rows of its dataset: `logits`, in the teacher's folder."""
+    """A teacher's logits of all rows of its dataset: `logits`, in the teacher's folder.
+
+    With `folds` they are those of as many trainings of it, each without one fold of the training
+    rows: `logits-<folds>-folds`.
+    """
 
     name = "logits"
     manifest_name = MANIFEST
 
-    def __init__(self, teacher: Run) -> None:
+    def __init__(self, teacher: Run, folds: int | None = None) -> None:
         self.teacher = teacher
-        self.trained = teacher.trained
+        self.trained = [teacher.trained]
         self.folder = self.path = teacher.folder / "logits"
+        if folds:
+            self.trained = [_without(teacher, Fold(index=i, folds=folds)) for i in range(folds)]
+            self.folder = self.path = teacher.folder / f"logits-{folds}-folds"
         self.field = f"logit of {teacher.config.name}"
-        self.reads = (self.trained, *self.trained.side_outputs)
+        self.reads = (*self.trained, *self.trained[0].side_outputs)
 
     @property
     def made_from(self) -> Any:
@@ -35,13 +44,21 @@ class TeacherLogits(Stage):
         console.print(f"[bold]{self.name}[/] {name} -> {self.path}", soft_wrap=True)
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
         write_logits(
-            str(self.trained.path),
+            [str(trained.path) for trained in self.trained],
             str(self.teacher.data_folder),
-            [str(stage.path) for stage in self.trained.side_outputs],
+            [str(stage.path) for stage in self.trained[0].side_outputs],
             self.field,
             str(self.path),
             self.key(),
         )
+
+
+def _without(teacher: Run, fold: Fold) -> Train:
+    """The training of a teacher without a fold of the training rows."""
+    config = teacher.config
+    training = config.training.model_copy(update={"left_out": fold})
+    name = f"{config.name}-without-{fold.index}-of-{fold.folds}"
+    return teacher.other(config.model_copy(update={"name": name, "training": training})).trained
 
 
 class ScoresOfRows(Stage):
