@@ -24,7 +24,7 @@ $(VENV)/encoders: $(VENV)/installed
 	touch $@
 
 demo: setup
-	$(BIN)/tfctr run configs/demo/dcnv2.yaml
+	$(BIN)/tfctr demo
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
