@@ -14,6 +14,11 @@ EXTRAS = {
 }
 EXTRAS["all"] = [requirement for extra in EXTRAS.values() for requirement in extra]
 EXTRAS["benchmarks"] = ["lightgbm>=4.6,<5"]
+EXTRAS["docs"] = [
+    "mkdocs-material>=9.6,<10",
+    "mkdocstrings[python]>=0.30,<2",
+    "mdx-truly-sane-lists>=1.3",
+]
 EXTRAS["test"] = [
     *EXTRAS["all"],
     *EXTRAS["benchmarks"],

@@ -114,8 +114,7 @@ class Client:
             user: one raw value (or list) for each user and context feature.
             candidates: raw values `[N]`, or `[N]` lists, for each item feature.
 
-        Raises:
-            As `predict`.
+        Errors are those of `predict`.
         """
         rows = self._inputs("serving_default")
         specs = self._inputs("rank")
@@ -146,8 +145,7 @@ class Client:
         Returns:
             Arrays `[1, ...]` by name.
 
-        Raises:
-            As `predict`.
+        Errors are those of `predict`.
         """
         rows, specs = self._inputs("serving_default"), self._inputs("encode_user")
         user = self._select(user, specs, "user or context feature")
@@ -161,8 +159,7 @@ class Client:
             encoded: the result of `encode_user`.
             candidates: raw values `[N]`, or `[N]` lists, for each item feature.
 
-        Raises:
-            As `predict`.
+        Errors are those of `predict`.
         """
         rows, specs = self._inputs("serving_default"), self._inputs("score")
         items = specs.keys() - encoded.keys()
@@ -196,8 +193,7 @@ class Client:
         Args:
             user: a list for each history.
 
-        Raises:
-            As `predict`.
+        Errors are those of `predict`.
         """
         specs = self._inputs("serving_default")
         user = self._select(user, specs, "history")
@@ -217,8 +213,7 @@ class Client:
     def served_version(self) -> int:
         """The number of the version that answers this client.
 
-        Raises:
-            As `ask`.
+        Errors are those of `ask`.
         """
         return int(self._metadata().model_spec.version.value)
 
@@ -226,8 +221,7 @@ class Client:
         """The `ModelVersionStatus` of each version that the server knows, by number; empty if it
         does not know the model.
 
-        Raises:
-            As `ask`.
+        Errors are those of `ask`.
         """
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = self._spec.name
