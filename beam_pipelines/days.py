@@ -54,10 +54,10 @@ from tfctr.data.clean import (
     tally,
     write_dead_letters,
 )
-from tfctr.data.conform import token_of
 from tfctr.data.day_log import DOMAINS, LOG, DayLog
 from tfctr.data.histories import history_features
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
+from tfctr.data.one_value import token_of
 from tfctr.data.readers import Piece
 from tfctr.data.sources import matching_if_any
 from tfctr.data.summary import warnings_of_days

@@ -69,6 +69,6 @@ def test_the_python_example(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_every_file_that_the_docs_link_to_is_there() -> None:
     root = Path(__file__).parents[2]
-    for page in [root / "README.md", *(root / "docs").glob("*.md")]:
+    for page in [root / "README.md", *(root / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 
 from tfctr.data.conform import (
     conform,
-    other_spellings,
     to_double,
     to_int,
     to_string,
     to_tokens,
-    token_of,
 )
+from tfctr.data.one_value import other_spellings, token_of
 from tfctr.schema import MISSING_INT, Categorical, MultiValued, Numeric, Sequence, Text
 
 BAD = "bad"

@@ -24,6 +24,7 @@ from tfctr.data.conform import to_double, to_int
 from tfctr.schema import MISSING_INT
 from tfctr.serving import Client, Server, ServingError
 from tfctr.serving.client import _value
+from tfctr.serving.tensors import FLOAT, INT64, STRING
 
 
 def test_the_client_takes_plain_lists_and_fills_what_is_missing(client: Client, model: Any) -> None:
@@ -98,13 +99,13 @@ def test_numbers_and_bools_are_sent_as_the_tokens_that_prepare_reads() -> None:
         (3.5, b"3.5"),
         ("a", b"a"),
     ):
-        assert _value("item", value, tf.string) == token
+        assert _value("item", value, STRING) == token
     for value, number in ((True, 1), (np.float32(4), 4), (np.bool_(False), 0)):
-        assert _value("user", value, tf.int64) == number
-    assert _value("price", True, tf.float32) == 1
-    assert _value("price", -(10**400), tf.float32) == -np.inf  # as what prepare reads
+        assert _value("user", value, INT64) == number
+    assert _value("price", True, FLOAT) == 1
+    assert _value("price", -(10**400), FLOAT) == -np.inf  # as what prepare reads
     with pytest.raises(TypeError, match="takes int64, found 9223372036854775808"):
-        _value("user", 2**63, tf.int64)
+        _value("user", 2**63, INT64)
 
 
 def sent(value: Any, dtype: tf.DType) -> Any:
@@ -117,7 +118,7 @@ def sent(value: Any, dtype: tf.DType) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "texts", "to"), [(tf.int64, INTEGERS, to_int), (tf.float32, NUMBERS, to_double)]
+    ("dtype", "texts", "to"), [(INT64, INTEGERS, to_int), (FLOAT, NUMBERS, to_double)]
 )
 def test_a_value_is_the_same_in_a_request_and_in_a_log(dtype: Any, texts: Any, to: Any) -> None:
     for text, expected in texts.items():

@@ -1,4 +1,8 @@
-"""The app, options and errors that all commands of `tfctr` share."""
+"""The app, options and errors that all commands of `tfctr` share.
+
+The files of commands import what only some commands need in the commands: `tfctr --help` imports
+them all, and is quick.
+"""
 
 import sys
 import warnings
@@ -10,12 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tfctr.config import ConfigError
-from tfctr.data import files
-from tfctr.data.archives import DownloadError
-from tfctr.data.manifest import DataError
 from tfctr.quiet import quieten
-from tfctr.serving.errors import ServingError
 
 if not sys.warnoptions:  # the user's own setting
     for text in ("Gradients do not exist", "Skipping variable loading for optimizer"):
@@ -56,10 +55,16 @@ BeamArgs = Annotated[
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Prints a user's mistake as one line, without a traceback."""
-    known = (ConfigError, DataError, DownloadError, ServingError, ConnectionError, TimeoutError)
     try:
         yield
     except Exception as error:
+        from tfctr.config import ConfigError
+        from tfctr.data import files
+        from tfctr.data.archives import DownloadError
+        from tfctr.data.manifest import DataError
+        from tfctr.serving.errors import ServingError
+
+        known = (ConfigError, DataError, DownloadError, ServingError, ConnectionError, TimeoutError)
         text = str(error)
         if not isinstance(error, known):
             if files.NO_SPACE not in text:

@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from tfctr.cli.app import BeamArgs, ConfigFile, Work, app, clear_errors, console
-from tfctr.config import ConfigError, load, load_data, load_run, read
 from tfctr.data.archives import ARCHIVES, download
-from tfctr.stages import DEFAULT_WORK, Prepare, Run, build
+from tfctr.work import DEFAULT_WORK
 
 
 @app.command("prepare")
@@ -17,6 +16,9 @@ def prepare_data(config: ConfigFile, work: Work = DEFAULT_WORK, beam: BeamArgs =
 
     Also takes a data config."""
     with clear_errors():
+        from tfctr.config import load_data, load_run, read
+        from tfctr.stages import Prepare, Run, build
+
         if "model" in read(config):
             Run(load_run(config), work, console, beam).prepare()
             return
@@ -32,7 +34,9 @@ def textify(
 ) -> None:
     """Writes every row's texts in the tokens of an encoder, by a Beam job."""
     with clear_errors():
+        from tfctr.config import load
         from tfctr.language.config import TextConfig
+        from tfctr.stages import Prepare, build
         from tfctr.stages.texts import Textify
 
         config = load(file, TextConfig)
@@ -57,7 +61,9 @@ def embed(
 ) -> None:
     """Writes vectors of the texts of all items of a log, by a Beam job, for `vectors`."""
     with clear_errors():
+        from tfctr.config import load
         from tfctr.language.config import TextConfig
+        from tfctr.stages import Prepare, build
         from tfctr.stages.texts import Embed
 
         config = load(file, TextConfig)
@@ -75,5 +81,7 @@ def download_archive(
     """Downloads a public data set from its publisher and verifies its checksum."""
     with clear_errors():
         if name not in ARCHIVES:
+            from tfctr.config import ConfigError
+
             raise ConfigError(f"found {name!r}; allowed: {', '.join(ARCHIVES)}")
         console.print(str(download(name, directory)), soft_wrap=True)

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from tfctr.cli.app import app, clear_errors, console
-from tfctr.config import ConfigError
 
 
 @app.command("init")
@@ -25,6 +24,7 @@ def init_config(
     What the sample cannot tell is a question in a comment. Reads CSV, TSV, JSON Lines and
     Parquet."""
     with clear_errors():
+        from tfctr.config import ConfigError
         from tfctr.guess import default_output, guess
 
         path = default_output(log) if output is None else output

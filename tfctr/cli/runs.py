@@ -1,31 +1,35 @@
 """Commands around runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tfctr.cli.app import BeamArgs, Changes, ConfigFile, Work, app, clear_errors, console
-from tfctr.config import ConfigError, load_data, load_run
-from tfctr.data.manifest import read_manifest
-from tfctr.stages import DEFAULT_WORK, Run, print_plan
+from tfctr.work import DEFAULT_WORK
+
+DEMO = Path(__file__).parents[1] / "demo" / "dcnv2.yaml"  # a link to configs/demo; setup.py
+
+Plan = Annotated[
+    bool, typer.Option("--plan", help="only print the stages, and which of them are done")
+]
 
 
 @app.command("run")
 def run_all(
     config: ConfigFile,
     changes: Changes = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="only print the stages, and which of them are done")
-    ] = False,
+    plan: Plan = False,
     work: Work = DEFAULT_WORK,
     beam: BeamArgs = None,
 ) -> None:
     """All stages: raw logs -> TFRecords -> trained model -> metrics -> SavedModel -> a request."""
     with clear_errors():
-        run = Run(load_run(config, changes or ()), work, console, beam)
+        run = _run(config, changes, work, beam)
         is_served = all(method.is_served for method in run.config.frameworks)
         if plan:
+            from tfctr.stages import print_plan
+
             print_plan(run.exported if is_served else run.evaluated, console)
             return
         run.prepare()
@@ -52,17 +56,23 @@ def run_all(
 
 
 @app.command()
+def demo(changes: Changes = None, plan: Plan = False, work: Work = DEFAULT_WORK) -> None:
+    """The whole way on generated data, without a download: `run` with a config of this package."""
+    run_all(str(DEMO), changes, plan, work)
+
+
+@app.command()
 def train(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_WORK) -> None:
     """Trains the model; a killed training resumes from its last checkpoint."""
     with clear_errors():
-        Run(load_run(config, changes or ()), work, console).train()
+        _run(config, changes, work).train()
 
 
 @app.command()
 def evaluate(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_WORK) -> None:
     """Computes exact metrics on the validation and test rows."""
     with clear_errors():
-        path = Run(load_run(config, changes or ()), work, console).evaluate()
+        path = _run(config, changes, work).evaluate()
         _print_metrics(path)
         console.print(f"metrics: {path}", soft_wrap=True)
 
@@ -71,7 +81,7 @@ def evaluate(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_W
 def export(config: ConfigFile, changes: Changes = None, work: Work = DEFAULT_WORK) -> None:
     """Exports a new version of the SavedModel for TF Serving."""
     with clear_errors():
-        version = Run(load_run(config, changes or ()), work, console).export()
+        version = _run(config, changes, work).export()
         console.print(f"SavedModel: {version}", soft_wrap=True)
 
 
@@ -92,7 +102,9 @@ def refresh(
 ) -> None:
     """Exports a trained student again: the same weights, with the latest data of its methods."""
     with clear_errors():
-        run = Run(load_run(config), work, console, beam)
+        from tfctr.config import load_data
+
+        run = _run(config, None, work, beam)
         version = run.refresh(load_data(log) if log else None, add)
         console.print(f"SavedModel: {version}", soft_wrap=True)
 
@@ -109,9 +121,11 @@ def index(
 
     Needs a run with a sequence encoder, which is trained first if needed."""
     with clear_errors():
+        from tfctr.config import ConfigError
+
         if search not in ("exact", "scann"):
             raise ConfigError(f"--search: found {search!r}; allowed: exact, scann")
-        run = Run(load_run(config, changes or ()), work, console)
+        run = _run(config, changes, work)
         run.prepare()
         console.print(f"SavedModel: {run.index(k, search)}", soft_wrap=True)
 
@@ -129,10 +143,11 @@ def compare(
     What is not trained or evaluated yet is. Times of requests are measured if all are exported."""
     with clear_errors():
         from tfctr.comparison import compare, print_comparison
+        from tfctr.config import ConfigError
 
         if len(configs) < 2:
             raise ConfigError("compare: found one run; give two or more")
-        runs = [Run(load_run(config), work, console) for config in configs]
+        runs = [_run(config, None, work) for config in configs]
         for run in runs:
             run.evaluate()
         print_comparison(compare(runs), console)
@@ -156,7 +171,15 @@ def tune(
         console.print(f"best: tfctr run {best}{option}", soft_wrap=True)
 
 
+def _run(config: str, changes: list[str] | None, work: Path, beam: list[str] | None = None) -> Any:
+    from tfctr.config import load_run
+    from tfctr.stages import Run
+
+    return Run(load_run(config, changes or ()), work, console, beam)
+
+
 def _print_metrics(path: Path) -> None:
+    from tfctr.data.manifest import read_manifest
     from tfctr.metrics import print_report
 
     print_report(read_manifest(path) or {}, console)

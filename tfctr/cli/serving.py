@@ -18,9 +18,6 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from tfctr.cli.app import app, clear_errors, console, errors
-from tfctr.config import ConfigError, load_data
-from tfctr.data.formats import SEPARATORS
-from tfctr.data.manifest import DataError
 
 
 @app.command("label")
@@ -59,6 +56,7 @@ def label_versions(
 
     If there is no models.config yet, it is created, with monitoring.config,
     and the command does not wait."""
+    from tfctr.config import ConfigError
     from tfctr.serving.model_directory import note_config, versions, without_versions
 
     with clear_errors():
@@ -94,6 +92,8 @@ def _say(text: str) -> None:
 
 
 def _label(text: str, model: Path, there: Mapping[int, Path]) -> tuple[str, int]:
+    from tfctr.config import ConfigError
+
     label, _, version = text.partition("=")
     if not label or not version.isdecimal() or int(version) not in there:
         raise ConfigError(
@@ -116,6 +116,8 @@ def serve(
     """Serves models with TF Serving's protocol, for a laptop and for tests.
 
     New versions are loaded as they appear."""
+    from tfctr.config import ConfigError
+    from tfctr.data.manifest import DataError
     from tfctr.serving import Server
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -247,6 +249,7 @@ def _recommend(client: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _as_logged(path: Path, config: str, features: list[str]) -> Iterator[Line]:
     """The rows of a file, by feature, as `prepare` reads them and with the joined tables."""
+    from tfctr.config import ConfigError, load_data
     from tfctr.data.rows_to_score import RowsToScore
     from tfctr.data.typed_rows import ROW
 
@@ -297,8 +300,14 @@ def _lines(path: Path) -> Iterator[Line]:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
+        from tfctr.data.manifest import DataError
+
         raise DataError(f"{path}: {error}") from None
-    separator = SEPARATORS.get(path.suffix.lower())
+    separator = None
+    if str(path) != "-":
+        from tfctr.data.formats import SEPARATORS
+
+        separator = SEPARATORS.get(path.suffix.lower())
     yield from _delimited(text, separator) if separator else _json_lines(text)
 
 

@@ -53,7 +53,7 @@ def compare(runs: Sequence[Any]) -> dict[str, list[Compared]]:
     Raises:
         ConfigError: a run has no test rows, or others than the first one.
 
-    Example:
+    Examples:
         >>> runs = [Run(load_run(path)) for path in ("din.yaml", "dcnv2.yaml")]  # doctest: +SKIP
         >>> compare(runs)[""][1].over["gauc"].low  # doctest: +SKIP
         0.0139

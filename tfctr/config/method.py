@@ -6,6 +6,7 @@ weights that it starts from. The run's own code names no method.
 """
 
 import importlib
+import pkgutil
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -112,5 +113,7 @@ def register(cls: MethodClass) -> MethodClass:
 
 def registered() -> Mapping[str, type[Method]]:
     """The methods by name, sorted."""
-    importlib.import_module("tfctr.frameworks")  # each of its folders registers one
+    frameworks = importlib.import_module("tfctr.frameworks")
+    for folder in pkgutil.iter_modules(frameworks.__path__, f"{frameworks.__name__}."):
+        importlib.import_module(f"{folder.name}.config")  # each registers its own
     return dict(sorted(_registry.items()))

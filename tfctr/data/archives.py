@@ -12,8 +12,6 @@ import zipfile
 import zlib
 from typing import NamedTuple
 
-from tfctr.config import HOME_VARIABLE, data_home
-
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 30
@@ -80,6 +78,8 @@ def download(name: str, directory: pathlib.Path | None = None) -> pathlib.Path:
     """
     if name not in ARCHIVES:
         raise ValueError(f"No data set of that name; known: {sorted(ARCHIVES)}. Received: {name!r}")
+    from tfctr.config import data_home  # here: the command's help reads this file's names
+
     archive = ARCHIVES[name]
     directory = data_home() if directory is None else pathlib.Path(directory)
     path = directory / archive.file
@@ -93,6 +93,8 @@ def download(name: str, directory: pathlib.Path | None = None) -> pathlib.Path:
 
 def _fetch(archive: Archive, path: pathlib.Path) -> None:
     import pooch  # here: the client image has the command, but not pooch
+
+    from tfctr.config import HOME_VARIABLE
 
     remedy = (
         f"Put the archive at {path}, or set {HOME_VARIABLE} to a folder that holds {archive.file}."

@@ -5,7 +5,6 @@ the rows whose value does not fit the feature (None if there are none); those ar
 result for a value depends only on this value, never on the rest of the column.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -13,23 +12,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfctr.data.one_value import (
+    FALSE,
+    LARGEST_FLOAT,
+    TRUE,
+    WHOLE,
+    WHOLE_FLOATS,
+    read_float,
+    read_int,
+)
 from tfctr.schema import MISSING_INT, History, Numeric, Sequence, Text
 
 Conformed: TypeAlias = tuple[pa.Array, np.ndarray | None]
 
-# An integer may end in ".0": pandas writes a whole column so if one value is missing.
-INTEGER = re.compile(r"\s*([+-]?)0*(\d{1,19})(\.0*)?\s*", re.ASCII)
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-NOT_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
-LARGEST_FLOAT = float(np.finfo(np.float32).max)
-WHOLE_FLOATS = 2.0**53  # below it every integer has its own double
 EXACT_BELOW = {16: 2.0**11, 32: 2.0**24, 64: WHOLE_FLOATS}  # by the bits of a float
-
-# Formats and their writers spell one value in several ways: `True` of Python is `true` in JSON, and
-# an integer column with gaps is one of floats in pandas.
-TRUE, FALSE = ("True", "true", "TRUE"), ("False", "false", "FALSE")
-BOOLEANS = dict.fromkeys(TRUE, "1") | dict.fromkeys(FALSE, "0")
-WHOLE = r"(?:(-?[1-9][0-9]{0,15})|-?(0))\.0"
 
 
 def conform(feature: Any, column: pa.Array) -> Conformed:
@@ -81,24 +77,6 @@ def to_tokens(column: pa.Array, dtype: str) -> Conformed:
         return values, bad
     broken = pc.match_substring_regex(values, r"[\r\n]").fill_null(False)
     return _without(values, broken), _either(bad, broken.to_numpy(zero_copy_only=False))
-
-
-def token_of(value: bool | float | str) -> str:
-    """The token of one value: that of `to_tokens`, which reads whole columns.
-
-    token_of(True) == token_of("true") == "1"
-    token_of(4) == token_of(4.0) == token_of("4.0") == "4"
-    """
-    text = str(int(value) if isinstance(value, bool) else value)
-    whole = re.fullmatch(WHOLE, text)
-    return whole[1] or whole[2] if whole else BOOLEANS.get(text, text)
-
-
-def other_spellings(token: str) -> tuple[str, ...]:
-    """All other texts that are this token."""
-    booleans = {"1": TRUE, "0": FALSE}.get(token, ())
-    floats = (f"{token}.0", "-0.0")[: 1 + (token == "0")]
-    return (*booleans, *(text for text in floats if token_of(text) == token))
 
 
 def _in_one_spelling(values: pa.Array) -> pa.Array:
@@ -334,28 +312,6 @@ def _parse(
     of_none = [n is None and not t.isspace() for n, t in zip(numbers, unusual, strict=True)]
     bad[places[of_none]] = True
     return values, bad
-
-
-def read_int(text: str) -> int | None:
-    """The 64-bit integer that a text is; None if it is none.
-
-    read_int("007") == read_int("7.0") == 7
-    read_int("1_000") is None
-    """
-    found = INTEGER.fullmatch(BOOLEANS.get(text, text))
-    if found is None:
-        return None
-    number = int(found[1] + found[2])
-    return number if -(2**63) <= number < 2**63 else None
-
-
-def read_float(text: str) -> float | None:
-    """The number that a text is, maybe infinite or NaN; None if it is none.
-
-    read_float("true") == read_float("1e0") == 1.0
-    """
-    text = BOOLEANS.get(text, text)
-    return float(text) if NUMBER.fullmatch(text) or NOT_FINITE.fullmatch(text) else None
 
 
 def _may_hold(texts: pa.Array, *parts: bytes) -> bool:

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from tfctr.config import Time
 from tfctr.data.conform import (
-    WHOLE_FLOATS,
     decoded,
     is_text,
     to_double,
@@ -22,6 +21,7 @@ from tfctr.data.conform import (
     to_string,
     to_tokens,
 )
+from tfctr.data.one_value import WHOLE_FLOATS
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6}  # per second
 SECONDS_PER_DAY = 86_400

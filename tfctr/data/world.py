@@ -255,7 +255,7 @@ class World:
         Raises:
             ValueError: not 0 <= start <= stop <= num_events, or the rows hold one class only.
         """
-        from sklearn.metrics import roc_auc_score  # here, since workers that only draw rows lack it
+        from tfctr.metrics import auc  # here: workers that only draw rows need no metrics
 
         table = self.events(start, stop)
         clicks = table["click"].to_numpy()
@@ -264,7 +264,7 @@ class World:
                 f"World.best_auc: rows {start} to {stop} hold {int(clicks.sum())} clicks in "
                 f"{clicks.size} rows; an AUC needs clicks and non-clicks. Take more rows."
             )
-        return float(roc_auc_score(clicks, table["true_probability"].to_numpy()))
+        return auc(clicks, table["true_probability"].to_numpy())
 
     def history_free_probability(self, start: int, stop: int) -> NDArray[np.float64]:
         """`true_probability` of rows `start` to `stop`, averaged over the user's current interest.

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfctr.data import files
-from tfctr.data.conform import NUMBER, is_text
+from tfctr.data.conform import is_text
+from tfctr.data.one_value import NUMBER
 from tfctr.data.partitions import PartitionedReader
 from tfctr.data.readers import JsonLinesReader, ParquetReader, Piece, Reader
 

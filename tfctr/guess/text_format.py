@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from tfctr.config import ConfigError
 from tfctr.data import files
-from tfctr.data.conform import read_float
 from tfctr.data.delimited import Delimited
 from tfctr.data.formats import SEPARATORS, extension
+from tfctr.data.one_value import read_float
 
 SIGNS = (",", "\t", ";", "::", "|")  # separators, the likelier first
 FEW_LINES = 200

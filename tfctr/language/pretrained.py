@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import keras_hub
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from tfctr.config import ConfigError, data_home
 from tfctr.language.config import EncoderConfig, TextConfig
+from tfctr.language.libraries import SafetensorError, keras_hub, safe_open, save_file
 
 FAMILIES = {
     "bert": (keras_hub.models.BertBackbone, keras_hub.models.BertTokenizer),

@@ -3,8 +3,9 @@
 from typing import Any
 
 import keras
-import keras_hub
 from keras import ops
+
+from tfctr.language.libraries import keras_hub
 
 
 @keras.saving.register_keras_serializable("tfctr")

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-import keras_hub
 import tensorflow as tf
 
 from tfctr.data.dataset import Dataset
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.language.config import SmallEncoder, TextConfig
+from tfctr.language.libraries import keras_hub
 from tfctr.schema import Numeric, Text
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

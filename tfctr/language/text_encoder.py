@@ -20,7 +20,7 @@ class TextEncoder:
     Args:
         backbone: of `tfctr.language.pretrained.load_text_backbone`.
 
-    Example:
+    Examples:
         >>> encoder = TextEncoder(load_text_backbone("gpt2"))  # doctest: +SKIP
         >>> encoder.encode(texts.tokens, texts.lengths)  # doctest: +SKIP
     """

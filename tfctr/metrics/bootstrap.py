@@ -47,7 +47,7 @@ def bootstrap_interval(
     Raises:
         ValueError: as for `log_loss` and `gauc`; no resamples.
 
-    Example:
+    Examples:
         >>> bootstrap_interval(np.array([1, 0]), np.array([2.0, 1.0]))["auc"]
         (1.0, 1.0)
     """

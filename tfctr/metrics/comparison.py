@@ -63,7 +63,7 @@ def paired_difference(
     Raises:
         ValueError: as for `bootstrap_interval`; logits that are not `[S, N]`, or without a seed.
 
-    Example:
+    Examples:
         >>> labels, users = np.array([1, 0, 1, 0]), np.array([1, 1, 2, 2])
         >>> better, worse = np.array([[2.0, 1.0, 2.0, 1.0]]), np.array([[2.0, 1.0, 1.0, 2.0]])
         >>> paired_difference(labels, better, worse, users)["gauc"].mean
@@ -148,7 +148,7 @@ def daily_difference(
     Raises:
         ValueError: `differences` are not `[S, D]`; no block, no resamples.
 
-    Example:
+    Examples:
         >>> daily_difference(np.full((2, 28), 0.5)).days
         (0.5, 0.5)
     """
@@ -176,7 +176,7 @@ def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     Args:
         values: `[S]`, independent, e.g. one per seed.
 
-    Example:
+    Examples:
         >>> low, high = t_interval([1.0, 3.0])  # 2 -+ 12.706
     """
     from scipy.stats import t  # imported here, because training and serving do not need it

@@ -19,9 +19,8 @@ class AUC(keras.metrics.Metric):
     `keras.metrics.AUC(from_logits=True)` counts at 200 probabilities of equal distance. Most click
     probabilities lie between two or three of these.
 
-    Example:
-
-        model.compile(tfctr.optimizers.LazyAdam(1e-3), metrics=[tfctr.metrics.AUC()])
+    Examples:
+        >>> model.compile(tfctr.optimizers.LazyAdam(1e-3), metrics=[tfctr.metrics.AUC()])
     """
 
     def __init__(self, name: str = "auc", dtype: Any = None) -> None:

@@ -24,9 +24,8 @@ def predict(
     Raises:
         TypeError: the model is not one of clicks.
 
-    Example:
-
-        tfctr.predict(model, data.test(4096))          # [N], in the order of data.columns("test")
+    Examples:
+        >>> tfctr.predict(model, data.test(4096))  # [N], in the order of data.columns("test")
     """
     if not isinstance(model, ClickModel):
         raise TypeError(

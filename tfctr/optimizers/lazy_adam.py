@@ -54,13 +54,12 @@ class LazyAdam(RowOptimizer, keras.optimizers.Adam):
     Raises:
         ValueError: `amsgrad=True`; `embedding_l2` with `β1² ≥ β2`, where Adam diverges.
 
-    Example:
-
-        optimizer = LazyAdam(1e-3, embedding_l2=1e-4)
-        model.compile(optimizer)                      # a backbone
-        model.fit(train)
-        tfctr.optimizers.catch_up(model.optimizer)    # only of other Keras models
-        model.evaluate(test)
+    Examples:
+        >>> optimizer = LazyAdam(1e-3, embedding_l2=1e-4)
+        >>> model.compile(optimizer)  # a backbone
+        >>> model.fit(train)
+        >>> tfctr.optimizers.catch_up(model.optimizer)  # only of other Keras models
+        >>> model.evaluate(test)
     """
 
     def __init__(

@@ -7,8 +7,10 @@ from typing import Any, NoReturn
 
 import grpc
 import numpy as np
-import tensorflow as tf
-from tensorflow_serving.apis import (
+
+from tfctr.data.one_value import LARGEST_FLOAT, WHOLE_FLOATS, read_float, read_int, token_of
+from tfctr.serving.errors import ServingError
+from tfctr.serving.messages import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_pb2,
@@ -16,10 +18,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
-
-from tfctr.data.conform import LARGEST_FLOAT, WHOLE_FLOATS, read_float, read_int, token_of
-from tfctr.serving.errors import ServingError
-from tfctr.serving.raw_values import MISSING
+from tfctr.serving.tensors import FLOAT, INT64, MISSING, STRING, numpy_dtype, to_array, to_proto
 
 SEPARATOR = "|"  # between the values of a list that is given as text
 
@@ -115,8 +114,7 @@ class Client:
             user: one raw value (or list) for each user and context feature.
             candidates: raw values `[N]`, or `[N]` lists, for each item feature.
 
-        Raises:
-            As `predict`.
+        Errors are those of `predict`.
         """
         rows = self._inputs("serving_default")
         specs = self._inputs("rank")
@@ -147,8 +145,7 @@ class Client:
         Returns:
             Arrays `[1, ...]` by name.
 
-        Raises:
-            As `predict`.
+        Errors are those of `predict`.
         """
         rows, specs = self._inputs("serving_default"), self._inputs("encode_user")
         user = self._select(user, specs, "user or context feature")
@@ -162,8 +159,7 @@ class Client:
             encoded: the result of `encode_user`.
             candidates: raw values `[N]`, or `[N]` lists, for each item feature.
 
-        Raises:
-            As `predict`.
+        Errors are those of `predict`.
         """
         rows, specs = self._inputs("serving_default"), self._inputs("score")
         items = specs.keys() - encoded.keys()
@@ -197,8 +193,7 @@ class Client:
         Args:
             user: a list for each history.
 
-        Raises:
-            As `predict`.
+        Errors are those of `predict`.
         """
         specs = self._inputs("serving_default")
         user = self._select(user, specs, "history")
@@ -218,8 +213,7 @@ class Client:
     def served_version(self) -> int:
         """The number of the version that answers this client.
 
-        Raises:
-            As `ask`.
+        Errors are those of `ask`.
         """
         return int(self._metadata().model_spec.version.value)
 
@@ -227,8 +221,7 @@ class Client:
         """The `ModelVersionStatus` of each version that the server knows, by number; empty if it
         does not know the model.
 
-        Raises:
-            As `ask`.
+        Errors are those of `ask`.
         """
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = self._spec.name
@@ -299,8 +292,7 @@ class Client:
         request = predict_pb2.PredictRequest(model_spec=self._spec)
         request.model_spec.signature_name = signature
         for name, array in inputs.items():
-            dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(array, dtype, array.shape))
+            request.inputs[name].CopyFrom(to_proto(array))
         try:
             response = self._call(self._stub.Predict, request)
         except ServingError:
@@ -308,7 +300,7 @@ class Client:
             raise
         if response.model_spec.version.value != self._version:
             self._signatures = None
-        return {name: np.asarray(tf.make_ndarray(t)) for name, t in response.outputs.items()}
+        return {name: to_array(tensor) for name, tensor in response.outputs.items()}
 
     def _call(self, method: Any, request: Any) -> Any:
         try:
@@ -345,10 +337,9 @@ def _rank(spec: Any) -> int:
 
 def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
     """Values `[B]`, or lists `[B, M]` padded with missing values, as the server takes them."""
-    dtype = tf.as_dtype(spec.dtype)
-    numpy_dtype = object if dtype == tf.string else dtype.as_numpy_dtype
+    dtype = spec.dtype
     if _rank(spec) == 1:
-        return np.array([_value(name, value, dtype) for value in values], numpy_dtype)
+        return np.array([_value(name, value, dtype) for value in values], numpy_dtype(dtype))
     rows = [_list(name, row) for row in values]
     longest = max(map(len, rows), default=0)
     width = spec.tensor_shape.dim[1].size
@@ -357,7 +348,7 @@ def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
             f"feature {name!r} takes {width} values per row, found {longest}; keep the last ones "
             "of a sequence, the first ones of a set"
         )
-    array = np.full((len(rows), width), MISSING[dtype], numpy_dtype)
+    array = np.full((len(rows), width), MISSING[dtype], numpy_dtype(dtype))
     for row, items in enumerate(rows):
         for position, item in enumerate(items):
             array[row, position] = _value(name, item, dtype)
@@ -376,18 +367,18 @@ def _list(name: str, row: Any) -> Any:
     raise TypeError(f"feature {name!r} takes a list per row, found {row!r}")
 
 
-def _value(name: str, value: Any, dtype: tf.DType) -> Any:
-    """A value as the server takes it; what it is follows the rules of `tfctr.data.conform`."""
+def _value(name: str, value: Any, dtype: int) -> Any:
+    """A value as the server takes it; what it is follows the rules of `tfctr.data.one_value`."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING[dtype]
-    if isinstance(value, str) and not (value if dtype == tf.string else value.strip()):
+    if isinstance(value, str) and not (value if dtype == STRING else value.strip()):
         return MISSING[dtype]
-    read = {tf.string: _token, tf.int64: _integer, tf.float32: _number}[dtype]
+    read = {STRING: _token, INT64: _integer, FLOAT: _number}[dtype]
     found = read(value)
     if found is None:
-        kind = "strings" if dtype == tf.string else dtype.name
+        kind = {STRING: "strings", INT64: "int64", FLOAT: "float32"}[dtype]
         raise TypeError(f"feature {name!r} takes {kind}, found {value!r}")
     return found
 

@@ -4,9 +4,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfctr.schema import MISSING_INT, Numeric
+from tfctr.schema import Numeric
+from tfctr.serving import tensors
 
-MISSING: dict[tf.DType, Any] = {tf.string: b"", tf.int64: MISSING_INT, tf.float32: float("nan")}
+MISSING: dict[tf.DType, Any] = {
+    tf.as_dtype(dtype): value for dtype, value in tensors.MISSING.items()
+}
 """The value that means "missing", by the dtype of the raw tensor."""
 
 

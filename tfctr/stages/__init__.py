@@ -3,11 +3,12 @@
 from tfctr.stages.export import Export, Version
 from tfctr.stages.predictions import Predictions
 from tfctr.stages.prepare import Prepare, SideOutputs, prepare
-from tfctr.stages.run import DEFAULT_WORK, Run
+from tfctr.stages.run import Run
 from tfctr.stages.stage import Stage, build, folder_lock, in_order, print_plan
 from tfctr.stages.student import create_model
 from tfctr.stages.train import Train
 from tfctr.stages.training import TrainingStage
+from tfctr.work import DEFAULT_WORK
 
 __all__ = [
     "DEFAULT_WORK",

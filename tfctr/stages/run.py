@@ -17,8 +17,7 @@ from tfctr.stages.prepare import Prepare
 from tfctr.stages.refresh import Refresh
 from tfctr.stages.stage import Stage, build, check, in_order
 from tfctr.stages.train import Train
-
-DEFAULT_WORK = Path("work")
+from tfctr.work import DEFAULT_WORK
 
 
 class Run:

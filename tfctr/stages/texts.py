@@ -33,11 +33,14 @@ class LearnVocabulary(Stage):
     def made_from(self) -> Any:
         return digest(self.config)
 
+    def check(self) -> None:
+        import tfctr.language.libraries  # noqa: F401  before the dataset is prepared
+
     def make(self, console: Console) -> dict[str, Any]:
         import keras
-        import keras_hub
 
         from tfctr.data.dataset import Dataset
+        from tfctr.language.libraries import keras_hub
         from tfctr.language.small_encoder import (
             create_small_encoder,
             describe,
@@ -175,10 +178,9 @@ class TrainEncoder(TrainingStage):
         return digest(self.small)
 
     def make(self, console: Console) -> None:
-        import keras_hub
-
         from tfctr.data.dataset import Dataset
         from tfctr.language.create import create_masked_lm
+        from tfctr.language.libraries import keras_hub
         from tfctr.language.pretrained import load_encoder, load_tokenizer
         from tfctr.training.masked_words import MaskedWordsObjective
 

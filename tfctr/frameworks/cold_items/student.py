@@ -37,7 +37,7 @@ class ColdItemsStudent(Student):
         weight: float. Of the alignment's loss.
         temperature: float. Of the contrast.
 
-    Example:
+    Examples:
         >>> student = ColdItemsStudent(  # doctest: +SKIP
         ...     backbone, "movie_id", 384, ["genres"], [64], 0.0, 0.2, "regression", 0.1, 0.1
         ... )

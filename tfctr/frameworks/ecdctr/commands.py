@@ -7,9 +7,7 @@ from typing import Annotated
 import typer
 
 from tfctr.cli.app import BeamArgs, Work, app, clear_errors, console
-from tfctr.config import ConfigError
-from tfctr.frameworks.ecdctr.config import load_rollout
-from tfctr.stages import DEFAULT_WORK
+from tfctr.work import DEFAULT_WORK
 
 MISSING_DAY = 75  # exit status; EX_TEMPFAIL of sysexits.h: try again later
 
@@ -34,6 +32,7 @@ def rollout(
     Days that are done are skipped. The exit status is 75 if a day is missing that the file says to
     wait for. Then all days before it are done, and a scheduler should try again later."""
     with clear_errors():
+        from tfctr.frameworks.ecdctr.config import load_rollout
         from tfctr.frameworks.ecdctr.rollout import Rollout
 
         made = Rollout(load_rollout(file), work, console)
@@ -55,6 +54,7 @@ def report(
 ) -> None:
     """Writes a page that compares rollouts: daily curves, and differences from the first."""
     with clear_errors():
+        from tfctr.frameworks.ecdctr.config import load_rollout
         from tfctr.frameworks.ecdctr.report import EvaluatedRollout, write_page
         from tfctr.frameworks.ecdctr.rollout import Rollout
 
@@ -67,4 +67,6 @@ def _as_day(text: str | None) -> datetime.date | None:
     try:
         return text and datetime.date.fromisoformat(text)  # type: ignore[return-value]
     except ValueError:
+        from tfctr.config import ConfigError
+
         raise ConfigError(f"--through: found {text!r}; give a day such as 2024-01-31") from None

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from tfctr.cli.app import BeamArgs, Work, app, clear_errors, console
-from tfctr.config import load
-from tfctr.stages import DEFAULT_WORK
+from tfctr.work import DEFAULT_WORK
 
 
 @app.command()
@@ -18,6 +17,7 @@ def retrieve(
 ) -> None:
     """Finds the most similar earlier rows of every row, by a Beam job."""
     with clear_errors():
+        from tfctr.config import load
         from tfctr.frameworks.rok.stages import Retrieve
         from tfctr.retrieval.config import RetrievalConfig
         from tfctr.stages import Prepare, build

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from tfctr.cli.app import BeamArgs, Work, app, clear_errors, console
-from tfctr.config import load
-from tfctr.stages import DEFAULT_WORK
+from tfctr.work import DEFAULT_WORK
 
 
 @app.command()
@@ -18,6 +17,7 @@ def sequences(
 ) -> None:
     """Cuts users' events into windows, the training data of a sequence encoder, by a Beam job."""
     with clear_errors():
+        from tfctr.config import load
         from tfctr.frameworks.srp4ctr.config import SequencesConfig
         from tfctr.frameworks.srp4ctr.stages import Windows
         from tfctr.stages import Prepare, build

@@ -31,7 +31,7 @@ class VectorsStudent(Student):
         widths: the length of the vectors of each table.
         fields: the number of fields of each table.
 
-    Example:
+    Examples:
         >>> student = VectorsStudent(schema, backbone, ["movie_id"], [384], [2])  # doctest: +SKIP
         >>> student.build()  # doctest: +SKIP
         >>> student.tables[0].assign(vectors)  # [ids of movies, 384]  # doctest: +SKIP

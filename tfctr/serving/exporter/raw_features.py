@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfctr.data.conform import other_spellings
+from tfctr.data.one_value import other_spellings
 from tfctr.schema import (
     FIRST_TOKEN_ID,
     MISSING_INT,

@@ -1,0 +1,5 @@
+"""Where the command keeps its datasets and runs, unless `--work` names another folder."""
+
+from pathlib import Path
+
+DEFAULT_WORK = Path("work")
