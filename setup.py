@@ -27,6 +27,7 @@ EXTRAS["test"] = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "hypothesis>=6",
+    "pandas>=2.2",
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",

@@ -4,6 +4,7 @@ import difflib
 import itertools
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import (
@@ -11,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -252,9 +254,31 @@ Features: TypeAlias = Annotated[tuple[Feature, ...], Field(min_length=1), AfterV
 
 
 class Schema(Strict):
-    """The features in order. `fitted` fills in the statistics of `prepare` (sizes, means)."""
+    """The features in order. `fitted` fills in the statistics of `prepare` (sizes, means).
+
+    Attributes:
+        dataset: the directory of the dataset that it was measured on, whose vocabularies give a
+            model's raw rows their ids; None if it was read from elsewhere, such as a saved model.
+    """
 
     features: Features
+    _dataset: Path | None = PrivateAttr(None)
+
+    @property
+    def dataset(self) -> Path | None:
+        return self._dataset
+
+    def measured_on(self, dataset: Path | None) -> "Schema":
+        """A copy with the directory of its dataset."""
+        copy = self.model_copy()
+        copy._dataset = dataset
+        return copy
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and self.features == other.features
+
+    def __hash__(self) -> int:
+        return hash(self.features)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Schema":
@@ -318,7 +342,7 @@ class Schema(Strict):
         for name in names:
             _ = self[name]
         kept = [feature for feature in self if feature.name in names]
-        return Schema(
+        selected = Schema(
             features=tuple(
                 feature.model_copy(update={"shares": None})
                 if isinstance(feature, Sequence) and feature.shares not in names
@@ -326,6 +350,7 @@ class Schema(Strict):
                 for feature in kept
             )
         )
+        return selected.measured_on(self.dataset)
 
     def fitted(self, measured: dict[str, dict[str, Any]]) -> "Schema":
         """A copy with measured statistics `{feature name: {field: value}}`."""

@@ -16,6 +16,7 @@ from beam_pipelines.transforms.histories import read_past
 from beam_pipelines.transforms.split import DROPPED, SPLITS, SplitPiece
 from tfctr.data import files
 from tfctr.data.clean import LABEL, TIME, USER_KEY
+from tfctr.data.encode import encoded
 from tfctr.data.fingerprint import row_keys
 from tfctr.data.histories import history_features
 from tfctr.data.typed_rows import ROW
@@ -79,23 +80,9 @@ class Encoder:
             values = table[feature.name].combine_chunks()
             if isinstance(feature, Text):
                 columns[feature.name] = values
-            elif isinstance(feature, Numeric):
-                numbers = values.to_numpy(zero_copy_only=False).astype(np.float32)
-                columns[feature.name] = np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
-            elif feature.is_list:
-                columns[feature.name] = self._padded_ids(feature, values)
             else:
-                columns[feature.name] = self.vocabularies[feature.vocabulary].ids(values)
+                columns[feature.name] = encoded(feature, values, self.vocabularies)
         return columns
-
-    def _padded_ids(self, feature: Any, lists: pa.ListArray) -> np.ndarray:
-        """Ids padded with `PAD_ID` at the end."""
-        lengths = np.diff(lists.offsets.to_numpy())
-        ids = np.full((len(lists), feature.max_length), PAD_ID, np.int64)
-        rows = np.repeat(np.arange(len(lists)), lengths)
-        places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        ids[rows, places] = self.vocabularies[feature.vocabulary].ids(lists.flatten())
-        return ids
 
 
 class WriteShards(beam.PTransform):

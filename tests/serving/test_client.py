@@ -48,6 +48,16 @@ def test_the_client_takes_plain_lists_and_fills_what_is_missing(client: Client, 
     assert client.predict({"user": []}).shape == (0,)
 
 
+def test_the_client_takes_dataframes(client: Client) -> None:
+    columns = that_fit(ROWS)
+    with pytest.warns(UserWarning, match="has no feature 'shown': ignored"):
+        found = client.predict(pa.table(columns | {"shown": [1] * len(columns["user"])}))
+    np.testing.assert_array_equal(found, client.predict(columns))
+    candidates = {"item": ["i1", "i2"], "genres": [["war"], None]}
+    found = client.rank({"user": 7}, pa.table(candidates))
+    np.testing.assert_array_equal(found, client.rank({"user": 7}, candidates))
+
+
 def test_the_client_ranks_candidates(client: Client, model: Any) -> None:
     user = {"user": 7, "history": ["i1", "i2"], "device": "tv", "hour": 3.0}
     candidates = {"item": ["i1", "i2", "nope"], "genres": [["war"], [], ["drama", "war"]]}

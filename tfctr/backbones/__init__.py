@@ -1,7 +1,7 @@
 """CTR models; a method of `tfctr.frameworks` can be put around any of them."""
 
 from tfctr.backbones.autoint import AutoInt
-from tfctr.backbones.backbone import Backbone, create, register, registered
+from tfctr.backbones.backbone import Backbone, create, register, registered, registered_class
 from tfctr.backbones.bst import BST
 from tfctr.backbones.dcn import DCN
 from tfctr.backbones.dcn_v2 import DCNv2
@@ -41,4 +41,5 @@ __all__ = [
     "create",
     "register",
     "registered",
+    "registered_class",
 ]

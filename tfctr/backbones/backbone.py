@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import keras
 from keras import ops
@@ -20,6 +20,7 @@ def register(name: str) -> Callable[[BackboneClass], BackboneClass]:
 
     def add(cls: BackboneClass) -> BackboneClass:
         _registry[name] = cls
+        cls.registered_name = name
         return keras.saving.register_keras_serializable("tfctr")(cls)
 
     return add
@@ -30,20 +31,30 @@ def registered() -> tuple[str, ...]:
     return tuple(sorted(_registry))
 
 
+def registered_class(name: str) -> "type[Backbone]":
+    """The class of a name.
+
+    Raises:
+        ValueError: no such backbone; the message lists all.
+    """
+    if name not in _registry:
+        raise ValueError(f"backbone: found {name!r}; allowed: {', '.join(registered())}")
+    return _registry[name]
+
+
 def create(name: str, schema: Schema, **arguments: Any) -> "Backbone":
     """The backbone registered under `name`.
 
     Raises:
         ValueError: no such backbone, or it has no such argument; the message lists all.
     """
-    if name not in _registry:
-        raise ValueError(f"backbone: found {name!r}; allowed: {', '.join(registered())}")
-    known = [p for p in inspect.signature(_registry[name]).parameters if p != "schema"]
+    cls = registered_class(name)
+    known = [p for p in inspect.signature(cls).parameters if p != "schema"]
     for argument in arguments:
         if argument not in known or argument == "kwargs":
             allowed = ", ".join(p for p in known if p != "kwargs")
             raise ValueError(f"{name}: unknown key {argument!r}; allowed: {allowed}")
-    return _registry[name](schema, **arguments)
+    return cls(schema, **arguments)
 
 
 class Backbone(ClickModel):
@@ -57,8 +68,10 @@ class Backbone(ClickModel):
         embedding_dim: int. Width of each field's vector. Defaults to 16.
     """
 
+    registered_name: ClassVar[str | None] = None
+
     def __init__(self, schema: Schema, embedding_dim: int = 16, **kwargs: Any) -> None:
-        super().__init__(schema, **kwargs)
+        super().__init__(schema, **{"name": self.registered_name} | kwargs)
         self.embedding_dim = embedding_dim
         self.fields = FieldEmbedding(schema, self.field_dim, name="fields")
         self.head = keras.layers.Dense(1, dtype="float32", name="head")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import feather
 
-from tfctr.config import ConfigError, DataConfig, SplitByColumn, SplitByFile
+from tfctr.config import ConfigError, DataConfig, Label, SplitByColumn, SplitByFile
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.conform import to_double, to_tokens
@@ -224,7 +224,7 @@ class Cleaner:
         required = {self.config.user, self.config.item}
         required |= {self.joined.key(name).name for name in self.source.tables}
         columns, checks = typed(path, raw, self._event_features, required)
-        columns[LABEL], check = self._label(path, raw)
+        columns[LABEL], check = labels(path, raw, self.config.label)
         columns[TIME], wrong_times = self._time(path, raw)
         checks += [check, *wrong_times]
         if isinstance(self.config.split, SplitByColumn):
@@ -271,21 +271,6 @@ class Cleaner:
         names += [self.joined.key(name).name for name in to_join]
         return table.select(list(dict.fromkeys(names))).combine_chunks()
 
-    def _label(self, path: str, raw: pa.Table) -> tuple[pa.Array, Check]:
-        """float32, null where the row is to be dropped."""
-        label = self.config.label
-        values, bad = of_column(f"{path}: label", raw, label.column, to_double)
-        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-        wrong = ~np.isfinite(numbers) if bad is None else ~np.isfinite(numbers) | bad
-        if label.positive_above is None:
-            wrong |= ~np.isin(numbers, [0.0, 1.0, *label.drop])
-            why = "the label must be 0 or 1; label.positive_above makes clicks of stars or counts"
-            clicks = numbers
-        else:
-            why, clicks = "the label must be a number", numbers > label.positive_above
-        left_out = np.isin(numbers, label.drop) & ~wrong
-        return pa.array(clicks.astype(np.float32), mask=left_out), (wrong, f"{label.column}: {why}")
-
     def _time(self, path: str, raw: pa.Table) -> tuple[pa.Array, Sequence[Check]]:
         """int64 in the config's unit."""
         time = self.config.time
@@ -302,6 +287,27 @@ class Cleaner:
         unknown = place.is_null().to_numpy(zero_copy_only=False)
         why = f"{split.column}: not one of {', '.join(names)}"
         return place.fill_null(0).cast(pa.uint8()), (unknown, why)
+
+
+def labels(path: str, raw: pa.Table, label: Label) -> tuple[pa.Array, Check]:
+    """Clicks, float32 with null where the row is to be dropped, and a check of bad ones.
+
+    Args:
+        path: of the file, for errors.
+        raw: the columns of a reader.
+        label: the column, and which values are clicks.
+    """
+    values, bad = of_column(f"{path}: label", raw, label.column, to_double)
+    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    wrong = ~np.isfinite(numbers) if bad is None else ~np.isfinite(numbers) | bad
+    if label.positive_above is None:
+        wrong |= ~np.isin(numbers, [0.0, 1.0, *label.drop])
+        why = "the label must be 0 or 1; label.positive_above makes clicks of stars or counts"
+        clicks = numbers
+    else:
+        why, clicks = "the label must be a number", numbers > label.positive_above
+    left_out = np.isin(numbers, label.drop) & ~wrong
+    return pa.array(clicks.astype(np.float32), mask=left_out), (wrong, f"{label.column}: {why}")
 
 
 def num_examples(counts: Mapping[str, int]) -> int:

@@ -1,7 +1,7 @@
 """A dataset directory, as `beam_pipelines.prepare` writes it, and its `tf.data` readers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfctr.config import Fold, data_digest
+from tfctr.config import Fold, Label, SplitConfig, Time, data_digest
 from tfctr.data import files
 from tfctr.data.folds import fold_of
 from tfctr.data.manifest import FORMAT, DataError, read_manifest
 from tfctr.data.packed import Packed
 from tfctr.data.records import read_columns
+from tfctr.data.summary import described
 from tfctr.schema import TOKEN_KINDS, Schema, Text
 
 SHUFFLE_ROWS = 1 << 16  # rows shuffled at a time, unless all are in memory
@@ -65,7 +66,7 @@ class Dataset:
     ) -> None:
         self.directory = directory
         self.manifest = manifest
-        self.schema = Schema.model_validate(manifest["schema"])
+        self.schema = Schema.model_validate(manifest["schema"]).measured_on(directory)
         lists = frozenset(feature.name for feature in self.schema if feature.is_list)
         layout = manifest["layout"]
         self._folders = [_Folder(directory, layout, frozenset(layout["fields"]), lists)]
@@ -106,6 +107,82 @@ class Dataset:
             _check_shards(folder, found, "make it again")
             more.append((folder, found))
         return cls(directory, manifest, more)
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        frame: Any,
+        schema: Iterable[Any] | None = None,
+        *,
+        label: str | Label,
+        time: str | Time | None = None,
+        user: str | None = None,
+        item: str | None = None,
+        split: SplitConfig | None = None,
+        directory: str | Path | None = None,
+        **keys: Any,
+    ) -> "Dataset":
+        """Prepares a DataFrame, by the job that prepares logs.
+
+        Vocabularies and statistics are fitted on the training rows. Bad rows are left out, and a
+        warning says how many there are and why. A million rows take some seconds.
+
+        Args:
+            frame: of pandas (2.2), Polars, pyarrow or another library with Arrow's interface.
+            schema: the features: a `tfctr.schema.Schema`, or a list of them as in a data config.
+                Defaults to what `tfctr init` would guess; a warning names the columns left out.
+            label: the column of 0 and 1, or a `tfctr.config.Label`, for stars or counts.
+            time: the column, or a `tfctr.config.Time` with its unit or format. Defaults to none.
+            user, item: the feature that identifies the user (the item); without a schema, its
+                column. Default to none: no GAUC, and no unseen or rare users.
+            split: a `tfctr.config.Split`, or of a column. Defaults to the last tenth of the rows by
+                time for test and the tenth before for validation; at random without a time.
+            directory: to write to; a dataset that is there is replaced. Defaults to a temporary
+                folder that is deleted when the process ends.
+            keys: further keys of a data config, such as `defaults`, `max_bad_share`.
+
+        Raises:
+            ConfigError: a column is missing, or has a type that can hold no value of its feature.
+            DataError: too many bad rows, or a split without rows.
+
+        Example:
+
+            data = Dataset.from_dataframe(df, label="click", time="ts", user="user_id")
+            model = tfctr.backbones.DCNv2(data.schema)
+        """
+        from tfctr.frames.prepared import prepare_frame
+
+        roles = (label, time, user, item)
+        return cls.open(prepare_frame(frame, schema, *roles, split, directory, **keys))
+
+    @classmethod
+    def from_tf_data(
+        cls,
+        batches: tf.data.Dataset,
+        schema: Iterable[Any] | None = None,
+        *,
+        label: str = LABEL,
+        **arguments: Any,
+    ) -> "Dataset":
+        """Prepares the raw rows of a `tf.data.Dataset`, which must fit in memory.
+
+        Args:
+            batches: of `({feature: values}, label)`, or of `{feature: values}` with the label among
+                them; rows, or batches of rows.
+            schema: as for `from_dataframe`.
+            label: name of the label, where it is among the features. Defaults to "label".
+            arguments: `time`, `user`, ...: as for `from_dataframe`.
+
+        Raises:
+            As `from_dataframe`.
+        """
+        from tfctr.frames.tables import from_batches
+
+        table = from_batches(batches, label)
+        return cls.from_dataframe(table, schema, label=label, **arguments)
+
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.directory)!r}): " + "; ".join(described(self.manifest))
 
     def vocabulary_file(self, name: str) -> Path:
         """The file of a vocabulary: one token a line, the first one's id `FIRST_TOKEN_ID`."""

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfctr.config import ConfigError, DataConfig, FileSource
+from tfctr.config import ConfigError, DataConfig, FileSource, Label
 from tfctr.config.data import several
 from tfctr.data import files
+from tfctr.data.clean import LABEL, labels
 from tfctr.data.delimited import Delimited
 from tfctr.data.formats import SEPARATORS, extension
 from tfctr.data.joined_tables import JoinedTables
@@ -34,7 +35,8 @@ from tfctr.schema import Categorical, History, Numeric, Text
 class ReadRows:
     """The good rows of a piece, and what became of the others."""
 
-    features: pa.Table  # `row_id`, the row's place in the piece; then the features, typed
+    # `row_id`, the row's place in the piece; `label` if it is read; then the features, typed
+    features: pa.Table
     kept: pa.Table  # further columns, as the file has them
     bad: list[BadRow]
     unmatched: dict[str, int]  # rows without a match, by joined table
@@ -51,6 +53,8 @@ class RowsToScore:
         features: of the model.
         config: a data config. Its tables are joined, and rows in files that are named like its
             events (`.csv`, `.dat`, ...) are read with its separator, encoding and columns.
+        label: read beside the features; None: the rows have none.
+        required: names of features that must have a value in every row.
 
     Attributes:
         missing: the columns of features that neither the rows nor a table have; such features are
@@ -58,18 +62,29 @@ class RowsToScore:
         unread: the columns that no feature reads.
 
     Raises:
-        ConfigError: no file; files of several kinds; rows without the key of a table.
+        ConfigError: no file; files of several kinds; rows without the key of a table, or the label.
     """
 
     def __init__(
-        self, patterns: Sequence[str], features: Iterable[Any], config: DataConfig | None = None
+        self,
+        patterns: Sequence[str],
+        features: Iterable[Any],
+        config: DataConfig | None = None,
+        label: Label | None = None,
+        required: Collection[str] = (),
     ) -> None:
+        self.label = label
+        self.required = required
         found = (path for pattern in patterns for path in files.matching(pattern))
         self.paths = tuple(dict.fromkeys(found))
         if not self.paths:
             raise ConfigError(f"rows: no file matches {', '.join(patterns)}")
         reader = _reader(self.paths, config)
         self.names = reader.names()
+        if label is not None and label.column not in self.names:
+            raise ConfigError(
+                f"label: found {label.column!r}; columns of the rows: {', '.join(self.names)}"
+            )
         tables = _tables(config, self.paths) if config else {}
         of_tables = {name for table, _ in tables.values() for name in table.names()}
         read: list[Any] = []
@@ -122,9 +137,13 @@ class RowsToScore:
         is_typed = isinstance(self.reader, ParquetReader)
         texts = {} if is_typed else self._as_texts(keep)
         needed = {f.name: f for f in [*events, *keys, *texts.values()]}.values()
-        wanted = dict.fromkeys([*(f.source_column for f in needed), *keep])
+        label = [self.label.column] if self.label else []
+        wanted = dict.fromkeys([*(f.source_column for f in needed), *label, *keep])
         rows = self.reader.read(piece, list(wanted))
-        columns, checks = typed(piece.path, rows.table, list(needed), ())
+        columns, checks = typed(piece.path, rows.table, list(needed), self.required)
+        if self.label:
+            columns[LABEL], check = labels(piece.path, rows.table, self.label)
+            checks.append(check)
         table = set_aside(rows, columns, checks)
         places = pa.array(np.searchsorted(rows.numbers, table[ROW].to_numpy()))
         kept: dict[str, Any] = {}
@@ -136,7 +155,8 @@ class RowsToScore:
         for name, other in joined.tables.items():
             table, without = joined.join(name, table, other.features)
             unmatched[name] = pc.sum(without).as_py() or 0
-        features = table.select([ROW, *(f.name for f in joined.features)]).combine_chunks()
+        names = [ROW, *([LABEL] if self.label else []), *(f.name for f in joined.features)]
+        features = table.select(names).combine_chunks()
         return ReadRows(features, pa.table(kept), rows.bad, unmatched)
 
     def _as_texts(self, keep: Sequence[str]) -> dict[str, Any]:

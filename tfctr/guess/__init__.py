@@ -3,6 +3,6 @@
 What a sample of the rows shows is written down; what it leaves open is a question in a comment.
 """
 
-from tfctr.guess.config import default_output, guess
+from tfctr.guess.config import default_output, guess, guess_features
 
-__all__ = ["default_output", "guess"]
+__all__ = ["default_output", "guess", "guess_features"]

@@ -112,6 +112,44 @@ def guess(log: Sequence[str], output: Path, tables: Mapping[str, str | None]) ->
     return Guessed(text, events.rows, questions, len(lines.left_out), to_decide)
 
 
+def guess_features(log: str, found: Mapping[str, Role]) -> tuple[dict[str, Any], list[str]]:
+    """The features of a log whose columns with a role are known.
+
+    Args:
+        log: path of a file.
+        found: the columns of the label and, if there are, of the time, the user, the item and the
+            split. A time without keys is read in the likeliest way.
+
+    Returns:
+        Keys of a data config, `features` among them; and the columns that are left out, with their
+        reasons.
+
+    Raises:
+        ConfigError: no such column, no rows, or no column that could be a feature.
+    """
+    events = source.find([log], "")
+    source.read([events])
+    for key, role in found.items():
+        if role.column not in events.columns:
+            there = ", ".join(events.columns)
+            raise ConfigError(f"{key}: found {role.column!r}; columns of the events: {there}")
+    label, time = events.columns[found["label"].column], found.get("time")
+    if label.numbers is None:
+        raise ConfigError(f"label: reads column {label.name!r}, which holds no numbers")
+    if time is not None and not time.keys:
+        for reading in events.columns[time.column].readings[:1]:
+            keys = reading.model_dump(exclude_defaults=True, exclude={"column"})
+            found = {**found, "time": replace(time, keys=keys)}
+    lines = _features(events, {}, found)
+    if not lines.kept:
+        raise ConfigError(f"no column that could be a feature: {_shown(events.columns)}")
+    left_out = [
+        f"{line.value.get('column', line.value.get('name'))} ({line.comment})"
+        for line in lines.left_out
+    ]
+    return written.content([*_of_roles(found, lines), *_of_features(found, lines)]), left_out
+
+
 def _features(
     events: Table, joined: Mapping[str, Joined], found: Mapping[str, Role]
 ) -> features.Features:

@@ -37,6 +37,16 @@ class SchemaModel(keras.Model):
             self.built = True  # before the call, which would build again
             self(self._empty_row())
 
+    def summary(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' table of the layers; their weights are created for it if they are not yet."""
+        self.build()
+        super().summary(*args, **kwargs)
+
+    def count_params(self) -> int:
+        """The number of weights, also before the first call."""
+        self.build()
+        return int(super().count_params())
+
     def train_step(self, data: Any) -> Any:
         return self._reducible(super().train_step(data))
 
@@ -74,14 +84,16 @@ class SchemaModel(keras.Model):
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def fit(self, *args: Any, **kwargs: Any) -> Any:
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras would warn that it does not shuffle it
         if self._distribute_strategy is None and getattr(self, "optimizer", None) is not None:
             # Keras would create the variables in the first traced step, where each takes some 20
             # milliseconds.
             self.build()
             if not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
-        return super().fit(*args, **kwargs)
+        return super().fit(x, *args, **kwargs)
 
     # Rows that no recent batch touched lack the L2 of the steps since then. A lazy optimizer
     # applies it before the weights are read.

@@ -5,7 +5,7 @@ Names are imported when they are first used, so that TensorFlow is loaded only t
 
 from tfctr.lazy import exports
 
-__getattr__, __all__ = exports(
+__getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "Client": "client",

@@ -75,13 +75,13 @@ class Client:
         self._signatures: Mapping[str, Any] | None = None
         self._ignored: set[str] = set()  # columns that a warning has named
 
-    def predict(self, features: Mapping[str, Any]) -> np.ndarray:
+    def predict(self, features: Any) -> np.ndarray:
         """Scores float32 `[B]` of `B` rows.
 
         Args:
             features: raw values by feature name: `[B]`, or `[B]` lists of at most `max_length`
-                values. Cut longer lists yourself: keep the last values of a sequence, the first
-                ones of a set.
+                values; also as a DataFrame (pandas 2.2, Polars, pyarrow, ...). Cut longer lists
+                yourself: keep the last values of a sequence, the first ones of a set.
 
         Raises:
             ValueError: no feature of the model is given, columns differ in length, a list is too
@@ -97,7 +97,7 @@ class Client:
                 f"model {self._spec.name!r} is an index of items, which has no score of a row; "
                 "call `recommend`"
             )
-        features = self._select(features, specs, "feature")
+        features = self._select(_by_column(features), specs, "feature")
         rows = _length(features)
         return self._scores(
             "serving_default",
@@ -107,12 +107,13 @@ class Client:
             },
         )
 
-    def rank(self, user: Mapping[str, Any], candidates: Mapping[str, Any]) -> np.ndarray:
+    def rank(self, user: Mapping[str, Any], candidates: Any) -> np.ndarray:
         """Scores float32 `[N]` of `N` candidates for one user, in one request.
 
         Args:
             user: one raw value (or list) for each user and context feature.
-            candidates: raw values `[N]`, or `[N]` lists, for each item feature.
+            candidates: raw values `[N]`, or `[N]` lists, for each item feature; also as a
+                DataFrame.
 
         Errors are those of `predict`.
         """
@@ -120,7 +121,7 @@ class Client:
         specs = self._inputs("rank")
         items = {n for n, spec in specs.items() if _rank(spec) > _rank(rows[n])}
         user = self._select(user, specs.keys() - items, "user or context feature")
-        candidates = self._select(candidates, items, "item feature")
+        candidates = self._select(_by_column(candidates), items, "item feature")
         count = _length(candidates)
         if count == 0:
             return np.zeros(0, np.float32)
@@ -319,6 +320,16 @@ class Client:
                 f"{self.address} did not answer within {self.timeout} seconds"
             ) from error
         raise ServingError(code, details) from error
+
+
+def _by_column(rows: Any) -> Mapping[str, Any]:
+    """Values by feature name, of a mapping or a DataFrame."""
+    if not hasattr(rows, "__arrow_c_stream__"):
+        return dict(rows)
+    from tfctr.frames.tables import to_table  # imports Arrow, which few requests need
+
+    table = to_table(rows)
+    return {name: table[name].to_pylist() for name in table.column_names}
 
 
 def _length(features: Mapping[str, Any]) -> int:

@@ -65,12 +65,12 @@ class Evaluate(Stage):
                 )
 
 
-def predict_split(model: Any, data: Any, split: str, console: Console) -> np.ndarray:
+def predict_split(model: Any, data: Any, split: str, console: Console | None = None) -> np.ndarray:
     """The finite logits `[N]` of a split's rows, in the order of the dataset."""
     from tfctr.training.predict import EVALUATION_BATCH, check_finite, predict
 
     batches = getattr(data, split)(EVALUATION_BATCH, features=model.reads)
-    logits: np.ndarray = predict(model, batches, split, console)
+    logits: np.ndarray = predict(model, batches, split, console or Console(quiet=True))
     check_finite(logits, model, data, split)
     return logits
 
@@ -79,8 +79,6 @@ def write_metrics(
     data: Any, splits: Sequence[str], predict: Callable[[str], np.ndarray], folder: Path
 ) -> dict[str, int]:
     """Writes `metrics.json`, and what it is measured from: `<split>.parquet`.
-
-    Rare users and items are the least frequent ones that together have `RARE` of the training rows.
 
     Args:
         data: the `Dataset`.
@@ -100,11 +98,7 @@ def write_metrics(
         if not data.num_rows(split):
             continue
         columns = data.columns(split, [*kept, *keys.values()])
-        segments = {
-            f"unseen_{side}s": _is_unseen(data, name, columns[name]) for side, name in keys.items()
-        }
-        for side, name in keys.items():
-            segments[f"rare_{side}s"] = np.isin(columns[name], _rare(data, name))
+        segments = segments_of(data, columns)
         logits = predict(split)
         written = {name: columns[name] for name in kept} | {"logit": logits} | segments
         files.write_parquet(str(folder / f"{split}.parquet"), written)
@@ -112,6 +106,24 @@ def write_metrics(
         rows[split] = data.num_rows(split)
     write_manifest(found, str(folder / METRICS))
     return rows
+
+
+def segments_of(data: Any, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows, bool `[N]`, of users and items without a training row, and of rare ones: the least
+    frequent that together have `RARE` of the training rows.
+
+    Args:
+        data: the `Dataset`.
+        columns: ids `[N]` of the features that are its user and its item.
+    """
+    config = data.manifest["config"]
+    keys = {side: config[side] for side in ("user", "item") if config[side]}
+    found = {
+        f"unseen_{side}s": _is_unseen(data, name, columns[name]) for side, name in keys.items()
+    }
+    for side, name in keys.items():
+        found[f"rare_{side}s"] = np.isin(columns[name], _rare(data, name))
+    return found
 
 
 def _is_unseen(data: Any, name: str, ids: np.ndarray) -> np.ndarray:

@@ -7,6 +7,6 @@ them like those that it has trained.
 
 from tfctr.lazy import exports
 
-__getattr__, __all__ = exports(
+__getattr__, __dir__, __all__ = exports(
     __name__, {"ColdItemsStudent": "student", "contrast": "alignment", "regression": "alignment"}
 )

@@ -6,4 +6,4 @@ In the data's order: each teacher is a run of its own; a batch job
 
 from tfctr.lazy import exports
 
-__getattr__, __all__ = exports(__name__, {"Distillation": "distillation"})
+__getattr__, __dir__, __all__ = exports(__name__, {"Distillation": "distillation"})

@@ -2,7 +2,7 @@
 
 from tfctr.lazy import exports
 
-__getattr__, __all__ = exports(
+__getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "EcdctrServed": "served",

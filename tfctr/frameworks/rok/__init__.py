@@ -11,7 +11,7 @@ candidate, and `FieldStudent` adds fields made of its prediction.
 
 from tfctr.lazy import exports
 
-__getattr__, __all__ = exports(
+__getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "FieldStudent": "field_student",

@@ -6,4 +6,4 @@ of an id's vector.
 
 from tfctr.lazy import exports
 
-__getattr__, __all__ = exports(__name__, {"VectorsStudent": "student"})
+__getattr__, __dir__, __all__ = exports(__name__, {"VectorsStudent": "student"})
