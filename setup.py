@@ -12,7 +12,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["tfctr", "tfctr.*", "beam_pipelines", "beam_pipelines.*"]),
-    package_data={"tfctr.frameworks.ecdctr": ["*.html"]},
+    package_data={"tfctr.frameworks.ecdctr": ["*.html"], "tfctr.report": ["*.html"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<4",
