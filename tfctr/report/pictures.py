@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 WIDTH, HEIGHT = 3.6, 2.6  # inches; a page shows one at 290 to 400 pixels
-WIDER = 4.6  # of names with dots, at 400 to 600 pixels
+WIDER = 4.2  # of names with dots
 
 # Matplotlib needs colours; in the SVG the page's variables take their places.
 TEXT, LINE = "#0a0a01", "#0a0a02"
