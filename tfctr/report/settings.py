@@ -68,7 +68,7 @@ def flat(content: Any, prefix: str = "") -> dict[str, str]:
     if isinstance(content, Mapping) and (content or not prefix):
         parts = {str(key): value for key, value in content.items()}
     elif _has_names(content):
-        parts = {str(item["name"]): item for item in content}
+        parts = {str(item["name"]): _without_name(item) for item in content}
     else:
         return {prefix: content if isinstance(content, str) else json.dumps(content, default=str)}
     found: dict[str, str] = {}
@@ -81,6 +81,10 @@ def _has_names(content: Any) -> bool:
     if not isinstance(content, Sequence) or isinstance(content, str) or not content:
         return False
     return all(isinstance(item, Mapping) and "name" in item for item in content)
+
+
+def _without_name(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if key != "name"}
 
 
 def as_yaml(config: RunConfig) -> str:
