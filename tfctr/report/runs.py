@@ -24,9 +24,9 @@ from tfctr.report.importance import (
     importances,
     predictor,
 )
-from tfctr.report.neighbours import neighbours
+from tfctr.report.neighbours import LEAST, neighbours
 from tfctr.report.pictures import Picture
-from tfctr.report.profile import profile, samples
+from tfctr.report.profile import FREQUENT, profile, samples
 from tfctr.report.run_pictures import Dot
 from tfctr.report.sample import sample
 from tfctr.report.settings import Settings
@@ -81,6 +81,8 @@ def write_runs(runs: Sequence[Run], settings_of: Sequence[Settings], path: Path)
             )
             for run, model in zip(runs, models, strict=True)
         },
+        least=LEAST,
+        frequent=FREQUENT,
         stages=_stages(runs),
         settings=dict(zip(names, settings_of, strict=True)),
         between=settings.between([run.config for run in runs]),
@@ -252,11 +254,12 @@ class RunImportance(NamedTuple):
 
 
 class AllImportances(NamedTuple):
-    """Those of all runs, and a picture of the most important features."""
+    """Those of all runs, and a picture of the most important features, `shown` at most."""
 
     of_runs: Mapping[str, RunImportance]
     features: list[str]
     picture: Picture | None
+    shown: int
     repeats: int
 
 
@@ -280,7 +283,7 @@ def _importance(runs: Sequence[Run], models: Sequence[Any]) -> AllImportances:
     if values:
         title = "Fall of AUC where a feature is shuffled"
         picture = run_pictures.dots(title, shown, values, pictures.WIDER)
-    return AllImportances(found, features, picture, REPEATS)
+    return AllImportances(found, features, picture, FEATURES, REPEATS)
 
 
 def _importance_of(run: Run, model: Any) -> RunImportance:
