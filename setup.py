@@ -43,6 +43,7 @@ setup(
     package_data={
         "tfctr": ["demo/dcnv2.yaml", "demo/data.yaml"],  # of `tfctr demo`; a link to configs/demo
         "tfctr.frameworks.ecdctr": ["*.html"],
+        "tfctr.report": ["*.html"],
     },
     install_requires=[
         "tensorflow>=2.21,<2.22",

@@ -29,7 +29,8 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
   command at the top of that file
 - SRP4CTR in the generated world: `$d/srp4ctr/{backbones,dcnv2}.yaml`
 - DCNv2, DIN and SRP4CTR-DIN on MovieLens 1M:
-  `$m/backbones.yaml#din $m/srp4ctr/dcnv2.yaml#plain $m/srp4ctr/din.yaml --against $m/backbones.yaml#din`
+  `$m/backbones.yaml#din $m/srp4ctr/dcnv2.yaml#plain $m/srp4ctr/din.yaml
+  --against $m/backbones.yaml#din`
 - SRP4CTR's ablations on MovieLens 1M: `$m/backbones.yaml#din $m/srp4ctr/{din,ablations}.yaml`
 - SRP4CTR with DCNv2 on MovieLens 1M: `$m/srp4ctr/dcnv2.yaml#{,plain}`
 - Statistics and trees on MovieLens 1M:

@@ -41,6 +41,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_your_own_csv_in_ten_lines(shop: Path) -> None:
     assert (shop / "work" / "shop-dcnv2" / "metrics.json").is_file()
     assert (shop / "saved_models" / "shop-dcnv2" / "1" / "saved_model.pb").is_file()
+    page = (shop / "work" / "shop-dcnv2" / "report.html").read_text()
+    assert "There is no GAUC: the data config does not name the user." in page
 
 
 def test_the_config_is_what_init_writes(

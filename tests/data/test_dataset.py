@@ -196,6 +196,18 @@ def test_two_splits_are_shuffled_together(sharded: Dataset, in_memory: bool) -> 
     assert len(kept) == pytest.approx(labels.sum() + 0.3 * (labels == 0).sum(), abs=40)
 
 
+def test_columns_of_some_shards(sharded: Dataset) -> None:
+    names = ["item", "label", "row_id"]
+    whole = sharded.columns("train", names)
+    rows = [shard["rows"] for shard in sharded.manifest["splits"]["train"]["shards"]]
+    ends = np.cumsum(rows)
+    assert len(rows) > 2
+    found = sharded.columns("train", names, slice(1, None, 2))
+    places = np.concatenate([np.arange(ends[i - 1], ends[i]) for i in range(1, len(rows), 2)])
+    for name in names:
+        np.testing.assert_array_equal(found[name], whole[name][places])
+
+
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_share_of_the_negatives_is_kept(sharded: Dataset, in_memory: bool) -> None:
     def items(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from tfctr.metrics import (
     auc,
     bootstrap_interval,
+    calibration_bins,
     calibration_ratio,
     evaluate,
     expected_calibration_error,
@@ -207,6 +208,15 @@ def test_calibration_error_by_hand() -> None:
     labels, probabilities = np.array([0, 1, 0, 0]), np.array([0.1, 0.8, 0.2, 0.6])
     error = expected_calibration_error(labels, probabilities, bins=2)
     assert error == pytest.approx((0.3 + 0.4) / 4)
+    found = calibration_bins(labels, probabilities, bins=2)
+    assert found.rows.tolist() == [2, 2]
+    np.testing.assert_allclose(found.predicted, [0.15, 0.7])
+    np.testing.assert_allclose(found.observed, [0, 0.5])
+
+
+def test_bins_that_a_tie_leaves_empty_are_left_out() -> None:
+    found = calibration_bins(np.array([0, 1, 1, 0]), np.array([0.5, 0.5, 0.5, 0.9]), bins=4)
+    assert [values.tolist() for values in found] == [[3, 1], [0.5, 0.9], [pytest.approx(2 / 3), 0]]
 
 
 def test_equal_predictions_share_a_bin_whatever_their_order() -> None:

@@ -1,5 +1,6 @@
 """Commands around runs."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,24 +36,38 @@ def run_all(
         run.prepare()
         run.train()
         metrics_path = run.evaluate()
-        if not is_served:
-            _print_metrics(metrics_path)
-            console.print(f"metrics: {metrics_path}", soft_wrap=True)
-            return
-        version = run.export()
-        from tfctr.cli.showcase import best_auc, show_request
-        from tfctr.data.dataset import Dataset
-
+        version = run.export() if is_served else None
         _print_metrics(metrics_path)
-        console.print(f"SavedModel: {version}", soft_wrap=True)
+        if version is not None:
+            console.print(f"SavedModel: {version}", soft_wrap=True)
         console.print(f"metrics: {metrics_path}", soft_wrap=True)
-        data = Dataset.open(run.data_folder)
-        if (best := best_auc(run.config.data, data)) is not None:
-            console.print(f"best possible test AUC, by the true probabilities: {best:.4f}")
-        if not all(method.takes_rows for method in run.config.frameworks):
-            console.print("requests to this model also need the tokens of a text: docs/language.md")
-            return
-        show_request(run.config.data, data, run.export_folder, console)
+        if version is not None:
+            _show_request(run)
+        _write_report(run, config, changes or ())
+
+
+def _show_request(run: Any) -> None:
+    from tfctr.cli.showcase import best_auc, show_request
+    from tfctr.data.dataset import Dataset
+
+    data = Dataset.open(run.data_folder)
+    if (best := best_auc(run.config.data, data)) is not None:
+        console.print(f"best possible test AUC, by the true probabilities: {best:.4f}")
+    if not all(method.takes_rows for method in run.config.frameworks):
+        console.print("requests to this model also need the tokens of a text: docs/language.md")
+        return
+    show_request(run.config.data, data, run.export_folder, console)
+
+
+def _write_report(run: Any, config: str, changes: Iterable[str]) -> None:
+    from tfctr.report import INSTALL, Report, Settings, is_installed
+    from tfctr.stages import build
+
+    if not is_installed():
+        line = f"no report was written: it needs `{INSTALL}`"
+    else:
+        line = f"report: {build(Report(run, Settings.of_file(config, changes)), console)}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -39,11 +39,15 @@ class Compared:
     milliseconds: float | None = None
 
 
-def compare(runs: Sequence[Any]) -> dict[str, list[Compared]]:
-    """Compares evaluated runs with the first one, on all test rows and on each segment.
+def compare(
+    runs: Sequence[Any], split: str = "test", models: Sequence[Any] | None = None
+) -> dict[str, list[Compared]]:
+    """Compares evaluated runs with the first one, on all rows of a split and on each segment.
 
     Args:
         runs: `tfctr.stages.Run`s on the same dataset, all evaluated.
+        split: whose rows.
+        models: theirs, if they are loaded already.
 
     Returns:
         By segment, and `""` for all rows, what was found of each run. A segment in which a run has
@@ -51,16 +55,16 @@ def compare(runs: Sequence[Any]) -> dict[str, list[Compared]]:
         measured for runs that are exported, if all are.
 
     Raises:
-        ConfigError: a run has no test rows, or others than the first one.
+        ConfigError: a run has no rows of the split, or others than the first one.
 
     Examples:
         >>> runs = [Run(load_run(path)) for path in ("din.yaml", "dcnv2.yaml")]  # doctest: +SKIP
         >>> compare(runs)[""][1].over["gauc"].low  # doctest: +SKIP
         0.0139
     """
-    found = [ScoredRows.read([run.folder]) for run in runs]
+    found = [ScoredRows.read([run.folder], split) for run in runs]
     names = [run.config.name for run in runs]
-    models = [run.load_model() for run in runs]
+    models = models or [run.load_model() for run in runs]
     times = _milliseconds(runs, models)
     whole = []
     for name, run, rows, model, taken in zip(names, runs, found, models, times, strict=True):

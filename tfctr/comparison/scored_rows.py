@@ -1,4 +1,4 @@
-"""What the models of one or more seeds say of the test rows."""
+"""What the models of one or more seeds say of held-out rows."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ HEAVY_SHARE = 0.25  # of the test rows, which the users with most of them have t
 
 
 class ScoredRows(NamedTuple):
-    """The test rows, as the stage `evaluate` writes them.
+    """The rows of a held-out split, as the stage `evaluate` writes them.
 
     Attributes:
         labels: `[N]`.
@@ -31,16 +31,16 @@ class ScoredRows(NamedTuple):
     segments: Mapping[str, np.ndarray]
 
     @classmethod
-    def read(cls, folders: Iterable[Path]) -> "ScoredRows":
+    def read(cls, folders: Iterable[Path], split: str = "test") -> "ScoredRows":
         """Of runs' folders, one a seed.
 
         Raises:
-            ConfigError: a run has no test rows.
+            ConfigError: a run has no rows of the split.
         """
-        paths = [folder / "test.parquet" for folder in folders]
+        paths = [folder / f"{split}.parquet" for folder in folders]
         for path in paths:
             if not path.exists():
-                raise ConfigError(f"{path.parent}: its data have no test rows to compare")
+                raise ConfigError(f"{path.parent}: its data have no {split} rows to compare")
         tables = [pq.read_table(path) for path in paths]
         first = tables[0]
         users = first["user_key"].to_numpy() if "user_key" in first.column_names else None

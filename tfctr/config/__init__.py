@@ -3,6 +3,7 @@
 from tfctr.config.base import (
     ConfigError,
     FolderName,
+    base_of,
     changed,
     digest,
     load,
@@ -76,6 +77,7 @@ __all__ = [
     "Training",
     "TwoDomains",
     "WorldSource",
+    "base_of",
     "changed",
     "data_digest",
     "data_home",

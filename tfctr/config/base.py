@@ -96,6 +96,22 @@ def variants(path: str | Path) -> list[str]:
     return [f"{file}#{name}" for name in names] or [str(path)]
 
 
+def base_of(path: str | Path) -> str | None:
+    """The path of the config that one is made from: of what a variant or a file extends, else of a
+    variant's file; None for a file that extends none.
+
+    Errors as for `read`.
+    """
+    file, variant = _split(path)
+    content = _read_yaml(file)
+    if variant:
+        below = _with_base(file, ()).get("variants")
+        own = _variants(file, below).get(variant, {}).get("extends")
+        return f"{file}#{own or ''}"
+    extends = content.get("extends")
+    return None if extends is None else str(directory_of(extends) / extends)
+
+
 def changed(content: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     """A config with changes `key.path=value`; values are YAML. The changes are appended to its
     `name`, unless they set the name.

@@ -369,17 +369,20 @@ class Dataset:
         """Test batches, in the order of `columns("test")`."""
         return self._in_order("test", batch_size, self._names(features))
 
-    def columns(self, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def columns(
+        self, split: str, names: Sequence[str], shards: slice | None = None
+    ) -> dict[str, np.ndarray]:
         """Whole columns `[N]` of a split: features, `row_id`, `time`, `label` or `user_key`.
 
-        Fields of side outputs are `[N, values]`.
+        Fields of side outputs are `[N, values]`. `shards` are those to read, in order; all by
+        default.
         """
-        shards = self._shards(split)
+        names_of_shards = self._shards(split)[shards or slice(None)]
         found: dict[str, np.ndarray] = {}
         for folder in self._folders:
             chosen = [name for name in names if name in folder.fields]
             if chosen:
-                paths = [f"{folder.directory}/{shard}" for shard in shards]
+                paths = [f"{folder.directory}/{shard}" for shard in names_of_shards]
                 parts = [read_columns(path, folder.layout, chosen) for path in paths]
                 for name in chosen:
                     values = np.concatenate([part[name] for part in parts])
@@ -388,7 +391,7 @@ class Dataset:
         if texts:
             specs = dict.fromkeys(texts, TEXT)
             records = tf.data.TFRecordDataset(
-                [f"{self.directory}/{shard}" for shard in shards], self._compression
+                [f"{self.directory}/{shard}" for shard in names_of_shards], self._compression
             )
             batches = [tf.io.parse_example(batch, specs) for batch in records.batch(8192)]
             found |= {k: np.concatenate([batch[k].numpy() for batch in batches]) for k in texts}

@@ -72,8 +72,10 @@ class DaysDataset(Dataset):
             raise ValueError("call `write_vocabularies` first: a log has the tokens by day")
         return self._vocabularies / f"{name}.txt"
 
-    def columns(self, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-        found = super().columns(split, names)
+    def columns(
+        self, split: str, names: Sequence[str], shards: slice | None = None
+    ) -> dict[str, np.ndarray]:
+        found = super().columns(split, names, shards)
         for name, size in self._sizes.items():
             if name in found:
                 found[name] = np.where(found[name] < size, found[name], OOV_ID)

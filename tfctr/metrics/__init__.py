@@ -4,6 +4,7 @@ from typing import Any
 
 from tfctr.metrics.bootstrap import bootstrap_interval
 from tfctr.metrics.calibration import (
+    calibration_bins,
     calibration_ratio,
     expected_calibration_error,
     log_loss,
@@ -25,6 +26,7 @@ __all__ = [
     "Difference",
     "auc",
     "bootstrap_interval",
+    "calibration_bins",
     "calibration_ratio",
     "daily_difference",
     "evaluate",

@@ -1,6 +1,7 @@
 """Metrics of predicted probabilities: log loss, NE, ECE, predicted over observed clicks."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,14 +68,47 @@ def expected_calibration_error(
     Raises:
         ValueError: as for `log_loss`; a probability outside [0, 1]; no bins.
     """
+    found = calibration_bins(labels, probabilities, bins)
+    return float(found.rows @ np.abs(found.predicted - found.observed) / found.rows.sum())
+
+
+class CalibrationBins(NamedTuple):
+    """Bins of rows in order of prediction, without empty ones.
+
+    Attributes:
+        rows: int `[B]`.
+        predicted: float64 `[B]`, the mean probability.
+        observed: float64 `[B]`, the share of clicks.
+    """
+
+    rows: np.ndarray
+    predicted: np.ndarray
+    observed: np.ndarray
+
+
+def calibration_bins(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = 20
+) -> CalibrationBins:
+    """The bins of `expected_calibration_error`; arguments and errors are the same.
+
+    Example:
+        >>> calibration_bins(np.array([0, 1]), np.array([0.25, 0.5]), bins=2).observed
+        array([0., 1.])
+    """
     positive, probabilities = _check_probabilities(labels, probabilities)
     if bins < 1:
         raise ValueError(f"bins must be at least 1, found {bins}")
     order = np.argsort(probabilities)
-    excess = (probabilities - positive)[order]
-    first_equal = np.searchsorted(probabilities[order], probabilities[order], side="left")
-    bin_of_row = first_equal * bins // len(excess)
-    return float(np.abs(np.bincount(bin_of_row, weights=excess)).sum() / len(excess))
+    ascending = probabilities[order]
+    first_equal = np.searchsorted(ascending, ascending, side="left")
+    bin_of_row = first_equal * bins // len(ascending)
+    rows = np.bincount(bin_of_row)
+    is_there = rows > 0
+    predicted, observed = (
+        np.bincount(bin_of_row, weights=values)[is_there] / rows[is_there]
+        for values in (ascending, positive[order])
+    )
+    return CalibrationBins(rows[is_there], predicted, observed)
 
 
 def calibration_ratio(labels: np.ndarray, probabilities: np.ndarray) -> float:

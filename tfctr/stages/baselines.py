@@ -1,6 +1,6 @@
 """The stage that measures what every model of a dataset must beat."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,8 @@ class Baselines(Stage):
         data = Dataset.open(self.dataset.path)
         config, schema = self.dataset.config, data.schema
         read, item = read_by_regression(schema), config.item
-        shards = data.manifest["splits"]["train"]["shards"]
         step = max(1, -(-data.num_rows("train") // SAMPLE))  # shards from all of its time
-        train = _columns(data, "train", shards[::step], [*read, "label"])
+        train = data.columns("train", [*read, "label"], slice(None, None, step))
         clicks = train["label"].astype(np.float64)
         share = base_rate(clicks)
         rates = weights = None
@@ -74,9 +73,9 @@ class Baselines(Stage):
         for split in ("valid", "test"):
             if not data.num_rows(split):
                 continue
+            shards = len(data.manifest["splits"][split]["shards"])
             parts = [
-                score(_columns(data, split, [shard], [*read, *kept]))
-                for shard in data.manifest["splits"][split]["shards"]
+                score(data.columns(split, [*read, *kept], slice(i, i + 1))) for i in range(shards)
             ]
             whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
             labels, users = whole.pop("label"), whole.pop("user_key", None)
@@ -117,17 +116,6 @@ class Baselines(Stage):
                     "training.optimizer.learning_rate, or another training.optimizer.embedding_l2",
                     soft_wrap=True,
                 )
-
-
-def _columns(
-    data: Any, split: str, shards: Sequence[Mapping[str, Any]], names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Columns of some shards of a split."""
-    from tfctr.data.dataset import Dataset
-
-    splits = {split: {**data.manifest["splits"][split], "shards": shards}}
-    found = Dataset(data.directory, {**data.manifest, "splits": splits}).columns(split, names)
-    return dict(found)
 
 
 def _measured(

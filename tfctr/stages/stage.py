@@ -16,6 +16,9 @@ from rich.console import Console
 
 from tfctr.config import digest
 from tfctr.data.manifest import read_manifest, write_manifest
+from tfctr.stages.cost import measured
+
+COST = "cost"  # of a manifest: see `measured`
 
 _keys: ContextVar["dict[Stage, str] | None"] = ContextVar("keys", default=None)
 
@@ -134,9 +137,14 @@ def _build(stage: Stage, console: Console) -> Path:
 
 
 def _make(stage: Stage, console: Console) -> Path:
-    manifest = stage.make(console)
+    with measured() as cost:
+        manifest = stage.make(console)
     if manifest is not None:
-        write_manifest({"key": stage.key(), **manifest}, str(stage.manifest_path))
+        manifest = {"key": stage.key(), **manifest}
+    elif not stage.by_all_workers:  # else they would all write it
+        manifest = read_manifest(stage.manifest_path)
+    if manifest is not None:
+        write_manifest({**manifest, COST: cost}, str(stage.manifest_path))
     return stage.path
 
 

@@ -82,12 +82,12 @@ def test_the_page_shows_each_rollout_and_its_difference(tmp_path: Path) -> None:
         write_days(work / name, aucs, inactive=name == "ecdctr")
         files.append(str(write_configs(tmp_path / name, name=name)))
     page = tmp_path / "pages" / "rollouts.html"
-    found = CliRunner().invoke(app, ["report", *files, "--page", str(page), "--work", str(work)])
+    found = CliRunner().invoke(app, ["report", *files, "--output", str(page), "--work", str(work)])
     assert found.exit_code == 0, found.output
     text = page.read_text()
-    assert text.count("<svg") == 4
+    assert text.count("<svg role") == 4
     assert "<td>0.7200</td>" in text
-    assert "-0.1000 (-0.1000 to -0.1000)" in text
+    assert "−0.1000 (−0.1000 to −0.1000)" in text
     assert "resampled blocks of 7 days" in text
     assert "– (0)" in text  # no inactive users there
     assert "ads-only" in text

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tfctr.cli.app import BeamArgs, Work, app, clear_errors, console
+from tfctr.cli.report import report_of
 from tfctr.work import DEFAULT_WORK
 
 MISSING_DAY = 75  # exit status; EX_TEMPFAIL of sysexits.h: try again later
@@ -44,23 +45,17 @@ def rollout(
         raise typer.Exit(MISSING_DAY)
 
 
-@app.command()
-def report(
-    rollouts: Annotated[
-        list[Path], typer.Argument(help="YAML files of rollouts; the first is the baseline")
-    ],
-    page: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("rollouts.html"),
-    work: Work = DEFAULT_WORK,
-) -> None:
-    """Writes a page that compares rollouts: daily curves, and differences from the first."""
-    with clear_errors():
-        from tfctr.frameworks.ecdctr.config import load_rollout
-        from tfctr.frameworks.ecdctr.report import EvaluatedRollout, write_page
-        from tfctr.frameworks.ecdctr.rollout import Rollout
+@report_of("days")
+def write_report(files: list[str], output: Path | None, work: Path) -> Path:
+    """The page of rollouts, with their daily curves and differences from the first."""
+    from tfctr.frameworks.ecdctr.config import load_rollout
+    from tfctr.frameworks.ecdctr.report import EvaluatedRollout, write_page
+    from tfctr.frameworks.ecdctr.rollout import Rollout
 
-        folders = [Rollout(load_rollout(path), work).folder for path in rollouts]
-        write_page([EvaluatedRollout.read(folder) for folder in folders], page)
-        console.print(f"page: {page}", soft_wrap=True)
+    path = output or Path("rollouts.html")
+    folders = [Rollout(load_rollout(file), work).folder for file in files]
+    write_page([EvaluatedRollout.read(folder) for folder in folders], path)
+    return path
 
 
 def _as_day(text: str | None) -> datetime.date | None:

@@ -1,10 +1,8 @@
 """Compares rollouts: their metrics by day, and a page that shows them."""
 
 import datetime
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from tfctr.config import ConfigError
 from tfctr.data import files
 from tfctr.data.manifest import DataError, read_manifest
 from tfctr.metrics.comparison import WEEK
+from tfctr.report import page, pictures
 
 SMOOTHED = 7  # number of latest days that a curve averages
 RESAMPLES = 2_000
@@ -26,7 +25,6 @@ PLOTS = {
     "log_loss": "log loss of the same rows",
     "rows_read": "training rows read per day",
 }
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 
 
 @dataclass(frozen=True)
@@ -128,25 +126,19 @@ def write_page(rollouts: Sequence[EvaluatedRollout], path: Path) -> None:
     Raises:
         ConfigError: matplotlib or jinja2 is not installed; the rollouts have different days.
     """
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "the page needs jinja2 and matplotlib; `pip install 'tfctr[report]'`"
-        ) from None
+    page.check_installed()
     first = rollouts[0]
-    template = resources.files(__package__).joinpath("report.html").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(template).render(
+    page.write_page(
+        path,
+        __package__,
+        "report.html",
         first=first.name,
         days=(first.days[0], first.days[-1]),
         rows=[_row(evaluated, first) for evaluated in rollouts],
-        plots={title: _plot(rollouts, name, title) for name, title in PLOTS.items()},
+        pictures=[_picture(rollouts, name, title) for name, title in PLOTS.items()],
         smoothed=SMOOTHED,
         block=WEEK,
     )
-    files.write(str(path), page.encode())
 
 
 def _row(evaluated: EvaluatedRollout, first: EvaluatedRollout) -> dict[str, Any]:
@@ -165,37 +157,30 @@ def _row(evaluated: EvaluatedRollout, first: EvaluatedRollout) -> dict[str, Any]
     return found
 
 
-def _plot(rollouts: Sequence[EvaluatedRollout], name: str, title: str) -> str:
-    """An SVG with one metric's curve for each rollout."""
-    import matplotlib
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-    from matplotlib.figure import Figure
+def _picture(rollouts: Sequence[EvaluatedRollout], name: str, title: str) -> pictures.Picture:
+    """One metric's curve for each rollout."""
 
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    for i, evaluated in enumerate(rollouts):
-        values = evaluated.daily[name]
-        axes.plot(
-            np.array(evaluated.days, "datetime64[D]"),
-            values if name == "rows_read" else _smooth(values),
-            color=COLOURS[i % len(COLOURS)],
-            linestyle=("-", "--", ":")[i // len(COLOURS) % 3],
-            linewidth=2.2 if i == 0 else 1.2,
-            label=evaluated.name,
-        )
-    if name == "rows_read":
-        axes.set_yscale("log")
-    locator = AutoDateLocator()
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    content = io.StringIO()
-    # Without a date and random ids, equal rollouts have equal plots.
-    with matplotlib.rc_context({"svg.hashsalt": "tfctr"}):
-        figure.savefig(content, format="svg", metadata={"Date": None, "Title": title})
-    return content.getvalue()[content.getvalue().index("<svg") :]
+    def curves(axes: Any) -> None:
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        for i, evaluated in enumerate(rollouts):
+            values = evaluated.daily[name]
+            axes.plot(
+                np.array(evaluated.days, "datetime64[D]"),
+                values if name == "rows_read" else _smooth(values),
+                color=pictures.colour(i),
+                linestyle=pictures.style(i),
+                linewidth=2.2 if i == 0 else 1.4,
+            )
+        if name == "rows_read":
+            axes.set_yscale("log")
+        locator = AutoDateLocator(maxticks=6)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+    means = [[evaluated.mean(name)] for evaluated in rollouts]
+    text = pictures.values_text([evaluated.name for evaluated in rollouts], means)
+    return pictures.draw(title, f"Means: {text}", curves, width=5.6)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
