@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfctr.schema import MISSING_INT, Numeric
+from tfctr.schema import MISSING_INT, Numeric, Vector
 
 MISSING: dict[tf.DType, Any] = {tf.string: b"", tf.int64: MISSING_INT, tf.float32: float("nan")}
 """The value that means "missing", by the dtype of the raw tensor."""
@@ -12,7 +12,7 @@ MISSING: dict[tf.DType, Any] = {tf.string: b"", tf.int64: MISSING_INT, tf.float3
 
 def raw_dtype(feature: Any) -> tf.DType:
     """The dtype of the tensor that a client sends: string, int64 or float32."""
-    if isinstance(feature, Numeric):
+    if isinstance(feature, Numeric | Vector):
         return tf.float32
     return tf.string if feature.dtype == "string" else tf.int64
 
