@@ -66,12 +66,6 @@ class ClickModel(SchemaModel):
         """The variables of a pre-trained encoder, which may have their own learning rate."""
         return []
 
-    @property
-    def data_variables(self) -> list[Any]:
-        """The variables that hold data, such as tables by id, and nothing that is learned. A model
-        that starts from this one has its own."""
-        return []
-
     def innermost(self) -> "ClickModel":  # no property: Keras walks those when it saves
         """The plain backbone, inside all students."""
         return self

@@ -274,7 +274,7 @@ def test_two_methods_may_read_one_vector_of_a_request() -> None:
         np.testing.assert_allclose(made(one)[0], found[row], rtol=1e-5)
     again = type(made).from_config(made.get_config())
     assert again.served_schema == made.served_schema
-    with pytest.raises(ValueError, match="'title' is given twice: vectors of 3 numbers of the ite"):
+    with pytest.raises(ValueError, match="twice: vectors of 2 numbers of the user, and of 3 of"):
         VectorsStudent(SCHEMA, cold(), ["user"], [2], [1], ["title"])
 
 

@@ -33,6 +33,10 @@ class ColdItems(Method):
     weight: float = Field(0.1, gt=0)  # of the alignment's loss
     temperature: float = Field(0.1, gt=0)  # of the contrast
 
+    @property
+    def made_again(self) -> str:
+        return "tables"
+
     def check(self, run: Any) -> None:
         known = [f.name for f in run.data.feature_schema.side("item") if isinstance(f, Categorical)]
         read = run.model.features or [f.name for f in run.data.feature_schema.inputs]

@@ -37,6 +37,10 @@ class Vectors(Method):
                 raise ValueError(f"{name!r} is given twice")
         return tables
 
+    @property
+    def made_again(self) -> str:
+        return "tables"
+
     def check(self, run: Any) -> None:
         for table in self.tables:
             known = [f.name for f in run.data.feature_schema if isinstance(f, Categorical)]
