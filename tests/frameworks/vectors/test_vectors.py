@@ -15,6 +15,7 @@ from rich.console import Console
 from tensorflow_serving.apis import predict_pb2
 from typer.testing import CliRunner
 
+from beam_pipelines.score import score
 from tests.conftest import world_config
 from tests.frameworks.toy.config import Toy
 from tests.serving.batching import BASIC, assert_merged_is_each
@@ -186,6 +187,21 @@ def test_a_request_s_vector_counts_as_if_it_were_in_the_table(
                     request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
         with pytest.raises(ServingError, match=r"'title_vector': found shape \[1, 100, 5\]"):
             client.ask(request)
+
+
+def test_a_batch_of_rows_is_scored_by_the_tables_alone(of_all_sides: Run, tmp_path: Path) -> None:
+    data, model = Dataset.open(of_all_sides.data_folder), of_all_sides.load_model()
+    rows = raw_rows(of_all_sides.config.data, data, "test", 20).to_pylist()
+    kept = [{name: row[name] for name in model.reads} for row in rows]
+    table = pa.Table.from_pylist([row | {"title_vector": [1.0] * 6} for row in kept])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    found = score(
+        str(of_all_sides.export_folder), [str(tmp_path / "rows.parquet")], str(tmp_path / "scores")
+    )
+    assert found["ignored"] == ["title_vector"]
+    scores = pq.read_table(tmp_path / "scores" / "part-00000.parquet")["score"].to_numpy()
+    logits = model.predict(data.test(8192, features=model.reads), verbose=0)[:20]
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
 
 
 def test_requests_with_vectors_can_be_merged(of_all_sides: Run) -> None:
