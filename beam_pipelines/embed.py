@@ -40,8 +40,8 @@ from tfctr.data.readers import Piece
 from tfctr.data.sources import open_source
 from tfctr.data.users import rows_by_bucket
 from tfctr.language.config import TextConfig, embedded_feature, embedded_text
-from tfctr.language.text import Textifier, total_counts
-from tfctr.schema import Categorical, Numeric, Schema
+from tfctr.language.text import total_counts
+from tfctr.schema import Categorical, Schema
 
 VECTOR = "vector"  # the column of the vectors
 GROUPS = 64  # of tokens; each is a file, and one is in a worker's memory at a time
@@ -178,12 +178,9 @@ class _EncodeGroup(beam.DoFn):
         self.where, self.folder = encoder, folder
 
     def setup(self) -> None:
-        from tfctr.language.pretrained import load_text_backbone, load_tokenizer
-        from tfctr.language.text_encoder import TextEncoder
+        from tfctr.language.text_vectors import TextVectors
 
-        self.schema = self.config.data.feature_schema
-        self.tokenizer = load_tokenizer(self.where)
-        self.encoder = TextEncoder(load_text_backbone(self.where))
+        self.vectors = TextVectors(self.config, self.text, self.where)
 
     def process(self, group: tuple[int, Iterable[Any]]) -> Iterator[WrittenVectors | job.RowCounts]:
         number, parts = group
@@ -195,14 +192,7 @@ class _EncodeGroup(beam.DoFn):
         yield job.RowCounts(arrived=rows.num_rows)
         key = self.feature.name
         rows = rows.filter(pa.array(is_first(rows[key].combine_chunks()))).sort_by(key)
-        names = self.config.texts[self.text].features
-        columns = {name: self._values(name, rows[name].combine_chunks()) for name in names}
-        # A new one for each group: it keeps the tokens of all values.
-        textifier = Textifier(self.config, self.schema, {}, self.tokenizer)
-        texts = textifier.textify(self.text, columns)
-        vectors = self.encoder.encode(texts.tokens, texts.lengths)
-        if not np.isfinite(vectors).all():
-            raise DataError(f"encoder: {self.where}: a vector has a number that is not finite")
+        vectors, texts = self.vectors.encode(rows)
         name, width = f"part-{number:05d}.parquet", vectors.shape[1]
         offsets = pa.array(np.arange(len(vectors) + 1) * width, pa.int32())
         lists = pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel()))
@@ -211,13 +201,6 @@ class _EncodeGroup(beam.DoFn):
         content = sink.getvalue()
         files.write(f"{self.folder}/{name}", content)
         yield WrittenVectors(name, len(vectors), len(content), width, texts.counts)
-
-    def _values(self, name: str, column: pa.Array) -> Any:
-        """A column for `Textifier`; numbers as a dataset has them."""
-        if not isinstance(self.schema[name], Numeric):
-            return column
-        numbers = np.asarray(column.fill_null(np.nan), np.float32)
-        return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _summarise(found: dict[str, list[Any]], pieces: int, of_all: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from tfctr.data.manifest import DataError, write_manifest
 from tfctr.data.readers import Piece
 from tfctr.data.rows_to_score import RowsToScore
 from tfctr.data.typed_rows import ROW
-from tfctr.schema import MISSING_INT, Numeric, Tokens
+from tfctr.schema import MISSING_INT, Numeric, Tokens, Vector
 from tfctr.serving.c_session import CSession
 from tfctr.serving.model_directory import served_schema, signature_defs, versions, without_versions
 
@@ -123,7 +123,9 @@ class _ReadPiece(beam.DoFn):
             path = f"{self.job.output}/dead_letters/part-{piece.index:05d}.jsonl"
             write_dead_letters(path, piece.path, read.bad)
         tensors = {
-            feature.name: raw_tensor(feature, read.features[feature.name].combine_chunks())
+            feature.name: without_vectors(feature, read.features.num_rows)
+            if isinstance(feature, Vector)
+            else raw_tensor(feature, read.features[feature.name].combine_chunks())
             for feature in self.job.schema.inputs
         }
         kept = {name: read.kept[name] for name in read.kept.column_names}
@@ -225,6 +227,12 @@ def raw_tensor(feature: Any, values: pa.Array) -> np.ndarray:
     return found
 
 
+def without_vectors(feature: Vector, rows: int) -> np.ndarray:
+    """`[rows, W]`: a batch leaves out the vectors that only a request gives; `tfctr refresh` makes
+    a version that has them."""
+    return np.full((rows, feature.max_length), np.nan, np.float32)
+
+
 def _newest(model: str) -> Path:
     """The version's folder that a path names: the path itself, or the newest version in it."""
     folder = Path(model)
@@ -288,7 +296,8 @@ def score(
             raise ConfigError(
                 f"{version}: {feature.name} holds tokens of texts, which rows do not have"
             )
-    to_score = RowsToScore(rows, schema.inputs, config)
+    read = [feature for feature in schema.inputs if not isinstance(feature, Vector)]
+    to_score = RowsToScore(rows, read, config)
     _refuse_missing(to_score, config, ids)
     keep = to_score.names if whole_rows else ids
     for taken in (ROW, SCORE):

@@ -46,7 +46,7 @@ from tensorflow_serving.apis import predict_pb2
 from benchmarks.record import Result, record, record_table
 from benchmarks.serving import models_in
 from tfctr import serving
-from tfctr.schema import Numeric, Tokens
+from tfctr.schema import Numeric, Tokens, Vector
 from tfctr.serving.exporter.raw_features import read_tokens
 from tfctr.serving.model_directory import publish, served_schema
 from tfctr.serving.server.tensors import to_proto
@@ -72,6 +72,8 @@ def _values(
     feature: Any, version: Path, rng: np.random.Generator, rows: tuple[int, ...]
 ) -> np.ndarray:
     shape = (*rows, feature.max_length) if feature.is_list else rows
+    if isinstance(feature, Vector):
+        return rng.normal(size=shape).astype(np.float32)
     if isinstance(feature, Numeric):
         return rng.normal(feature.mean or 0.0, 1.0, shape).astype(np.float32)
     if isinstance(feature, Tokens):

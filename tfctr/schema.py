@@ -228,9 +228,22 @@ class Tokens(_Feature):
     dtype: ClassVar[str] = "int"
 
 
-OtherFeature: TypeAlias = MultiValued | Sequence | History | Numeric | Text | Tokens
+class Vector(_Feature):
+    """The vector of a token that a model has none of: an input of requests, not a feature of data.
+
+    Missing: all its numbers are NaN.
+    """
+
+    kind: Literal["vector"] = "vector"
+    max_length: int = Field(ge=1)  # numbers; no vector has fewer
+
+    is_list: ClassVar[bool] = True
+
+
+OtherFeature: TypeAlias = MultiValued | Sequence | History | Numeric | Text | Tokens | Vector
 Feature: TypeAlias = Annotated[Categorical | OtherFeature, Field(discriminator="kind")]
 TOKEN_KINDS = (Categorical, MultiValued, Sequence)  # a History is a Sequence
+REQUEST_KINDS = (Tokens, Vector)  # that data configs do not have
 
 
 def as_shared(features: tuple[Any, ...]) -> tuple[Any, ...]:

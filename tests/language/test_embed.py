@@ -23,6 +23,7 @@ from tfctr.data import joined_tables
 from tfctr.data.manifest import DataError
 from tfctr.language.config import TextConfig
 from tfctr.language.pretrained import load_encoder, load_text_backbone, load_tokenizer
+from tfctr.language.text_vectors import TextVectors
 
 ITEMS = """item,title,genres,price
 1,Toy Story,comedy|drama,1.5
@@ -121,6 +122,15 @@ def test_each_item_has_the_mean_of_its_text_s_last_layer(encoder: Path, tmp_path
             tokens = [*tokens[:15], tokenizer.sep_token_id]
         layer = run_bert(tensors, np.array([tokens]), np.ones((1, len(tokens)), bool))[0]
         np.testing.assert_allclose(found[item], layer.mean(axis=0), atol=1e-5)
+    # The same, of rows in Python.
+    vectors = TextVectors(make_config(tmp_path, encoder))
+    some = {"title": "Toy Story", "genres": ["comedy", "drama"], "price": 1.5, "seen_as": "title"}
+    of_rows = vectors.of_rows([some, {"title": "A movie", "genres": []}])
+    np.testing.assert_allclose(of_rows, [found[1], found[2]], atol=1e-5)
+    with pytest.raises(ConfigError, match=r"item: found 'year'; its features are: title, gen"):
+        vectors.of_rows([{"year": 1995}])
+    with pytest.raises(DataError, match="row 1: price: found 'free': not a number"):
+        vectors.of_rows([{"price": "1"}, {"price": "free"}])
     assert manifest["rows"] == 5
     assert manifest["texts"]["tokens"] == sum(lengths)
     assert manifest["texts"]["cut"] == cut > 0

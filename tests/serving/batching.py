@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfctr.schema import Numeric, Tokens
+from tfctr.schema import Numeric, Tokens, Vector
 from tfctr.serving.exporter.raw_features import read_tokens
 from tfctr.serving.exporter.warmup_requests import example
 from tfctr.serving.model_directory import served_schema
@@ -113,6 +113,8 @@ def _values(file: Path, feature: Any, shape: list[int], rng: Any) -> np.ndarray:
     """Random values; lists of random length, filled up with what is missing."""
     if isinstance(feature, Numeric):
         return rng.normal(feature.mean or 0.0, 1.0, shape).astype(np.float32)
+    if isinstance(feature, Vector):
+        return rng.normal(size=(*shape, feature.max_length)).astype(np.float32)
     if isinstance(feature, Tokens):
         return rng.integers(5, 100, (*shape, feature.max_length))
     tokens = read_tokens(file) or [b"7"]

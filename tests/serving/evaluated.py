@@ -30,11 +30,11 @@ def assert_served_as_evaluated(
         Server({"student": run.export_folder}, grpc_port=0, rest_port=0) as server,
         Client(f"127.0.0.1:{server.grpc_port}", "student", version=version) as client,
     ):
-        columns = {name: [row[name] for row in rows] for name in names}
+        columns = {name: [row.get(name) for row in rows] for name in names}
         scores = client.predict(columns)
         np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
         candidates = {name: columns[name] for name in items}
         for row in rows[::10] if items else []:
-            user = {name: row[name] for name in names if name not in items}
+            user = {name: row.get(name) for name in names if name not in items}
             alone = client.predict({n: [user[n]] * len(rows) for n in user} | candidates)
             np.testing.assert_allclose(client.rank(user, candidates), alone, atol=1e-5)

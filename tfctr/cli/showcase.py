@@ -13,7 +13,7 @@ from tfctr.data.raw_rows import raw_rows
 from tfctr.data.readers import WorldReader
 from tfctr.data.sources import open_source
 from tfctr.metrics import auc
-from tfctr.schema import Text
+from tfctr.schema import REQUEST_KINDS, Text
 from tfctr.serving import Client, Server
 from tfctr.serving.model_directory import served_schema, versions
 
@@ -29,8 +29,9 @@ def show_request(config: DataConfig, data: Dataset, model_folder: Path, console:
     schema = served_schema(max(versions(model_folder).items())[1])
     split = "test" if data.num_rows("test") else "valid"
     rows = raw_rows(config, data, split, 200).to_pylist()
-    inputs = [feature.name for feature in schema.inputs]
-    items = [feature.name for feature in schema.side("item")]
+    known = [feature for feature in schema.inputs if not isinstance(feature, REQUEST_KINDS)]
+    inputs = [feature.name for feature in known]
+    items = [feature.name for feature in known if feature.side == "item"]
     with (
         Server({model_folder.name: model_folder}, grpc_port=0, rest_port=0) as server,
         Client(f"127.0.0.1:{server.grpc_port}", model_folder.name) as client,

@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 from tfctr.config.base import FOLLOWS, ConfigError, FolderName, digest, directory_of
 from tfctr.config.features import is_pattern, read_defaults, with_defaults, written_out
 from tfctr.schema import (
+    REQUEST_KINDS,
     Categorical,
     History,
     Name,
@@ -31,7 +32,6 @@ from tfctr.schema import (
     Schema,
     Side,
     Strict,
-    Tokens,
     as_shared,
 )
 
@@ -400,9 +400,11 @@ class DataConfig(Strict):
                 f"are: {', '.join(known) or 'none'}"
             )
         for feature in schema:
-            if isinstance(feature, Tokens):
+            if isinstance(feature, REQUEST_KINDS):
                 raise ValueError(
-                    f"feature {feature.name!r}: tokens are made of other features, by a text config"
+                    f"feature {feature.name!r}: kind: found {feature.kind!r}, which is an input of "
+                    "requests, not a feature of data; a text config makes tokens, the methods "
+                    "vectors and cold_items read vectors"
                 )
             if isinstance(feature, History):
                 if self.user is None:

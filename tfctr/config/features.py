@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import create_model
 
-from tfctr.schema import FILLED_IN, Feature, History, Strict, Tokens
+from tfctr.schema import FILLED_IN, REQUEST_KINDS, Feature, History, Strict
 
 WILDCARD = re.compile(r"[*?[]")
 # What says which feature it is, and what is measured.
@@ -23,7 +23,7 @@ _union, _ = get_args(Feature)
 KINDS: dict[str, type[Strict]] = {
     get_args(cls.model_fields["kind"].annotation)[0]: cls
     for cls in get_args(_union)
-    if cls is not Tokens
+    if cls not in REQUEST_KINDS
 }
 
 

@@ -48,6 +48,12 @@ class Method(Strict):
         """Whether a request needs raw features only; else it also needs e.g. a text's tokens."""
         return True
 
+    @property
+    def made_again(self) -> str:
+        """What a rollout makes again every so many days, with its `data_stages`, in a word; "" if
+        that is nothing."""
+        return ""
+
     def check(self, run: Any) -> None:
         """Raises a `ValueError` if a `RunConfig` does not fit the method."""
 

@@ -25,6 +25,7 @@ from tfctr.config.base import (
     read,
     validate,
 )
+from tfctr.config.calibration import Calibration
 from tfctr.config.data import DataConfig
 from tfctr.config.method import Method, registered
 from tfctr.config.training import Training
@@ -92,6 +93,7 @@ class RunConfig(Strict):
     # An earlier run, or its model.keras.
     starts_from: Annotated["RunConfig | Path | None", BeforeValidator(_read_start)] = None
     training: Training = Training()
+    calibration: Calibration | None = None  # of the trained model's probabilities
     predictions: bool = False  # write the probabilities of validation and test rows, with their ids
     export: Export = Export()
 
@@ -124,6 +126,7 @@ class RunConfig(Strict):
         if self.training.chosen_by == "gauc" and self.data.user is None:
             raise ValueError("training.chosen_by: 'gauc' needs the key 'user' in data")
         self._check_oov_rate()
+        self._check_calibration()
         names = [method.name for method in self.frameworks]
         for number, method in enumerate(self.frameworks):
             if method.name in names[:number]:
@@ -154,13 +157,38 @@ class RunConfig(Strict):
             check_not_refitted(starts_from=earlier)
         return self
 
-    def _check_oov_rate(self) -> None:
+    def _categorical(self) -> list[str]:
+        """The categorical features that the backbone reads."""
         read = self.model.features or [feature.name for feature in self.data.feature_schema]
-        known = [
+        return [
             feature.name
             for feature in self.data.feature_schema
             if isinstance(feature, Categorical) and feature.name in read
         ]
+
+    def _check_calibration(self) -> None:
+        if self.calibration is None:
+            return
+        by, known = self.calibration.by, self._categorical()
+        if by is not None and by not in known:
+            raise ValueError(
+                f"calibration.by: {by!r} is no categorical feature that the backbone reads; those "
+                f"are: {', '.join(known) or 'none'}"
+            )
+        if self.training.refit:
+            raise ValueError(
+                "calibration: fitted on validation rows, which a refitted model has learned; leave "
+                "out training.refit, or calibration"
+            )
+        for method in self.frameworks:
+            if not method.is_served:
+                raise ValueError(
+                    f"calibration: {method.name} reads side outputs, so the model is not served; "
+                    "calibrate the run that learns from it"
+                )
+
+    def _check_oov_rate(self) -> None:
+        known = self._categorical()
         for name in self.training.oov_rate:
             if name not in known:
                 raise ValueError(

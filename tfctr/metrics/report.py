@@ -106,6 +106,8 @@ def print_report(results: Mapping[str, Mapping[str, Any]], console: Console | No
         table.add_column(name, justify="right", no_wrap=True)
     for split, measured in results.items():
         table.add_row(Text(split), *_cells(measured))
+        if "uncalibrated" in measured:
+            table.add_row(Text(f"{split} / uncalibrated"), *_cells(measured["uncalibrated"]))
         for segment, of_segment in measured["segments"].items():
             table.add_row(Text(f"{split} / {segment.replace('_', ' ')}"), *_cells(of_segment))
     (console or Console()).print(table)

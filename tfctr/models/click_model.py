@@ -32,9 +32,14 @@ class ClickModel(SchemaModel):
     folds: bool = False  # whether caching a user between requests saves much
 
     @property
+    def of_requests(self) -> tuple[Any, ...]:
+        """The features that requests have, and rows of a dataset do not (`REQUEST_KINDS`)."""
+        return ()
+
+    @property
     def served_schema(self) -> Schema:
-        """The features of a request; they may be more than the schema's."""
-        return self.schema
+        """The features of a request."""
+        return Schema(features=(*self.schema.features, *self.of_requests))
 
     @property
     def field_dim(self) -> int:
@@ -44,12 +49,12 @@ class ClickModel(SchemaModel):
     @property
     def may_read(self) -> tuple[str, ...]:
         """`reads`, and features that may replace some of them."""
-        return self.reads
+        return (*self.reads, *(feature.name for feature in self.of_requests))
 
     @property
     def reads_of_item(self) -> tuple[str, ...]:
         """The features of `may_read` that differ between the candidates of a request."""
-        return tuple(feature.name for feature in self.schema.side("item"))
+        return tuple(feature.name for feature in self.served_schema.side("item"))
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -59,12 +64,6 @@ class ClickModel(SchemaModel):
     @property
     def encoder_variables(self) -> list[Any]:
         """The variables of a pre-trained encoder, which may have their own learning rate."""
-        return []
-
-    @property
-    def data_variables(self) -> list[Any]:
-        """The variables that hold data, such as tables by id, and nothing that is learned. A model
-        that starts from this one has its own."""
         return []
 
     def innermost(self) -> "ClickModel":  # no property: Keras walks those when it saves

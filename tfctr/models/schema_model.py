@@ -31,6 +31,12 @@ class SchemaModel(keras.Model):
         """The names of the features that a call needs."""
         return tuple(feature.name for feature in self.schema.inputs)
 
+    @property
+    def data_variables(self) -> list[Any]:
+        """The variables that hold data, such as tables by id, and nothing that is learned here. A
+        model that starts from this one has its own."""
+        return []
+
     def build(self, input_shape: Any = None) -> None:
         """Creates all weights by a call on a row of missing values."""
         if not self.built:

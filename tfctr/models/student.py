@@ -57,6 +57,10 @@ class Student(ClickModel):
         return self.backbone.innermost()
 
     @property
+    def of_requests(self) -> tuple[Any, ...]:
+        return self.backbone.of_requests
+
+    @property
     def head(self) -> Any:
         return self.backbone.head
 
@@ -82,7 +86,7 @@ class Student(ClickModel):
 
     @property
     def may_read(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.reads, *self.backbone.may_read)))
+        return tuple(dict.fromkeys((*super().may_read, *self.backbone.may_read)))
 
     @property
     def reads_of_item(self) -> tuple[str, ...]:

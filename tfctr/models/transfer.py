@@ -1,6 +1,6 @@
 """Starts a model from the weights of another one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -28,7 +28,12 @@ def start_from(model: Any, pretrained: Any) -> None:
             weight.assign(np.asarray(ops.convert_to_numpy(source)))
 
 
-def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None = None) -> None:
+def carry_on(
+    model: Any,
+    earlier: Any,
+    places: Mapping[str, np.ndarray] | None = None,
+    without: Sequence[Any] = (),
+) -> None:
     """Copies all learned weights of an earlier model, whose vocabularies may differ.
 
     Embeddings are matched by token. New tokens keep their initial rows. Numbers must be read by the
@@ -40,6 +45,7 @@ def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None =
         places: for each owner of rows in the `tables`, int `[ids]`: the new id of each earlier id,
             -1 for none (`Vocabulary.places_in`). Without it ids are the same, and vocabularies may
             only have grown.
+        without: weights of `model` that are not copied. Defaults to none but those that hold data.
 
     Raises:
         ValueError: class, arguments, or statistics of numbers differ; without `places`, a
@@ -55,7 +61,7 @@ def carry_on(model: Any, earlier: Any, places: Mapping[str, np.ndarray] | None =
     for layer, before in zip(*(embeddings(of) for of in (model, earlier)), strict=True):
         _check_numbers(layer.schema, before.schema)
     here, there = ({id(layer.table): layer for layer in of} for of in (own, others))
-    data = {id(variable) for variable in model.data_variables}
+    data = {id(variable) for variable in (*model.data_variables, *without)}
     learned = [
         (weight, source)
         for weight, source in zip(model.weights, earlier.weights, strict=True)
@@ -138,8 +144,8 @@ def _moved(
         raise ValueError(
             f"the earlier model's rows are {rows.shape[1]} wide, not {values.shape[1]}"
         )
-    for owner, (first, size) in _blocks(layer).items():
-        start, had = _blocks(earlier)[owner]
+    for owner, (first, size) in blocks(layer).items():
+        start, had = blocks(earlier)[owner]
         if places is not None and owner in places:
             kept = np.flatnonzero(places[owner] >= 0)
             values[first + places[owner][kept]] = rows[start + kept]
@@ -153,7 +159,7 @@ def _moved(
     return values
 
 
-def _blocks(layer: FieldEmbedding) -> dict[str, tuple[int, int]]:
+def blocks(layer: FieldEmbedding) -> dict[str, tuple[int, int]]:
     """The first row of each vocabulary, and the number of its rows."""
     starts = [*layer.offsets.values(), layer.num_rows]
     return {

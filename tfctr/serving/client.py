@@ -352,6 +352,8 @@ def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
     if _rank(spec) == 1:
         return np.array([_value(name, value, dtype) for value in values], numpy_dtype(dtype))
     rows = [_list(name, row) for row in values]
+    if dtype == tf.float32:
+        _refuse_parts(name, rows, spec.tensor_shape.dim[1].size)
     longest = max(map(len, rows), default=0)
     width = spec.tensor_shape.dim[1].size
     if longest > width:
@@ -364,6 +366,22 @@ def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
         for position, item in enumerate(items):
             array[row, position] = _value(name, item, dtype)
     return array
+
+
+def _refuse_parts(name: str, rows: Sequence[Any], width: int) -> None:
+    """Checks vectors: all numbers of one are given, or none."""
+    for number, row in enumerate(rows):
+        if len(row) not in (0, width):
+            raise ValueError(
+                f"feature {name!r} takes a vector of {width} numbers, or None; found {len(row)} "
+                f"in row {number}"
+            )
+        for value in row:
+            if not math.isfinite(_value(name, value, tf.float32)):
+                raise ValueError(
+                    f"feature {name!r} takes a vector of {width} finite numbers, or None; found "
+                    f"{value!r} in row {number}"
+                )
 
 
 def _list(name: str, row: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfctr.schema import Numeric
+from tfctr.schema import Numeric, Vector
 from tfctr.serving import tensors
 
 MISSING: dict[tf.DType, Any] = {
@@ -15,7 +15,7 @@ MISSING: dict[tf.DType, Any] = {
 
 def raw_dtype(feature: Any) -> tf.DType:
     """The dtype of the tensor that a client sends: string, int64 or float32."""
-    if isinstance(feature, Numeric):
+    if isinstance(feature, Numeric | Vector):
         return tf.float32
     return tf.string if feature.dtype == "string" else tf.int64
 

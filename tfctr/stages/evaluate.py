@@ -11,6 +11,7 @@ from tfctr import metrics
 from tfctr.data import files
 from tfctr.data.manifest import read_manifest, write_manifest
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID
+from tfctr.stages.calibrate import Calibrate
 from tfctr.stages.stage import Stage
 from tfctr.stages.train import Train
 
@@ -22,17 +23,21 @@ class Evaluate(Stage):
     """`metrics.json`: `{"valid": {...}, "test": {...}}`, for the held-out splits with rows. A
     refitted model has learned the validation rows, so only test rows are left.
 
+    With a calibration, the metrics are of the calibrated model, and "uncalibrated" has those of the
+    model before it.
+
     It also writes `<split>.parquet`, a row per row of the split: `label`, `logit`, `user_key` if
     the data has a user, and a bool column per segment.
     """
 
     name = "evaluate"
 
-    def __init__(self, trained: Train) -> None:
+    def __init__(self, trained: Train, calibrated: Calibrate | None = None) -> None:
         self.trained = trained
+        self.calibrated = calibrated
         self.folder = trained.folder
         self.path = self.folder / METRICS
-        self.reads = (trained,)
+        self.reads = (trained, *([calibrated] if calibrated else []))
 
     @property
     def made_from(self) -> Any:
@@ -48,8 +53,31 @@ class Evaluate(Stage):
             self.trained.held_out,
             lambda split: predict_split(model, data, split, console),
             self.folder,
+            self._calibration(data, model) if self.calibrated else None,
         )
         return {"rows": rows}
+
+    def _calibration(self, data: Any, model: Any) -> Callable[[str, np.ndarray], np.ndarray]:
+        """From a split and the model's logits of its rows to the calibrated ones."""
+        import keras
+
+        from tfctr.training.predict import EVALUATION_BATCH
+
+        assert self.calibrated is not None
+        made = self.calibrated.wrap(model)
+
+        def calibrate(split: str, logits: np.ndarray) -> np.ndarray:
+            ids = data.columns(split, [made.by])[made.by] if made.by else np.zeros(len(logits), int)
+            found = [
+                # A batch at a time, since each row has a number for each knot.
+                keras.ops.convert_to_numpy(
+                    made.calibrate(logits[i : i + EVALUATION_BATCH], ids[i : i + EVALUATION_BATCH])
+                )
+                for i in range(0, len(logits), EVALUATION_BATCH)
+            ]
+            return np.concatenate(found)
+
+        return calibrate
 
     def warn(self, console: Console) -> None:
         """Warns of splits on which the model is worse than predicting the base rate."""
@@ -76,7 +104,11 @@ def predict_split(model: Any, data: Any, split: str, console: Console | None = N
 
 
 def write_metrics(
-    data: Any, splits: Sequence[str], predict: Callable[[str], np.ndarray], folder: Path
+    data: Any,
+    splits: Sequence[str],
+    predict: Callable[[str], np.ndarray],
+    folder: Path,
+    calibrate: Callable[[str, np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, int]:
     """Writes `metrics.json`, and what it is measured from: `<split>.parquet`.
 
@@ -85,6 +117,7 @@ def write_metrics(
         splits: those that the model has not learned.
         predict: gives the logits `[N]` of a split, in the order of the dataset.
         folder: to write to.
+        calibrate: gives the calibrated logits `[N]` of a split's. Defaults to none.
 
     Returns:
         The number of rows of each split that has rows.
@@ -99,10 +132,15 @@ def write_metrics(
             continue
         columns = data.columns(split, [*kept, *keys.values()])
         segments = segments_of(data, columns)
-        logits = predict(split)
+        before = predict(split)
+        logits = before if calibrate is None else calibrate(split, before)
         written = {name: columns[name] for name in kept} | {"logit": logits} | segments
         files.write_parquet(str(folder / f"{split}.parquet"), written)
-        found[split] = metrics.evaluate(columns["label"], logits, columns.get("user_key"), segments)
+        measured = columns["label"], columns.get("user_key")
+        found[split] = metrics.evaluate(measured[0], logits, measured[1], segments)
+        if calibrate is not None:
+            of_before = metrics.evaluate(measured[0], before, measured[1])
+            found[split]["uncalibrated"] = {k: v for k, v in of_before.items() if k != "segments"}
         rows[split] = data.num_rows(split)
     write_manifest(found, str(folder / METRICS))
     return rows

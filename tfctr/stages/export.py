@@ -7,6 +7,7 @@ from rich.console import Console
 
 from tfctr.config import ConfigError
 from tfctr.data.manifest import read_manifest
+from tfctr.stages.calibrate import Calibrate
 from tfctr.stages.stage import Stage, versions
 from tfctr.stages.train import Train
 
@@ -50,12 +51,13 @@ class Export(Version):
 
     name = "export"
 
-    def __init__(self, trained: Train) -> None:
+    def __init__(self, trained: Train, calibrated: Calibrate | None = None) -> None:
         config = trained.config
         super().__init__(Path(config.export.directory) / config.name)
         self.trained = trained
+        self.calibrated = calibrated
         self.folder = trained.folder
-        self.reads = (trained,)
+        self.reads = (trained, *([calibrated] if calibrated else []))
 
     def check(self) -> None:
         config = self.trained.config
@@ -79,6 +81,8 @@ class Export(Version):
         student = self.student()
         for method in self.trained.config.frameworks:
             student = method.served(student)
+        if self.calibrated is not None:
+            student = self.calibrated.wrap(student)
         version = serving.export(student, data, self.served)
         tidy(self.served, self.trained.config.export.keep)
         return version

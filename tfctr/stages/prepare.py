@@ -32,7 +32,9 @@ class Prepare(Stage):
     name = "prepare"
     manifest_name = MANIFEST
     is_data = True
-    # Of those rows that have come since the dataset of before, if it only grows: `DaysSoFar`.
+    # Whether it has the rows and vocabularies of an earlier dataset of its folder, and more, as
+    # `DaysSoFar` may; and the config of those rows that have come since, if only such have.
+    grows: bool = False
     added: DataConfig | None = None
 
     def __init__(

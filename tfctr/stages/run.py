@@ -10,6 +10,7 @@ from rich.console import Console
 from tfctr.config import ConfigError, DataConfig, RunConfig
 from tfctr.data.manifest import read_manifest
 from tfctr.stages.baselines import Baselines
+from tfctr.stages.calibrate import Calibrate
 from tfctr.stages.evaluate import Evaluate
 from tfctr.stages.export import Export
 from tfctr.stages.predictions import Predictions
@@ -85,8 +86,14 @@ class Run:
         return Train(self.config, self.work, self.dataset, self.before, earlier)
 
     @cached_property
+    def calibrated(self) -> Calibrate | None:
+        """None: the config wants no calibration."""
+        config = self.config.calibration
+        return None if config is None else Calibrate(self.trained, config)
+
+    @cached_property
     def evaluated(self) -> Evaluate:
-        return Evaluate(self.trained)
+        return Evaluate(self.trained, self.calibrated)
 
     @cached_property
     def baselines(self) -> Baselines:
@@ -98,7 +105,7 @@ class Run:
 
     @cached_property
     def exported(self) -> Export:
-        return Export(self.trained)
+        return Export(self.trained, self.calibrated)
 
     def other(self, config: RunConfig) -> "Run":
         """Another run, in the same work folder."""
@@ -185,16 +192,17 @@ class Run:
         latest = {name: stages for name, stages in latest.items() if stages}
         if not latest:
             raise ConfigError(f"{name}: frameworks: none has data that can be refreshed")
-        return build(Refresh(self.trained, latest), self.console)
+        return build(Refresh(self.trained, latest, self.calibrated), self.console)
 
     def open_data(self) -> Any:
         """The dataset, with the side outputs that the student reads."""
         return self.trained.open_data()
 
     def load_model(self) -> Any:
-        """The trained model.
+        """The trained model, with its calibration if the config wants one.
 
         Raises:
             DataError: there is none, or it belongs to another config or other data.
         """
-        return self.trained.load()
+        model = self.trained.load()
+        return model if self.calibrated is None else self.calibrated.wrap(model)

@@ -15,13 +15,14 @@ from tfctr.stages.stage import Stage
 
 
 class VectorsById(Stage):
-    """`vectors.npy`: float32 `[ids, W]`, 0 for ids without a vector."""
+    """`vectors.npy`: float32 `[ids, W]` of a feature's ids, 0 for those without a vector."""
 
     name = "vectors"
     is_data = True
 
-    def __init__(self, config: VectorTable, dataset: Prepare, work: Path) -> None:
+    def __init__(self, config: VectorTable, feature: str, dataset: Prepare, work: Path) -> None:
         self.config = config
+        self.feature = feature
         self.dataset = dataset
         self.folder = work / config.name
         self.path = self.folder / "vectors.npy"
@@ -34,7 +35,7 @@ class VectorsById(Stage):
         found, keys = paths(self.config)
         prints = [files.fingerprint(path) for path in (*found, *([keys] if keys else []))]
         config = self.config
-        return [config.feature, config.key, config.keys, config.column, prints]
+        return [self.feature, config.key, config.keys, config.column, prints]
 
     @property
     def width(self) -> int:
@@ -62,7 +63,7 @@ class VectorsById(Stage):
         config = self.config
         console.print(f"[bold]{self.name}[/] {config.name} -> {self.path}", soft_wrap=True)
         data = Dataset.open(self.dataset.path)
-        feature = data.schema[config.feature]
+        feature = data.schema[self.feature]
         key = config.key or feature.source_column
         path = Path(data.vocabulary_file(feature.vocabulary))
         vocabulary = Vocabulary.open(path, feature.dtype)
@@ -95,14 +96,14 @@ class VectorsById(Stage):
         if table is None or not given.any():
             raise DataError(
                 f"tables: {config.name}: {', '.join(config.files)}: none of the {strays:,} tokens "
-                f"is one of {config.feature}, which has {tokens:,}"
+                f"is one of {self.feature}, which has {tokens:,}"
             )
         size = np.sqrt(np.mean(np.square(table[given], dtype=np.float64)))
         self.folder.mkdir(parents=True, exist_ok=True)
         np.save(self.path, table)
         console.print(
             f"vectors of {table.shape[1]} numbers for {given.sum():,} of {tokens:,} "
-            f"{config.feature}; {strays:,} are of no token of the training rows",
+            f"{self.feature}; {strays:,} are of no token of the training rows",
             highlight=False,
         )
         return {
@@ -116,7 +117,7 @@ class VectorsById(Stage):
 class LatestVectors(VectorsById):
     """The table of the files as they are now, for a student that was trained before."""
 
-    def __init__(self, config: VectorTable, dataset: Prepare, work: Path) -> None:
-        super().__init__(config, dataset, work)
+    def __init__(self, config: VectorTable, feature: str, dataset: Prepare, work: Path) -> None:
+        super().__init__(config, feature, dataset, work)
         self.folder = work / f"{config.name}-latest"
         self.path = self.folder / "vectors.npy"

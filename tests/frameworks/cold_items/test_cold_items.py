@@ -1,6 +1,5 @@
 """Embeddings of items without training rows, from the losses to a served student."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,13 @@ from tests.serving.evaluated import assert_served_as_evaluated
 from tfctr import backbones
 from tfctr.config import ConfigError, load_run
 from tfctr.data import Dataset
+from tfctr.data.raw_rows import raw_rows
 from tfctr.frameworks.cold_items import ColdItemsStudent, contrast, regression
+from tfctr.frameworks.vectors import VectorsStudent
 from tfctr.metrics import auc
 from tfctr.optimizers import LazyAdam
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, Schema
+from tfctr.serving import Client, Server, export
 from tfctr.stages import Run
 
 RNG = np.random.default_rng(2)
@@ -29,6 +31,12 @@ PLAIN = ["user_id", "item_id", "category"]
 
 
 def student(backbone: Any, feature: str = "item", width: int = 0, **changes: Any) -> Any:
+    made = unbuilt(backbone, feature, width, **changes)
+    made.build()
+    return made
+
+
+def unbuilt(backbone: Any, feature: str, width: int, **changes: Any) -> Any:
     values: dict[str, Any] = {
         "attributes": (),
         "hidden_units": (8,),
@@ -38,9 +46,7 @@ def student(backbone: Any, feature: str = "item", width: int = 0, **changes: Any
         "weight": 0.1,
         "temperature": 0.1,
     }
-    made = ColdItemsStudent(backbone, feature, width, **values | changes)
-    made.build()
-    return made
+    return ColdItemsStudent(backbone, feature, width, **values | changes)
 
 
 def test_regression_is_the_mean_distance_of_rows_that_count() -> None:
@@ -164,7 +170,11 @@ def write_run(folder: Path, **changes: Any) -> Path:
             {
                 "name": "cold_items",
                 "feature": "item_id",
-                "vectors": {"name": "titles", "feature": "item_id", "files": "titles.parquet"},
+                "vectors": {
+                    "name": "titles",
+                    "files": "titles.parquet",
+                    "in_request": "title_vector",
+                },
                 "attributes": ["category"],
                 "least_rows": 40,
             }
@@ -176,16 +186,22 @@ def write_run(folder: Path, **changes: Any) -> Path:
     }
     (folder / "data.yaml").write_text(yaml.safe_dump(data))
     (folder / "student.yaml").write_text(yaml.safe_dump(run))
-    vectors = np.random.default_rng(5).normal(size=(50, 6)).astype("float32")
-    table = pa.table({"item_id": np.arange(50), "vector": [*vectors]})
+    items = np.arange(50)[np.arange(50) % 5 > 0]
+    vectors = np.random.default_rng(5).normal(size=(len(items), 6)).astype("float32")
+    table = pa.table({"item_id": items, "vector": [*vectors]})
     pq.write_table(table, folder / "titles.parquet")
     return folder / "student.yaml"
 
 
-def test_a_student_is_served_as_it_is_evaluated(tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=200)
-    run = Run(load_run(write_run(tmp_path)), tmp_path / "work", console)
-    run.export()
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("cold")
+    made = Run(load_run(write_run(folder)), folder / "work", Console(quiet=True))
+    made.export()
+    return made
+
+
+def test_a_student_is_served_as_it_is_evaluated(run: Run) -> None:
     model = run.load_model()
     train = Dataset.open(run.data_folder).columns("train", ["item_id"])["item_id"]
     counts = np.bincount(train, minlength=model.is_new.shape[0])
@@ -194,8 +210,72 @@ def test_a_student_is_served_as_it_is_evaluated(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.is_new, few)
     assert 5 < few.sum() < len(few)
     vectors = np.array(model.vectors)[FIRST_TOKEN_ID:] * np.array(model.scale)
+    vectors = vectors[vectors.any(axis=1)]
     assert np.mean(vectors**2) == pytest.approx(1, rel=1e-3)
     assert_served_as_evaluated(run, 20, model)
+
+
+def test_a_request_s_vector_counts_as_if_it_were_in_the_table(run: Run, tmp_path: Path) -> None:
+    data, later = Dataset.open(run.data_folder), run.load_model()
+    table, is_new = np.array(later.vectors), np.array(later.is_new)
+    tokens = [int(token) for token in data.vocabulary_file("item_id").read_text().split()]
+    id_of = {token: id_ for id_, token in enumerate(tokens, FIRST_TOKEN_ID)}
+    new = [token for token in tokens if is_new[id_of[token]] and not table[id_of[token]].any()]
+    described = [t for t in tokens if is_new[id_of[t]] and table[id_of[t]].any()]
+    known = [t for t in tokens if not is_new[id_of[t]] and not table[id_of[t]].any()]
+    stranger = 9999
+    asked = [new[0], stranger, described[0], known[0]]
+    vectors = np.random.default_rng(9).normal(size=(len(asked), 6)).astype("float32")
+    table[id_of[new[0]]], table[OOV_ID] = vectors[:2]
+    later.vectors.assign(table)
+    export(later, data, tmp_path / "later")
+    row = raw_rows(run.config.data, data, "test", 1).to_pylist()[0]
+    user = {"user_id": row["user_id"]}
+    candidates = {"item_id": asked, "category": [row["category"]] * len(asked)}
+    with (
+        Server(
+            {"student": run.export_folder, "later": tmp_path / "later"}, grpc_port=0, rest_port=0
+        ) as server,
+        Client(f"127.0.0.1:{server.grpc_port}", "student") as client,
+        Client(f"127.0.0.1:{server.grpc_port}", "later") as of_later,
+    ):
+        found = client.rank(user, candidates | {"title_vector": vectors})
+        np.testing.assert_array_equal(found, of_later.rank(user, candidates))
+        changed = np.abs(found - client.rank(user, candidates)) > 1e-6
+        np.testing.assert_array_equal(changed, [True, True, False, False])
+
+
+def test_two_methods_may_read_one_vector_of_a_request() -> None:
+    def cold() -> Any:
+        plain = backbones.create("dcn_v2", SCHEMA, embedding_dim=4, hidden_units=[5])
+        return unbuilt(plain, "item", 3, attributes=["brand"], in_request="title")
+
+    inner = cold()
+    made = VectorsStudent(SCHEMA, inner, ["item"], [3], [2], ["title"])
+    made.build()
+    for i, weight in enumerate(made.trainable_variables):
+        weight.assign(np.random.default_rng(i).normal(size=weight.shape))
+    assert [f.name for f in made.served_schema] == ["user", "brand", "item", "title"]
+    rows = features("user", "brand", "item") | {"item": np.full(5, OOV_ID)}
+    vectors = RNG.normal(size=(5, 3)).astype("float32")
+    plain, found = made(rows), made(rows | {"title": vectors})
+    assert np.abs(np.array(found - plain)).min() > 1e-4
+    user = {"user": rows["user"][:1]}
+    items = {name: rows[name][None] for name in ("brand", "item")} | {"title": vectors[None]}
+    alone = {n: np.repeat(v, 5) for n, v in user.items()} | {n: v[0] for n, v in items.items()}
+    np.testing.assert_allclose(made.score(made.encode_user(user), items)[0], made(alone), atol=1e-5)
+    # As if each vector were that of the id, in both tables.
+    for row in range(5):
+        for variable in (inner.vectors, made.tables[0]):
+            table = np.zeros(variable.shape)
+            table[OOV_ID] = vectors[row]
+            variable.assign(table)
+        one = {name: values[row : row + 1] for name, values in rows.items()}
+        np.testing.assert_allclose(made(one)[0], found[row], rtol=1e-5)
+    again = type(made).from_config(made.get_config())
+    assert again.served_schema == made.served_schema
+    with pytest.raises(ValueError, match="twice: vectors of 2 numbers of the user, and of 3 of"):
+        VectorsStudent(SCHEMA, cold(), ["user"], [2], [1], ["title"])
 
 
 @pytest.mark.parametrize(
@@ -205,7 +285,10 @@ def test_a_student_is_served_as_it_is_evaluated(tmp_path: Path) -> None:
         ({"attributes": ["item_id"]}, "found 'item_id'; the backbone's other features .* category"),
         ({"attributes": ["age_group"]}, "found 'age_group'"),
         ({"vectors": None, "attributes": []}, "give vectors, or attributes, or both"),
-        ({"feature": "category", "attributes": []}, "the vectors must be of 'category'"),
+        (
+            {"vectors": {"name": "titles", "files": "titles.parquet", "in_request": "price"}},
+            "vectors.in_request: found 'price', which is a feature of the data",
+        ),
     ],
 )
 def test_what_does_not_fit(changes: dict[str, Any], says: str, tmp_path: Path) -> None:

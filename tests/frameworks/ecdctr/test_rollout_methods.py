@@ -37,27 +37,31 @@ FEATURES = [*(f for f in WORLD_FEATURES if f["name"] in NAMES), DOMAIN, *HISTORI
 DISTILL = {"name": "distill", "scores": [{"name": "trees", "files": "a.parquet", "column": "p"}]}
 
 
-def with_methods(folder: Path, **changes: Any) -> Rollout:
-    """Methods' tables are made again every two days."""
-    write_configs(folder, data={"features": FEATURES})
-    data = yaml.safe_load((folder / "days.yaml").read_text())["data"]
-    encoder = {
+def encoder_of(data: Any) -> dict[str, Any]:
+    return {
         "name": "encoder",
         "sequences": {"name": "windows", "data": data, "held_out": 0.3},
         "dim": 4,
         "num_layers": 1,
         "training": TRAINING,
     }
+
+
+def with_methods(folder: Path, **changes: Any) -> Rollout:
+    """Methods' tables are made again every two days."""
+    write_configs(folder, data={"features": FEATURES})
+    data = yaml.safe_load((folder / "days.yaml").read_text())["data"]
+    encoder = encoder_of(data)
     tables = {"name": "tables", "data": data, "items": "past_item", "grades": "past_click"}
     tables |= {"factors": 2, "steps": 3, "neighbours": 3, "attributes": ["category"]}
-    vectors = {"name": "titles", "feature": "item_id", "files": str(folder / "titles.parquet")}
+    vectors = {"name": "titles", "files": str(folder / "titles.parquet")}
     rows = {"item_id": np.arange(40), "vector": [*np.random.default_rng(3).normal(size=(40, 3))]}
     pq.write_table(pa.table(rows), folder / "titles.parquet")
     methods = [
         {"name": "cold_items", "feature": "item_id", "vectors": vectors | {"name": "of-items"}},
         {"name": "statistics", "tables": tables, "knots": 4, "fields": 2},
         {"name": "srp4ctr", "encoder": encoder, "num_queries": 2},
-        {"name": "vectors", "tables": [vectors]},
+        {"name": "vectors", "tables": [vectors | {"feature": "item_id"}]},
     ]
     return rollout(
         folder,

@@ -13,8 +13,9 @@ from tfctr import backbones
 from tfctr.frameworks.srp4ctr import FgBert, SequenceEncoder, Srp4ctrStudent
 from tfctr.layers.attending_block import AttendingBlock, attention_mask, by_heads
 from tfctr.layers.flat_dense import FlatDense
+from tfctr.models.transfer import carry_on
 from tfctr.optimizers import LazyAdam
-from tfctr.schema import MASK_ID, Schema
+from tfctr.schema import MASK_ID, OOV_ID, Schema
 
 RNG = np.random.default_rng(0)
 WIDTH = 8
@@ -48,14 +49,24 @@ def encoder(num_layers: int = 2, schema: Schema | None = None) -> SequenceEncode
     )
 
 
+OF_ITEMS = ("item", "hist_item")
+
+
+def grown(schema: Schema, by: int) -> Schema:
+    """The schema with as many more items at the end of their vocabulary."""
+    sizes = {name: {"vocabulary_size": schema["item"].num_ids + by} for name in OF_ITEMS}
+    return schema.fitted(sizes)
+
+
 def student(backbone: str = "dcn_v2", **arguments: Any) -> Srp4ctrStudent:
-    schema = events_schema()
+    schema = arguments.pop("schema", None) or events_schema()
     plain = (
         schema if backbone in ("din", "bst", "dien") else schema.select(["user", "item", "hour"])
     )
     made = backbones.create(backbone, plain, embedding_dim=4)
     arguments = STUDENT | {"num_queries": 3} | arguments
-    model = Srp4ctrStudent(schema, made, encoder(arguments.pop("num_layers", 2)), **arguments)
+    events = encoder(arguments.pop("num_layers", 2), schema)
+    model = Srp4ctrStudent(schema, made, events, **arguments)
     model.build()
     return shaken(model, 0.2)  # logits of some units, whose last digits count
 
@@ -185,8 +196,10 @@ def windows(length: int = 5, rows: int = 64, seed: int = 0) -> dict[str, np.ndar
     }
 
 
-def fg_bert(**arguments: Any) -> FgBert:
-    model = FgBert(events_schema(5), encoder(), **(FG_BERT | arguments))
+def fg_bert(new_items: int = 0, **arguments: Any) -> FgBert:
+    """`new_items` are at the end of the vocabulary."""
+    of_events = encoder(schema=grown(events_schema(), new_items))
+    model = FgBert(grown(events_schema(5), new_items), of_events, **(FG_BERT | arguments))
     model.build()
     return model
 
@@ -435,6 +448,66 @@ def test_what_is_frozen_is_not_trained(frozen: Any) -> None:
         }[frozen]
     )
     assert bool(model.encoder_variables) == (frozen != "all")
+
+
+@pytest.mark.parametrize("frozen", ["embeddings", "all"])
+def test_what_is_frozen_can_be_exchanged(frozen: Any) -> None:
+    """By a later encoder, which knows two items less than the student."""
+    later = shaken(built(encoder()))
+    model = student(frozen=frozen, refreshed=True, schema=grown(events_schema(), 2))
+    before = [np.array(weight) for weight in model.weights]
+    model.exchange(later)
+    table, tokens = np.array(model.encoder.tokens.table), np.array(later.tokens.table)
+    number, offsets = later.schema["hist_item"].num_ids, later.tokens.offsets
+    for owner, first in model.encoder.tokens.offsets.items():
+        had = later.schema[owner].num_ids
+        start = offsets[owner]
+        np.testing.assert_array_equal(table[first : first + had], tokens[start : start + had])
+    new = model.encoder.tokens.offsets["hist_item"] + number
+    np.testing.assert_array_equal(table[new : new + 2], tokens[[offsets["hist_item"] + OOV_ID] * 2])
+    data = {id(variable) for variable in model.data_variables}
+    exchanged = model.encoder.weights if frozen == "all" else model.encoder.tokens.weights
+    assert data == {id(weight) for weight in exchanged}
+    for weight, old in zip(model.weights, before, strict=True):
+        assert np.array_equal(old, weight) == (id(weight) not in data), weight.path
+    # A training that goes on copies what is learned, and leaves what was exchanged.
+    again = student(frozen=frozen, refreshed=True, schema=grown(events_schema(), 2))
+    own = [np.array(weight) for weight in again.data_variables]
+    carry_on(again, model)
+    for weight, values in zip(again.data_variables, own, strict=True):
+        np.testing.assert_array_equal(weight, values)
+    np.testing.assert_array_equal(again.blocks[0].inner.kernel, model.blocks[0].inner.kernel)
+    with pytest.raises(ValueError, match="of the student's encoder's make"):  # it knows more
+        student(frozen=frozen).exchange(built(encoder(schema=grown(events_schema(), 2))))
+
+
+def built(layer: Any) -> Any:
+    layer.build()
+    return layer
+
+
+def test_pre_training_goes_on_with_new_tokens() -> None:
+    earlier = shaken(fg_bert())
+    later = fg_bert(new_items=2)
+    initial = np.array(later.encoder.tokens.rows("hist_item", later.schema["item"].num_ids - 2))
+    later.start_from(earlier)
+    for part in later.encoder.parts:
+        had = earlier.schema[part].num_ids
+        ids = np.arange(had)
+        np.testing.assert_array_equal(
+            later.encoder.tokens.rows(part, ids), earlier.encoder.tokens.rows(part, ids)
+        )
+        known = np.array(earlier.frequencies[part])
+        found = np.array(later.frequencies[part])
+        np.testing.assert_array_equal(found[: len(known)], known)
+        assert (found[len(known) :] == min(known.min(), 0)).all()
+    new = later.schema["item"].num_ids - 2
+    assert new == earlier.schema["item"].num_ids
+    np.testing.assert_array_equal(later.encoder.tokens.rows("hist_item", new), initial)
+    # Windows without new items are predicted as before, but for the new items' share.
+    batch = {name: tf.constant(values) for name, values in windows().items()}
+    found, before = (model(batch)["hist_stars"][0] for model in (later, earlier))
+    np.testing.assert_allclose(found, before, atol=1e-4)
 
 
 def test_a_student_is_saved_whole(tmp_path: Any) -> None:

@@ -9,12 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 import yaml
 from rich.console import Console
+from tensorflow_serving.apis import predict_pb2
 from typer.testing import CliRunner
 
+from beam_pipelines.score import score
 from tests.conftest import world_config
 from tests.frameworks.toy.config import Toy
+from tests.serving.batching import BASIC, assert_merged_is_each
 from tests.serving.evaluated import assert_served_as_evaluated
 from tfctr import backbones
 from tfctr.cli import app
@@ -22,10 +26,14 @@ from tfctr.config import ConfigError, load_run
 from tfctr.config.vectors import VectorTable
 from tfctr.data import Dataset
 from tfctr.data.manifest import DataError
+from tfctr.data.raw_rows import raw_rows
 from tfctr.frameworks.vectors import VectorsStudent
 from tfctr.metrics import auc
 from tfctr.optimizers import LazyAdam
 from tfctr.schema import FIRST_TOKEN_ID, Schema
+from tfctr.serving import Client, Server, export
+from tfctr.serving.errors import ServingError
+from tfctr.serving.warmup import inputs_of, read_warmup
 from tfctr.stages import Run, build
 from tfctr.stages.student import create_parts, parts_of
 from tfctr.stages.vectors import VectorsById
@@ -72,7 +80,12 @@ def write_configs(folder: Path, *tables: dict[str, Any]) -> Path:
     return folder / "student.yaml"
 
 
-USERS = {"name": "users", "feature": "user_id", "files": "users.npz"}
+USERS = {
+    "name": "users",
+    "feature": "user_id",
+    "files": "users.npz",
+    "in_request": "user_vector",
+}
 HOURS = {"name": "hours", "feature": "hour", "files": "hours.npz", "fields": 2}
 
 
@@ -85,7 +98,7 @@ def of_all_sides(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for name, feature, tokens in (("users", "user_id", 40), ("hours", "hour", 20)):
         vectors = rng.normal(size=(tokens, 5)).astype("float32")
         np.savez(folder / f"{name}.npz", **{feature: np.arange(tokens), "vector": vectors})
-    path = write_configs(folder, TITLES, USERS, HOURS)
+    path = write_configs(folder, TITLES | {"in_request": "title_vector"}, USERS, HOURS)
     made = Run(load_run(path), folder / "work", Console(quiet=True))
     made.export()
     return made
@@ -95,7 +108,7 @@ def test_vectors_of_users_are_computed_once_a_request(of_all_sides: Run) -> None
     model = of_all_sides.load_model()
     data = Dataset.open(of_all_sides.data_folder)
     rows = {k: v[:30] for k, v in data.columns("test", list(model.reads)).items()}
-    of_item = set(model.reads_of_item)
+    of_item = set(model.reads_of_item) - {"title_vector"}
     assert of_item == {"item_id", "category"}
     once = {name: values[:3] for name, values in rows.items() if name not in of_item}
     user = model.encode_user(once)
@@ -113,6 +126,86 @@ def test_vectors_of_users_are_computed_once_a_request(of_all_sides: Run) -> None
 
 def test_vectors_of_users_are_served(of_all_sides: Run) -> None:
     assert_served_as_evaluated(of_all_sides, 20)
+
+
+def test_a_request_s_vector_counts_as_if_it_were_in_the_table(
+    of_all_sides: Run, tmp_path: Path
+) -> None:
+    data = Dataset.open(of_all_sides.data_folder)
+    rows = raw_rows(of_all_sides.config.data, data, "test", 40).to_pylist()
+    new = sorted({row["item_id"] for row in rows if row["item_id"] % 5 == 0})
+    vectors = np.random.default_rng(9).normal(size=(len(new), 6)).astype("float32")
+
+    # Another export of the same weights, whose table has the vectors.
+    later = of_all_sides.load_model()
+    table = np.array(later.tables[0])
+    tokens = [int(token) for token in data.vocabulary_file("item_id").read_text().split()]
+    ids = [FIRST_TOKEN_ID + tokens.index(item) for item in new]
+    assert not table[ids].any()
+    table[ids] = vectors
+    later.tables[0].assign(table)
+    export(later, data, tmp_path / "later")
+
+    items = [feature.name for feature in later.served_schema.side("item")]
+    user = {n: v for n, v in rows[0].items() if n in later.reads and n not in items}
+    known = next(row for row in rows if row["item_id"] % 5)
+    asked = [next(row for row in rows if row["item_id"] == item) for item in new] + [known]
+    candidates = {name: [row.get(name) for row in asked] for name in items}
+    given = candidates | {"title_vector": [*vectors.tolist(), [7.0] * 6]}
+    served = {"student": of_all_sides.export_folder, "later": tmp_path / "later"}
+    with (
+        Server(served, grpc_port=0, rest_port=0) as server,
+        Client(f"127.0.0.1:{server.grpc_port}", "student") as client,
+        Client(f"127.0.0.1:{server.grpc_port}", "later") as of_later,
+    ):
+        expected = of_later.rank(user, candidates)
+        found, without = client.rank(user, given), client.rank(user, candidates)
+        np.testing.assert_array_equal(found, expected)
+        assert np.abs(found - without)[:-1].min() > 1e-5
+        assert found[-1] == without[-1]  # a known item keeps the table's vector
+        columns = {name: [value] * len(asked) for name, value in user.items()}
+        np.testing.assert_array_equal(
+            client.predict(columns | given), of_later.predict(columns | candidates)
+        )
+        # A user out of vocabulary, and what is missing in part.
+        stranger = user | {"user_id": 9999}
+        of_user = client.rank(stranger | {"user_vector": [1, 2, 3, 4, 5]}, candidates)
+        assert np.abs(of_user - client.rank(stranger, candidates)).min() > 1e-5
+        for wrong, says in (
+            ([1.0] * 5, "takes a vector of 6 numbers, or None; found 5 in row 0"),
+            ([1.0] * 5 + [None], "takes a vector of 6 finite numbers, or None; found None in row"),
+        ):
+            with pytest.raises(ValueError, match=f"'title_vector' {says}"):
+                client.rank(user, candidates | {"title_vector": [wrong] + [None] * len(new)})
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = "student", "rank"
+        for log in read_warmup(of_all_sides.export_folder / "1"):
+            signature, inputs = inputs_of(log)
+            if signature == "rank":
+                inputs["title_vector"] = inputs["title_vector"][..., :5]
+                for name, values in inputs.items():
+                    request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+        with pytest.raises(ServingError, match=r"'title_vector': found shape \[1, 100, 5\]"):
+            client.ask(request)
+
+
+def test_a_batch_of_rows_is_scored_by_the_tables_alone(of_all_sides: Run, tmp_path: Path) -> None:
+    data, model = Dataset.open(of_all_sides.data_folder), of_all_sides.load_model()
+    rows = raw_rows(of_all_sides.config.data, data, "test", 20).to_pylist()
+    kept = [{name: row[name] for name in model.reads} for row in rows]
+    table = pa.Table.from_pylist([row | {"title_vector": [1.0] * 6} for row in kept])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    found = score(
+        str(of_all_sides.export_folder), [str(tmp_path / "rows.parquet")], str(tmp_path / "scores")
+    )
+    assert found["ignored"] == ["title_vector"]
+    scores = pq.read_table(tmp_path / "scores" / "part-00000.parquet")["score"].to_numpy()
+    logits = model.predict(data.test(8192, features=model.reads), verbose=0)[:20]
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+
+
+def test_requests_with_vectors_can_be_merged(of_all_sides: Run) -> None:
+    assert_merged_is_each(of_all_sides.export_folder / "1", BASIC)
 
 
 @pytest.fixture(scope="module")
@@ -329,11 +422,9 @@ def test_files_that_do_not_fit(
     run: Run, columns: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     pq.write_table(pa.table(columns), tmp_path / "vectors.parquet")
-    config = VectorTable.model_validate(
-        {"name": "bad", "feature": "item_id", "files": str(tmp_path / "vectors.parquet")}
-    )
+    config = VectorTable.model_validate({"name": "bad", "files": str(tmp_path / "vectors.parquet")})
     with pytest.raises((ConfigError, DataError), match=says):
-        build(VectorsById(config, run.dataset, tmp_path), Console(quiet=True))
+        build(VectorsById(config, "item_id", run.dataset, tmp_path), Console(quiet=True))
     assert not (tmp_path / "bad" / "vectors.npy").exists()
 
 
@@ -375,10 +466,10 @@ def test_arrays_that_do_not_fit(
     np.savez(tmp_path / "all.npz", **arrays)
     for name, array in arrays.items():
         np.save(tmp_path / f"{name}.npy", array)
-    given = {"name": "bad", "feature": "item_id", "directory": str(tmp_path), "files": "all.npz"}
+    given = {"name": "bad", "directory": str(tmp_path), "files": "all.npz"}
     config = VectorTable.model_validate(given | more)
     with pytest.raises((ConfigError, DataError), match=says) as raised:
-        build(VectorsById(config, run.dataset, tmp_path), Console(quiet=True))
+        build(VectorsById(config, "item_id", run.dataset, tmp_path), Console(quiet=True))
     assert "\n" not in str(raised.value)
 
 
@@ -397,8 +488,10 @@ def test_arrays_give_the_table_of_parquet_files(run: Run, tmp_path: Path) -> Non
         "titles again": {"files": "vectors.npy", "keys": "tokens.npy"},
     }
     for name, more in ways.items():
-        again = {"name": "again", "feature": "item_id", "directory": str(tmp_path)}
-        stage = VectorsById(VectorTable.model_validate(again | more), run.dataset, tmp_path)
+        feature = more.pop("feature", "item_id")
+        again = {"name": "again", "directory": str(tmp_path)}
+        config = VectorTable.model_validate(again | more)
+        stage = VectorsById(config, feature, run.dataset, tmp_path)
         build(stage, Console(quiet=True))
         expected = np.load(run.before["vectors"][name.split()[0]].path)
         np.testing.assert_array_equal(np.load(stage.path), expected)
@@ -414,6 +507,11 @@ def test_arrays_give_the_table_of_parquet_files(run: Run, tmp_path: Path) -> Non
             {"feature": "price"},
             r"'price', which is no categorical feature; there are: user_id, age",
         ),
+        (
+            {"in_request": "price"},
+            r"tables: titles.in_request: found 'price', which is a feature of the data; give",
+        ),
+        ({"in_request": "titles"}, r"'titles' is given twice"),
         ({"files": "nothing.parquet"}, r"nothing\.parquet"),
         ({"fields": 0}, r"tables\[0\]\.fields: .*greater than or equal to 1"),
     ],

@@ -13,7 +13,7 @@ from tfctr.language.config import text_fields
 from tfctr.language.prompted_encoder import PromptedEncoder, mean_pool
 from tfctr.models.click_model import ClickModel, candidate_rows
 from tfctr.models.transfer import start_from
-from tfctr.schema import Schema, Tokens
+from tfctr.schema import Tokens
 
 
 @keras.saving.register_keras_serializable("tfctr")
@@ -64,14 +64,14 @@ class ClickPromptStudent(ClickModel):
         return (*super().reads, text_fields(self.text)[0])
 
     @property
-    def served_schema(self) -> Schema:
+    def of_requests(self) -> tuple[Any, ...]:
         tokens = Tokens(
             name=text_fields(self.text)[0],
             side="item",
             max_length=self.max_tokens,
             pad_id=self.pad_id,
         )
-        return Schema(features=(*self.schema.features, tokens))
+        return (tokens,)
 
     @property
     def encoder_variables(self) -> list[Any]:

@@ -33,6 +33,10 @@ class ColdItems(Method):
     weight: float = Field(0.1, gt=0)  # of the alignment's loss
     temperature: float = Field(0.1, gt=0)  # of the contrast
 
+    @property
+    def made_again(self) -> str:
+        return "tables"
+
     def check(self, run: Any) -> None:
         known = [f.name for f in run.data.feature_schema.side("item") if isinstance(f, Categorical)]
         read = run.model.features or [f.name for f in run.data.feature_schema.inputs]
@@ -52,11 +56,8 @@ class ColdItems(Method):
                 )
         if self.vectors is None and not self.attributes:
             raise ValueError("frameworks.cold_items: give vectors, or attributes, or both")
-        if self.vectors is not None and self.vectors.feature != self.feature:
-            raise ValueError(
-                f"frameworks.cold_items.vectors.feature: found {self.vectors.feature!r}; the "
-                f"vectors must be of {self.feature!r}"
-            )
+        if self.vectors is not None:
+            self.vectors.check_input(run, "frameworks.cold_items.vectors")
 
     def import_models(self) -> None:
         import tfctr.frameworks.cold_items.student  # noqa: F401
@@ -67,7 +68,7 @@ class ColdItems(Method):
 
         found: dict[str, Any] = {"rows": RowsOfIds(self.feature, run.dataset, run.work)}
         if self.vectors is not None:
-            found["vectors"] = VectorsById(self.vectors, run.dataset, run.work)
+            found["vectors"] = VectorsById(self.vectors, self.feature, run.dataset, run.work)
         return found
 
     def wrap(self, model: Any, schema: Schema, stages: Mapping[str, Any]) -> Any:
@@ -88,6 +89,7 @@ class ColdItems(Method):
             self.alignment,
             self.weight,
             self.temperature,
+            self.vectors.in_request if self.vectors else None,
         )
 
     def data_stages(self, stages: Mapping[str, Any]) -> Sequence[Any]:

@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from tfctr.frameworks.cold_items.alignment import contrast, regression
-from tfctr.models.click_model import ClickModel
+from tfctr.models.click_model import ClickModel, candidate_rows
+from tfctr.models.given_vectors import joined, with_given
 from tfctr.models.student import Student
-from tfctr.schema import FIRST_TOKEN_ID
+from tfctr.schema import FIRST_TOKEN_ID, Vector
 
 
 @keras.saving.register_keras_serializable("tfctr")
@@ -36,6 +37,7 @@ class ColdItemsStudent(Student):
         alignment: "regression", "contrast" or "none".
         weight: float. Of the alignment's loss.
         temperature: float. Of the contrast.
+        in_request: the input of requests with the vectors of ids that have none. Defaults to None.
 
     Examples:
         >>> student = ColdItemsStudent(  # doctest: +SKIP
@@ -59,6 +61,7 @@ class ColdItemsStudent(Student):
         alignment: str,
         weight: float,
         temperature: float,
+        in_request: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, **kwargs)
@@ -71,6 +74,8 @@ class ColdItemsStudent(Student):
         self.alignment = alignment
         self.weight = weight
         self.temperature = temperature
+        self.in_request = in_request
+        _ = self.of_requests  # refuses what the backbone's differ from
         self.hidden = [
             keras.layers.Dense(units, "relu", name=f"hidden_{i}")
             for i, units in enumerate(self.hidden_units)
@@ -102,6 +107,12 @@ class ColdItemsStudent(Student):
         own = [self.is_new, *([self.vectors] if self.width else [])]
         return [*super().data_variables, *own]
 
+    @property
+    def of_requests(self) -> tuple[Any, ...]:
+        name = self.in_request
+        own = [Vector(name=name, side="item", max_length=self.width)] if name else []
+        return joined(self.backbone, own)
+
     def embed(
         self,
         features: Mapping[str, Any],
@@ -116,18 +127,22 @@ class ColdItemsStudent(Student):
         if missing := [name for name in self.attributes if name not in read]:
             more = self.backbone.embed(features, names=missing)
             given, read = ops.concatenate([fields, more], axis=1), [*read, *missing]
-        return self._replace(fields, given, read, features[self.feature], training)
+        return self._replace(fields, given, read, features, training)
 
     def embed_candidates(self, user: Mapping[str, Any], items: Mapping[str, Any]) -> Any:
         fields = super().embed_candidates(user, items)
-        ids = ops.reshape(items[self.feature], (-1,))
-        return self._replace(fields, fields, [*self.field_names], ids, training=False)
+        own = {n: values for n, values in items.items() if n in (self.feature, self.in_request)}
+        rows = candidate_rows({}, own)
+        return self._replace(fields, fields, [*self.field_names], rows, training=False)
 
-    def make(self, ids: Any, attributes: Sequence[Any], training: bool = False) -> Any:
-        """Embeddings `[B, D]` of items, from their ids' vectors and fields `[B, D]`."""
+    def make(
+        self, features: Mapping[str, Any], attributes: Sequence[Any], training: bool = False
+    ) -> Any:
+        """Embeddings `[B, D]` of items, from their vectors and from fields `[B, D]`."""
         parts = [*attributes]
         if self.width:
-            vectors = ops.take(self.vectors, ids, axis=0) * self.scale
+            vectors = ops.take(self.vectors, features[self.feature], axis=0)
+            vectors = with_given(vectors, features, self.in_request) * self.scale
             parts = [ops.cast(vectors, self.compute_dtype), *attributes]
         made = self.hide(ops.concatenate(parts, axis=1), training=training)
         for layer in (*self.hidden, self.to_embedding):
@@ -135,15 +150,21 @@ class ColdItemsStudent(Student):
         return made
 
     def _replace(
-        self, fields: Any, given: Any, read: Sequence[str], ids: Any, training: bool
+        self,
+        fields: Any,
+        given: Any,
+        read: Sequence[str],
+        features: Mapping[str, Any],
+        training: bool,
     ) -> Any:
         """The fields with that of `feature` made where the item is new; `given` are fields of the
         features `read`, the attributes among them."""
+        ids = features[self.feature]
         place = read.index(self.feature)
         trained = fields[:, place]
         # Attributes are read as the backbone has learned them.
         attributes = [ops.stop_gradient(given[:, read.index(name)]) for name in self.attributes]
-        made = ops.cast(self.make(ids, attributes, training), fields.dtype)
+        made = ops.cast(self.make(features, attributes, training), fields.dtype)
         is_new = ops.take(self.is_new, ids, axis=0)
         if training:
             if self.alignment != "none":

@@ -31,8 +31,9 @@ class DaysSoFar(Prepare):
         log: the log by days.
         days: whose rows it has, ascending.
         through: number, in the log, of the day whose vocabularies it has.
-        added: the config of those rows that have come since an earlier dataset of the same folder;
-            None if there is none, or other rows have come too.
+        grows: whether there was an earlier dataset of the same folder.
+        added: the config of those rows that have come since it; None if there was none, or other
+            rows have come too.
     """
 
     name = "days"
@@ -45,12 +46,14 @@ class DaysSoFar(Prepare):
         log: DayLog,
         days: Sequence[datetime.date],
         through: int,
+        grows: bool,
         added: DataConfig | None,
     ) -> None:
         super().__init__(config, folder, beam_args)
         self.log = log
         self.days = days
         self.through = through
+        self.grows = grows
         self.added = added
 
     def make(self, console: Console) -> None:
@@ -117,7 +120,9 @@ def methods_of(
             added = config.days.rows_of(come)
     through = max(log.days[d]["number"] for d in days)
     work = folder / FOLDER
-    dataset = DaysSoFar(data, work / data.name, beam_args, log, days, through, added)
+    dataset = DaysSoFar(
+        data, work / data.name, beam_args, log, days, through, since is not None, added
+    )
     methods = tuple(with_data(method, config.days.data, data) for method in config.frameworks)
     run = config.as_run().model_copy(update={"data": data, "frameworks": methods})
     return _MethodsRun(run, work, console, dataset).before

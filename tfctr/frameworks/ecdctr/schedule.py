@@ -69,9 +69,8 @@ def due(config: RolloutConfig, state: State, day: datetime.date) -> tuple[list[s
     `due` of the next day."""
     words = ["evaluate"] if state.ads else []
     after: dict[str, Any] = {"ads": "ads"}
-    names = ", ".join(method.name for method in config.frameworks)
     if methods_are_due(config, state, day):
-        words.append(f"{'tables of' if state.methods_until else 'build'} {names}")
+        words += _methods_in_words(config, starts=not state.methods_until)
         after["methods_until"] = str(day + DAY)
     for since, until in tiny_periods(config, state, day):
         words.append(f"tiny on {since} to {until - DAY}")
@@ -85,6 +84,18 @@ def due(config: RolloutConfig, state: State, day: datetime.date) -> tuple[list[s
     if config.export is not None:
         words.append("export")
     return words, state.changed(**after)
+
+
+def _methods_in_words(config: RolloutConfig, starts: bool) -> list[str]:
+    """What is made of the methods: everything before the first training, else what `made_again`
+    names."""
+    if starts:
+        return [f"build {', '.join(method.name for method in config.frameworks)}"]
+    made: dict[str, list[str]] = {}
+    for method in config.frameworks:
+        if method.made_again:
+            made.setdefault(method.made_again, []).append(method.name)
+    return [f"{what} of {', '.join(names)}" for what, names in made.items()]
 
 
 def _is_over(until: str, every: int | None, day: datetime.date) -> bool:

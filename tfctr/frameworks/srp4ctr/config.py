@@ -1,6 +1,6 @@
 """Configs of SRP4CTR."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -83,6 +83,31 @@ class Srp4ctr(Method):
     num_queries: int = Field(4, ge=0)  # of the querying transformer; 0: no such transformer
     num_query_blocks: int = Field(1, ge=1)
     frozen: Literal["none", "embeddings", "all"] = "none"  # of the encoder
+    # In a rollout: whether the encoder is pre-trained on, of the days since, whenever methods are
+    # made again; what is frozen in the models is then exchanged.
+    refreshed: bool = False
+
+    @model_validator(mode="after")
+    def _refreshes_what_is_frozen(self) -> "Srp4ctr":
+        if self.refreshed and (self.frozen == "none" or not self.pretrained):
+            found = "frozen: none" if self.pretrained else "pretrained: false"
+            raise ValueError(
+                f"refreshed: found true and {found}; it exchanges what is frozen of a pre-trained "
+                "encoder: set frozen: all, pretrained: true, or leave refreshed out, as an encoder "
+                "that is not frozen learns with the models every day"
+            )
+        return self
+
+    @property
+    def made_again(self) -> str:
+        return "encoder" if self.refreshed else ""
+
+    def check(self, run: Any) -> None:
+        if self.refreshed and run.starts_from is not None:
+            raise ValueError(
+                "frameworks.srp4ctr.refreshed: only a rollout refreshes its encoder; a run that "
+                "starts from another one has the encoder of that one: leave it out"
+            )
 
     @property
     def parts(self) -> Mapping[str, Any]:
@@ -97,7 +122,10 @@ class Srp4ctr(Method):
         if not self.pretrained:
             return {}
         windows = Windows(self.encoder.sequences, run.dataset, run.work)
-        return {"sequences": windows, "encoder": PretrainEncoder(self.encoder, windows)}
+        return {
+            "sequences": windows,
+            "encoder": PretrainEncoder(self.encoder, windows, self.refreshed),
+        }
 
     def wrap(self, model: Any, schema: Schema, stages: Mapping[str, Any]) -> Any:
         from tfctr.frameworks.srp4ctr.stages import create_encoder
@@ -112,7 +140,15 @@ class Srp4ctr(Method):
             self.num_queries,
             self.num_query_blocks,
             self.frozen,
+            self.refreshed,
         )
+
+    def data_stages(self, stages: Mapping[str, Any]) -> Sequence[Any]:
+        return (stages["encoder"],) if self.refreshed else ()
+
+    def set_data(self, model: Any, stages: Mapping[str, Any]) -> None:
+        if self.refreshed:
+            model.exchange(stages["encoder"].load().encoder)
 
     def start(self, model: Any, stages: Mapping[str, Any]) -> None:
         if self.pretrained:

@@ -15,6 +15,7 @@ from tfctr.layers.attending_block import attention_mask
 from tfctr.layers.flat_dense import FlatDense
 from tfctr.models.masking import choose
 from tfctr.models.schema_model import SchemaModel
+from tfctr.models.transfer import carry_on
 from tfctr.schema import FIRST_TOKEN_ID, MASK_ID, Schema
 from tfctr.training.divergence import Diverged
 from tfctr.training.objectives import Objective
@@ -74,6 +75,19 @@ class FgBert(SchemaModel):
     def build(self, input_shape: Any = None) -> None:
         self.encoder.build()
         super().build(input_shape)
+
+    def start_from(self, earlier: "FgBert") -> None:
+        """Copies the weights of an earlier one, whose vocabularies may be shorter. New tokens keep
+        their initial vectors, and are taken to be as rare as the rarest so far.
+
+        Raises:
+            ValueError: as `carry_on`.
+        """
+        carry_on(self, earlier, without=[*self.frequencies.values()])
+        for part, variable in self.frequencies.items():
+            known = np.asarray(earlier.frequencies[part])
+            new = variable.shape[0] - len(known)
+            variable.assign(np.pad(known, (0, new), constant_values=known.min(initial=0.0)))
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """By part: log likelihoods of masked tokens `[B, P]`, and bool `[B, P]`, false at padding.

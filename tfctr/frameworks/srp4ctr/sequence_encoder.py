@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfctr.layers.attending_block import AttendingBlock, AttentionMask, by_heads
 from tfctr.layers.behaviour_sequence import Behaviours
 from tfctr.layers.field_embedding import FieldEmbedding
 from tfctr.layers.flat_dense import FlatDense
-from tfctr.schema import MASK_ID, Schema
+from tfctr.models.transfer import blocks
+from tfctr.schema import MASK_ID, OOV_ID, Schema
 
 
 class Encoded(NamedTuple):
@@ -78,6 +80,28 @@ class SequenceEncoder(keras.layers.Layer):
         shape = (None, None, self.dim)
         for layer in (self.norm, *self.of_key, *self.of_value, *self.blocks):
             layer.build(shape)
+
+    def as_own(self, other: "SequenceEncoder") -> list[np.ndarray]:
+        """The weights of another encoder of this make, in the order of `weights`. Its vocabularies
+        may be shorter: a token that it does not know has the vector of unknown ones.
+
+        Raises:
+            ValueError: it has other arguments.
+        """
+        found = [np.array(values) for values in other.get_weights()]
+        own, theirs = blocks(self.tokens), blocks(other.tokens)
+        shrunk = any(theirs[name][1] > size for name, (_, size) in own.items() if name in theirs)
+        if [*own] != [*theirs] or self.parts != other.parts or shrunk:
+            raise ValueError("`encoder` should be of the student's encoder's make")
+        place = [id(weight) for weight in self.weights].index(id(self.tokens.table))
+        rows: list[np.ndarray] = []
+        for (_, size), (start, had) in zip(own.values(), theirs.values(), strict=True):
+            rows.append(found[place][start : start + had])
+            rows.append(np.repeat(found[place][[start + OOV_ID]], size - had, axis=0))
+        found[place] = np.concatenate(rows)
+        if [values.shape for values in found] != [tuple(weight.shape) for weight in self.weights]:
+            raise ValueError("`encoder` should be of the student's encoder's make")
+        return found
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:

@@ -1,12 +1,14 @@
 """The stages before SRP4CTR's student: windows of users' events, and an encoder of them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from tfctr.config import ConfigError, digest
-from tfctr.data.manifest import write_manifest
+from tfctr.config import ConfigError, Training, digest
+from tfctr.config.training import Cosine
+from tfctr.data.manifest import DataError, write_manifest
 from tfctr.frameworks.srp4ctr.config import SequenceEncoderConfig, SequencesConfig
 from tfctr.schema import Schema
 from tfctr.stages import Run, SideOutputs, TrainingStage, Version
@@ -29,13 +31,23 @@ class Windows(SideOutputs):
 
 class PretrainEncoder(TrainingStage):
     """`encoder.keras`, the encoder with its heads, and `next_item.json`, its metrics of next-item
-    prediction; in `<work>/<encoder's name>`."""
+    prediction; in `<work>/<encoder's name>`.
+
+    Args:
+        config: of the encoder.
+        windows: the stage of its windows.
+        goes_on: whether it goes on from the encoder that is there if the dataset has grown since:
+            for one epoch of all windows. Defaults to False: it is trained from the start.
+    """
 
     name = "train"
 
-    def __init__(self, config: SequenceEncoderConfig, windows: Windows) -> None:
+    def __init__(
+        self, config: SequenceEncoderConfig, windows: Windows, goes_on: bool = False
+    ) -> None:
         self.config = config
-        self.training = config.training
+        self.goes_on = goes_on and windows.dataset.grows
+        self.training = of_one_epoch(config.training) if self.goes_on else config.training
         self.windows = windows
         self.folder = windows.folder.parent / config.name
         self.path = self.folder / "encoder.keras"
@@ -46,22 +58,30 @@ class PretrainEncoder(TrainingStage):
         return digest(self.config)
 
     def make(self, console: Console) -> None:
+        import keras
+
         from tfctr.data.dataset import Dataset
         from tfctr.frameworks.srp4ctr.fg_bert import FgBert, MaskedPartsObjective
 
         config = self.config
         windows = Dataset.open(self.windows.path)
         schema = Dataset.open(self.windows.dataset.path).schema
-        console.print(f"[bold]pretrain[/] an encoder of events -> {self.path}", soft_wrap=True)
+        how = "pretrain on" if self.goes_on else "pretrain"
+        console.print(f"[bold]{how}[/] an encoder of events -> {self.path}", soft_wrap=True)
+        earlier = self._keep_earlier() if self.goes_on else None
 
         def create() -> Any:
-            return FgBert(
+            model = FgBert(
                 windows.schema.select(config.select(windows.schema)),
                 create_encoder(config, schema),
                 config.mask_rate,
                 config.last_rate,
                 config.sampled_tokens,
             )
+            if earlier is not None:
+                model.build()
+                model.start_from(keras.models.load_model(earlier, compile=False))
+            return model
 
         def save(model: Any, path: str) -> None:
             model.save(path, include_optimizer=False)
@@ -75,6 +95,27 @@ class PretrainEncoder(TrainingStage):
             save,
             objective=lambda model: MaskedPartsObjective(windows, model.reads),
         )
+        if earlier is not None:
+            earlier.unlink()
+
+    def _keep_earlier(self) -> Path:
+        """The encoder to go on from, in a file of its own: a training that is killed goes on from
+        the same one again, wherever it was.
+
+        Raises:
+            DataError: there is none.
+        """
+        kept = self.folder / f"before-{self.key()}.keras"
+        if not kept.exists():
+            if not self.path.exists():
+                raise DataError(
+                    f"{self.path}: missing; the encoder goes on from that of earlier days: put the "
+                    "file back, or delete the rollout's folder to start anew"
+                )
+            temporary = kept.with_suffix(".part.keras")
+            shutil.copy(self.path, temporary)
+            temporary.rename(kept)
+        return kept
 
     def import_models(self) -> None:
         import tfctr.frameworks.srp4ctr.fg_bert  # noqa: F401
@@ -134,6 +175,16 @@ class Index(Version):
             return export_candidates(model, data, part, self.served, self.k, self.search)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{config.name}: {error}") from None
+
+
+def of_one_epoch(training: Training) -> Training:
+    """A training that goes on from an earlier one: its schedule, in one epoch."""
+    schedule = training.optimizer.schedule
+    if isinstance(schedule, Cosine):
+        shorter = {"warmup_epochs": schedule.warmup_epochs / training.epochs}
+        schedule = schedule.model_copy(update=shorter)
+    optimizer = training.optimizer.model_copy(update={"schedule": schedule})
+    return training.model_copy(update={"epochs": 1, "optimizer": optimizer})
 
 
 def create_encoder(config: SequenceEncoderConfig, schema: Schema) -> Any:

@@ -61,6 +61,7 @@ class Srp4ctrStudent(Student):
         num_queries: int,
         num_query_blocks: int,
         frozen: Literal["none", "embeddings", "all"],
+        refreshed: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, schema, **kwargs)
@@ -76,6 +77,7 @@ class Srp4ctrStudent(Student):
         self.num_queries = num_queries
         self.num_query_blocks = num_query_blocks
         self.frozen = frozen
+        self.refreshed = refreshed
         if frozen == "all":
             encoder.trainable = False
         elif frozen == "embeddings":
@@ -113,6 +115,11 @@ class Srp4ctrStudent(Student):
     @property
     def encoder_variables(self) -> list[Any]:
         return [*super().encoder_variables, *self.encoder.trainable_variables]
+
+    @property
+    def data_variables(self) -> list[Any]:
+        own = self._frozen_weights() if self.refreshed else []
+        return [*super().data_variables, *own]
 
     def embed(
         self,
@@ -206,9 +213,23 @@ class Srp4ctrStudent(Student):
         Raises:
             ValueError: the encoder has another class or other arguments.
         """
-        shapes = [[w.shape for w in layer.weights] for layer in (encoder, self.encoder)]
-        if encoder.parts != self.encoder.parts or shapes[0] != shapes[1]:
-            raise ValueError("`encoder` should be of the student's encoder's make")
-        self.encoder.set_weights(encoder.get_weights())
+        self.encoder.set_weights(self.encoder.as_own(encoder))
         for own, block in zip(self.blocks, encoder.blocks, strict=False):
             own.set_weights(block.get_weights())
+
+    def exchange(self, encoder: SequenceEncoder) -> None:
+        """Sets the frozen weights to those of a later encoder; the candidate's own blocks, which
+        clicks have trained, stay as they are.
+
+        Raises:
+            ValueError: as for `start_from`.
+        """
+        later = zip(self.encoder.weights, self.encoder.as_own(encoder), strict=True)
+        exchanged = {id(weight) for weight in self._frozen_weights()}
+        for weight, values in later:
+            if id(weight) in exchanged:
+                weight.assign(values)
+
+    def _frozen_weights(self) -> list[Any]:
+        of = {"none": [], "embeddings": self.encoder.tokens.weights, "all": self.encoder.weights}
+        return [*of[self.frozen]]

@@ -127,6 +127,10 @@ class Statistics(Method):
     def parts(self) -> Mapping[str, Any]:
         return {"tables": self.tables}
 
+    @property
+    def made_again(self) -> str:
+        return "tables"
+
     def check(self, run: Any) -> None:
         if (user := self.tables.user.name) in run.training.oov_rate:
             raise ValueError(

@@ -7,12 +7,13 @@ from pydantic import Field, field_validator
 
 from tfctr.config.method import Method, register
 from tfctr.config.vectors import VectorTable
-from tfctr.schema import Categorical, Schema
+from tfctr.schema import Categorical, Name, Schema
 
 
 class TableOfFields(VectorTable):
     """A table of vectors that are fields of the backbone."""
 
+    feature: Name  # whose tokens have the vectors
     fields: int = Field(1, ge=1)  # that carry a vector
 
 
@@ -30,10 +31,15 @@ class Vectors(Method):
     @classmethod
     def _differ(cls, tables: tuple[TableOfFields, ...]) -> tuple[TableOfFields, ...]:
         names = [table.name for table in tables]
+        names += [table.in_request for table in tables if table.in_request]
         for number, name in enumerate(names):
             if name in names[:number]:
                 raise ValueError(f"{name!r} is given twice")
         return tables
+
+    @property
+    def made_again(self) -> str:
+        return "tables"
 
     def check(self, run: Any) -> None:
         for table in self.tables:
@@ -43,6 +49,7 @@ class Vectors(Method):
                     f"tables: {table.name}: feature: found {table.feature!r}, which is no "
                     f"categorical feature; there are: {', '.join(known)}"
                 )
+            table.check_input(run, f"tables: {table.name}")
 
     def import_models(self) -> None:
         import tfctr.frameworks.vectors.student  # noqa: F401
@@ -50,7 +57,10 @@ class Vectors(Method):
     def stages(self, run: Any) -> Mapping[str, Any]:
         from tfctr.stages.vectors import VectorsById
 
-        return {table.name: VectorsById(table, run.dataset, run.work) for table in self.tables}
+        return {
+            table.name: VectorsById(table, table.feature, run.dataset, run.work)
+            for table in self.tables
+        }
 
     def wrap(self, model: Any, schema: Schema, stages: Mapping[str, Any]) -> Any:
         from tfctr.frameworks.vectors.student import VectorsStudent
@@ -64,6 +74,7 @@ class Vectors(Method):
             # Before the stages are there, as when a config is checked, any width will do.
             [stages[table.name].width if stages else 1 for table in self.tables],
             [table.fields for table in self.tables],
+            [table.in_request for table in self.tables],
         )
 
     def data_stages(self, stages: Mapping[str, Any]) -> Sequence[Any]:
@@ -84,7 +95,10 @@ class Vectors(Method):
     def latest(self, run: Any, log: Any, adds: bool) -> Mapping[str, Any]:
         from tfctr.stages.vectors import LatestVectors
 
-        return {table.name: LatestVectors(table, run.dataset, run.work) for table in self.tables}
+        return {
+            table.name: LatestVectors(table, table.feature, run.dataset, run.work)
+            for table in self.tables
+        }
 
     def start(self, model: Any, stages: Mapping[str, Any]) -> None:
         for variable, stage in zip(model.scales, stages.values(), strict=True):

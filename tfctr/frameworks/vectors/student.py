@@ -7,8 +7,9 @@ import keras
 from keras import ops
 
 from tfctr.models.click_model import ClickModel, candidate_rows
+from tfctr.models.given_vectors import joined, with_given
 from tfctr.models.student import Student, refuse_names
-from tfctr.schema import Schema
+from tfctr.schema import Schema, Vector
 
 USER_VECTORS = "user_vectors"  # this student's part of `encode_user`
 
@@ -30,6 +31,8 @@ class VectorsStudent(Student):
         features: the feature of each table.
         widths: the length of the vectors of each table.
         fields: the number of fields of each table.
+        in_request: for each table the input of requests with the vectors of ids that have none
+            there, or None. Defaults to None for all.
 
     Examples:
         >>> student = VectorsStudent(schema, backbone, ["movie_id"], [384], [2])  # doctest: +SKIP
@@ -47,10 +50,13 @@ class VectorsStudent(Student):
         features: Sequence[str],
         widths: Sequence[int],
         fields: Sequence[int],
+        in_request: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, schema, **kwargs)
-        refuse_names([feature.name for feature in schema], self.own_tensors)
+        self.in_request = tuple(in_request or [None] * len(features))
+        named = [name for name in self.in_request if name is not None]
+        refuse_names([*(feature.name for feature in schema), *named], self.own_tensors)
         self.features = tuple(features)
         self.widths = tuple(widths)
         self.fields = tuple(fields)
@@ -64,6 +70,7 @@ class VectorsStudent(Student):
         of_item = [schema[name].side == "item" for name in self.features]
         self.of_item = tuple(i for i, is_so in enumerate(of_item) if is_so)
         self.of_user = tuple(i for i, is_so in enumerate(of_item) if not is_so)
+        _ = self.of_requests  # refuses what the backbone's differ from
 
     def build_parts(self) -> None:
         super().build_parts()
@@ -82,6 +89,17 @@ class VectorsStudent(Student):
     @property
     def data_variables(self) -> list[Any]:
         return [*super().data_variables, *self.tables]
+
+    @property
+    def of_requests(self) -> tuple[Any, ...]:
+        own = [
+            Vector(name=name, side=self.schema[feature].side, max_length=width)
+            for name, feature, width in zip(
+                self.in_request, self.features, self.widths, strict=True
+            )
+            if name is not None
+        ]
+        return joined(self.backbone, own)
 
     def own_fields(self, features: Mapping[str, Any], training: bool) -> Any:
         """Of the user and the context, then of the item."""
@@ -108,6 +126,7 @@ class VectorsStudent(Student):
         made = []
         for i in places:
             vectors = ops.take(self.tables[i], features[self.features[i]], axis=0)
+            vectors = with_given(vectors, features, self.in_request[i])
             has_one = ops.any(vectors != 0, axis=1, keepdims=True)
             flat = self.to_fields[i](vectors * self.scales[i])
             flat = ops.where(has_one, flat, self.without[i])

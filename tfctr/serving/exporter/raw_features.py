@@ -19,6 +19,7 @@ from tfctr.schema import (
     Schema,
     Sequence,
     Tokens,
+    Vector,
 )
 from tfctr.serving.raw_values import MISSING, raw_dtype
 
@@ -55,7 +56,7 @@ class RawFeatures(tf.Module):
         return {name: self._look_up(self.schema[name], values) for name, values in raw.items()}
 
     def _look_up(self, feature: Any, values: tf.Tensor) -> tf.Tensor:
-        if isinstance(feature, Numeric):
+        if isinstance(feature, Numeric | Vector):
             return values
         if isinstance(feature, Tokens):
             missing = tf.constant(MISSING_INT, tf.int64)
@@ -184,6 +185,10 @@ def _example(feature: Any) -> Any:
     if isinstance(feature, Tokens):
         return tf.io.FixedLenFeature(
             [feature.max_length], dtype, [feature.pad_id] * feature.max_length
+        )
+    if isinstance(feature, Vector):
+        return tf.io.FixedLenFeature(
+            [feature.max_length], dtype, [MISSING[dtype]] * feature.max_length
         )
     if feature.is_list:
         return tf.io.FixedLenSequenceFeature([], dtype, True, MISSING[dtype])

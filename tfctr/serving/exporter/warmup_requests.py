@@ -14,7 +14,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tfctr.schema import Numeric, Schema, Tokens
+from tfctr.schema import Numeric, Schema, Tokens, Vector
 from tfctr.serving.raw_values import raw_dtype
 from tfctr.serving.warmup import WARMUP_FILE
 
@@ -66,6 +66,8 @@ def _column(feature: Any, tokens: list[bytes], size: int) -> np.ndarray:
         return np.full(size, feature.mean or 0.0, np.float32)
     if isinstance(feature, Tokens):
         return np.full((size, feature.max_length), feature.pad_id, np.int64)
+    if isinstance(feature, Vector):
+        return np.ones((size, feature.max_length), np.float32)
     values: list[Any] = list(tokens) or [b"0"]
     if feature.dtype == "int":
         values = [int(value) for value in values]
