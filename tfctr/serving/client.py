@@ -352,7 +352,7 @@ def _column(name: str, values: Sequence[Any], spec: Any) -> np.ndarray:
     if _rank(spec) == 1:
         return np.array([_value(name, value, dtype) for value in values], numpy_dtype(dtype))
     rows = [_list(name, row) for row in values]
-    if dtype == tf.float32:
+    if dtype == FLOAT:
         _refuse_parts(name, rows, spec.tensor_shape.dim[1].size)
     longest = max(map(len, rows), default=0)
     width = spec.tensor_shape.dim[1].size
@@ -377,7 +377,7 @@ def _refuse_parts(name: str, rows: Sequence[Any], width: int) -> None:
                 f"in row {number}"
             )
         for value in row:
-            if not math.isfinite(_value(name, value, tf.float32)):
+            if not math.isfinite(_value(name, value, FLOAT)):
                 raise ValueError(
                     f"feature {name!r} takes a vector of {width} finite numbers, or None; found "
                     f"{value!r} in row {number}"
