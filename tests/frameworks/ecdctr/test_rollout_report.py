@@ -87,9 +87,12 @@ def test_the_page_shows_each_rollout_and_its_difference(tmp_path: Path) -> None:
     text = page.read_text()
     assert text.count("<svg role") == 4
     assert "<td>0.7200</td>" in text
-    assert "−0.1000 (−0.1000 to −0.1000)" in text
+    assert '<span class="low">−0.1000</span>' in text
+    assert "−0.1000 to −0.1000" in text
     assert "resampled blocks of 7 days" in text
-    assert "– (0)" in text  # no inactive users there
+    assert '–<br><span class="muted small">0 rows' in text  # no inactive users there
+    assert ">200</text>" in text  # of the rows read: no powers of ten
+    assert "mathdefault" not in text
     assert "ads-only" in text
     assert 'src="' not in text  # all of it is in the file
     assert 'href="http' not in text

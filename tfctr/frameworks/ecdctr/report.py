@@ -162,6 +162,7 @@ def _picture(rollouts: Sequence[EvaluatedRollout], name: str, title: str) -> pic
 
     def curves(axes: Any) -> None:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
         for i, evaluated in enumerate(rollouts):
             values = evaluated.daily[name]
@@ -174,13 +175,16 @@ def _picture(rollouts: Sequence[EvaluatedRollout], name: str, title: str) -> pic
             )
         if name == "rows_read":
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         locator = AutoDateLocator(maxticks=6)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
     means = [[evaluated.mean(name)] for evaluated in rollouts]
     text = pictures.values_text([evaluated.name for evaluated in rollouts], means)
-    return pictures.draw(title, f"Means: {text}", curves, width=5.6)
+    return pictures.draw(title, f"Means: {text}", curves, pictures.WIDER)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
