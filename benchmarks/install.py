@@ -129,7 +129,7 @@ def main() -> None:
             found = megabytes(copy)
             more = str(found[1] - plain[1])
             sizes.append([f"tfctr[{extra}]", str(found[0] - pip[0]), str(found[1] - pip[1]), more])
-            console.print(" | ".join(sizes[-1]))
+            console.print(" | ".join(sizes[-1]), markup=False)
             shutil.rmtree(copy)
     if args.record:
         record_table(
