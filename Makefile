@@ -39,7 +39,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-processes: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'processes and not slow'
 
 test-all: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow or not slow'

@@ -22,6 +22,7 @@ PRINTED = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_an_example_is_short_and_runs(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any

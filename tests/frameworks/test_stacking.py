@@ -62,6 +62,7 @@ def srp4ctr(model: ClickModel) -> Student:
         num_queries=2,
         num_query_blocks=1,
         frozen="none",
+        refreshed=False,
     )
 
 

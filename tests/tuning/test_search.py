@@ -39,6 +39,7 @@ def done(world_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.processes
 def test_the_table_has_a_row_a_trial_with_values_of_the_space(done: Path) -> None:
     table = rows(done)
     assert [row["trial"] for row in table] == ["0", "1", "2"]
@@ -62,6 +63,7 @@ def test_the_table_has_a_row_a_trial_with_values_of_the_space(done: Path) -> Non
     assert len({row["training.optimizer.learning_rate"] for row in table}) == 3
 
 
+@pytest.mark.processes
 def test_the_first_trial_is_the_run_itself_and_a_row_is_the_mean_over_seeds(
     done: Path, tmp_path: Path
 ) -> None:
@@ -86,6 +88,7 @@ def test_the_first_trial_is_the_run_itself_and_a_row_is_the_mean_over_seeds(
     assert int(first["parameters"]) == found[0]["parameters"]
 
 
+@pytest.mark.processes
 def test_best_yaml_is_the_best_row_and_its_run_has_its_model_already(done: Path) -> None:
     folder = done / "work" / "run-tune"
     best = max(rows(done), key=lambda row: float(row["valid_auc"]))
@@ -142,6 +145,7 @@ def test_a_killed_search_ends_with_the_same_table(done: Path, folder: Path) -> N
     assert rows(folder) == before
 
 
+@pytest.mark.processes
 def test_another_search_in_the_folder_is_refused_and_left_as_it_is(
     done: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +158,7 @@ def test_another_search_in_the_folder_is_refused_and_left_as_it_is(
     assert rows(done) == before
 
 
+@pytest.mark.processes
 def test_a_failed_trial_has_its_reason_and_the_others_go_on(folder: Path) -> None:
     space = {"training.optimizer.learning_rate": {"choices": [1e30, 0.02]}}
     path = write(folder, space, trials=6, seeds=[1])

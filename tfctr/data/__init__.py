@@ -11,7 +11,6 @@ __getattr__, __dir__, __all__ = exports(
         "Dataset": "dataset",
         "Vocabulary": "vocabulary",
         "World": "world",
-        "data_home": "archives",
         "download": "archives",
     },
 )

@@ -18,6 +18,8 @@ from tfctr.data.manifest import read_manifest
 from tfctr.frameworks.ecdctr.rollout import Rollout
 from tfctr.frameworks.srp4ctr import FgBert
 
+pytestmark = pytest.mark.processes
+
 
 def with_encoder(folder: Path, **changes: Any) -> Rollout:
     """The encoder is refreshed every two days."""

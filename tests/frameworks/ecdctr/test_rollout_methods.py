@@ -26,6 +26,8 @@ from tfctr.data.day_log import DayLog
 from tfctr.data.manifest import read_manifest
 from tfctr.frameworks.ecdctr.rollout import Rollout
 
+pytestmark = pytest.mark.processes
+
 HISTORIES = [
     {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": 8},
     {"name": "past_click", "kind": "history", "column": "click", "max_length": 8},

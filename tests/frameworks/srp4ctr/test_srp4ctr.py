@@ -33,7 +33,13 @@ def shaken(model: Any, scale: float = 0.5) -> Any:
     return model
 
 
-STUDENT = {"cross_attention": True, "num_queries": 4, "num_query_blocks": 1, "frozen": "none"}
+STUDENT = {
+    "cross_attention": True,
+    "num_queries": 4,
+    "num_query_blocks": 1,
+    "frozen": "none",
+    "refreshed": False,
+}
 FG_BERT = {"mask_rate": 0.2, "last_rate": 0.1, "sampled_tokens": None}
 
 

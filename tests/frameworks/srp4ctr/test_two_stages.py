@@ -24,6 +24,8 @@ from tfctr.serving import Client, Server, ServingError
 from tfctr.serving.exporter.saved_model import model_key
 from tfctr.stages import Run, create_model
 
+pytestmark = pytest.mark.processes
+
 LENGTH = 6
 TRAINING = {
     "batch_size": 128,

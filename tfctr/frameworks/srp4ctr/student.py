@@ -44,6 +44,7 @@ class Srp4ctrStudent(Student):
         num_queries: int. 0: no querying transformer.
         num_query_blocks: int.
         frozen: the part of the encoder that is not trained: `"none"`, `"embeddings"`, `"all"`.
+        refreshed: bool. Whether that part is exchanged for a later encoder's (`data_variables`).
 
     Raises:
         ValueError: another `frozen`; neither cross-attention nor queries; a feature has the
@@ -61,7 +62,7 @@ class Srp4ctrStudent(Student):
         num_queries: int,
         num_query_blocks: int,
         frozen: Literal["none", "embeddings", "all"],
-        refreshed: bool = False,
+        refreshed: bool,
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, schema, **kwargs)
