@@ -16,7 +16,9 @@ PAGES = {
     "README.md": "index.md",
     "benchmarks/README.md": "benchmarks.md",
     "CHANGELOG.md": "changelog.md",
+    "examples/README.md": "examples.md",
 }
+PROGRAMS = sorted((ROOT / "examples").glob("*.py"))
 LOADED = re.compile(r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -30,24 +32,27 @@ def on_files(files: Files, config: Any) -> None:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """The text with links from page to page; a link to another file of the repository is an error,
-    since the site does not have it: name the file instead."""
+    since the site does not have it: name the file instead. Only examples are there, on their page.
+    """
     sources = {name: path for path, name in PAGES.items()}
     source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 
     def relinked(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
         target = PAGES.get(path, path.removeprefix("docs/"))
-        if path not in PAGES and not path.startswith("docs/"):
+        anchor = match[2] or ""
+        if (program := (ROOT / path).with_suffix(".py")) in PROGRAMS:  # or its notebook
+            target, anchor = PAGES["examples/README.md"], "#" + program.name.replace(".", "")
+        elif path not in PAGES and not path.startswith("docs/"):
             log.warning("%s: links to %s, which is no page", source, path)
         link = posixpath.relpath(target, posixpath.dirname(page.file.src_uri) or ".")
-        return f"]({link}{match[2] or ''})"
+        return f"]({link}{anchor})"
 
-    return LINK.sub(relinked, markdown)
-
-
-ELSEWHERE = re.compile(
-    r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>"
-)
+    text = LINK.sub(relinked, markdown)
+    if source == "examples/README.md":
+        for path in PROGRAMS:
+            text += f"\n## {path.name}\n\n```python\n{path.read_text()}```\n"
+    return text
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:

@@ -173,8 +173,7 @@ class Dataset:
             label: name of the label, where it is among the features. Defaults to "label".
             arguments: `time`, `user`, ...: as for `from_dataframe`.
 
-        Raises:
-            As `from_dataframe`.
+        Errors are those of `from_dataframe`.
         """
         from tfctr.frames.tables import from_batches
 
