@@ -157,24 +157,25 @@ class RunConfig(Strict):
             check_not_refitted(starts_from=earlier)
         return self
 
-    def _categorical(self) -> list[str]:
-        """The categorical features that the backbone reads."""
+    def _check_categorical(self, key: str, name: str) -> None:
+        """Raises a `ValueError` unless the backbone reads a categorical feature of this name."""
         read = self.model.features or [feature.name for feature in self.data.feature_schema]
-        return [
+        known = [
             feature.name
             for feature in self.data.feature_schema
             if isinstance(feature, Categorical) and feature.name in read
         ]
+        if name not in known:
+            raise ValueError(
+                f"{key}: {name!r} is no categorical feature that the backbone reads; those are: "
+                f"{', '.join(known) or 'none'}"
+            )
 
     def _check_calibration(self) -> None:
         if self.calibration is None:
             return
-        by, known = self.calibration.by, self._categorical()
-        if by is not None and by not in known:
-            raise ValueError(
-                f"calibration.by: {by!r} is no categorical feature that the backbone reads; those "
-                f"are: {', '.join(known) or 'none'}"
-            )
+        if self.calibration.by is not None:
+            self._check_categorical("calibration.by", self.calibration.by)
         if self.training.refit:
             raise ValueError(
                 "calibration: fitted on validation rows, which a refitted model has learned; leave "
@@ -188,13 +189,8 @@ class RunConfig(Strict):
                 )
 
     def _check_oov_rate(self) -> None:
-        known = self._categorical()
         for name in self.training.oov_rate:
-            if name not in known:
-                raise ValueError(
-                    f"training.oov_rate: {name!r} is no categorical feature that the backbone "
-                    f"reads; those are: {', '.join(known) or 'none'}"
-                )
+            self._check_categorical("training.oov_rate", name)
 
     def method(self, name: str) -> Any:
         """The config of a method; None if the run does not use it."""

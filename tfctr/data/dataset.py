@@ -253,16 +253,17 @@ class Dataset:
         part: Part,
         left_out: Fold | None,
     ) -> tf.data.Dataset:
-        texts = self._texts(names)
-        if (splits, names) not in self._in_memory:
+        wanted = (*names, ROW) if left_out else names
+        if (splits, wanted) not in self._in_memory:
             self._in_memory.clear()  # two copies of most rows may not fit
             shards = [shard for split in splits for shard in self._shards(split)]
-            found = list(self._blocks(shards, names).as_numpy_iterator())
+            found = list(self._blocks(shards, wanted).as_numpy_iterator())
             with tf.device("cpu:0"):
                 rows = tf.constant(np.concatenate([block for block, _ in found]))
-                strings = {k: tf.concat([t[k] for _, t in found], 0) for k in texts}
-            self._in_memory[splits, names] = rows, strings
-        rows, strings = self._in_memory[splits, names]
+                more = {k: tf.concat([t[k] for _, t in found], 0) for k in found[0][1]}
+            self._in_memory[splits, wanted] = rows, more
+        rows, more = self._in_memory[splits, wanted]
+        strings = {k: values for k, values in more.items() if k != ROW}
         chosen = None
         n = int(rows.shape[0])
         if keep < 1 or left_out:
@@ -271,8 +272,7 @@ class Dataset:
                 chance = np.random.default_rng(seed).random(n)
                 kept = (self._labels(names, rows).numpy() > 0) | (chance < keep)
             if left_out:
-                ids = np.concatenate([self.columns(split, [ROW])[ROW] for split in splits])
-                kept &= fold_of(ids, left_out.folds) != left_out.index
+                kept &= fold_of(more[ROW].numpy(), left_out.folds) != left_out.index
             chosen = np.flatnonzero(kept)
             n = len(chosen)
         replicas = part.workers * part.replicas
@@ -328,12 +328,12 @@ class Dataset:
         steps = rows // batch_of_worker if replicas > 1 else -(-rows // batch_size)
         self._check_steps(steps, batch_size, rows)
         order = tf.data.Dataset.from_tensor_slices(shards).shuffle(len(shards), seed=seed)
+        wanted = (*names, ROW) if left_out else names
         blocks = order.interleave(
-            as_written(lambda shard: self._records(shard, names).batch(BLOCK_ROWS)),
+            as_written(lambda shard: self._records(shard, wanted).batch(BLOCK_ROWS)),
             cycle_length=INTERLEAVED_SHARDS,
         )
-        with_row = (*names, ROW) if left_out else names
-        blocks = blocks.map(self._decode(with_row), num_parallel_calls=2, deterministic=True)
+        blocks = blocks.map(self._decode(wanted), num_parallel_calls=2, deterministic=True)
         chances = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
 
         @as_written
@@ -457,10 +457,9 @@ class Dataset:
 
     def _decode(self, names: tuple[str, ...]) -> Callable[..., Any]:
         """Records `[n]` of each folder -> packed rows, and texts and `ROW` as `{name: [n]}`."""
-        specs = dict.fromkeys(self._texts(names), TEXT)
-        if ROW in names:  # 64 bits wide: not packed
+        parts, specs = self._packed(names), dict.fromkeys(self._texts(names), TEXT)
+        if ROW in names:
             specs[ROW] = INTEGER
-        parts = self._packed([name for name in names if name != ROW])
 
         @as_written
         def decode(*records: Any) -> Any:
@@ -490,10 +489,11 @@ class Dataset:
         return self._packed(names)[0][1].column(rows, LABEL)
 
     def _packed(self, names: Sequence[str]) -> list[tuple[Path, Packed]]:
-        """The directories with numbers of these fields, and their layouts; the dataset first."""
+        """The directories with numbers of these fields, and their layouts; the dataset first.
+        `ROW` is in none of them: it has 64 bits."""
         parts = []
         for i, folder in enumerate(self._folders):
-            found = [name for name in names if name in folder.fields]
+            found = [name for name in names if name in folder.fields and name != ROW]
             found += [] if i else [LABEL]
             if found:
                 parts.append((folder.directory, Packed(folder.layout, folder.lists, found)))

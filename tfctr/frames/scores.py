@@ -20,7 +20,7 @@ from tfctr.frames.tables import BATCH, NAME, as_log, is_frame
 from tfctr.models import probabilities
 from tfctr.models.click_model import ClickModel
 from tfctr.schema import TOKEN_KINDS
-from tfctr.stages.evaluate import predict_split, segments_of
+from tfctr.stages.evaluate import measured_by, predict_split, segments_of
 
 
 def predict(
@@ -93,7 +93,7 @@ def evaluate(model: ClickModel, x: Any, data: Dataset | None = None) -> dict[str
     probabilities.check(model)
     if isinstance(x, Dataset):
         return {
-            split: _measured(x, x.columns(split, _measured_by(x)), predict_split(model, x, split))
+            split: _measured(x, x.columns(split, measured_by(x)), predict_split(model, x, split))
             for split in ("valid", "test")
             if x.num_rows(split)
         }
@@ -110,12 +110,6 @@ def evaluate(model: ClickModel, x: Any, data: Dataset | None = None) -> dict[str
         raise ConfigError(f"{NAME}: no row with a label is left to evaluate")
     inputs = {name: columns[name] for name in model.reads}
     return _measured(data, columns, model.predict(inputs, batch_size=BATCH, verbose=0))
-
-
-def _measured_by(data: Dataset) -> list[str]:
-    config = data.manifest["config"]
-    keys = [config[side] for side in ("user", "item") if config[side]]
-    return [LABEL, *([USER_KEY] if config["user"] else []), *keys]
 
 
 def _measured(data: Dataset, columns: dict[str, np.ndarray], logits: np.ndarray) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
 import tfctr
 from tfctr import metrics
@@ -160,7 +161,7 @@ def _results(runs: Sequence[Run], models: Sequence[Any]) -> Results | None:
     measures = [name for name in MEASURES if lines[0].measured.get(name) is not None]
     labels = rows[0].labels
     logits = {name: of.logits[0].astype(np.float64) for name, of in zip(names, rows, strict=True)}
-    probabilities = {name: np.exp(-np.logaddexp(0, -of)) for name, of in logits.items()}
+    probabilities = {name: expit(of) for name, of in logits.items()}
     curves = [run_pictures.calibration(probabilities, labels)]
     if 0 < labels.sum() < len(labels):
         curves.append(run_pictures.roc(logits, labels))

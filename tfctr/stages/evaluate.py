@@ -122,28 +122,38 @@ def write_metrics(
     Returns:
         The number of rows of each split that has rows.
     """
-    config = data.manifest["config"]
-    keys = {side: config[side] for side in ("user", "item") if config[side]}
-    kept = ["label"] + (["user_key"] if config["user"] else [])
     found: dict[str, Any] = {}
     rows: dict[str, int] = {}
     for split in splits:
         if not data.num_rows(split):
             continue
-        columns = data.columns(split, [*kept, *keys.values()])
+        columns = data.columns(split, measured_by(data))
         segments = segments_of(data, columns)
         before = predict(split)
         logits = before if calibrate is None else calibrate(split, before)
-        written = {name: columns[name] for name in kept} | {"logit": logits} | segments
+        labels, users = columns["label"], columns.get("user_key")
+        kept = {"label": labels} | ({} if users is None else {"user_key": users})
+        written = kept | {"logit": logits} | segments
         files.write_parquet(str(folder / f"{split}.parquet"), written)
-        measured = columns["label"], columns.get("user_key")
-        found[split] = metrics.evaluate(measured[0], logits, measured[1], segments)
+        found[split] = metrics.evaluate(labels, logits, users, segments)
         if calibrate is not None:
-            of_before = metrics.evaluate(measured[0], before, measured[1])
+            of_before = metrics.evaluate(labels, before, users)
             found[split]["uncalibrated"] = {k: v for k, v in of_before.items() if k != "segments"}
         rows[split] = data.num_rows(split)
     write_manifest(found, str(folder / METRICS))
     return rows
+
+
+def measured_by(data: Any) -> list[str]:
+    """The columns that metrics need: the label, the user's key if there are users, and the ids of
+    the user and the item, for `segments_of`."""
+    return ["label", *(["user_key"] if "user" in _keys(data) else []), *_keys(data).values()]
+
+
+def _keys(data: Any) -> dict[str, str]:
+    """The names of the features that are a dataset's user and item, by side."""
+    config = data.manifest["config"]
+    return {side: config[side] for side in ("user", "item") if config[side]}
 
 
 def segments_of(data: Any, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -154,8 +164,7 @@ def segments_of(data: Any, columns: Mapping[str, np.ndarray]) -> dict[str, np.nd
         data: the `Dataset`.
         columns: ids `[N]` of the features that are its user and its item.
     """
-    config = data.manifest["config"]
-    keys = {side: config[side] for side in ("user", "item") if config[side]}
+    keys = _keys(data)
     found = {
         f"unseen_{side}s": _is_unseen(data, name, columns[name]) for side, name in keys.items()
     }
