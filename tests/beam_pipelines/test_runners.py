@@ -124,7 +124,7 @@ def run_all(folder: Path, models: dict[str, str], beam_args: list[str]) -> dict[
         weight.assign(np.cos(np.arange(np.prod(weight.shape))).reshape(weight.shape))
     teacher.save(at("teacher.keras"))
     write_hints(at("teacher.keras"), at("data"), at("similar"), at("hints"), "", beam_args)
-    logits = at("teacher.keras"), at("data"), [at("similar")], "taught", at("logits")
+    logits = [at("teacher.keras")], at("data"), [at("similar")], "taught", at("logits")
     write_logits(*logits, "", beam_args)
     rows = np.arange(0, 2_400, 2)
     scores = pa.table({"row_id": rows, "p": rows / 2_400})
