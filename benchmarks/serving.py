@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
@@ -43,9 +43,11 @@ CANDIDATES = 100
 SHARES = (0.1, 0.3, 1.0)  # of the pool's rows, those that are searched
 
 
-def served(model: Any, data: Dataset, folder: Path) -> Callable[[], Any]:
+def served(
+    model: Any, data: Dataset, folder: Path, tables: Literal["float32", "int8"] = "float32"
+) -> Callable[[], Any]:
     """One request of an exported model."""
-    version = serving.export(model, data, folder)
+    version = serving.export(model, data, folder, tables)
     rank = tf.saved_model.load(str(version)).signatures["rank"]
     for log in read_warmup(version):
         request = log.predict_log.request

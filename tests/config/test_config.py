@@ -111,6 +111,11 @@ def test_data_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
             {"optimizer": {"name": "adam", "embedding_l2": 0.1}},
             "training.optimizer: embedding_l2 needs lazy_adam or lazy_adagrad, found 'adam'",
         ),
+        (
+            "training",
+            {"optimizer": {"name": "adagrad", "compact_state": True}},
+            "training.optimizer: compact_state needs lazy_adam or lazy_adagrad, found 'adagrad'",
+        ),
         ("name", "shop", "name: 'shop' is the data's name too"),
         ("name", "../up", "name: found '../up'; "),
     ],

@@ -33,7 +33,9 @@ ROOMS = {
     },
 }
 # Off, as all that Keras' own optimizers may do beside their step.
-OFF = {("LazyAdam", "embedding_l2"), ("LazyAdagrad", "embedding_l2")}
+OFF = {
+    (name, key) for name in ("LazyAdam", "LazyAdagrad") for key in ("embedding_l2", "compact_state")
+}
 
 
 def _own(module: ModuleType) -> Iterator[type]:

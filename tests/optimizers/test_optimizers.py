@@ -20,6 +20,7 @@ V, D = 40, 4
 class Lookup(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         self.table = self.add_weight(shape=(V, D), initializer="random_normal", name="table")
+        self.table.by_rows = True
 
     def call(self, ids: Any) -> Any:
         return self.table.value.sparse_read(ids)
@@ -359,6 +360,7 @@ OPTIMIZERS: dict[str, Any] = {
         keras.optimizers.schedules.ExponentialDecay(0.05, 5, 0.5), embedding_l2=0.01
     ),
     "adagrad": lambda: LazyAdagrad(0.1, embedding_l2=0.01),
+    "compact": lambda: LazyAdam(0.01, embedding_l2=0.01, compact_state=True),
     "multi": multi,
 }
 
@@ -427,11 +429,63 @@ def test_loss_scaling_changes_nothing_but_rounding() -> None:
     np.testing.assert_allclose(scaled.numpy(), plain.numpy(), atol=1e-6)
 
 
+def table_by_rows() -> keras.Variable:
+    table = keras.Variable(weights())
+    table.by_rows = True
+    return table
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+def test_compact_adam_is_a_loop_with_one_mean_of_squares_a_row(l2: float) -> None:
+    optimizer, table = LazyAdam(0.01, embedding_l2=l2, compact_state=True), table_by_rows()
+    expected, m, v = weights().astype(float), np.zeros((V, D)), np.zeros((V, 1))
+    for step, (ids, values) in enumerate(row_gradients(20, every_row_and_some_twice), 1):
+        optimizer.apply([slices(ids, values)], [table])
+        gradient = dense_gradient(ids, values) + l2 * expected
+        m += 0.1 * (gradient - m)
+        v += 0.001 * ((gradient**2).mean(axis=1, keepdims=True) - v)
+        alpha = 0.01 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        expected -= alpha * m / (np.sqrt(v) + 1e-7)
+    momentum, velocity = optimizer.slots(0)
+    assert (momentum.dtype, momentum.shape) == ("bfloat16", (V, D))
+    assert (velocity.dtype, velocity.shape) == ("float32", (V, 1))
+    np.testing.assert_allclose(velocity.numpy(), v, rtol=1e-2)
+    moved = np.abs(expected - weights()).mean()
+    assert np.abs(table.numpy() - expected).mean() < 0.01 * moved  # of bfloat16
+
+
+def test_compact_adagrad_is_a_loop_with_one_sum_of_squares_a_row() -> None:
+    optimizer, table = LazyAdagrad(0.1, compact_state=True), table_by_rows()
+    expected, sums = weights().astype(float), np.full((V, 1), 0.1)
+    for ids, values in row_gradients(20, lambda rng: rng.integers(0, V, 30), scale=0.1):
+        optimizer.apply([slices(ids, values)], [table])
+        gradient = dense_gradient(ids, values)
+        sums += (gradient**2).mean(axis=1, keepdims=True)
+        expected -= 0.1 * gradient / np.sqrt(sums + 1e-7)
+    assert [slot.shape for slot in optimizer.slots(0)] == [(V, 1)]
+    np.testing.assert_allclose(table.numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("lazy", [LazyAdam, LazyAdagrad])
+def test_compact_state_is_of_tables_and_takes_dense_gradients_too(lazy: Any) -> None:
+    optimizer, table = lazy(0.01, compact_state=True), table_by_rows()
+    kernel, full = keras.Variable(weights()), lazy(0.01)
+    beside = keras.Variable(weights())
+    gradient = tf.constant(weights(3))
+    optimizer.apply([gradient, gradient], [table, kernel])
+    full.apply([gradient], [beside])
+    np.testing.assert_array_equal(kernel.numpy(), beside.numpy())
+    assert [slot.shape for slot in optimizer.slots(1)] == [slot.shape for slot in full.slots(0)]
+    rows, by_rows = lazy(0.01, compact_state=True), table_by_rows()
+    rows.apply([slices(np.arange(V), weights(3))], [by_rows])
+    np.testing.assert_allclose(table.numpy(), by_rows.numpy(), atol=1e-7)
+
+
 def test_the_config_makes_the_same_optimizer() -> None:
-    optimizer = LazyAdam(0.02, beta_1=0.8, embedding_l2=0.3, clipnorm=2.0)
+    optimizer = LazyAdam(0.02, beta_1=0.8, embedding_l2=0.3, compact_state=True, clipnorm=2.0)
     again = LazyAdam.from_config(optimizer.get_config())
     assert again.get_config() == optimizer.get_config()
-    assert again.embedding_l2 == 0.3
+    assert (again.embedding_l2, again.compact_state) == (0.3, True)
 
 
 def test_impossible_settings_are_refused() -> None:

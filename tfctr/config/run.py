@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -66,6 +66,7 @@ class Export(Strict):
 
     directory: str = "saved_models"
     keep: int | None = Field(None, ge=1)  # the latest versions; older ones are deleted
+    tables: Literal["float32", "int8"] = "float32"  # the numbers of embedding tables
 
 
 def _read_start(value: Any) -> Any:

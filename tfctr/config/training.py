@@ -44,15 +44,18 @@ class Optimizer(Strict):
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Schedule | None = None
     embedding_l2: float = Field(0.0, ge=0)  # the lazy ones only
+    compact_state: bool = False  # of tables, the lazy ones only: less memory
     encoder_rate: float = Field(1.0, gt=0)  # an encoder's learning rate, as a share of the others'
     clipvalue: float | None = Field(None, gt=0)  # of every number of a gradient
     clipnorm: float | None = Field(None, gt=0)  # of each variable's gradient
     global_clipnorm: float | None = Field(None, gt=0)  # of all gradients together
 
     @model_validator(mode="after")
-    def _l2_has_a_home(self) -> "Optimizer":
+    def _has_tables(self) -> "Optimizer":
         if self.embedding_l2 and not self.name.startswith("lazy_"):
             raise ValueError(f"embedding_l2 needs lazy_adam or lazy_adagrad, found {self.name!r}")
+        if self.compact_state and not self.name.startswith("lazy_"):
+            raise ValueError(f"compact_state needs lazy_adam or lazy_adagrad, found {self.name!r}")
         return self
 
     @model_validator(mode="after")

@@ -50,6 +50,7 @@ class FieldEmbedding(keras.layers.Layer):
                     self.offsets[owner] = self.num_rows
                     self.num_rows += feature.num_ids
         self.scaled = [feature.name for feature in schema.inputs if not _has_rows(feature)]
+        self.int8_rows: tuple[Any, Any] | None = None  # read in place of the table, for an export
 
     def build(self, input_shape: Any = None) -> None:
         # In a lower precision, rows are cast after they are read: a cast table would be a copy.
@@ -59,6 +60,7 @@ class FieldEmbedding(keras.layers.Layer):
         }
         if self.num_rows:
             self.table = self.add_weight((self.num_rows, self.dim), name="table", **settings)
+            self.table.by_rows = True  # for optimizers with `compact_state`
         if self.scaled:
             shape = (len(self.scaled), self.dim)
             self.directions = self.add_weight(shape, name="directions", **settings)
@@ -124,6 +126,9 @@ class FieldEmbedding(keras.layers.Layer):
         return ops.expand_dims(ops.cast(bucket, "int64"), 1) + self.offsets[feature.name]
 
     def _gather(self, rows: Any) -> Any:
+        if self.int8_rows is not None:
+            numbers, scales = (tf.gather(table, rows) for table in self.int8_rows)
+            return ops.cast(tf.cast(numbers, "float32") * scales, self.compute_dtype)
         if keras.backend.backend() == "tensorflow":
             # Reads and differentiates only these rows; `ops.take` would read the whole table.
             return ops.cast(tf.gather(local_copy(self.table), rows), self.compute_dtype)

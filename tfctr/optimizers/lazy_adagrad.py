@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfctr.optimizers.rows import RowOptimizer
+from tfctr.optimizers.rows import RowOptimizer, squares_like
 
 
 @keras.saving.register_keras_serializable("tfctr")
@@ -37,10 +37,14 @@ class LazyAdagrad(RowOptimizer, keras.optimizers.Adagrad):
         initial_accumulator_value: float. Initial value of accumulators.
         epsilon: float. Added to the accumulator, under the root.
         embedding_l2: float. `λ`. Defaults to 0.
+        compact_state: bool. Tables have one accumulator a row, of the means of the squares
+            (row-wise Adagrad). Defaults to False.
         **kwargs: of `keras.optimizers.Adagrad`. `clipnorm`, `clipvalue` and `global_clipnorm`
             apply to the merged gradient, without `λw`. `weight_decay` and `use_ema` work on whole
             tables at every step, as in Keras.
     """
+
+    ROW_WISE = ("accumulator",)
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class LazyAdagrad(RowOptimizer, keras.optimizers.Adagrad):
         initial_accumulator_value: float = 0.1,
         epsilon: float = 1e-7,
         embedding_l2: float = 0.0,
+        compact_state: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -55,6 +60,7 @@ class LazyAdagrad(RowOptimizer, keras.optimizers.Adagrad):
             initial_accumulator_value=initial_accumulator_value,
             epsilon=epsilon,
             embedding_l2=embedding_l2,
+            compact_state=compact_state,
             **kwargs,
         )
 
@@ -62,12 +68,12 @@ class LazyAdagrad(RowOptimizer, keras.optimizers.Adagrad):
         return [self._accumulators[index]]
 
     def step_rows(self, w: Any, slots: list[Any], gradient: Any, rate: Any) -> tuple[Any, ...]:
-        accumulator = slots[0] + tf.square(gradient)
+        accumulator = slots[0] + squares_like(slots[0], gradient)
         return w - rate * gradient / tf.sqrt(accumulator + self.epsilon), accumulator
 
     def skip_steps(self, w: Any, slots: list[Any], skipped: Any, rate: Any) -> tuple[Any, ...]:
         (accumulator,) = slots
         x = rate * self.embedding_l2 * skipped / tf.sqrt(accumulator + self.epsilon)
         mean_square = tf.where(x > 0, -tf.math.expm1(-2 * x) / (2 * x), 1.0)
-        grown = accumulator + tf.square(self.embedding_l2 * w) * skipped * mean_square
-        return w * tf.exp(-x), grown
+        of_l2 = squares_like(accumulator, self.embedding_l2 * w) * skipped * mean_square
+        return w * tf.exp(-x), accumulator + of_l2

@@ -1,7 +1,7 @@
 """Optimizer steps over the rows of an embedding table that a batch has read."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -44,8 +44,13 @@ class RowOptimizer(keras.optimizers.Optimizer):
     would erase the rows that only the earlier data have. Variables that are no tables have only
     such rows, so tables need not be listed.
 
+    With `compact_state` the slots of a table take half of its size or less: those in `ROW_WISE`
+    are one float32 number a row, of the mean over the row; the others are bfloat16. A table is a
+    `keras.Variable` with an attribute `by_rows` that is true, such as that of `FieldEmbedding`.
+
     Args:
         embedding_l2: float, at least 0. `λ`.
+        compact_state: bool.
         **kwargs: those of the dense optimizer.
 
     Raises:
@@ -53,18 +58,21 @@ class RowOptimizer(keras.optimizers.Optimizer):
             `gradient_accumulation_steps` or `loss_scale_factor`.
     """
 
-    def __init__(self, embedding_l2: float, **kwargs: Any) -> None:
+    ROW_WISE: ClassVar[tuple[str, ...]] = ()  # slots of squares, by Keras' names
+
+    def __init__(self, embedding_l2: float, compact_state: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if embedding_l2 < 0:
             raise ValueError(f"`embedding_l2` should be at least 0. Received: {embedding_l2}")
         self.embedding_l2 = embedding_l2
+        self.compact_state = compact_state
 
     def slots(self, index: int) -> list[Any]:
-        """The slots of the variable of this index, each shaped like it."""
+        """The slots of the variable of this index, each shaped like it, or `[n, 1, ...]`."""
         raise NotImplementedError
 
     def step_rows(self, w: Any, slots: list[Any], gradient: Any, rate: Any) -> tuple[Any, ...]:
-        """One step: new `w` and slots `[n, ...]` from the old and a gradient of the same shape."""
+        """One step: new `w` and slots from the old and a gradient, all in the dtype of `w`."""
         raise NotImplementedError
 
     def step_dense(self, gradient: Any, variable: Any, rate: Any) -> None:
@@ -74,6 +82,21 @@ class RowOptimizer(keras.optimizers.Optimizer):
     def skip_steps(self, w: Any, slots: list[Any], skipped: Any, rate: Any) -> tuple[Any, ...]:
         """The same after `skipped [n, 1, ...]` steps of the gradient `λw` at mean rate `rate`."""
         raise NotImplementedError
+
+    def add_variable_from_reference(
+        self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
+    ) -> Any:
+        if not self._is_compact(reference_variable):
+            return super().add_variable_from_reference(reference_variable, name, initializer)
+        shape, dtype = reference_variable.shape, "bfloat16"
+        if name in self.ROW_WISE:
+            shape, dtype = (shape[0], *(1 for _ in shape[1:])), "float32"
+        of_a_table = reference_variable.path.replace("/", "_")
+        with self._distribution_strategy.extended.colocate_vars_with(reference_variable.value):
+            return self.add_variable(shape, initializer, dtype, name=f"{of_a_table}_{name}")
+
+    def _is_compact(self, variable: Any) -> bool:
+        return self.compact_state and getattr(variable, "by_rows", False)
 
     def build(self, variables: Sequence[Any]) -> None:
         if self.built:
@@ -115,14 +138,21 @@ class RowOptimizer(keras.optimizers.Optimizer):
             self._rate_sum.assign_add(rate)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if not isinstance(gradient, tf.IndexedSlices):
+        index = self._get_variable_index(variable)
+        is_compact = self._is_compact(self._trainable_variables[index])
+        if not isinstance(gradient, tf.IndexedSlices) and not is_compact:
             self.step_dense(gradient, variable, learning_rate)
+            return
+        tables = [local_copy(table) for table in (variable, *self.slots(index))]
+        if not isinstance(gradient, tf.IndexedSlices):
+            w, *slots = (tf.cast(tf.convert_to_tensor(t), variable.dtype) for t in tables)
+            new = self.step_rows(w, slots, gradient, tf.cast(learning_rate, w.dtype))
+            for table, values in zip(tables, new, strict=True):
+                table.assign(tf.cast(values, table.dtype))
             return
         gradient = merge_duplicate_rows(gradient)
         rows = gradient.indices
-        index = self._get_variable_index(variable)
-        tables = [local_copy(table) for table in (variable, *self.slots(index))]
-        w, *slots = (table.sparse_read(rows) for table in tables)
+        w, *slots = (tf.cast(table.sparse_read(rows), variable.dtype) for table in tables)
         rate = tf.cast(learning_rate, w.dtype)
         values = tf.cast(gradient.values, w.dtype)
         if self.embedding_l2:
@@ -160,10 +190,10 @@ class RowOptimizer(keras.optimizers.Optimizer):
             last_rate_sum = self._last_rate_sums[index]
             skipped, rates = self._skipped(last_step, last_rate_sum)
             tables = [variable, *self.slots(index)]
-            w, *slots = (tf.convert_to_tensor(table) for table in tables)
+            w, *slots = (tf.cast(tf.convert_to_tensor(t), variable.dtype) for t in tables)
             caught_up = self._catch_up_rows(w, slots, skipped, rates)
             for table, new in zip(tables, caught_up, strict=True):
-                table.assign(new)
+                table.assign(tf.cast(new, table.dtype))
             last_step.assign_add(skipped)
             last_rate_sum.assign_add(rates)
 
@@ -209,7 +239,8 @@ class RowOptimizer(keras.optimizers.Optimizer):
         ]
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"embedding_l2": self.embedding_l2}
+        own = {"embedding_l2": self.embedding_l2, "compact_state": self.compact_state}
+        return super().get_config() | own
 
 
 def catch_up(optimizer: Any, variables: Sequence[Any] | None = None) -> None:
@@ -235,5 +266,13 @@ def catch_up(optimizer: Any, variables: Sequence[Any] | None = None) -> None:
         optimizer.catch_up(variables)
 
 
+def squares_like(slot: Any, values: Any) -> Any:
+    """The squares of `values [n, ...]`; their means over a row if the slot has one number a row."""
+    squares = tf.square(values)
+    if slot.shape[1:] == values.shape[1:]:
+        return squares
+    return tf.reduce_mean(squares, axis=list(range(1, len(values.shape))), keepdims=True)
+
+
 def _write(table: Any, rows: Any, values: Any) -> None:
-    table.scatter_update(tf.IndexedSlices(values, rows))
+    table.scatter_update(tf.IndexedSlices(tf.cast(values, table.dtype), rows))

@@ -54,10 +54,15 @@ class Export(Version):
     def __init__(self, trained: Train, calibrated: Calibrate | None = None) -> None:
         config = trained.config
         super().__init__(Path(config.export.directory) / config.name)
+        self.tables = config.export.tables
         self.trained = trained
         self.calibrated = calibrated
         self.folder = trained.folder
         self.reads = (trained, *([calibrated] if calibrated else []))
+
+    @property
+    def made_from(self) -> Any:
+        return super().made_from, self.tables
 
     def check(self) -> None:
         config = self.trained.config
@@ -83,6 +88,6 @@ class Export(Version):
             student = method.served(student)
         if self.calibrated is not None:
             student = self.calibrated.wrap(student)
-        version = serving.export(student, data, self.served)
+        version = serving.export(student, data, self.served, self.tables)
         tidy(self.served, self.trained.config.export.keep)
         return version

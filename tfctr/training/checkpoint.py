@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfctr.data import files
 from tfctr.models.schema_model import SchemaModel
@@ -77,7 +78,10 @@ def _arrays(variables: list[Any]) -> Iterator[tuple[str, np.ndarray]]:
 
 def _assign(variables: list[Any], arrays: Any) -> None:
     for i, variable in enumerate(variables):
-        variable.assign(arrays[str(i)])
+        values = arrays[str(i)]
+        if values.dtype.kind == "V":  # a file does not know bfloat16
+            values = values.view(tf.as_dtype(variable.dtype).as_numpy_dtype)
+        variable.assign(values)
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:

@@ -39,10 +39,9 @@ def make_optimizer(
         "clipnorm": config.clipnorm,
         "global_clipnorm": config.global_clipnorm,
     }
-    if config.name == "lazy_adam":
-        return LazyAdam(embedding_l2=config.embedding_l2, **settings)
-    if config.name == "lazy_adagrad":
-        return LazyAdagrad(embedding_l2=config.embedding_l2, **settings)
+    if lazy := {"lazy_adam": LazyAdam, "lazy_adagrad": LazyAdagrad}.get(config.name):
+        of_tables = {"embedding_l2": config.embedding_l2, "compact_state": config.compact_state}
+        return lazy(**settings | of_tables)
     kind = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}[config.name]
     return kind(**settings)
 

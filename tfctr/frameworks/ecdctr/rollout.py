@@ -634,8 +634,8 @@ class _DayExport(Version):
         data.write_vocabularies(self.folder / "vocabularies")
         if step.config.tiny is not None:
             model = EcdctrServed(model, step._tables(self.state))
-        version = serving.export(model, data, self.served)
         assert step.config.export is not None
+        version = serving.export(model, data, self.served, step.config.export.tables)
         tidy(self.served, step.config.export.keep)
         return version
 
