@@ -336,7 +336,8 @@ def _count_by_day(piece: PlacedPiece, owners: dict[str, Any], histories: set[str
         days = np.unique(day[day >= 0])
         for index in days:
             rows = table[name].filter(pa.array(day == index))
-            yield (name, int(index)), with_pieces(count_values(rows.combine_chunks()), 1)
+            counts = count_values(rows.combine_chunks(), owner.hash_buckets)
+            yield (name, int(index)), with_pieces(counts, 1)
         yield (name, SENT), with_pieces(_no_counts(owner), len(days))
 
 

@@ -30,6 +30,7 @@ SMALL, LARGE = 50_000, 5_000_000
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "LazyAdam": lambda: LazyAdam(1e-3),
     "LazyAdam, embedding_l2": lambda: LazyAdam(1e-3, embedding_l2=1e-4),
+    "LazyAdam, compact_state": lambda: LazyAdam(1e-3, compact_state=True),
     "LazyAdagrad": lambda: LazyAdagrad(1e-2),
     "Keras Adam": lambda: keras.optimizers.Adam(1e-3),
 }
@@ -44,6 +45,7 @@ class Lookup(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         self.table = self.add_weight(shape=(self.rows, DIM), initializer="zeros", name="table")
+        self.table.by_rows = True
 
     def call(self, ids: Any) -> Any:
         return self.table.value.sparse_read(ids)

@@ -1,7 +1,7 @@
 """Students, their teachers and ablations against the same backbones without a method, over seeds.
 
-    python -m benchmarks.students configs/demo/rok/{dcnv2,backbones,ablations}.yaml \\
-        --section "ROK in the generated world" --seeds 5 --processes 2 --record
+    python -m benchmarks.students configs/demo/srp4ctr/{backbones,dcnv2}.yaml \\
+        --section "SRP4CTR in the generated world" --seeds 2 --processes 2 --record
 
 A student is compared with the plain run of its backbone on the same data config; with `--against`,
 every row with that run, whose test rows must be the same. Differences are those of
@@ -17,21 +17,21 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
 
 - ROK on MovieLens 1M: `$m/rok/{dcnv2,backbones}.yaml $m/rok/rim.yaml#`
 - ROK's ablations on MovieLens 1M: `$m/rok/backbones.yaml#plain-dcnv2 $m/rok/dcnv2.yaml
-  $m/rok/ablations.yaml#{instance,feature,tuned,clicks,no-contrastive,no-imitation,no-labels,random}`
-- ROK in the generated world: `$d/rok/{dcnv2,backbones,ablations}.yaml $d/rok/rim.yaml#`
+  $m/rok/ablations.yaml#{instance,feature,tuned,clicks,no-imitation,random}`
+- ROK in the generated world: `$d/rok/{dcnv2,backbones}.yaml $d/rok/rim.yaml#`
 - CTRL and ClickPrompt on MovieLens 1M: `$m/ctrl/{dcnv2,backbones}.yaml $m/clickprompt/dcnv2.yaml#
   $m/clickprompt/backbones.yaml`
-- CTRL's ablations on MovieLens 1M: `$m/ctrl/backbones.yaml#plain-dcnv2 $m/ctrl/ablations.yaml`
 - CTRL and ClickPrompt in the world of titles: `$d/titles/{compared,clickprompt-dcnv2}.yaml`
 - ClickPrompt's ablations, language model served:
   `$d/titles/compared.yaml#{plain-dcnv2,clickprompt-dcnv2-language} $d/titles/ablations.yaml`
 - Cold movies: `$m/cold.yaml --against $m/cold.yaml#attributes --segment unseen_items`, after the
   command at the top of that file
 - SRP4CTR in the generated world: `$d/srp4ctr/{backbones,dcnv2}.yaml`
+- SRP4CTR's ablations in the generated world:
+  `$d/srp4ctr/{backbones.yaml#plain-dcnv2,dcnv2.yaml,ablations.yaml}`
 - DCNv2, DIN and SRP4CTR-DIN on MovieLens 1M:
   `$m/backbones.yaml#din $m/srp4ctr/dcnv2.yaml#plain $m/srp4ctr/din.yaml
   --against $m/backbones.yaml#din`
-- SRP4CTR's ablations on MovieLens 1M: `$m/backbones.yaml#din $m/srp4ctr/{din,ablations}.yaml`
 - SRP4CTR with DCNv2 on MovieLens 1M: `$m/srp4ctr/dcnv2.yaml#{,plain}`
 - Statistics and trees on MovieLens 1M:
   `$m/statistics/dcnv2.yaml# --against $m/statistics/dcnv2.yaml --trees`

@@ -93,6 +93,8 @@ class _Tokens(_Feature):
 
     dtype: Literal["string", "int"] = "string"  # of the raw values
     min_count: int = Field(1, ge=1)  # rarer tokens in the training rows become OOV
+    # A token is replaced by the number of its bucket, which may be that of others too.
+    hash_buckets: int | None = Field(None, ge=2, lt=2**31)
     vocabulary_size: int | None = Field(None, ge=FIRST_TOKEN_ID)  # ids, specials included; measured
 
     @property
@@ -246,6 +248,23 @@ TOKEN_KINDS = (Categorical, MultiValued, Sequence)  # a History is a Sequence
 REQUEST_KINDS = (Tokens, Vector)  # that data configs do not have
 
 
+def check_has_tokens(feature: Any, key: str, why: str) -> None:
+    """Checks a feature of which more is needed than ids.
+
+    Args:
+        feature: of any kind.
+        key: of the config, for the message.
+        why: what its tokens are needed for.
+
+    Raises:
+        ValueError: the feature is hashed.
+    """
+    if getattr(feature, "hash_buckets", None):
+        raise ValueError(
+            f"{key}: feature {feature.name!r} has hash_buckets, so its tokens are not kept; {why}"
+        )
+
+
 def as_shared(features: tuple[Any, ...]) -> tuple[Any, ...]:
     """A feature with `shares` inherits the dtype, and a history the column, unless given."""
     owners = {f.name: f for f in features if isinstance(f, TOKEN_KINDS)}
@@ -256,6 +275,8 @@ def as_shared(features: tuple[Any, ...]) -> tuple[Any, ...]:
             inherited: dict[str, Any] = {}
             if "dtype" not in feature.model_fields_set:
                 inherited["dtype"] = owner.dtype
+            if owner.hash_buckets and feature.hash_buckets is None:
+                inherited["hash_buckets"] = owner.hash_buckets
             if isinstance(feature, History) and feature.column is None:
                 inherited["column"] = owner.source_column
             feature = feature.model_copy(update=inherited)
@@ -311,6 +332,11 @@ class Schema(Strict):
                     raise ValueError(
                         f"feature {feature.name!r} has dtype {feature.dtype!r} but shares "
                         f"{feature.shares!r} of dtype {other.dtype!r}"
+                    )
+                if other.hash_buckets != feature.hash_buckets:
+                    raise ValueError(
+                        f"feature {feature.name!r} has hash_buckets {feature.hash_buckets} but "
+                        f"shares {feature.shares!r} with {other.hash_buckets}; leave it out"
                     )
             if isinstance(feature, History):
                 self._refuse_lists(feature)

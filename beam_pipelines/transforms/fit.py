@@ -18,6 +18,7 @@ from beam_pipelines.transforms.histogram import (
 from beam_pipelines.transforms.split import DROPPED, KNOWN, SplitPiece
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
+from tfctr.data.hashed import to_buckets
 from tfctr.data.listed_tokens import ListedTokens
 from tfctr.data.typed_rows import ROW
 from tfctr.data.vocabulary import Vocabulary
@@ -98,7 +99,7 @@ class FitVocabularies(beam.PTransform):
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
         return (
             pieces
-            | "CountTokens" >> beam.FlatMap(_count_tokens, tuple(self.owners), self.histories)
+            | "CountTokens" >> beam.FlatMap(_count_tokens, self.owners, self.histories)
             | "MergeCounts" >> beam.CombinePerKey(CountTokens())
             | "WriteVocabulary"
             >> beam.Map(_write_vocabulary, self.owners, self.listed, self.folder, self.num_pieces)
@@ -111,15 +112,15 @@ def own_vocabularies(schema: Iterable[Any]) -> dict[str, Any]:
 
 
 def _count_tokens(
-    piece: SplitPiece, names: tuple[str, ...], histories: tuple[str, ...] = ()
+    piece: SplitPiece, owners: Mapping[str, Any], histories: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, Counts]]:
     codes = piece.split()
-    table = piece.columns(list(names))
+    table = piece.columns(list(owners))
     examples = pa.array(np.isin(codes, KNOWN))
     events = pa.array(np.isin(codes % DROPPED, KNOWN))
-    for name in names:
+    for name, owner in owners.items():
         column = table[name].filter(events if name in histories else examples)
-        yield name, with_pieces(count_values(column.combine_chunks()), 1)
+        yield name, with_pieces(count_values(column.combine_chunks(), owner.hash_buckets), 1)
 
 
 def with_pieces(counts: Counts, pieces: int) -> Counts:
@@ -134,13 +135,16 @@ def without_pieces(counts: Counts) -> tuple[Counts, int]:
     return counts.filter(pc.is_valid(counts["token"])), sum(pieces)
 
 
-def count_values(column: pa.Array) -> Counts:
-    """Counts of a column of tokens or of lists; null is not counted."""
+def count_values(column: pa.Array, hash_buckets: int | None = None) -> Counts:
+    """Counts of a column of tokens or of lists; null is not counted. With `hash_buckets`, counts of
+    the tokens' buckets, maybe several of one."""
     if pa.types.is_list(column.type):
         column = column.flatten()
     tokens, counts = pc.value_counts(column.drop_null()).flatten()
     if pa.types.is_dictionary(tokens.type):
         tokens = tokens.dictionary_decode()
+    if hash_buckets:
+        tokens = to_buckets(tokens, hash_buckets)
     return pa.table({"token": tokens, "count": counts})
 
 
@@ -171,10 +175,12 @@ def _write_vocabulary(
 
 def read_vocabularies(features: Iterable[Any], folder: str) -> dict[str, Vocabulary]:
     """The vocabularies of the features, by name."""
-    dtypes = {f.vocabulary: f.dtype for f in features if isinstance(f, TOKEN_KINDS)}
+    of_name = {f.vocabulary: f for f in features if isinstance(f, TOKEN_KINDS)}
     return {
-        name: Vocabulary.parse(files.read(f"{folder}/vocabularies/{name}.txt"), dtype)
-        for name, dtype in dtypes.items()
+        name: Vocabulary.parse(
+            files.read(f"{folder}/vocabularies/{name}.txt"), f.dtype, f.hash_buckets
+        )
+        for name, f in of_name.items()
     }
 
 

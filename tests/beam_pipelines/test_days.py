@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from beam_pipelines import days
@@ -13,6 +14,7 @@ from beam_pipelines.days import main, write_days
 from tfctr.config import ConfigError
 from tfctr.data.day_log import DOMAINS, DayLog
 from tfctr.data.days import DaysDataset
+from tfctr.data.hashed import to_buckets
 from tfctr.data.manifest import DataError
 from tfctr.data.records import read_columns
 from tfctr.data.summary import warnings_of_days
@@ -160,6 +162,21 @@ def test_a_day_at_a_time_is_all_at_once(log: Path) -> None:
     for day in (D2, D3, D4, D4):
         write_days(config(log), day, str(log / "one-by-one"))
     assert written(log / "one-by-one") == written(log / "at-once")
+
+
+def test_hashed_tokens_come_as_buckets_a_day_at_a_time_too(log: Path) -> None:
+    hashed = [f | {"hash_buckets": 3} if f["name"] == "user" else f for f in FEATURES]
+    changed = config(log, data={"features": hashed})
+    write_days(changed, D4, str(log / "at-once"))
+    for day in (D2, D3, D4):
+        found = write_days(changed, day, str(log / "one-by-one"))
+    assert written(log / "one-by-one") == written(log / "at-once")
+    users = ["ann", "bob", "cy", "dan"]  # in the order of their days
+    buckets = to_buckets(pa.array(users), 3).to_pylist()
+    assert sorted(tokens(found, "user")) == sorted(set(buckets))
+    vocabulary = found.vocabulary("user")
+    ids = [FIRST_TOKEN_ID + tokens(found, "user").index(bucket) for bucket in buckets]
+    assert vocabulary.ids(pa.array(users)).tolist() == ids
 
 
 def test_files_by_day_are_the_same_days(by_day: Path) -> None:

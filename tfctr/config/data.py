@@ -33,6 +33,7 @@ from tfctr.schema import (
     Side,
     Strict,
     as_shared,
+    check_has_tokens,
 )
 
 HOME_VARIABLE = "TFCTR_DATA_HOME"
@@ -269,6 +270,12 @@ class CategoricalOfLog(Categorical):
     def _may_be_of_a_schema(cls, values: Any) -> Any:
         is_plain = isinstance(values, Categorical) and not isinstance(values, cls)
         return values.model_dump() if is_plain else values
+
+    @model_validator(mode="after")
+    def _keeps_its_tokens(self) -> "CategoricalOfLog":
+        if self.tokens is not None:
+            check_has_tokens(self, "tokens", "leave tokens out: each token has a bucket already")
+        return self
 
     def of_models(self) -> Categorical:
         """What a model knows of it."""

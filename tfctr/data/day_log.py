@@ -102,7 +102,7 @@ class DayLog:
         """
         manifests = list(self.days.values())
         chosen = manifests if through is None else manifests[: through + 1]
-        dtype = next(f.dtype for f in self.raw_schema if getattr(f, "vocabulary", "") == name)
+        of_name = next(f for f in self.raw_schema if getattr(f, "vocabulary", "") == name)
         content = b""
         for manifest in chosen:
             path = f"{self.folder}/{manifest['day']}/vocabularies/{name}.txt"
@@ -117,7 +117,7 @@ class DayLog:
                     f"delete {self.folder} and write all days again"
                 )
             content += brought
-        vocabulary = Vocabulary.parse(content, dtype)
+        vocabulary = Vocabulary.parse(content, of_name.dtype, of_name.hash_buckets)
         size = chosen[-1]["vocabularies"][name] if chosen else FIRST_TOKEN_ID
         if vocabulary.size != size:
             raise DataError(

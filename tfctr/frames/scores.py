@@ -135,7 +135,7 @@ def _read(
 ) -> _Rows:
     features = [data.schema[name] for name in names]
     vocabularies = {
-        f.vocabulary: Vocabulary.open(data.vocabulary_file(f.vocabulary), f.dtype)
+        f.vocabulary: Vocabulary.open(data.vocabulary_file(f.vocabulary), f.dtype, f.hash_buckets)
         for f in features
         if isinstance(f, TOKEN_KINDS)
     }

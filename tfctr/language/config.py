@@ -9,7 +9,7 @@ from tfctr.config.base import ConfigError, FolderName, directory_of, from_file, 
 from tfctr.config.data import DataConfig, with_directory
 from tfctr.config.run import check_names
 from tfctr.config.training import PartTraining
-from tfctr.schema import Categorical, Name, Strict
+from tfctr.schema import Categorical, Name, Strict, check_has_tokens
 
 MASK_RATE = 0.15  # share of a text's tokens that a masked language model guesses, as BERT's
 
@@ -109,6 +109,8 @@ class TextConfig(Strict):
             for name in names:
                 if name not in known:
                     raise ValueError(f"{key}: no feature {name!r}; there are: {', '.join(known)}")
+                why = "to write them, declare the column once more as a feature of kind text"
+                check_has_tokens(schema[name], key, why)
         for text in self.texts:
             for field in text_fields(text):
                 if field in known:

@@ -87,7 +87,7 @@ class EarlierModel:
             if not isinstance(feature, TOKEN_KINDS):
                 continue
             name = feature.vocabulary
-            now = Vocabulary.open(data.vocabulary_file(name), feature.dtype)
+            now = Vocabulary.open(data.vocabulary_file(name), feature.dtype, feature.hash_buckets)
             places[owner] = self._vocabulary(name, feature.dtype).places_in(now)
             kept = int((places[owner] >= 0).sum()) - FIRST_TOKEN_ID
             known[name] = f"{name} {kept:,} of {now.size - FIRST_TOKEN_ID:,}"

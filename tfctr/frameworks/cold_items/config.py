@@ -7,7 +7,7 @@ from pydantic import Field
 
 from tfctr.config.method import Method, register
 from tfctr.config.vectors import VectorTable
-from tfctr.schema import Categorical, Name, Schema
+from tfctr.schema import Categorical, Name, Schema, check_has_tokens
 
 
 @register
@@ -46,6 +46,9 @@ class ColdItems(Method):
                 f"feature of the item's side that the backbone reads: "
                 f"{', '.join(name for name in known if name in read) or 'there is none'}"
             )
+        feature = run.data.feature_schema[self.feature]
+        why = "no item is unknown: it has the vector of its bucket"
+        check_has_tokens(feature, "frameworks.cold_items.feature", why)
         others = [f.name for f in run.data.feature_schema.side("item") if f.name in read]
         for name in self.attributes:
             if name not in others or name == self.feature:

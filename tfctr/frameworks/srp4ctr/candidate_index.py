@@ -9,7 +9,7 @@ import tensorflow_recommenders as tfrs
 
 from tfctr.data.vocabulary import Vocabulary
 from tfctr.frameworks.srp4ctr import FgBert
-from tfctr.schema import FIRST_TOKEN_ID
+from tfctr.schema import FIRST_TOKEN_ID, check_has_tokens
 from tfctr.serving.exporter.constants import dense_as_constants
 from tfctr.serving.exporter.raw_features import RawFeatures
 from tfctr.serving.exporter.version import write_version
@@ -61,6 +61,7 @@ def export_candidates(
         f.name: Path(data.vocabulary_file(data.schema[f.name].vocabulary)) for f in schema.inputs
     }
     history = schema[part]
+    check_has_tokens(history, "part", "candidates would have no ids to answer with")
     vectors = tf.convert_to_tensor(model.vectors(part))
     most = int(vectors.shape[0]) - history.max_length
     if most < k:

@@ -8,7 +8,15 @@ from pydantic import Field, model_validator
 from tfctr.config.base import FolderName, from_file
 from tfctr.config.data import DataConfig
 from tfctr.config.method import Method, register
-from tfctr.schema import Categorical, History, MultiValued, Name, Schema, Strict
+from tfctr.schema import (
+    Categorical,
+    History,
+    MultiValued,
+    Name,
+    Schema,
+    Strict,
+    check_has_tokens,
+)
 
 POPULATIONS = 3  # of users, each with tables of its own: one half, the other half, all
 ALL_USERS = 2  # the last
@@ -70,6 +78,7 @@ class TablesConfig(Strict):
                 f"items: {items.name} shares no feature of the item's side; write shares: and its "
                 "name there"
             )
+        check_has_tokens(grades, "grades", "a grade is read as a number")
         if items.max_length != grades.max_length:
             raise ValueError(
                 f"grades: {grades.name} has max_length {grades.max_length} and {items.name} "

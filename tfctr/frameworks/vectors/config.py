@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from tfctr.config.method import Method, register
 from tfctr.config.vectors import VectorTable
-from tfctr.schema import Categorical, Name, Schema
+from tfctr.schema import Categorical, Name, Schema, check_has_tokens
 
 
 class TableOfFields(VectorTable):
@@ -49,6 +49,8 @@ class Vectors(Method):
                     f"tables: {table.name}: feature: found {table.feature!r}, which is no "
                     f"categorical feature; there are: {', '.join(known)}"
                 )
+            why = "each token needs a vector of its own"
+            check_has_tokens(run.data.feature_schema[table.feature], f"tables: {table.name}", why)
             table.check_input(run, f"tables: {table.name}")
 
     def import_models(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfctr.data.one_value import other_spellings
+from tfctr.data.one_value import FALSE, TRUE, WHOLE, other_spellings
 from tfctr.schema import (
     FIRST_TOKEN_ID,
     MISSING_INT,
@@ -61,6 +61,8 @@ class RawFeatures(tf.Module):
         if isinstance(feature, Tokens):
             missing = tf.constant(MISSING_INT, tf.int64)
             return tf.where(values == missing, tf.constant(feature.pad_id, tf.int64), values)
+        if feature.hash_buckets:
+            values = _to_buckets(values, feature.hash_buckets)
         ids = self.tables[feature.name].lookup(values)
         if not feature.is_list:
             return ids
@@ -74,6 +76,23 @@ class RawFeatures(tf.Module):
     def parse(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         """Raw values from serialized `tf.train.Example`s `[B]`; features left out are missing."""
         return tf.io.parse_example(serialized, {f.name: _example(f) for f in self.schema.inputs})
+
+
+def _to_buckets(values: tf.Tensor, num_buckets: int) -> tf.Tensor:
+    """The same as `tfctr.data.hashed.to_buckets`; the missing value stays."""
+    texts = tf.strings.as_string(values) if values.dtype == tf.int64 else _spelt(values)
+    buckets = tf.strings.to_hash_bucket_fast(texts, num_buckets)
+    tokens = buckets if values.dtype == tf.int64 else tf.strings.as_string(buckets)
+    missing = MISSING[values.dtype]
+    return tf.where(values == missing, values, tokens)
+
+
+def _spelt(texts: tf.Tensor) -> tf.Tensor:
+    """The same as `tfctr.data.one_value.token_of`."""
+    texts = tf.strings.regex_replace(texts, f"^{WHOLE}$", r"\1\2")
+    for token, spellings in (("1", TRUE), ("0", FALSE)):
+        texts = tf.strings.regex_replace(texts, f"^({'|'.join(spellings)})$", token)
+    return texts
 
 
 def _check(feature: Any, path: Path) -> None:
