@@ -1,4 +1,4 @@
-"""Embedding tables as rows of int8, a quarter of the memory of float32."""
+"""Embedding tables as rows of int8 with a scale each: `D + 4` bytes in place of `4D`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
