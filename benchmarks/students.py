@@ -33,6 +33,7 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
   `$m/backbones.yaml#din $m/srp4ctr/dcnv2.yaml#plain $m/srp4ctr/din.yaml
   --against $m/backbones.yaml#din`
 - SRP4CTR with DCNv2 on MovieLens 1M: `$m/srp4ctr/dcnv2.yaml#{,plain}`
+- A compact optimizer state on MovieLens 1M: `$m/{dcnv2,compact}.yaml --against $m/dcnv2.yaml`
 - Statistics and trees on MovieLens 1M:
   `$m/statistics/dcnv2.yaml# --against $m/statistics/dcnv2.yaml --trees`
 - Statistics and trees under ReLLa's protocol: `$m/rella/dcnv2.yaml --against $m/rella/dcnv2.yaml
