@@ -38,6 +38,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.processes
 def test_your_own_csv_in_ten_lines(shop: Path) -> None:
     assert (shop / "work" / "shop-dcnv2" / "metrics.json").is_file()
     assert (shop / "saved_models" / "shop-dcnv2" / "1" / "saved_model.pb").is_file()

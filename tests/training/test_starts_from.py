@@ -167,6 +167,7 @@ def test_numbers_that_are_read_in_another_way_are_refused(folder: Path) -> None:
         carry_on(model, start.model)
 
 
+@pytest.mark.processes
 def test_the_earlier_run_is_trained_first_and_is_part_of_the_key(tmp_path: Path) -> None:
     write_log(tmp_path / "yesterday.csv", range(0, 20), range(0, 20), seed=1)
     write_log(tmp_path / "today.csv", range(5, 25), range(0, 25), seed=2)

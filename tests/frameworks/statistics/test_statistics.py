@@ -337,6 +337,7 @@ def refreshed(run: Run) -> Path:
     return kept
 
 
+@pytest.mark.processes
 def test_a_refresh_has_the_tables_of_a_later_log_and_the_same_weights(
     run: Run, refreshed: Path
 ) -> None:
