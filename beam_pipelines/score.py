@@ -39,7 +39,7 @@ from tfctr.data.manifest import DataError, write_manifest
 from tfctr.data.readers import Piece
 from tfctr.data.rows_to_score import RowsToScore
 from tfctr.data.typed_rows import ROW
-from tfctr.schema import MISSING_INT, Numeric, Tokens, Vector
+from tfctr.schema import MISSING_INT, Numeric, Schema, Tokens, Vector
 from tfctr.serving.c_session import CSession
 from tfctr.serving.model_directory import served_schema, signature_defs, versions, without_versions
 
@@ -61,11 +61,15 @@ class PieceCounts:
 
 @dataclass(frozen=True)
 class PieceInputs:
-    """The good rows of a piece, as inputs of the model."""
+    """The good rows of a piece.
+
+    Arrow's columns, not arrays of strings: Beam pickles elements to measure them, which would take
+    as long as the model.
+    """
 
     piece: Piece
     kept: pa.Table  # the columns that are written with the scores, and `row_id`
-    inputs: dict[str, np.ndarray]  # raw tensors by feature, of `serving_default`
+    features: pa.Table  # those that the model reads, typed
     counts: PieceCounts
 
 
@@ -82,17 +86,21 @@ class SavedModelHandler(ModelHandler[PieceInputs, PredictionResult, CSession]):
 
     Args:
         version: the version's folder, on every worker.
+        schema: of the features that it takes.
     """
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, schema: Schema) -> None:
         super().__init__()
-        self.version = version
+        self.version, self.schema = version, schema
         definition = signature_defs(Path(version))[SIGNATURE]
         self.inputs = {alias: tensor.name for alias, tensor in definition.inputs.items()}
         self.output = definition.outputs["scores"].name
 
     def load_model(self) -> CSession:
         return CSession(self.version)
+
+    def get_num_bytes(self, batch: Sequence[PieceInputs]) -> int:
+        return sum(read.features.nbytes for read in batch)
 
     def run_inference(
         self,
@@ -102,9 +110,10 @@ class SavedModelHandler(ModelHandler[PieceInputs, PredictionResult, CSession]):
     ) -> Iterable[PredictionResult]:
         for read in batch:
             scores = [np.zeros(0, np.float32)]
+            tensors = raw_tensors(self.schema, read.features)
             for start in range(0, read.kept.num_rows, ROWS_AT_A_TIME):
                 part = slice(start, start + ROWS_AT_A_TIME)
-                given = {self.inputs[alias]: values[part] for alias, values in read.inputs.items()}
+                given = {self.inputs[alias]: values[part] for alias, values in tensors.items()}
                 scores.append(model.run(given, [self.output])[self.output])
             yield PredictionResult(read, np.concatenate(scores))
 
@@ -122,15 +131,11 @@ class _ReadPiece(beam.DoFn):
         if read.bad:
             path = f"{self.job.output}/dead_letters/part-{piece.index:05d}.jsonl"
             write_dead_letters(path, piece.path, read.bad)
-        tensors = {
-            feature.name: without_vectors(feature, read.features.num_rows)
-            if isinstance(feature, Vector)
-            else raw_tensor(feature, read.features[feature.name].combine_chunks())
-            for feature in self.job.schema.inputs
-        }
+        names = [f.name for f in self.job.schema.inputs if not isinstance(f, Vector)]
         kept = {name: read.kept[name] for name in read.kept.column_names}
         kept = pa.table(kept | {ROW: read.features[ROW]})  # with its rows, if no column is kept
-        yield [PieceInputs(piece, kept, tensors, PieceCounts(tally(read.bad), read.unmatched))]
+        counts = PieceCounts(tally(read.bad), read.unmatched)
+        yield [PieceInputs(piece, kept, read.features.select(names), counts)]
 
 
 class _WriteScores(beam.DoFn):
@@ -191,7 +196,7 @@ class Scores(beam.PTransform):
         return ScoredPiece(found.num_rows, PieceCounts(**json.loads(about[COUNTS])))
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        handler = SavedModelHandler(self.version)  # an element is many rows already
+        handler = SavedModelHandler(self.version, self.schema)  # an element is many rows already
         scored = (
             pipeline
             | "Pieces" >> beam.Create(self.rows.reader.pieces())
@@ -205,6 +210,16 @@ class Scores(beam.PTransform):
             | "Gather" >> Gather()
             | "Summarise" >> beam.Map(lambda found: {"scored": sorted(found["scored"])})
         )
+
+
+def raw_tensors(schema: Schema, features: pa.Table) -> dict[str, np.ndarray]:
+    """The inputs of `serving_default`, by feature, of typed rows."""
+    return {
+        feature.name: without_vectors(feature, features.num_rows)
+        if isinstance(feature, Vector)
+        else raw_tensor(feature, features[feature.name].combine_chunks())
+        for feature in schema.inputs
+    }
 
 
 def raw_tensor(feature: Any, values: pa.Array) -> np.ndarray:

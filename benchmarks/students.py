@@ -18,7 +18,7 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
 - ROK on MovieLens 1M: `$m/rok/{dcnv2,backbones}.yaml $m/rok/rim.yaml#`
 - ROK's ablations on MovieLens 1M: `$m/rok/backbones.yaml#plain-dcnv2 $m/rok/dcnv2.yaml
   $m/rok/ablations.yaml#{instance,feature,tuned,clicks,no-imitation,random}`
-- ROK in the generated world: `$d/rok/{dcnv2,backbones}.yaml $d/rok/rim.yaml#`
+- ROK in the generated world: `$d/rok/{dcnv2,backbones,rim}.yaml`
 - CTRL and ClickPrompt on MovieLens 1M: `$m/ctrl/{dcnv2,backbones}.yaml $m/clickprompt/dcnv2.yaml#
   $m/clickprompt/backbones.yaml`
 - CTRL and ClickPrompt in the world of titles: `$d/titles/{compared,clickprompt-dcnv2}.yaml`
