@@ -22,6 +22,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
+TRAINING = "training: {batch_size: 256, epochs: 5, optimizer: {learning_rate: 0.01}}\n"
 
 
 def tfctr(folder: Path, *args: str) -> str:
@@ -177,13 +178,6 @@ def test_anonymous_ads_features_with_a_given_split(tmp_path: Path) -> None:
                 numbers = ["" if rng.random() < 0.2 else str(count) for count in counts[i]]
                 tokens = ["" if rng.random() < 0.1 else f"{t * 40503:08x}" for t in hashed[i]]
                 file.write("\t".join([str(int(click[i])), *numbers, *tokens]) + "\n")
-    features = [
-        *(f"    - {{name: {n}, kind: numeric, side: context, transform: log}}" for n in names[1:5]),
-        *(
-            f"    - {{name: {n}, kind: categorical, side: context, min_count: 2}}"
-            for n in names[5:]
-        ),
-    ]
     (tmp_path / "ads.yaml").write_text(
         f"""
 name: ads-deepfm
@@ -192,12 +186,12 @@ data:
   source: {{format: csv, separator: "\\t", columns: [{", ".join(names)}]}}
   label: {{column: label}}
   split: {{by: file, train: train.txt, valid: valid.txt, test: test.txt}}
+  defaults: {{side: context, min_count: 2}}
   features:
-"""
-        + "\n".join(features)
-        + """
-model: {backbone: deepfm, embedding_dim: 8, hidden_units: [32]}
-training: {epochs: 4, batch_size: 512, optimizer: {learning_rate: 0.005}}
+    - {{name: "I*", kind: numeric, transform: log}}
+    - {{name: "C*", kind: categorical}}
+model: {{backbone: deepfm, embedding_dim: 8, hidden_units: [32]}}
+training: {{epochs: 4, batch_size: 512, optimizer: {{learning_rate: 0.005}}}}
 """
     )
     tfctr(tmp_path, "run", "ads.yaml")
@@ -241,36 +235,17 @@ def test_a_log_of_reviews(tmp_path: Path) -> None:
             elif i % 7 < 5:
                 row["price"] = float(item[i])
             file.write(json.dumps(row, ensure_ascii=i % 2 == 0) + "\n")
-    printed = tfctr(tmp_path, "init", "reviews.jsonl.gz", "--output", "guessed.yaml")
-    assert printed.startswith("guessed.yaml: from a sample of 6,000 rows, with ")
-    assert printed.endswith("next: tfctr run guessed.yaml\n")
-    assert "2014-05-1" in tfctr(tmp_path, "prepare", "guessed.yaml")
-    (tmp_path / "reviews.yaml").write_text(
-        """
-name: reviews-din
-data:
-  name: reviews
-  source: {format: jsonl, events: reviews.jsonl.gz}
-  label: {column: overall, positive_above: 3, drop: [3]}
-  time: {column: unixReviewTime, unit: ms}
-  user: reviewer
-  item: product
-  features:
-    - {name: reviewer, column: reviewerID, kind: categorical, side: user}
-    - {name: product, column: asin, kind: categorical, side: item}
-    - {name: category, kind: multi_valued, side: item, max_length: 4}
-    - {name: price, kind: numeric, side: item, transform: robust}
-    - {name: earlier, kind: history, shares: product, max_length: 20}
-model: {backbone: din, embedding_dim: 8, hidden_units: [32]}
-training: {epochs: 4, batch_size: 256, optimizer: {learning_rate: 0.01}}
-"""
-    )
+    printed = tfctr(tmp_path, "init", "reviews.jsonl.gz")
+    assert printed.startswith("reviews.yaml: from a sample of 6,000 rows, with ")
+    assert printed.endswith("next: tfctr run reviews.yaml\n")
+    with (tmp_path / "reviews.yaml").open("a") as file:
+        file.write(TRAINING)  # for a log of thousands of rows
     printed = tfctr(tmp_path, "run", "reviews.yaml")
     assert "2014-05-1" in printed
-    assert auc(tmp_path, "reviews-din") > 0.6
+    assert auc(tmp_path, "reviews-dcnv2") > 0.6
     session = """
 import keras, tfctr
-model = keras.models.load_model("work/reviews-din/model.keras")
+model = keras.models.load_model("work/reviews-dcnv2/model.keras")
 data = tfctr.data.Dataset.open("work/reviews")
 scores = tfctr.predict(model, data.test(512))
 print(len(scores), float(scores.min()) >= 0, float(scores.max()) <= 1)
@@ -291,42 +266,23 @@ def test_a_tsv_of_ratings(tmp_path: Path) -> None:
         seconds = 1_600_000_000 + 2_592_000 * month + np.arange(n) * 1_000
         lines = [f"{user[i]}\tCafé {item[i]}\t{stars[i]}\t{seconds[i]}\n" for i in range(n)]
         (tmp_path / f"ratings-{month}.tsv").write_text("".join(lines), encoding="latin-1")
-    (tmp_path / "first.yaml").write_text(
-        """
-name: ratings-1
-data:
-  name: ratings-two-months
-  source:
-    format: csv
-    separator: "\t"
-    encoding: latin-1
-    columns: [user, item, stars, when]
-    events: [ratings-1.tsv, ratings-2.tsv]
-  label: {column: stars, positive_above: 3}
-  time: {column: when}
-  user: user
-  item: item
-  features:
-    - {name: user, kind: categorical, side: user, dtype: int}
-    - {name: item, kind: categorical, side: item}
-model: {backbone: dcn_v2, embedding_dim: 8, hidden_units: [32]}
-training: {epochs: 5, batch_size: 256, optimizer: {learning_rate: 0.01}}
-"""
-    )
+    tfctr(tmp_path, "init", "ratings-1.tsv", "--output", "first.yaml")
+    with (tmp_path / "first.yaml").open("a") as file:
+        file.write(TRAINING)
     (tmp_path / "next.yaml").write_text(
         """
 extends: first.yaml
-name: ratings-2
-data.name: ratings-three-months
+name: next
+data.name: three-months
 data.source.events: ratings-*.tsv
 starts_from: first.yaml
 """
     )
     printed = tfctr(tmp_path, "run", "next.yaml")
-    assert "ratings-1" in printed
-    assert auc(tmp_path, "ratings-2") > 0.6
-    with served(tmp_path, "ratings-2") as address:
-        header = "user\titem\tstars\twhen\n"
+    assert "first-dcnv2" in printed
+    assert auc(tmp_path, "next") > 0.6
+    with served(tmp_path, "next") as address:
+        header = "user\titem\trating\ttimestamp\n"
         rows = (tmp_path / "ratings-3.tsv").read_text(encoding="latin-1").splitlines()[:20]
         (tmp_path / "day.tsv").write_text(header + "\n".join(rows) + "\n", encoding="utf-8")
-        assert len(predict(tmp_path, "ratings-2", "day.tsv", address, unknown="stars")) == 20
+        assert len(predict(tmp_path, "next", "day.tsv", address, unknown="rating")) == 20

@@ -6,6 +6,7 @@ from typing import Any
 
 from tfctr.report.page import number, share, signed, size
 from tfctr.report.pictures import colour, draw, style
+from tfctr.report.run_pictures import Dot, dots
 
 HOSTILE = '<b>"$x$ & #0b0b00'
 
@@ -34,3 +35,10 @@ def test_numbers_as_they_are_shown() -> None:
     assert [signed(x) for x in (0.00006, -0.25, None)] == ["+0.0001", "−0.2500", "–"]
     assert [share(x) for x in (0.0, 0.0004, 0.123, None)] == ["0.0%", "<0.1%", "12.3%", "–"]
     assert [size(x) for x in (5e6, 1.25e9, None)] == ["5 MB", "1.2 GB", "–"]
+
+
+def test_a_long_name_leaves_room_for_the_values() -> None:
+    name = "reviews-dcnv2-drop-_3_-batch_size-256-epochs-5-learning_rate-0.01"
+    picture = dots("AUC", [name, "base rate"], [Dot(0, 0, 0.8, 0.7, 0.9), Dot(1, None, 0.5)], 4.2)
+    assert "reviews-dcnv2-d…ng_rate-0.01" in picture.svg
+    assert name in picture.svg  # for those who do not see it

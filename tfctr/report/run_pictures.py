@@ -17,6 +17,7 @@ CURVES = {
 POINTS = 200  # of a curve
 BINS = 40
 ROW = 0.2  # inches, of a line of text
+LONGEST = 28  # characters of a name beside dots
 
 
 class Dot(NamedTuple):
@@ -156,6 +157,11 @@ def scores_by_label(
     return draw(f"Scores by label: {name}", text, into)
 
 
+def _short(name: str) -> str:
+    """A name that leaves room for the values: the names of runs have all that was changed."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 13]}…{name[-12:]}"
+
+
 def dots(
     title: str, lines: Sequence[str], values: Sequence[Dot], width: float, apart: bool = True
 ) -> Picture:
@@ -181,7 +187,7 @@ def dots(
             if dot.low is not None and dot.high is not None:
                 axes.plot([dot.low, dot.high], [y, y], color=look, linewidth=1.6)
             axes.plot([dot.value], [y], color=look, marker="o", markersize=4.5)
-        axes.set_yticks(range(len(lines)), lines)
+        axes.set_yticks(range(len(lines)), map(_short, lines))
         axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
