@@ -39,7 +39,10 @@ def test_scores_are_those_of_a_model_with_rounded_rows(backbone: type, tmp_path:
     model = spread_weights(backbone(schema, embedding_dim=8, hidden_units=(8,)))
     before = model_scores(model, ROWS)
     weights = [weight.numpy() for weight in model.weights]
-    path = export(model, fake_dataset(tmp_path / "v"), tmp_path / "m", tables="int8")
+    data = fake_dataset(tmp_path / "v")
+    with pytest.raises(ValueError, match="tables: found 'int4'; allowed: float32, int8"):
+        export(model, data, tmp_path / "m", tables="int4")
+    path = export(model, data, tmp_path / "m", tables="int8")
     np.testing.assert_array_equal(model_scores(model, ROWS), before)  # itself it stays as it is
     for weight, value in zip(model.weights, weights, strict=True):
         np.testing.assert_array_equal(weight, value)

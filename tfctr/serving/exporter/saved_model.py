@@ -45,7 +45,7 @@ def export(
 
     Raises:
         ValueError: the dataset's vocabularies are not those of the model; the model reads side
-            outputs.
+            outputs; no such `tables`.
         DataError: the new version does not load, or has other scores; it is deleted.
     """
     if model.reads_side_outputs:
@@ -53,6 +53,8 @@ def export(
             f"{model.name} reads side outputs, which a server does not have; export a student that "
             "learned from it"
         )
+    if tables not in ("float32", "int8"):
+        raise ValueError(f"tables: found {tables!r}; allowed: float32, int8")
     directory = Path(directory)
     model.build()
     model._catch_up()
