@@ -23,7 +23,8 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
   $m/clickprompt/backbones.yaml`
 - CTRL and ClickPrompt in the world of titles: `$d/titles/{compared,clickprompt-dcnv2}.yaml`
 - ClickPrompt's ablations, language model served:
-  `$d/titles/compared.yaml#{plain-dcnv2,clickprompt-dcnv2-language} $d/titles/ablations.yaml`
+  `$d/titles/compared.yaml#{plain-dcnv2,clickprompt-dcnv2-language}
+  $d/titles/ablations.yaml#no-pretraining`
 - Cold movies: `$m/cold.yaml --against $m/cold.yaml#attributes --segment unseen_items`, after the
   command at the top of that file
 - SRP4CTR in the generated world: `$d/srp4ctr/{backbones,dcnv2}.yaml`
