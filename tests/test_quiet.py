@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_prints_its_own_lines_only(folder: Path) -> None:
     found = _run(folder, "-m", "tfctr.cli", "run", "small.yaml")

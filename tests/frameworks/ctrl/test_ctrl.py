@@ -251,7 +251,7 @@ def _run_again(run: Run, **framework: Any) -> Run:
     return Run(run.config.model_copy(update={"frameworks": (changed,)}), run.work, run.console)
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_the_student_starts_where_the_alignment_ended(tmp_path: Path) -> None:
     run = _run(tmp_path)
     aligned = run.before["ctrl"]["aligned"]
