@@ -16,7 +16,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,13 +109,18 @@ class SavedModelHandler(ModelHandler[PieceInputs, PredictionResult, CSession]):
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[PredictionResult]:
         for read in batch:
-            scores = [np.zeros(0, np.float32)]
-            tensors = raw_tensors(self.schema, read.features)
-            for start in range(0, read.kept.num_rows, ROWS_AT_A_TIME):
-                part = slice(start, start + ROWS_AT_A_TIME)
-                given = {self.inputs[alias]: values[part] for alias, values in tensors.items()}
-                scores.append(model.run(given, [self.output])[self.output])
-            yield PredictionResult(read, np.concatenate(scores))
+            yield PredictionResult(
+                read, self.scores(raw_tensors(self.schema, read.features), model)
+            )
+
+    def scores(self, tensors: Mapping[str, np.ndarray], model: CSession) -> np.ndarray:
+        """The scores `[N]` of the inputs of `serving_default`, given by feature."""
+        scores = [np.zeros(0, np.float32)]
+        for start in range(0, len(next(iter(tensors.values()))), ROWS_AT_A_TIME):
+            part = slice(start, start + ROWS_AT_A_TIME)
+            given = {self.inputs[alias]: values[part] for alias, values in tensors.items()}
+            scores.append(model.run(given, [self.output])[self.output])
+        return np.concatenate(scores)
 
 
 class _ReadPiece(beam.DoFn):

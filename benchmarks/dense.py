@@ -5,9 +5,8 @@ python -m benchmarks.dense --record
 
 import argparse
 import os
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -16,6 +15,7 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 
+from benchmarks.in_turn import median_seconds
 from benchmarks.record import Result, record
 from tfctr.layers.flat_dense import FlatDense
 
@@ -51,14 +51,8 @@ def main() -> None:
     for rows in (1, 100, 1024):
         x = tf.random.normal([rows, EVENTS, WIDTH])
         for what in ("forward", "with gradients"):
-            taken: dict[str, list[float]] = {name: [] for name in LAYERS}
-            for repeat in range(-3, args.repeats):
-                for name, of_layer in functions.items():
-                    start = time.perf_counter()
-                    of_layer[what](x)
-                    if repeat >= 0:
-                        taken[name].append(time.perf_counter() - start)
-            medians = {name: statistics.median(times) for name, times in taken.items()}
+            work = {name: partial(of_layer[what], x) for name, of_layer in functions.items()}
+            medians = median_seconds(work, dict.fromkeys(work, args.repeats), warm_up=3)
             for name, seconds in medians.items():
                 results.append(Result(f"{rows:,} rows, {what}: {name}", 1000 * seconds, "ms"))
             ratio = medians["Keras"] / medians["FlatDense"]

@@ -8,12 +8,12 @@ int8 tables as they are exported. Times are of `rank` for 100 candidates, both v
 
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
+from benchmarks.in_turn import median_seconds
 from benchmarks.movielens.__main__ import of_seed
 from benchmarks.over_seeds import expanded, seeds_parser
 from benchmarks.record import record_table
@@ -66,17 +66,8 @@ def costs(run: Run, folder: Path) -> dict[str, tuple[float, float]]:
     """MiB of the SavedModel, and milliseconds of a request, by the numbers of the tables."""
     data, model = run.open_data(), run.load_model()
     requests = {tables: served(model, data, folder / tables, tables) for tables in NUMBERS}
-    taken: dict[str, list[float]] = {tables: [] for tables in requests}
-    for repeat in range(-5, REQUESTS):  # the first ones are warm-up
-        for tables, request in requests.items():
-            start = time.perf_counter()
-            request()
-            if repeat >= 0:
-                taken[tables].append(1000 * (time.perf_counter() - start))
-    return {
-        tables: (_size(folder / tables), statistics.median(times))
-        for tables, times in taken.items()
-    }
+    medians = median_seconds(requests, dict.fromkeys(requests, REQUESTS), warm_up=5)
+    return {tables: (_size(folder / tables), 1000 * s) for tables, s in medians.items()}
 
 
 def _size(directory: Path) -> float:

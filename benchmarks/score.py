@@ -19,8 +19,7 @@ from rich.console import Console
 
 from beam_pipelines.prepare import prepare
 from beam_pipelines.score import (
-    ROWS_AT_A_TIME,
-    SIGNATURE,
+    SavedModelHandler,
     Scores,
     _ReadPiece,
     raw_tensors,
@@ -31,8 +30,6 @@ from benchmarks.record import Result, record
 from tfctr import backbones, serving
 from tfctr.data.dataset import Dataset
 from tfctr.data.rows_to_score import RowsToScore
-from tfctr.serving.c_session import CSession
-from tfctr.serving.model_directory import signature_defs
 
 
 def measured(folder: Path, columns: int, rows: int, repeats: int) -> list[Result]:
@@ -44,25 +41,18 @@ def measured(folder: Path, columns: int, rows: int, repeats: int) -> list[Result
         "dcn_v2", data.schema, embedding_dim=16, num_cross_layers=3, hidden_units=[256, 128, 64]
     )
     version = serving.export(model, data, folder / "model")
-    inputs = signature_defs(version)[SIGNATURE].inputs
-    output = signature_defs(version)[SIGNATURE].outputs["scores"].name
+    handler = SavedModelHandler(str(version), model.schema)
     reading = Scores(str(version), RowsToScore([str(log)], [*model.schema.inputs]), [], "nowhere")
     read = [
-        {
-            inputs[name].name: values
-            for name, values in raw_tensors(model.schema, found.features).items()
-        }
+        raw_tensors(model.schema, found.features)
         for piece in reading.rows.reader.pieces()
         for (found,) in _ReadPiece(reading).process(piece)
     ]
-    session = CSession(str(version))
+    session = handler.load_model()
 
     def alone() -> None:
         for tensors in read:
-            number = len(next(iter(tensors.values())))
-            for start in range(0, number, ROWS_AT_A_TIME):
-                part = slice(start, start + ROWS_AT_A_TIME)
-                session.run({name: values[part] for name, values in tensors.items()}, [output])
+            handler.scores(tensors, session)
 
     def job() -> None:
         shutil.rmtree(folder / "scores", ignore_errors=True)

@@ -10,9 +10,7 @@ parsing. Weights cost the same whatever they hold, so what `--work` lacks is mad
 
 import argparse
 import os
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from beam_pipelines.days import write_days
+from benchmarks.in_turn import median_seconds
 from benchmarks.record import Result, record
 from tfctr import serving
 from tfctr.config import RunConfig, load_run, read
@@ -185,16 +184,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work, folder = args.work or Path(temporary), Path(temporary)
         requests = requests_of(args.configs, work, folder, console)
-        taken: dict[str, list[float]] = {name: [] for name in requests}
-        for repeat in range(-5, args.repeats):  # the first ones are warm-up
-            for name, request in requests.items():
-                if name.startswith("RIM") and repeat >= args.repeats // 10:
-                    continue  # far slower, and its median settles early
-                start = time.perf_counter()
-                request()
-                if repeat >= 0:
-                    taken[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(times) for name, times in taken.items()}
+        repeats = {  # the teacher is far slower, and its median settles early
+            name: args.repeats // 10 if name.startswith("RIM") else args.repeats
+            for name in requests
+        }
+        medians = median_seconds(requests, repeats, warm_up=5)
     results = [Result(name, 1000 * seconds, "ms") for name, seconds in medians.items()]
     students = [name for name in medians if name != "backbone" and not name.startswith("RIM")]
     for name in students:

@@ -149,20 +149,19 @@ def test_it_stops_when_patience_is_over(data: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "in_memory"),
+    ("step", "in_memory", "compact"),
     [
-        (11, True),
-        pytest.param(32, True, marks=pytest.mark.slow),
-        pytest.param(70, False, marks=pytest.mark.slow),
+        (11, True, True),  # the checkpoint has bfloat16 too
+        pytest.param(32, True, False, marks=pytest.mark.slow),
+        pytest.param(70, False, False, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_training_ends_with_the_same_numbers(
-    data: Dataset, tmp_path: Path, step: int, in_memory: bool
+    data: Dataset, tmp_path: Path, step: int, in_memory: bool, compact: bool
 ) -> None:
     """32 steps are an epoch; a checkpoint is written every 10."""
     changes: dict[str, Any] = {"checkpoint_steps": 10, "in_memory": in_memory}
-    if step == 11:  # its checkpoint has bfloat16 too
-        changes["optimizer"] = CONFIG["optimizer"] | {"compact_state": True}
+    changes["optimizer"] = CONFIG["optimizer"] | {"compact_state": compact}
     whole, expected = fit(data, tmp_path / "whole", **changes)
     with killed_at(step):
         fit(data, tmp_path / "killed", **changes)

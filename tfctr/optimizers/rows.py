@@ -139,16 +139,15 @@ class RowOptimizer(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
-        is_compact = self._is_compact(self._trainable_variables[index])
-        if not isinstance(gradient, tf.IndexedSlices) and not is_compact:
-            self.step_dense(gradient, variable, learning_rate)
-            return
         tables = [local_copy(table) for table in (variable, *self.slots(index))]
         if not isinstance(gradient, tf.IndexedSlices):
-            w, *slots = (tf.cast(tf.convert_to_tensor(t), variable.dtype) for t in tables)
-            new = self.step_rows(w, slots, gradient, tf.cast(learning_rate, w.dtype))
-            for table, values in zip(tables, new, strict=True):
-                table.assign(tf.cast(values, table.dtype))
+            if self._is_compact(self._trainable_variables[index]):
+                w, *slots = _read_all(tables)
+                _write_all(
+                    tables, self.step_rows(w, slots, gradient, tf.cast(learning_rate, w.dtype))
+                )
+            else:
+                self.step_dense(gradient, variable, learning_rate)
             return
         gradient = merge_duplicate_rows(gradient)
         rows = gradient.indices
@@ -190,10 +189,8 @@ class RowOptimizer(keras.optimizers.Optimizer):
             last_rate_sum = self._last_rate_sums[index]
             skipped, rates = self._skipped(last_step, last_rate_sum)
             tables = [variable, *self.slots(index)]
-            w, *slots = (tf.cast(tf.convert_to_tensor(t), variable.dtype) for t in tables)
-            caught_up = self._catch_up_rows(w, slots, skipped, rates)
-            for table, new in zip(tables, caught_up, strict=True):
-                table.assign(tf.cast(new, table.dtype))
+            w, *slots = _read_all(tables)
+            _write_all(tables, self._catch_up_rows(w, slots, skipped, rates))
             last_step.assign_add(skipped)
             last_rate_sum.assign_add(rates)
 
@@ -272,6 +269,16 @@ def squares_like(slot: Any, values: Any) -> Any:
     if slot.shape[1:] == values.shape[1:]:
         return squares
     return tf.reduce_mean(squares, axis=list(range(1, len(values.shape))), keepdims=True)
+
+
+def _read_all(tables: Sequence[Any]) -> list[Any]:
+    """A table and its slots, all in the dtype of the table."""
+    return [tf.cast(tf.convert_to_tensor(table), tables[0].dtype) for table in tables]
+
+
+def _write_all(tables: Sequence[Any], values: Sequence[Any]) -> None:
+    for table, new in zip(tables, values, strict=True):
+        table.assign(tf.cast(new, table.dtype))
 
 
 def _write(table: Any, rows: Any, values: Any) -> None:

@@ -54,7 +54,6 @@ class Export(Version):
     def __init__(self, trained: Train, calibrated: Calibrate | None = None) -> None:
         config = trained.config
         super().__init__(Path(config.export.directory) / config.name)
-        self.tables = config.export.tables
         self.trained = trained
         self.calibrated = calibrated
         self.folder = trained.folder
@@ -62,7 +61,7 @@ class Export(Version):
 
     @property
     def made_from(self) -> Any:
-        return super().made_from, self.tables
+        return super().made_from, self.trained.config.export.tables
 
     def check(self) -> None:
         config = self.trained.config
@@ -88,6 +87,7 @@ class Export(Version):
             student = method.served(student)
         if self.calibrated is not None:
             student = self.calibrated.wrap(student)
-        version = serving.export(student, data, self.served, self.tables)
-        tidy(self.served, self.trained.config.export.keep)
+        asked = self.trained.config.export
+        version = serving.export(student, data, self.served, asked.tables)
+        tidy(self.served, asked.keep)
         return version

@@ -36,20 +36,17 @@ def int8_tables(model: Any) -> Iterator[list[Any]]:
         What the graphs that are traced in the scope read: the variables of the tables, and the
         weights of the model that are no tables.
     """
-    layers = tables(model)
-    replaced = {id(layer.table) for layer in layers}
-    read = [weight.value for weight in model.weights if id(weight) not in replaced]
-    of_table: dict[int, tuple[tf.Variable, tf.Variable]] = {}
+    layers = {id(layer.table): layer for layer in tables(model)}
+    read = [weight.value for weight in model.weights if id(weight) not in layers]
     try:
-        for layer in layers:
-            if id(layer.table) not in of_table:  # several layers may share one table
-                rows, scales = quantized(keras.ops.convert_to_tensor(layer.table))
-                of_table[id(layer.table)] = (
-                    tf.Variable(rows, trainable=False, name="rows"),
-                    tf.Variable(scales, trainable=False, name="scales"),
-                )
-            layer.int8_rows = of_table[id(layer.table)]
-        yield [*read, *(variable for pair in of_table.values() for variable in pair)]
+        for layer in layers.values():
+            rows, scales = quantized(keras.ops.convert_to_tensor(layer.table))
+            layer.int8_rows = (
+                tf.Variable(rows, trainable=False, name="rows"),
+                tf.Variable(scales, trainable=False, name="scales"),
+            )
+            read += [*layer.int8_rows]
+        yield read
     finally:
-        for layer in layers:
+        for layer in layers.values():
             layer.int8_rows = None
