@@ -43,6 +43,7 @@ import numpy as np
 from rich.console import Console
 from tensorflow_serving.apis import predict_pb2
 
+from benchmarks.memory import memory_mb
 from benchmarks.record import Result, record, record_table
 from benchmarks.serving import models_in
 from tfctr import serving
@@ -175,14 +176,6 @@ def local_server(directories: Sequence[Path]) -> Iterator[tuple[str, int]]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
-
-
-def memory_mb(process: int, peak: bool = False) -> float:
-    """Resident memory of a process."""
-    status = Path(f"/proc/{process}/status").read_text()
-    found = re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) / 1024
 
 
 @dataclass

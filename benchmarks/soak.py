@@ -27,9 +27,9 @@ from benchmarks.load import (
     drive,
     local_server,
     malformed,
-    memory_mb,
     random_request,
 )
+from benchmarks.memory import memory_mb
 from benchmarks.record import Result, record
 from benchmarks.serving import models_of
 from tfctr import serving

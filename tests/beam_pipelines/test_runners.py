@@ -200,7 +200,7 @@ def worker_pool() -> Iterator[str]:
     pool.wait()
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_the_portable_runner_with_a_worker_pool(
     worker_pool: str, models: dict[str, str], expected: Any, tmp_path: Path
 ) -> None:

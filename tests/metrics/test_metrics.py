@@ -3,6 +3,7 @@ import json
 import math
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tfctr.metrics import (
     normalized_entropy,
     print_report,
 )
-from tfctr.metrics.ranking import rank_positives, ranked_auc
+from tfctr.metrics.ranking import BLOCK, number_users, rank_positives, user_aucs
 
 # Few distinct scores, so that most examples have ties; both infinities and both zeros among them.
 SCORES = st.sampled_from([-math.inf, -2.0, -0.0, 0.0, 1e-300, 0.5, 3.0, math.inf])
@@ -104,27 +105,73 @@ def test_auc_agrees_with_sklearn(decimals: int, label_dtype: type) -> None:
     )
 
 
-@pytest.mark.parametrize("weights", ["counts", "fractions"])
-def test_weighted_auc_agrees_with_sklearn(weights: str) -> None:
+@pytest.mark.parametrize("clicked", [0.02, 0.5, 0.98])
+@pytest.mark.parametrize("decimals", [0, 1, 12])
+def test_resampled_aucs_agree_with_sklearn(clicked: float, decimals: int) -> None:
     generator = np.random.default_rng(1)
-    labels, logits = simulate(5_000)
-    scores = logits.round(1)
-    weight = generator.poisson(1.0, 5_000) if weights == "counts" else generator.random(5_000)
+    rows, users, resamples = 3 * BLOCK, 300, 3  # more than a block of negatives, or of clicks
+    labels = (generator.random(rows) < clicked).astype(np.int64)
+    scores = (labels + 2 * generator.normal(size=rows)).round(decimals)
+    user = generator.integers(users, size=rows)
+    counts = generator.poisson(1.0, [users, resamples]).astype(np.uint8)
     ranking = rank_positives(labels == 1, scores)
     np.testing.assert_allclose(
-        ranked_auc(ranking, weight[ranking.order]),
-        sklearn.metrics.roc_auc_score(labels, scores, sample_weight=weight),
+        ranking.resampled_aucs(user[ranking.order], counts),
+        [
+            sklearn.metrics.roc_auc_score(labels, scores, sample_weight=counts[user, resample])
+            for resample in range(resamples)
+        ],
         rtol=1e-12,
     )
 
 
-def test_counts_as_weights_equal_repeated_rows() -> None:
+@pytest.mark.parametrize("shift", [-100.0, 100.0])
+def test_resampled_aucs_where_no_negative_is_between_positives(shift: float) -> None:
+    labels = np.repeat([0, 1], 2 * BLOCK)  # so that the negatives end where a block does
+    scores = np.arange(4 * BLOCK) + shift * BLOCK * labels
+    ranking = rank_positives(labels == 1, scores)
+    counts = np.random.default_rng(1).poisson(1.0, [len(labels), 2])
+    found = ranking.resampled_aucs(ranking.order, counts)
+    np.testing.assert_array_equal(found, float(shift > 0))
+
+
+def test_a_resample_without_clicks_has_no_auc() -> None:
+    ranking = rank_positives(np.array([True, False]), np.array([2.0, 1.0]))
+    found = ranking.resampled_aucs(ranking.order, np.array([[1, 0, 1], [1, 1, 0]]))
+    np.testing.assert_array_equal(found, [1.0, np.nan, np.nan])
+
+
+def test_counts_of_users_equal_repeated_rows() -> None:
     labels, logits = simulate(500)
     scores = logits.round(1)
     counts = np.random.default_rng(2).poisson(1.0, 500)
     ranking = rank_positives(labels == 1, scores)
     repeated = auc(np.repeat(labels, counts), np.repeat(scores, counts))
-    assert ranked_auc(ranking, counts[ranking.order]) == pytest.approx(repeated, rel=1e-12)
+    found = ranking.resampled_aucs(ranking.order, counts[:, None])
+    assert found[0] == pytest.approx(repeated, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("keys", "dtype"),
+    [
+        ([3, -1, 3, 7], np.int64),
+        ([2**63, 5, 2**63, 2**64 - 1], np.uint64),
+        (["b", "a", "b", "c"], np.str_),
+    ],
+)
+def test_users_are_numbered_in_their_order(keys: list[Any], dtype: type) -> None:
+    np.testing.assert_array_equal(number_users(np.array(keys, dtype), 4), [1, 0, 1, 2])
+
+
+def test_user_aucs_are_those_of_each_user_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfctr.metrics.ranking.ROWS_AT_ONCE", 50)
+    generator = np.random.default_rng(3)
+    labels, scores = generator.integers(2, size=600), generator.normal(size=600).round(1)
+    user = np.repeat([0, 1, 2, 3], [100, 3, 47, 450])[generator.permutation(600)]
+    aucs, weights = user_aucs(labels == 1, scores, user)
+    expected = [auc(labels[user == u], scores[user == u]) for u in range(4)]
+    np.testing.assert_allclose(aucs, np.nan_to_num(expected), rtol=1e-12)
+    np.testing.assert_array_equal(weights, np.bincount(user) * ~np.isnan(expected))
 
 
 @pytest.mark.parametrize("label", [0, 1])

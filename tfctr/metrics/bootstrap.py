@@ -1,7 +1,7 @@
 """Bootstrap intervals: the variation of a metric over the sample of users."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +10,14 @@ from tfctr.metrics.calibration import row_log_losses
 from tfctr.metrics.ranking import (
     Ranking,
     check_rows,
+    mean_auc,
     number_users,
     rank_positives,
-    ranked_auc,
     user_aucs,
 )
+
+AT_ONCE = 20  # resamples
+COUNTS_AT_ONCE = 1 << 28  # bytes
 
 
 def bootstrap_interval(
@@ -31,7 +34,7 @@ def bootstrap_interval(
     the same resamples. Without users, rows are resampled.
 
     Nothing is sorted again: a resample is a weight of each row for AUC, and of each user's sums for
-    GAUC and log loss.
+    GAUC and log loss. Some resamples at a time go through the rows.
 
     Args:
         labels: `[N]` of 0 and 1.
@@ -41,7 +44,7 @@ def bootstrap_interval(
         seed: int. The same seed and rows give the same intervals.
 
     Returns:
-        `{"auc": (low, high), "log_loss": ..., "gauc": ...}`, "gauc" only with users. Resamples in
+        `{"auc": (low, high), "gauc": ..., "log_loss": ...}`, "gauc" only with users. Resamples in
         which a metric is undefined are left out of its interval; without any other, `(nan, nan)`.
 
     Raises:
@@ -53,10 +56,7 @@ def bootstrap_interval(
     """
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, found {resamples}")
-    generator = np.random.default_rng(seed)
-    prepared = prepare(labels, logits, users)
-    drawn = [prepared.measure(draw(generator, len(prepared.rows))) for _ in range(resamples)]
-    return {name: middle([found[name] for found in drawn]) for name in drawn[0]}
+    return prepare(labels, logits, users).intervals(resamples, seed)
 
 
 class Prepared(NamedTuple):
@@ -78,17 +78,32 @@ class Prepared(NamedTuple):
     aucs: np.ndarray | None
     weights: np.ndarray | None
 
-    def measure(self, counts: np.ndarray) -> dict[str, float]:
-        """The metrics of a resample that holds each user `counts` times, int `[U]`."""
-        found = {
-            "auc": ranked_auc(self.ranking, counts[self.user]),
-            "log_loss": float(counts @ self.losses / (counts @ self.rows)),
-        }
+    def measure(self) -> dict[str, float]:
+        """The metrics of the rows as they are."""
+        found = {"auc": self.ranking.auc()}
         if self.aucs is not None and self.weights is not None:
-            weights = counts * self.weights
-            total = weights.sum()
-            found["gauc"] = float(weights @ self.aucs / total) if total else math.nan
-        return found
+            found["gauc"] = mean_auc(self.aucs, self.weights)
+        return found | {"log_loss": float(self.losses.sum() / self.rows.sum())}
+
+    def resampled(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """The metrics, float64 `[R]`, of resamples that hold each user `counts` times, int
+        `[U, R]`."""
+        found = {"auc": self.ranking.resampled_aucs(self.user, counts)}
+        if self.aucs is not None and self.weights is not None:
+            sums = _sums(counts, self.weights * self.aucs)
+            with np.errstate(invalid="ignore"):
+                found["gauc"] = sums / _sums(counts, self.weights)
+        return found | {"log_loss": _sums(counts, self.losses) / _sums(counts, self.rows)}
+
+    def intervals(self, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+        """As `bootstrap_interval` returns them."""
+        generator = np.random.default_rng(seed)
+        users = len(self.rows)
+        drawn = [
+            self.resampled(stacked([draw(generator, users) for _ in range(size)]))
+            for size in sizes(resamples, users)
+        ]
+        return {name: middle(np.concatenate([found[name] for found in drawn])) for name in drawn[0]}
 
 
 def prepare(labels: np.ndarray, logits: np.ndarray, users: np.ndarray | None) -> Prepared:
@@ -97,21 +112,39 @@ def prepare(labels: np.ndarray, logits: np.ndarray, users: np.ndarray | None) ->
     Without users, each row is its own user.
     """
     positive, scores = check_rows(labels, logits, "logits")
-    ranking = rank_positives(positive, scores)
     losses = row_log_losses(labels, logits)
     if users is None:
-        ones = np.ones(len(scores), np.int64)
+        ranking, ones = rank_positives(positive, scores), np.ones(len(scores), np.int64)
         return Prepared(ranking, ranking.order, ones, losses, None, None)
     user = number_users(users, len(scores))
-    aucs, weights = user_aucs(labels, scores, user)
     losses = np.bincount(user, weights=losses)
+    aucs, weights = user_aucs(positive, scores, user)
+    ranking = rank_positives(positive, scores)
     return Prepared(ranking, user[ranking.order], np.bincount(user), losses, aucs, weights)
+
+
+def _sums(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Of values `[U]`, weighted by each of `counts`, `[U, R]`: float64 `[R]`."""
+    return np.array([float(of_one @ values) for of_one in counts.T])
 
 
 def draw(generator: np.random.Generator, size: int, draws: int | None = None) -> np.ndarray:
     """The counts of `size` things in `draws` draws with replacement, by default `size`: int
     `[size]`."""
     return np.bincount(generator.integers(size, size=draws or size), minlength=size)
+
+
+def sizes(resamples: int, users: int) -> Iterator[int]:
+    """The numbers of resamples that are measured together, whose sum is `resamples`."""
+    at_once = max(min(AT_ONCE, COUNTS_AT_ONCE // users), 1)
+    for start in range(0, resamples, at_once):
+        yield min(at_once, resamples - start)
+
+
+def stacked(draws: Sequence[np.ndarray]) -> np.ndarray:
+    """Counts `[U]` of resamples as `[U, R]`, in the smallest type that holds them."""
+    largest = max(int(counts.max()) for counts in draws)
+    return np.stack(draws, axis=1, dtype=np.min_scalar_type(largest), casting="unsafe")
 
 
 def middle(values: Sequence[float] | np.ndarray) -> tuple[float, float]:

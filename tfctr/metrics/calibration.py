@@ -1,6 +1,7 @@
 """Metrics of predicted probabilities: log loss, NE, ECE, predicted over observed clicks."""
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,8 @@ def row_log_losses(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     if np.isinf(logits).any():
         row = int(np.isinf(logits).argmax())
         raise ValueError(f"logits must be finite, found {logits[row]} in row {row}")
-    return np.logaddexp(0, np.where(positive, -logits, logits))
+    losses = np.where(positive, -logits, logits).astype(np.float64, copy=False)
+    return np.logaddexp(0, losses, out=losses)
 
 
 def normalized_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
@@ -99,16 +101,20 @@ def calibration_bins(
     if bins < 1:
         raise ValueError(f"bins must be at least 1, found {bins}")
     order = np.argsort(probabilities)
-    ascending = probabilities[order]
-    first_equal = np.searchsorted(ascending, ascending, side="left")
-    bin_of_row = first_equal * bins // len(ascending)
-    rows = np.bincount(bin_of_row)
-    is_there = rows > 0
+    ascending, clicked = probabilities[order], positive[order]
+    # Without ties, bin `b` starts at the first row that is not before `b / bins` of them.
+    starts = -(-np.arange(bins) * len(order) // bins)
+    starts = starts[starts < len(order)]
+    equal = ascending[starts]
+    is_first = starts == np.searchsorted(ascending, equal, side="left")
+    starts = np.where(is_first, starts, np.searchsorted(ascending, equal, side="right"))
+    edges = np.unique([*starts, len(order)])
+    rows = np.diff(edges)
     predicted, observed = (
-        np.bincount(bin_of_row, weights=values)[is_there] / rows[is_there]
-        for values in (ascending, positive[order])
+        np.array([values[start:end].mean(dtype=np.float64) for start, end in pairwise(edges)])
+        for values in (ascending, clicked)
     )
-    return CalibrationBins(rows[is_there], predicted, observed)
+    return CalibrationBins(rows, predicted, observed)
 
 
 def calibration_ratio(labels: np.ndarray, probabilities: np.ndarray) -> float:

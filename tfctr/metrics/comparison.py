@@ -1,12 +1,12 @@
 """Tests whether one model is better than another, over users, days and training seeds."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfctr.metrics.bootstrap import draw, middle, prepare
+from tfctr.metrics.bootstrap import Prepared, draw, middle, prepare, sizes, stacked
 from tfctr.metrics.ranking import number_users
 
 WEEK = 7
@@ -80,26 +80,40 @@ def paired_difference(
     models = [[prepare(labels, row, users) for row in logits] for logits in (first, second)]
     rows = models[0][0].rows
 
-    def difference(counts: np.ndarray, seeds: Sequence[np.ndarray]) -> dict[str, float]:
-        means = []
-        for model, times in zip(models, seeds, strict=True):
-            found = [(n, one.measure(counts)) for one, n in zip(model, times, strict=True) if n]
-            names, drawn = found[0][1], sum(n for n, _ in found)
-            means.append({name: sum(n * of[name] for n, of in found) / drawn for name in names})
-        return {name: means[0][name] - means[1][name] for name in means[0]}
-
-    mean = difference(np.ones_like(rows), [np.ones(len(model), np.int64) for model in models])
-    drawn = [
-        difference(
-            draw(generator, len(rows)),
-            [draw(generator, len(model), max(len(model) - 1, 1)) for model in models],
-        )
-        for _ in range(resamples)
-    ]
+    drawn = []
+    for size in sizes(resamples, len(rows)):
+        counts, times = [], []
+        for _ in range(size):
+            counts.append(draw(generator, len(rows)))
+            times.append([draw(generator, len(m), max(len(m) - 1, 1)) for m in models])
+        of_users = stacked(counts)
+        of_seeds = (np.array(of_model) for of_model in zip(*times, strict=True))
+        found = (_resampled(m, n, of_users) for m, n in zip(models, of_seeds, strict=True))
+        drawn.append(_over(*found))
+    measured = [[one.measure() for one in model] for model in models]
+    mean = _over(*({n: np.mean([of[n] for of in model]) for n in model[0]} for model in measured))
     return {
-        name: _difference(value, np.array([of[name] for of in drawn]))
-        for name, value in mean.items()
+        name: _difference(float(mean[name]), np.concatenate([found[name] for found in drawn]))
+        for name in mean
     }
+
+
+def _resampled(
+    model: Sequence[Prepared], times: np.ndarray, counts: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Means over drawn seeds, `[R]`: resamples hold each seed `times` times, `[R, S]`, and each
+    user `counts` times, `[U, R]`."""
+    means: dict[str, np.ndarray] = {}
+    for one, drawn in zip(model, times.T, strict=True):
+        held = drawn > 0
+        for name, values in one.resampled(counts[:, held]).items():
+            of_all = means.setdefault(name, np.zeros(len(times)))
+            of_all[held] += drawn[held] / times[held].sum(axis=1) * values
+    return means
+
+
+def _over(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: first[name] - second[name] for name in first}
 
 
 def _difference(mean: float, drawn: np.ndarray) -> Difference:

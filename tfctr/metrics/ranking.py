@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+BLOCK = 2048  # rows
+ROWS_AT_ONCE = 1 << 20
+
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Exact area under the ROC curve, `O(N log N)`.
@@ -23,8 +26,7 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
         ValueError: wrong shapes, no rows, a label that is not 0 or 1, a NaN score.
     """
     positive, scores = check_rows(labels, scores, "scores")
-    ranking = rank_positives(positive, scores)
-    return ranked_auc(ranking, np.ones(len(scores), dtype=np.int64))
+    return rank_positives(positive, scores).auc()
 
 
 def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float:
@@ -43,7 +45,12 @@ def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float:
     Raises:
         ValueError: as for `auc`; users of another shape, of floats, or of mixed types.
     """
-    aucs, weights = user_aucs(labels, scores, users)
+    positive, scores = check_rows(labels, scores, "scores")
+    return mean_auc(*user_aucs(positive, scores, number_users(users, len(scores))))
+
+
+def mean_auc(aucs: np.ndarray, weights: np.ndarray) -> float:
+    """GAUC from what `user_aucs` returns."""
     return float(np.average(aucs, weights=weights)) if weights.any() else math.nan
 
 
@@ -60,52 +67,88 @@ class Ranking(NamedTuple):
     below: np.ndarray
     through: np.ndarray
 
+    def auc(self) -> float:
+        """Of the rows as they are; NaN when one class is absent."""
+        pairs = (len(self.order) - len(self.below)) * len(self.below)
+        return float((self.below.sum() + self.through.sum()) / (2 * pairs)) if pairs else math.nan
+
+    def resampled_aucs(self, user: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """AUC of resamples of users, ties counted half; exact.
+
+        A block of rows at a time, for all resamples, so that its counts stay in the processor's
+        cache.
+
+        Args:
+            user: int `[N]`. The rows' users, in `order`.
+            counts: int `[U, R]`, how often each resample holds each user.
+
+        Returns:
+            float64 `[R]`, NaN where the rows of one class are in no user of the resample.
+        """
+        negatives, positives = np.split(user, [len(user) - len(self.below)])
+        resamples = counts.shape[1]
+        wins, clicks = np.zeros(resamples), np.zeros(resamples)
+        under = np.zeros((1, resamples), np.int64)  # the negatives of earlier blocks
+        for start in range(0, len(negatives) + 1, BLOCK):
+            block = counts[negatives[start : start + BLOCK]]
+            under = under[-1:] + np.pad(np.cumsum(block, axis=0, dtype=np.int64), [(1, 0), (0, 0)])
+            for places in (self.below, self.through):
+                first, last = np.searchsorted(places, [start, start + BLOCK])
+                for at in range(first, last, BLOCK):
+                    rows = slice(at, min(at + BLOCK, last))
+                    held = counts[positives[rows]]
+                    wins += np.einsum("pr,pr->r", held, under[places[rows] - start], dtype=float)
+                    clicks += held.sum(axis=0) / 2  # each is in `below` and in `through`
+        with np.errstate(invalid="ignore"):
+            found: np.ndarray = wins / (2 * under[-1] * clicks)
+        return found
+
 
 def rank_positives(positive: np.ndarray, scores: np.ndarray) -> Ranking:
-    """Arranges rows (`positive` bool `[N]`, `scores` float64 `[N]`) for `ranked_auc`."""
+    """Arranges rows: `positive` bool `[N]`, `scores` float `[N]`."""
     ascending = np.argsort(scores)
-    negatives = ascending[~positive[ascending]]
-    positives = ascending[positive[ascending]]
+    is_positive = positive[ascending]
+    order = np.concatenate([ascending[~is_positive], ascending[is_positive]])
+    of_negatives, of_positives = np.split(scores[order], [len(order) - is_positive.sum()])
     return Ranking(
-        order=np.concatenate([negatives, positives]),
-        below=np.searchsorted(scores[negatives], scores[positives], side="left"),
-        through=np.searchsorted(scores[negatives], scores[positives], side="right"),
+        order=order,
+        below=np.searchsorted(of_negatives, of_positives, side="left"),
+        through=np.searchsorted(of_negatives, of_positives, side="right"),
     )
 
 
-def ranked_auc(ranking: Ranking, weights: np.ndarray) -> float:
-    """AUC with weighted rows, ties counted half.
+def user_aucs(
+    positive: np.ndarray, scores: np.ndarray, user: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUC of each user, with its weight in GAUC.
 
     Args:
-        ranking: from `rank_positives`.
-        weights: `[N]`, int or float, not negative, in the order of `ranking.order`.
-
-    Returns:
-        float, or NaN when the rows of one class have no weight.
-    """
-    split = len(weights) - len(ranking.below)
-    under = np.concatenate([[0], np.cumsum(weights[:split])])
-    pairs = under[-1] * weights[split:].sum()
-    if pairs == 0:
-        return math.nan
-    wins = weights[split:] @ (under[ranking.below] + under[ranking.through])
-    return float(wins / (2 * pairs))
-
-
-def user_aucs(
-    labels: np.ndarray, scores: np.ndarray, users: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """AUC of each user, with its weight in GAUC; arguments and errors as for `gauc`.
+        positive: bool `[N]`.
+        scores: float `[N]`.
+        user: of `number_users`.
 
     Returns:
         `aucs`, float64 `[U]`, and `weights`, int `[U]`: the user's impressions. Both are 0 for a
-        user without both classes. The order is that of `number_users`.
+        user without both classes.
     """
-    positive, scores = check_rows(labels, scores, "scores")
-    user = number_users(users, len(scores))
-    order = np.lexsort((scores, user))
-    positive, scores, user = positive[order], scores[order], user[order]
+    order = np.argsort(scores)
+    order = order[np.argsort(user[order], kind="stable")]
+    ends = np.cumsum(np.bincount(user))  # of each user's rows
+    parts, first = [], 0
+    while first < len(ends):  # some users at a time, so that memory is that of the order
+        start = ends[first - 1] if first else 0
+        last = max(np.searchsorted(ends, start + ROWS_AT_ONCE, side="right"), first + 1)
+        rows = order[start : ends[last - 1]]
+        parts.append(_ordered_user_aucs(positive[rows], scores[rows], user[rows] - first))
+        first = int(last)
+    aucs, weights = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return aucs, weights
 
+
+def _ordered_user_aucs(
+    positive: np.ndarray, scores: np.ndarray, user: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`user_aucs` of rows by ascending user and, within the user, score."""
     # A rank is 1-based within the user; tied rows share the mean of their ranks.
     new_user = np.concatenate([[True], user[1:] != user[:-1]])
     new_score = new_user | np.concatenate([[True], scores[1:] != scores[:-1]])
@@ -128,11 +171,25 @@ def number_users(users: np.ndarray, rows: int) -> np.ndarray:
         raise ValueError(f"users have shape {users.shape}, the rows are {rows}: give one key a row")
     if users.dtype.kind not in "iuSUO":
         raise ValueError(f"users must be ints, bytes or strings, found {users.dtype}")
+    if users.dtype.kind in "iu":
+        return _number_ints(users)
     try:
         return np.unique(users, return_inverse=True)[1]
     except TypeError as error:
         found = sorted({type(user).__name__ for user in users})
         raise ValueError(f"users must be keys of one type, found {', '.join(found)}") from error
+
+
+def _number_ints(keys: np.ndarray) -> np.ndarray:
+    """int32 `[N]`, by hashing: a quarter of the time and memory that sorting takes."""
+    import pyarrow as pa  # imported here, because training and serving do not need it
+
+    found = pa.array(keys).dictionary_encode()
+    order = np.argsort(found.dictionary.to_numpy())
+    numbers = np.empty(len(order), np.int32)
+    numbers[order] = np.arange(len(order), dtype=np.int32)
+    numbered: np.ndarray = numbers[found.indices.to_numpy()]
+    return numbered
 
 
 def check_rows(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -144,12 +201,14 @@ def check_rows(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.nd
         name: of `values`, for errors.
 
     Returns:
-        `labels` as bool `[N]` and `values` as float64 `[N]`.
+        `labels` as bool `[N]` and `values` as floats `[N]`, float64 unless they are floats.
 
     Raises:
         ValueError: names what was found, and the row.
     """
-    labels, values = np.asarray(labels), np.asarray(values, dtype=np.float64)
+    labels, values = np.asarray(labels), np.asarray(values)
+    if values.dtype.kind != "f":
+        values = values.astype(np.float64)
     if labels.ndim != 1 or labels.shape != values.shape:
         raise ValueError(
             f"labels and {name} must both be [N], found {labels.shape} and {values.shape}"

@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfctr.metrics.bootstrap import bootstrap_interval
+from tfctr.metrics.bootstrap import prepare
 from tfctr.metrics.calibration import (
     calibration_ratio,
     expected_calibration_error,
-    log_loss,
     normalized_entropy,
 )
-from tfctr.metrics.ranking import auc, gauc, number_users
+from tfctr.metrics.ranking import number_users
 
 TITLES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
 
@@ -72,15 +71,15 @@ def evaluate(
 def _measure(
     labels: np.ndarray, logits: np.ndarray, users: np.ndarray | None, resamples: int, seed: int
 ) -> dict[str, Any]:
-    intervals = bootstrap_interval(labels, logits, users, resamples, seed)
+    prepared = prepare(labels, logits, users)
+    intervals = prepared.intervals(resamples, seed)
+    found = prepared.measure()
+    del prepared  # before others sort the rows again
     probabilities = np.exp(-np.logaddexp(0, -np.asarray(logits, dtype=np.float64)))
-    within_users = {} if users is None else {"gauc": _defined(gauc(labels, logits, users))}
     return {
         "rows": len(labels),
         "positives": int(labels.sum()),
-        "auc": _defined(auc(labels, logits)),
-        **within_users,
-        "log_loss": log_loss(labels, logits),
+        **{name: _defined(value) for name, value in found.items()},
         "normalized_entropy": _defined(normalized_entropy(labels, logits)),
         "expected_calibration_error": expected_calibration_error(labels, probabilities),
         "calibration_ratio": _defined(calibration_ratio(labels, probabilities)),
