@@ -40,7 +40,7 @@ from tfctr.data.readers import Piece
 from tfctr.data.rows_to_score import RowsToScore
 from tfctr.data.typed_rows import ROW
 from tfctr.schema import MISSING_INT, Numeric, Schema, Tokens, Vector
-from tfctr.serving.c_session import CSession
+from tfctr.serving.c_session import CSession, Strings
 from tfctr.serving.model_directory import served_schema, signature_defs, versions, without_versions
 
 SCORE = "score"
@@ -113,7 +113,7 @@ class SavedModelHandler(ModelHandler[PieceInputs, PredictionResult, CSession]):
                 read, self.scores(raw_tensors(self.schema, read.features), model)
             )
 
-    def scores(self, tensors: Mapping[str, np.ndarray], model: CSession) -> np.ndarray:
+    def scores(self, tensors: Mapping[str, np.ndarray | Strings], model: CSession) -> np.ndarray:
         """The scores `[N]` of the inputs of `serving_default`, given by feature."""
         scores = [np.zeros(0, np.float32)]
         for start in range(0, len(next(iter(tensors.values()))), ROWS_AT_A_TIME):
@@ -217,7 +217,7 @@ class Scores(beam.PTransform):
         )
 
 
-def raw_tensors(schema: Schema, features: pa.Table) -> dict[str, np.ndarray]:
+def raw_tensors(schema: Schema, features: pa.Table) -> dict[str, np.ndarray | Strings]:
     """The inputs of `serving_default`, by feature, of typed rows."""
     return {
         feature.name: without_vectors(feature, features.num_rows)
@@ -227,23 +227,33 @@ def raw_tensors(schema: Schema, features: pa.Table) -> dict[str, np.ndarray]:
     }
 
 
-def raw_tensor(feature: Any, values: pa.Array) -> np.ndarray:
+def raw_tensor(feature: Any, values: pa.Array) -> np.ndarray | Strings:
     """A typed column as a signature takes it: `[B]`, or `[B, M]` for lists, which are padded;
     missing values are those of `tfctr.serving.raw_values`."""
     if isinstance(feature, Numeric):
         return np.asarray(values.fill_null(np.nan).cast(pa.float32()))
-    missing = b"" if feature.dtype == "string" else MISSING_INT
-    dtype = object if feature.dtype == "string" else np.int64
     flat = values.flatten() if feature.is_list else values
-    if feature.dtype == "string":
-        flat = flat.cast(pa.binary())
-    tokens = flat.fill_null(missing).to_numpy(zero_copy_only=False)
-    if not feature.is_list:
-        return np.asarray(tokens, dtype)
-    lengths = values.value_lengths().fill_null(0).to_numpy()
-    width = feature.max_length
-    found = np.full((len(values), width), missing, dtype)
-    found[np.arange(width) < lengths[:, np.newaxis]] = tokens
+    if feature.dtype == "int":
+        tokens = flat.fill_null(MISSING_INT).to_numpy().astype(np.int64, copy=False)
+        return _padded(tokens, values, feature, MISSING_INT) if feature.is_list else tokens
+    # The strings stay where Arrow has them: an object each would take as long as to read them.
+    flat = flat.cast(pa.large_binary()).fill_null(b"")
+    if not len(flat):
+        shape = (len(values), feature.max_length) if feature.is_list else (0,)
+        return Strings.of(np.full(shape, b"", object))
+    _, offsets, data = flat.buffers()
+    ends = np.frombuffer(offsets, np.int64)[flat.offset : flat.offset + len(flat) + 1]
+    starts, sizes = ends[:-1], np.diff(ends)
+    if feature.is_list:  # the first 0 bytes are the missing value
+        starts, sizes = (_padded(of_tokens, values, feature, 0) for of_tokens in (starts, sizes))
+    return Strings(data, starts, sizes)
+
+
+def _padded(tokens: np.ndarray, lists: pa.Array, feature: Any, missing: int) -> np.ndarray:
+    """What belongs to the tokens of lists, one list after the other, as `[B, M]`."""
+    lengths = lists.value_lengths().fill_null(0).to_numpy()
+    found = np.full((len(lists), feature.max_length), missing, tokens.dtype)
+    found[np.arange(feature.max_length) < lengths[:, np.newaxis]] = tokens
     return found
 
 

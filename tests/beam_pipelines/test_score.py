@@ -198,14 +198,33 @@ def test_tables_are_joined_as_prepare_joins_them(
     assert path.stat().st_mtime_ns > written_at
 
 
-def test_lists_become_tensors_of_the_feature_s_width() -> None:
-    history = SCHEMA["history"]
-    values, bad = conform(history, pa.array([["a", "b"], None, []]))
-    assert bad is None
-    found = raw_tensor(history, values)
-    assert found.shape == (3, history.max_length)
-    assert found[0].tolist() == [b"a", b"b"] + [b""] * (history.max_length - 2)
-    assert set(found[1:].ravel()) == {b""}
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("item", ["a", None, "größer"], [b"a", b"", "größer".encode()]),
+        ("item", [None, None], [b"", b""]),
+        ("item", [], []),
+        ("history", [["a", "bc"], None, []], [[b"a", b"bc"], [], []]),
+        ("history", [None, ["a", None]], [[], [b"a", b""]]),
+        ("history", [None], [[]]),
+        ("history", [], []),
+    ],
+)
+def test_strings_become_tensors_as_arrow_has_them(
+    name: str, values: list[Any], expected: list[Any]
+) -> None:
+    feature = SCHEMA[name]
+    assert feature.dtype == "string"
+    kind = pa.list_(pa.string()) if feature.is_list else pa.string()
+    typed, _ = conform(feature, pa.array([None, *values, None], kind))
+    found = raw_tensor(feature, typed.slice(1, len(values)))
+    data = bytes(found.data)
+    ends = found.starts + found.sizes
+    if feature.is_list:
+        assert found.starts.shape == (len(values), feature.max_length)
+        expected = [row + [b""] * (feature.max_length - len(row)) for row in expected]
+    pairs = zip(found.starts.ravel(), ends.ravel(), strict=True)
+    assert [data[start:end] for start, end in pairs] == list(np.ravel(expected))
 
 
 def test_what_is_wrong_is_said(exported: Path, rows: Path) -> None:

@@ -21,7 +21,7 @@ from tests.serving.raw_rows import (
     raw_tensors,
     serialized_examples,
 )
-from tfctr.serving.c_session import CSession, SessionError
+from tfctr.serving.c_session import CSession, SessionError, Strings
 from tfctr.serving.model_directory import signature_defs
 
 ALONE = """
@@ -107,6 +107,13 @@ def test_strings_of_any_size_go_in_and_come_out(strings: tuple[CSession, str, st
     assert found[same].tolist() == texts
     assert found[length].tolist() == [len(text) for text in texts]
     assert session.run({text: np.zeros(0, object)}, [same])[same].shape == (0,)
+    given = Strings(b"greengrass", np.array([[5, 0], [0, 2]]), np.array([[5, 5], [0, 3]]))
+    parts = session.run({text: given[:1]}, [same])[same], session.run({text: given}, [same])[same]
+    assert [part.tolist() for part in parts] == [
+        [[b"grass", b"green"]],
+        [[b"grass", b"green"], [b"", b"een"]],
+    ]
+    assert session.run({text: given[2:]}, [same])[same].shape == (0, 2)
 
 
 def test_requests_leave_no_memory_behind(strings: tuple[CSession, str, str, str]) -> None:

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import weakref
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +64,42 @@ class _Buffer(ctypes.Structure):
     ]
 
 
+@dataclass(frozen=True)
+class Strings:
+    """An array of strings of bytes without a Python object each, e.g. those of an Arrow column.
+
+    Attributes:
+        data: a buffer with their bytes.
+        starts: int `[...]`, where each begins.
+        sizes: int `[...]`, the number of its bytes.
+    """
+
+    data: Any
+    starts: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Strings":
+        """An array of bytes."""
+        flat: Sequence[bytes] = values.ravel().tolist()
+        sizes = np.fromiter(map(len, flat), np.int64, len(flat)).reshape(values.shape)
+        return cls(b"".join(flat), (np.cumsum(sizes) - sizes.ravel()).reshape(values.shape), sizes)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, rows: slice) -> "Strings":
+        return Strings(self.data, self.starts[rows], self.sizes[rows])
+
+    def views(self) -> np.ndarray:
+        """A `TF_TString` for each, `[..., 3]`: size and kind, address, 8 unused bytes."""
+        views = np.zeros((*self.starts.shape, 3), np.uint64)
+        views[..., 0] = (self.sizes.astype(np.uint64) << np.uint64(2)) | np.uint64(_VIEW)
+        start = np.frombuffer(self.data or b"\0", np.uint8).ctypes.data
+        views[..., 1] = np.uint64(start) + self.starts.astype(np.uint64)
+        return views
+
+
 class CSession:
     """A loaded SavedModel. `run` may be called from many threads at a time.
 
@@ -95,13 +132,13 @@ class CSession:
         weakref.finalize(self, _delete, self._session, self._graph)
 
     def run(
-        self, inputs: Mapping[str, np.ndarray | bytes], outputs: Collection[str]
+        self, inputs: Mapping[str, np.ndarray | Strings | bytes], outputs: Collection[str]
     ) -> dict[str, np.ndarray]:
         """Computes tensors of the graph from the given ones.
 
         Args:
             inputs: arrays by the tensors' names, e.g. "serving_default_user_id:0": float32, int32,
-                int64, or object for strings of bytes; or serialized `TensorProto`s.
+                int64, or object for strings of bytes; `Strings`; or serialized `TensorProto`s.
             outputs: names of tensors.
 
         Returns:
@@ -112,7 +149,7 @@ class CSession:
             UnreadableTensorError: TensorFlow can't read a `TensorProto`.
         """
         lib = _library()
-        alive: list[Any] = []  # the bytes that the inputs' strings point to
+        alive: list[Strings] = []  # whose bytes the inputs' strings point to
         tensors: list[int] = []
         found = (ctypes.c_void_p * len(outputs))()
         try:
@@ -177,36 +214,24 @@ class _Status:
             raise SessionError(code, message.decode("utf-8", "replace"))
 
 
-def _tensor(array: np.ndarray, alive: list[Any]) -> int:
+def _tensor(array: np.ndarray | Strings, alive: list[Strings]) -> int:
     """A new `TF_Tensor` with a copy of the array; strings are pointers to bytes in `alive`."""
-    if array.dtype == object:
-        dtype, array_of_bytes = STRING, _string_views(array, alive)
+    if isinstance(array, np.ndarray) and array.dtype == object:
+        array = Strings.of(array)
+    if isinstance(array, Strings):
+        alive.append(array)
+        dtype, found, shape = STRING, array.views(), array.starts.shape
     elif array.dtype in _DTYPES:
-        dtype, array_of_bytes = _DTYPES[array.dtype], np.ascontiguousarray(array)
+        dtype, found, shape = _DTYPES[array.dtype], np.ascontiguousarray(array), array.shape
     else:
         raise SessionError(3, f"arrays of {array.dtype} are not supported")
-    shape = (ctypes.c_int64 * array.ndim)(*array.shape)
     lib = _library()
-    size = array_of_bytes.nbytes
-    pointer: int = lib.TF_AllocateTensor(dtype, shape, array.ndim, size)
-    if size:
-        ctypes.memmove(
-            lib.TF_TensorData(ctypes.c_void_p(pointer)), array_of_bytes.ctypes.data, size
-        )
+    sizes = (ctypes.c_int64 * len(shape))(*shape)
+    pointer: int = lib.TF_AllocateTensor(dtype, sizes, len(shape), found.nbytes)
+    if found.nbytes:
+        data = lib.TF_TensorData(ctypes.c_void_p(pointer))
+        ctypes.memmove(data, found.ctypes.data, found.nbytes)
     return pointer
-
-
-def _string_views(array: np.ndarray, alive: list[Any]) -> np.ndarray:
-    """A `TF_TString` for each value: size and kind, address of its bytes, 8 unused bytes."""
-    values: Sequence[bytes] = array.ravel().tolist()
-    together = b"".join(values)
-    alive.append(together)
-    sizes = np.fromiter(map(len, values), np.uint64, len(values))
-    start = ctypes.cast(ctypes.c_char_p(together), ctypes.c_void_p).value or 0
-    views = np.zeros((len(values), 3), np.uint64)
-    views[:, 0] = (sizes << np.uint64(2)) | np.uint64(_VIEW)
-    views[:, 1] = np.uint64(start) + np.cumsum(sizes) - sizes
-    return views
 
 
 def _array(pointer: int) -> np.ndarray:
