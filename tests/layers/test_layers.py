@@ -94,6 +94,27 @@ def test_some_fields_are_the_same_as_in_all() -> None:
     np.testing.assert_array_equal(some, every[:, [0, 4, 5]])
 
 
+def test_a_large_table_is_drawn_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfctr.layers.field_embedding.ROWS_AT_ONCE", 400)
+    feature = {"name": "user", "kind": "categorical", "side": "user", "vocabulary_size": 1_000}
+    schema = Schema.model_validate({"features": [feature]})
+    keras.utils.set_random_seed(1)
+    tables = []
+    for _ in range(2):
+        layer = FieldEmbedding(schema, DIM, stddev=0.5)
+        layer.build()
+        assert layer.table.by_rows
+        tables.append(np.array(layer.table))
+    assert tables[0].shape == (1_000, DIM)
+    assert len(np.unique(np.concatenate(tables), axis=0)) == 2_000  # no row is drawn twice
+    np.testing.assert_allclose(tables[0].std(axis=0), 0.5, rtol=0.1)
+    np.testing.assert_allclose(tables[0].mean(axis=0), 0.0, atol=0.06)
+    keras.utils.set_random_seed(1)
+    layer = FieldEmbedding(schema, DIM, stddev=0.5)
+    layer.build()
+    np.testing.assert_array_equal(layer.table, tables[0])
+
+
 def test_the_gradient_of_the_table_holds_only_the_batchs_rows() -> None:
     import tensorflow as tf
 

@@ -11,6 +11,8 @@ from keras import ops
 from tfctr.optimizers.rows import local_copy
 from tfctr.schema import LARGEST_SCALED, PAD_ID, TOKEN_KINDS, Schema
 
+ROWS_AT_ONCE = 1 << 20
+
 
 @keras.saving.register_keras_serializable("tfctr")
 class FieldEmbedding(keras.layers.Layer):
@@ -54,16 +56,34 @@ class FieldEmbedding(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         # In a lower precision, rows are cast after they are read: a cast table would be a copy.
-        settings = {
-            "initializer": keras.initializers.RandomNormal(stddev=self.stddev),
-            "autocast": False,
-        }
+        settings: dict[str, Any] = {"autocast": False}
+        initializer = keras.initializers.RandomNormal(stddev=self.stddev)
         if self.num_rows:
-            self.table = self.add_weight((self.num_rows, self.dim), name="table", **settings)
+            is_large = self.num_rows > ROWS_AT_ONCE and keras.backend.backend() == "tensorflow"
+            self.table = self.add_weight(
+                (self.num_rows, self.dim),
+                initializer="zeros" if is_large else initializer,
+                name="table",
+                **settings,
+            )
             self.table.by_rows = True  # for optimizers with `compact_state`
+            if is_large:
+                self._draw_rows(initializer.seed)
         if self.scaled:
             shape = (len(self.scaled), self.dim)
-            self.directions = self.add_weight(shape, name="directions", **settings)
+            self.directions = self.add_weight(
+                shape, initializer=initializer, name="directions", **settings
+            )
+
+    def _draw_rows(self, seed: int) -> None:
+        """Initial rows, some at a time: an initializer holds a table twice while it draws it."""
+        with tf.init_scope():
+            for start in range(0, self.num_rows, ROWS_AT_ONCE):
+                rows = min(ROWS_AT_ONCE, self.num_rows - start)
+                draw = keras.initializers.RandomNormal(stddev=self.stddev, seed=seed + start)
+                places = tf.range(start, start + rows)
+                # Not an assignment to a slice, which reads the table and so makes a copy of it.
+                self.table.value.scatter_update(tf.IndexedSlices(draw((rows, self.dim)), places))
 
     def call(self, inputs: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
         """`inputs`: ids int `[B]` or `[B, M]`, floats `[B]`, by field; `names`: only these."""
