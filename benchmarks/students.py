@@ -11,6 +11,7 @@ A file that has variants stands for these, `file.yaml#name` for one of them, and
 the file without them; files that are no run configs are passed over. `--work` keeps what is
 trained: a second run goes on behind it. With `--trees` each student of the method `statistics` has
 two rows more: LightGBM on what it reads (`benchmarks.trees`), and the mean of both models' logits.
+With `--fuxictr-python` each DIN and DCNv2 without a method has FuxiCTR's too (`benchmarks.fuxictr`).
 With `--segment` the AUC of a segment of the test rows is compared too, e.g. `unseen_items`.
 
 The tables are of these configs, in a shell with `m=configs/movielens-1m d=configs/demo`:
@@ -43,6 +44,7 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
 
 import statistics
 import tempfile
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -51,6 +53,8 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.fuxictr import BACKBONES as FUXICTR_BACKBONES
+from benchmarks.fuxictr import FuxiCTR
 from benchmarks.movielens.__main__ import (
     measured,
     of_seed,
@@ -65,7 +69,7 @@ from benchmarks.trees import references
 from tfctr import metrics
 from tfctr.comparison import ScoredRows
 from tfctr.config import RunConfig, load_run
-from tfctr.stages import Run, in_order
+from tfctr.stages import Run, build, in_order
 
 HEADERS = (
     "model",
@@ -133,6 +137,7 @@ def main() -> None:
     parser.add_argument("--section", required=True, help="of the record")
     parser.add_argument("--against", type=Path, help="the run config to compare every row with")
     parser.add_argument("--trees", action="store_true", help="LightGBM on what students read")
+    parser.add_argument("--fuxictr-python", help="an interpreter that has FuxiCTR")
     parser.add_argument("--segment", help="of the test rows, whose AUC is compared too")
     args = parser.parse_args()
     if args.trees and find_spec("lightgbm") is None:
@@ -167,6 +172,12 @@ def main() -> None:
                 for seed in seeds
                 if args.trees and config.method("statistics")
             )
+            _all(
+                pool.submit(build, _fuxictr(config, seed, work, args.fuxictr_python), console)
+                for config in configs.values()
+                for seed in seeds
+                if args.fuxictr_python and _has_peer(config)
+            )
         plain = {
             _rows_and_backbone(config): path
             for path, config in configs.items()
@@ -175,7 +186,7 @@ def main() -> None:
         table = []
         for path, config in configs.items():
             baseline = args.against or plain.get(_rows_and_backbone(config))
-            for name, backbone, folders in _models(config, seeds, work, args.trees):
+            for name, backbone, folders in _models(config, seeds, work, args):
                 over = on_segment = None
                 if baseline is not None and (baseline != path or name != config.name):
                     ours = ScoredRows.read(folders)
@@ -203,17 +214,29 @@ def _folders(config: RunConfig, seeds: Iterable[int], work: Path) -> list[Path]:
 
 
 def _models(
-    config: RunConfig, seeds: Iterable[int], work: Path, trees: bool
+    config: RunConfig, seeds: Iterable[int], work: Path, args: Namespace
 ) -> Iterator[tuple[str, str, list[Path]]]:
     """The name, the backbone and the folders, one a seed, of each model that a config has a row
     for."""
     name, backbone = config.name, config.model.backbone
     yield name, backbone, _folders(config, seeds, work)
-    if trees and config.method("statistics"):
+    if args.trees and config.method("statistics"):
         of_seeds = [references(of_seed(config, seed), work) for seed in seeds]
         alone, both = ([stage.folder for stage in stages] for stages in zip(*of_seeds, strict=True))
         yield f"trees on the numbers of {name}", "LightGBM", alone
         yield f"mean of both: {name}", f"{backbone}, LightGBM", both
+    if args.fuxictr_python and _has_peer(config):
+        stages = [_fuxictr(config, seed, work, args.fuxictr_python) for seed in seeds]
+        peer = f"FuxiCTR's {FUXICTR_BACKBONES[backbone]}"
+        yield peer, backbone, [stage.folder for stage in stages]
+
+
+def _has_peer(config: RunConfig) -> bool:
+    return not config.frameworks and config.model.backbone in FUXICTR_BACKBONES
+
+
+def _fuxictr(config: RunConfig, seed: int, work: Path, python: str) -> FuxiCTR:
+    return FuxiCTR(of_seed(config, seed), work, python)
 
 
 def _rows_and_backbone(config: RunConfig) -> tuple[str, str]:

@@ -6,7 +6,7 @@
 Each seed trains the config's model from scratch; the epoch is chosen by validation AUC. A file that
 has variants stands for these; data configs are passed over. `--work` keeps what is trained: a
 second run goes on behind it. `--fuxictr-python` names an interpreter that has FuxiCTR (see
-`benchmarks.throughput`): its DCNv2 is then trained on the same rows, with the dropout, learning
+`benchmarks.fuxictr`): its DCNv2 is then trained on the same rows, with the dropout, learning
 rate and L2 that `configs/movielens-1m/dcnv2.yaml` found best.
 """
 
@@ -20,18 +20,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from pydantic import BaseModel
 from rich.console import Console
 
+from benchmarks.fuxictr import FuxiCTR
 from benchmarks.over_seeds import expanded, seeds_parser, share_cores
 from benchmarks.record import record_table
-from tfctr import metrics
 from tfctr.config import Training, load_run
-from tfctr.data.dataset import Dataset
+from tfctr.data.manifest import read_manifest
 from tfctr.language.config import TextConfig
 from tfctr.retrieval.config import RetrievalConfig
-from tfctr.stages import Run
+from tfctr.stages import Run, build
 
 Model = TypeVar("Model", bound=BaseModel)
 FUXICTR = "FuxiCTR DCNv2"
@@ -126,46 +125,12 @@ def run_process(module: str, path: Path, seed: int, *more: Any) -> None:
         raise RuntimeError(f"{path}, seed {seed}: {done.stderr[-2000:]}")
 
 
-def train_fuxictr(python: str, rows: Path, data: Dataset, seed: int, out: Path) -> dict[str, Any]:
+def train_fuxictr(python: str, seed: int, work: Path) -> dict[str, Any]:
     """The same of FuxiCTR's DCNv2."""
-    if not out.exists():
-        module = "benchmarks.movielens.fuxictr_model"
-        tuned = load_run(DCNV2)
-        values = (
-            tuned.model.arguments["dropout"],
-            tuned.training.optimizer.learning_rate,
-            tuned.training.optimizer.embedding_l2,
-        )
-        command = [python, "-m", module, str(rows), str(seed), str(out), *map(str, values)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{FUXICTR}, seed {seed}: {done.stderr[-2000:]}")
-    with np.load(out) as found:
-        columns = data.columns("test", ["label", "user_key"])
-        logits = found["test"]
-        valid = data.columns("valid", ["label"])["label"]
-        intervals = metrics.bootstrap_interval(columns["label"], logits, columns["user_key"])
-        return {
-            "auc": metrics.auc(columns["label"], logits),
-            "log_loss": metrics.log_loss(columns["label"], logits),
-            "gauc": metrics.gauc(columns["label"], logits, columns["user_key"]),
-            "half_interval": half(intervals["auc"]),
-            "valid_auc": metrics.auc(valid, found["valid"]),
-            "best_epoch": int(found["best_epoch"]),
-            "parameters": int(found["parameters"]),
-        }
-
-
-def write_rows(data: Dataset, path: Path) -> None:
-    """Ids, labels and sizes of a dataset, for a process without TensorFlow."""
-    names = [feature.name for feature in data.schema.inputs]
-    arrays = {
-        f"{split}_{name}": values
-        for split in ("train", "valid", "test")
-        for name, values in data.columns(split, [*names, "label"]).items()
-    }
-    sizes = {f"size_{feature.name}": feature.num_ids for feature in data.schema.inputs}
-    np.savez(path, **arrays, **sizes)
+    stage = FuxiCTR(of_seed(load_run(DCNV2), seed), work, python)
+    build(stage, Console(quiet=True))
+    manifest = read_manifest(stage.manifest_path) or {}
+    return measured(stage.folder) | {n: manifest[n] for n in ("best_epoch", "parameters")}
 
 
 def row(name: str, found: list[dict[str, Any]]) -> list[str]:
@@ -210,8 +175,7 @@ def main() -> None:
             return found
 
         def train_other(seed: int) -> dict[str, Any]:
-            out = work / f"fuxictr-seed-{seed}.npz"
-            found = train_fuxictr(args.fuxictr_python, rows, data, seed, out)
+            found = train_fuxictr(args.fuxictr_python, seed, work)
             console.print(f"{FUXICTR}, seed {seed}: test AUC {found['auc']:.4f}")
             return found
 
@@ -222,9 +186,6 @@ def main() -> None:
                 name: [pool.submit(train, path, s) for s in seeds] for name, path in paths.items()
             }
             if args.fuxictr_python:
-                data = Dataset.open(work / "movielens-1m")
-                rows = work / "fuxictr-rows.npz"
-                write_rows(data, rows)
                 started[FUXICTR] = [pool.submit(train_other, s) for s in seeds]
             found = {name: [seed.result() for seed in futures] for name, futures in started.items()}
     table = [row(name, of_seeds) for name, of_seeds in found.items()]
