@@ -11,7 +11,7 @@ A file that has variants stands for these, `file.yaml#name` for one of them, and
 the file without them; files that are no run configs are passed over. `--work` keeps what is
 trained: a second run goes on behind it. With `--trees` each student of the method `statistics` has
 two rows more: LightGBM on what it reads (`benchmarks.trees`), and the mean of both models' logits.
-With `--fuxictr-python` each DIN and DCNv2 without a method has FuxiCTR's too (`benchmarks.fuxictr`).
+With `--fuxictr-python` each DIN and DCNv2 without a method has FuxiCTR's (`benchmarks.fuxictr`).
 With `--segment` the AUC of a segment of the test rows is compared too, e.g. `unseen_items`.
 
 The tables are of these configs, in a shell with `m=configs/movielens-1m d=configs/demo`:
