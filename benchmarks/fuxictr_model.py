@@ -78,8 +78,9 @@ class DIN(Fitted):
         shared = [specs[name].get("share_embedding") for name in self.histories]
         self.targets = [name or shared[0] for name in shared]
         self.embedding_layer = FeatureEmbeddingDict(feature_map, DIM)
-        self.attention = DIN_Attention(DIM * len(self.histories), [64], "Dice")
-        self.dnn = MLP_Block(DIM * len(specs), 1, HIDDEN, dropout_rates=dropout)
+        self.attention = DIN_Attention(DIM * len(self.histories), [64], hidden_activations="Dice")
+        width = DIM * len(specs)
+        self.dnn = MLP_Block(width, output_dim=1, hidden_units=HIDDEN, dropout_rates=dropout)
         self.compile("adam", "binary_crossentropy", rate)
         self.reset_parameters()
 
