@@ -17,6 +17,8 @@ With `--segment` the AUC of a segment of the test rows is compared too, e.g. `un
 The tables are of these configs, in a shell with `m=configs/movielens-1m d=configs/demo`:
 
 - ROK on MovieLens 1M: `$m/rok/{dcnv2,backbones}.yaml $m/rok/rim.yaml#`
+- RIM and ROK, second form, on MovieLens 1M: `$m/rok/second-form/dcnv2.yaml#{,plain,clicks,given}
+  $m/statistics/dcnv2.yaml# --against $m/rok/second-form/dcnv2.yaml#plain`
 - ROK's ablations on MovieLens 1M: `$m/rok/backbones.yaml#plain-dcnv2 $m/rok/dcnv2.yaml
   $m/rok/ablations.yaml#{instance,feature,tuned,clicks,no-imitation,random}`
 - ROK in the generated world: `$d/rok/{dcnv2,backbones,rim}.yaml`
@@ -36,8 +38,12 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
   --against $m/backbones.yaml#din`
 - SRP4CTR with DCNv2 on MovieLens 1M: `$m/srp4ctr/dcnv2.yaml#{,plain}`
 - A compact optimizer state on MovieLens 1M: `$m/{dcnv2,compact}.yaml --against $m/dcnv2.yaml`
+- Statistics on MovieLens 1M: `$m/statistics/dcnv2.yaml# $m/backbones.yaml#din
+  $m/srp4ctr/dcnv2.yaml#plain --against $m/statistics/dcnv2.yaml#`
+- Statistics' ablations on MovieLens 1M: `$m/statistics/{dcnv2.yaml#,ablations.yaml}
+  --against $m/statistics/dcnv2.yaml#`
 - Statistics and trees on MovieLens 1M:
-  `$m/statistics/dcnv2.yaml# --against $m/statistics/dcnv2.yaml --trees`
+  `$m/statistics/dcnv2.yaml# --against $m/statistics/dcnv2.yaml# --trees`
 - Statistics and trees under ReLLa's protocol: `$m/rella/dcnv2.yaml --against $m/rella/dcnv2.yaml
   --trees`
 """
