@@ -7,7 +7,7 @@ validation and test rows. It runs in an environment of its own, without TensorFl
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,24 @@ class Fitted(BaseModel):
 
 
 class DCNv2(Fitted):
-    """The parallel one of FuxiCTR's repository; its package has only the one for sequences."""
+    """The one for fields, composed of the same layers as in FuxiCTR's repository (`model_structure:
+    parallel`); its package has only the one for sequences."""
 
     def __init__(
-        self, feature_map: FeatureMap, folder: str, dropout: float, rate: float, l2: float
+        self,
+        feature_map: FeatureMap,
+        folder: str,
+        dropout: float,
+        rate: float,
+        l2: float,
+        hidden_units: Sequence[int] = HIDDEN,
     ) -> None:
         super().__init__(feature_map, folder, l2)
         width = feature_map.sum_emb_out_dim()
         self.embedding_layer = FeatureEmbedding(feature_map, DIM)
         self.crossnet = CrossNetV2(width, 3)
-        self.parallel_dnn = MLP_Block(width, hidden_units=HIDDEN, dropout_rates=dropout)
-        self.fc = torch.nn.Linear(width + HIDDEN[-1], 1)
+        self.parallel_dnn = MLP_Block(width, hidden_units=[*hidden_units], dropout_rates=dropout)
+        self.fc = torch.nn.Linear(width + hidden_units[-1], 1)
         self.compile("adam", "binary_crossentropy", rate)
         self.reset_parameters()
 

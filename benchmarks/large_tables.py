@@ -13,7 +13,9 @@ import math
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -30,7 +32,6 @@ OPTIMIZERS = {"LazyAdam": {}, "compact_state": {"compact_state": True}}
 def measured(rows: int, optimizer: str, steps: int) -> tuple[float, float, float]:
     """Milliseconds a step, bytes of state over bytes of one copy of all weights, and the peak of
     memory over the state."""
-    import keras
     import tensorflow as tf
 
     from tfctr.backbones import create
@@ -67,17 +68,14 @@ def measured(rows: int, optimizer: str, steps: int) -> tuple[float, float, float
     taken = statistics.median(train() for _ in range(TIMES))
     peak = memory_mb(os.getpid(), peak=True) - before
     weights = _mib(model.weights)
-    state = weights + _mib(v for v in model.optimizer.variables)
-    keras.backend.clear_session()
+    state = weights + _mib(model.optimizer.variables)
     return taken, state / weights, peak / state
 
 
-def _mib(variables: object) -> float:
-    return sum(math.prod(v.shape) * np.dtype(_name(v)).itemsize for v in variables) / 2**20
+def _mib(variables: Sequence[Any]) -> float:
+    import tensorflow as tf
 
-
-def _name(variable: object) -> str:
-    return "float16" if variable.dtype == "bfloat16" else variable.dtype  # of the same size
+    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables) / 2**20
 
 
 def main() -> None:

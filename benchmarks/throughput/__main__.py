@@ -8,10 +8,9 @@ any training; the others get ready batches from memory. Nobody regularizes or dr
 every parameter with Adam on the log loss, and the driver checks that they have the same number of
 parameters and that the loss falls. Speeds are medians over all segments of a few steps.
 
-The others need environments of their own, with Python 3.11:
+The others need environments of their own, with Python 3.11; that of FuxiCTR is in
+`benchmarks.fuxictr`:
 
-    python3.11 -m venv fuxictr
-    fuxictr/bin/pip install fuxictr==2.3.10 torch==2.13.0
     python3.11 -m venv deepctr
     deepctr/bin/pip install deepctr==0.9.4 tensorflow==2.21.0 tf-keras==2.21.0
 

@@ -1,8 +1,4 @@
-"""FuxiCTR on PyTorch: its layers, its base model's `compile` and `train_epoch`.
-
-The package on PyPI holds only the variant of DCNv2 for sequences; this is the one for fields,
-composed of the same layers as in FuxiCTR's repository (`model_structure: parallel`).
-"""
+"""FuxiCTR on PyTorch: its layers, its base model's `compile` and `train_epoch`."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,11 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from fuxictr.features import FeatureMap
-from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block
-from fuxictr.pytorch.models import BaseModel
 
+from benchmarks.fuxictr_model import DCNv2
 from benchmarks.throughput.task import (
-    CROSS_LAYERS,
     DIM,
     LEARNING_RATE,
     THREADS,
@@ -24,23 +18,6 @@ from benchmarks.throughput.task import (
     load,
     log_loss,
 )
-
-
-class DCNv2(BaseModel):
-    def __init__(self, feature_map: FeatureMap, hidden_units: tuple[int, ...]) -> None:
-        super().__init__(feature_map, verbose=0, model_root=".", metrics=["AUC"])
-        width = feature_map.sum_emb_out_dim()
-        self.embedding_layer = FeatureEmbedding(feature_map, DIM)
-        self.crossnet = CrossNetV2(width, CROSS_LAYERS)
-        self.parallel_dnn = MLP_Block(width, list(hidden_units))
-        self.fc = torch.nn.Linear(width + hidden_units[-1], 1)
-        self.compile("adam", "binary_crossentropy", LEARNING_RATE)
-        self.reset_parameters()
-
-    def forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        x = self.embedding_layer(self.get_inputs(inputs), flatten_emb=True)
-        both = torch.cat([self.crossnet(x), self.parallel_dnn(x)], dim=-1)
-        return {"y_pred": self.output_activation(self.fc(both))}
 
 
 def make_feature_map(task: Task) -> FeatureMap:
@@ -77,7 +54,7 @@ def main() -> None:
     torch.manual_seed(1)
     task, ids, labels, clock = load()
     batches = make_batches(task, ids, labels)
-    model = DCNv2(make_feature_map(task), task.hidden_units)
+    model = DCNv2(make_feature_map(task), ".", 0.0, LEARNING_RATE, 0.0, task.hidden_units)
     # What `fit` sets before it calls `train_epoch`; no evaluation comes between.
     model._max_gradient_norm, model._eval_steps = 10.0, 1_000_000_000
     model._total_steps, model._stop_training = 0, False

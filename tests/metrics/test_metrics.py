@@ -587,3 +587,15 @@ def test_bad_arguments_are_refused() -> None:
 def test_metrics_do_not_import_tensorflow() -> None:
     script = "import sys, tfctr.metrics; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_an_evaluation_without_resamples_is_refused() -> None:
+    with pytest.raises(ValueError, match="resamples must be at least 1, found 0"):
+        evaluate(*simulate(20), resamples=0)
+
+
+def test_sums_of_float32_are_of_float64() -> None:
+    probabilities = np.full(300_001, 0.1, np.float32)
+    labels = np.ones(300_001, np.int64)
+    expected = float(np.float32(0.1))
+    assert calibration_ratio(labels, probabilities) == pytest.approx(expected, rel=1e-12)

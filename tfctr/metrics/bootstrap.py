@@ -54,8 +54,6 @@ def bootstrap_interval(
         >>> bootstrap_interval(np.array([1, 0]), np.array([2.0, 1.0]))["auc"]
         (1.0, 1.0)
     """
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, found {resamples}")
     return prepare(labels, logits, users).intervals(resamples, seed)
 
 
@@ -96,7 +94,13 @@ class Prepared(NamedTuple):
         return found | {"log_loss": _sums(counts, self.losses) / _sums(counts, self.rows)}
 
     def intervals(self, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-        """As `bootstrap_interval` returns them."""
+        """As `bootstrap_interval` returns them.
+
+        Raises:
+            ValueError: no resamples.
+        """
+        if resamples < 1:
+            raise ValueError(f"resamples must be at least 1, found {resamples}")
         generator = np.random.default_rng(seed)
         users = len(self.rows)
         drawn = [

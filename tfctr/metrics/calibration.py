@@ -124,7 +124,8 @@ def calibration_ratio(labels: np.ndarray, probabilities: np.ndarray) -> float:
     Arguments and errors as for `expected_calibration_error`.
     """
     positive, probabilities = _check_probabilities(labels, probabilities)
-    return float(probabilities.sum() / positive.sum()) if positive.any() else math.nan
+    predicted = probabilities.sum(dtype=np.float64)
+    return float(predicted / positive.sum()) if positive.any() else math.nan
 
 
 def _check_probabilities(
