@@ -134,11 +134,11 @@ class Trees(Stage):
 
     name = "trees"
 
-    def __init__(self, run: Run, numbers: Numbers) -> None:
+    def __init__(self, run: Run, numbers: Numbers, folder: str = "") -> None:
         self.seed = run.config.training.seed
         self.data = run.data_folder
         self.numbers = numbers
-        self.folder = run.work / f"{run.config.name}-trees"
+        self.folder = run.work / (folder or f"{run.config.name}-trees")
         self.path = self.folder / METRICS
         self.reads = (numbers,)
 
