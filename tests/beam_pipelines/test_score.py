@@ -116,6 +116,10 @@ def test_scores_stand_beside_whole_rows_as_they_are_in_the_log(
     found, given = pq.read_table(rows / "s" / "part-00000.parquet"), rows / "b.parquet"
     assert found.drop_columns(["row_id", "score"]).equals(pq.read_table(given))
     np.testing.assert_allclose(found["score"], model_scores(model, ROWS), atol=1e-6)
+    written = pq.read_metadata(rows / "s" / "part-00000.parquet").row_group(0)
+    written = [written.column(i) for i in range(written.num_columns)]
+    plain = [c.path_in_schema for c in written if not c.has_dictionary_page]
+    assert plain == ["row_id", "score"]  # whose values do not repeat
     capsys.readouterr()
     assert main([*arguments, "--output", str(rows / "s"), "--ids", "user", "item"]) == 0
     assert capsys.readouterr().out == (
