@@ -103,7 +103,7 @@ def main() -> None:
             medians = {workers: statistics.median(speeds) for workers, speeds in found.items()}
             results += [
                 *(
-                    Result(f"dimension {dim}: workers: {workers}", median, "examples/s")
+                    Result(f"dimension {dim}: {workers} workers", median, "examples/s")
                     for workers, median in medians.items()
                 ),
                 Result(f"dimension {dim}: 2 workers over 1", medians[2] / medians[1], "ratio"),
