@@ -48,7 +48,8 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
   --trees`
 - Statistics in the generated world: `$d/statistics/dcnv2.yaml#{,stack} $d/srp4ctr/dcnv2.yaml
   $d/srp4ctr/backbones.yaml#{plain-din,plain-dcnv2} --against $d/srp4ctr/dcnv2.yaml --trees`
-- The stack on MovieLens 1M: `$m/stack.yaml#{statistics,} --against $m/stack.yaml#statistics --trees`
+- The stack on MovieLens 1M:
+  `$m/stack.yaml#{statistics,} --against $m/stack.yaml#statistics --trees`
 - Distilled students on MovieLens 1M: `$m/statistics/dcnv2.yaml#{,distilled,plain,plain-distilled}
   --against $m/statistics/dcnv2.yaml#`
 - Small students on MovieLens 1M: `$m/statistics/dcnv2.yaml#{,half,small,small-distilled}
