@@ -33,7 +33,7 @@ from tfctr.schema import FIRST_TOKEN_ID, Schema
 EVENTS = (50, 200)
 ROWS_WITH_EVENTS = 512  # a batch of models that read histories
 ITEMS, BRANDS, USERS = 20_000, 500, 50_000
-STEPS_OF_FIT = 4
+STEPS_OF_FIT = 24  # so that what it does once counts little
 HEADERS = (
     "model",
     "a step, ms",
@@ -184,7 +184,8 @@ def parts(model: Any) -> dict[str, Callable[[], Any]]:
 
 def cells(name: str, model: Any, repeats: int) -> list[str]:
     work = parts(model)
-    seconds = median_seconds(work, dict.fromkeys(work, repeats), warm_up=3)
+    times = dict.fromkeys(work, repeats) | {"fit": max(repeats // 4, 1)}
+    seconds = median_seconds(work, times, warm_up=2)
     seconds["fit"] /= STEPS_OF_FIT
     taken = [1000 * seconds[part] for part in work]
     shares = [taken[0], *np.diff(taken)]
