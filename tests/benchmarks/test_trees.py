@@ -1,5 +1,7 @@
 """Trees on what a student reads: the same numbers of the same rows."""
 
+from argparse import Namespace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -68,8 +70,9 @@ def test_plain_features_are_numbers_and_few_values(mean: Mean) -> None:
 
 def test_each_model_has_a_row_of_the_same_test_rows(mean: Mean) -> None:
     student, trees = mean.reads
-    config = load_run(write_configs(mean.folder.parent.parent))
-    found = list(_models(config, [1], mean.folder.parent, trees=True))
+    work = mean.folder.parent
+    config = load_run(write_configs(work.parent))
+    found = list(_models(config, [1], work, Namespace(trees=True, fuxictr_python=None)))
     folders = [student.folder, trees.folder, mean.folder]
     assert [of_model for _, _, of_model in found] == [[folder] for folder in folders]
     assert len({name for name, _, _ in found}) == 3
@@ -78,4 +81,5 @@ def test_each_model_has_a_row_of_the_same_test_rows(mean: Mean) -> None:
     logits = [pq.read_table(folder / "valid.parquet")["logit"].to_numpy() for folder in folders]
     np.testing.assert_allclose(logits[2], (logits[0] + logits[1]) / 2, atol=1e-6)
     assert not np.allclose(logits[0], logits[1])
-    assert [n for n, _, _ in _models(config, [1], mean.folder.parent, trees=False)] == ["student"]
+    alone = Namespace(trees=False, fuxictr_python=None)
+    assert [n for n, _, _ in _models(config, [1], work, alone)] == ["student"]
