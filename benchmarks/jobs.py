@@ -54,6 +54,7 @@ from tfctr.retrieval.config import RetrievalConfig
 from tfctr.serving import export
 
 EVENTS_OF_USER = 100
+ITEMS = 5_000
 FIRST_DAY, DAYS = datetime.date(2024, 1, 1), 14  # of the generated world, by default
 PIECES = 8
 PROCESSES = ("--direct_running_mode=multi_processing",)
@@ -83,7 +84,7 @@ class Jobs:
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder, self.rows = folder, rows
-        world = World(num_users=rows // EVENTS_OF_USER, num_items=5_000, num_events=rows, days=DAYS)
+        world = World(num_users=rows // EVENTS_OF_USER, num_items=ITEMS, num_events=rows, days=DAYS)
         group = min(ROW_GROUP, -(-rows // PIECES))
         with pq.ParquetWriter(folder / "log.parquet", world.event_schema) as writer:
             for start in range(0, rows, group):
@@ -120,6 +121,10 @@ class Jobs:
     def data(self) -> str:
         return self._made("data", self.prepare)
 
+    @property
+    def similar(self) -> str:
+        return self._made("similar", self.retrieve)
+
     @cached_property
     def tables(self) -> TablesConfig:
         return TablesConfig(
@@ -145,8 +150,7 @@ class Jobs:
 
     @cached_property
     def teacher(self) -> str:
-        similar = self._made("similar", self.retrieve)
-        schema = Dataset.open(self.data, [similar]).schema
+        schema = Dataset.open(self.data, [self.similar]).schema
         names = [f.name for f in schema if f.name in PLAIN or f.name.startswith("similar")]
         model = RIM(schema.select(names), embedding_dim=16, hidden_units=(64,))
         model.build()
@@ -185,12 +189,10 @@ class Jobs:
         retrieve(config, self.data, output, beam_args)
 
     def hints(self, output: str, beam_args: list[str]) -> None:
-        similar = self._made("similar", self.retrieve)
-        write_hints(self.teacher, self.data, similar, output, "", beam_args)
+        write_hints(self.teacher, self.data, self.similar, output, "", beam_args)
 
     def teacher_logits(self, output: str, beam_args: list[str]) -> None:
-        similar = self._made("similar", self.retrieve)
-        write_logits([self.teacher], self.data, [similar], "taught", output, "", beam_args)
+        write_logits([self.teacher], self.data, [self.similar], "taught", output, "", beam_args)
 
     def scores(self, output: str, beam_args: list[str]) -> None:
         path = self.folder / "scores.parquet"
@@ -223,7 +225,7 @@ class Jobs:
         log = self.days(str(self.folder / "days"), [])  # what is written is left as it is
         folder = self.folder / "snapshots"
         if not folder.exists():
-            counts = {"user": self.rows // EVENTS_OF_USER, "item": 5_000}
+            counts = {"user": self.rows // EVENTS_OF_USER, "item": ITEMS}
             tokens = {side: pa.array(range(1, n + 1)) for side, n in counts.items()}
             vectors = {side: np.ones((n, 16), np.float32) for side, n in counts.items()}
             made = Snapshot(FIRST_DAY, FIRST_DAY, 16, tokens, vectors)

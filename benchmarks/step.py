@@ -24,7 +24,7 @@ from benchmarks.in_turn import median_seconds
 from benchmarks.record import record_table
 from benchmarks.throughput.task import BATCH, CROSS_LAYERS, DIM, LEARNING_RATE, TASKS
 from tfctr.backbones import create
-from tfctr.comparison.cost import PRODUCTS
+from tfctr.comparison.cost import matrix_products, transposed
 from tfctr.frameworks.srp4ctr.sequence_encoder import SequenceEncoder
 from tfctr.frameworks.srp4ctr.student import Srp4ctrStudent
 from tfctr.optimizers import LazyAdam
@@ -121,19 +121,14 @@ def products_alone(model: Any, features: Mapping[str, tf.Tensor]) -> Callable[[]
     Raises:
         NotImplementedError: the graph has products that are not found, as in a loop.
     """
-    specs = {name: tf.TensorSpec(values.shape, values.dtype) for name, values in features.items()}
-    call = tf.function(lambda given: model(given, training=True), autograph=False)
     products = []
-    for op in call.get_concrete_function(specs).graph.get_operations():
-        if op.type in ("Einsum", "While", "PartitionedCall", "StatefulPartitionedCall"):
-            raise NotImplementedError(f"{op.type} is not timed")
-        if op.type in PRODUCTS:
-            names = ("transpose_a", "transpose_b") if op.type == "MatMul" else ("adj_x", "adj_y")
-            turned = [op.get_attr(name) for name in names]
-            operands = [tf.Variable(tf.random.normal(given.shape)) for given in op.inputs]
-            products.append(
-                (*operands, tf.Variable(tf.random.normal(op.outputs[0].shape)), *turned)
-            )
+    for op in matrix_products(lambda given: model(given, training=True), features):
+        if op.type == "Einsum":
+            raise NotImplementedError("Einsum is not timed")
+        turned = [op.get_attr(name) for name in transposed(op)]
+        shapes = [tensor.shape for tensor in (*op.inputs, *op.outputs)]
+        operands = [tf.Variable(tf.random.normal(shape)) for shape in shapes]
+        products.append((*operands, *turned))
 
     @tf.function(autograph=False)
     def step() -> list[tf.Tensor]:

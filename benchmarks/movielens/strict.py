@@ -71,9 +71,9 @@ class StrictNumbers(Numbers):
         log = find_input(config.data.source.path, config.data.directory)
         with tempfile.TemporaryDirectory() as temporary:
             tables = Path(temporary) / "tables"
-            for number, start in enumerate(range(int(times.min()), int(times.max()), WEEK)):
-                if start + WEEK > times.max():
-                    return
+            # Not the last week, which no later row reads.
+            starts = range(int(times.min()), int(times.max()) - WEEK + 1, WEEK)
+            for number, start in enumerate(starts):
                 week = Path(temporary) / f"week-{number}"
                 write_week(log, week, start)
                 source = config.data.source.model_copy(update={"path": str(week)})

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +26,35 @@ def multiply_adds(call: Callable[..., Any], inputs: Mapping[str, Any]) -> int:
     Raises:
         NotImplementedError: it has products that are not counted, as in a loop.
     """
-    specs = {name: tf.TensorSpec(values.shape, values.dtype) for name, values in inputs.items()}
-    graph = tf.function(lambda given: call(given)).get_concrete_function(specs).graph
     total = 0
-    for op in graph.get_operations():
-        if op.type in PRODUCTS:
-            inner = op.inputs[0].shape[-2 if op.get_attr(_transposed(op)) else -1]
-            total += math.prod(op.outputs[0].shape.as_list()) * inner
-        elif op.type == "Einsum":
+    for op in matrix_products(call, inputs):
+        if op.type == "Einsum":
             total += _of_einsum(op)
-        elif op.type in NOT_COUNTED:
-            raise NotImplementedError(f"{op.type} is not counted")
+        else:
+            inner = op.inputs[0].shape[-2 if op.get_attr(transposed(op)[0]) else -1]
+            total += math.prod(op.outputs[0].shape.as_list()) * inner
     return total
 
 
-def _transposed(op: Any) -> str:
-    return "transpose_a" if op.type == "MatMul" else "adj_x"
+def matrix_products(call: Callable[..., Any], inputs: Mapping[str, Any]) -> Iterator[Any]:
+    """The operations of a call on tensors of these shapes that are matrix products, or `Einsum`.
+
+    Raises:
+        NotImplementedError: it has products that are not found, as in a loop.
+    """
+    specs = {name: tf.TensorSpec(values.shape, values.dtype) for name, values in inputs.items()}
+    # Held here: without it the graph is taken apart.
+    function = tf.function(lambda given: call(given)).get_concrete_function(specs)
+    for op in function.graph.get_operations():
+        if op.type in (*PRODUCTS, "Einsum"):
+            yield op
+        elif op.type in NOT_COUNTED:
+            raise NotImplementedError(f"{op.type} is not counted")
+
+
+def transposed(op: Any) -> tuple[str, str]:
+    """The attributes of a product, not `Einsum`, that say which operands are transposed."""
+    return ("transpose_a", "transpose_b") if op.type == "MatMul" else ("adj_x", "adj_y")
 
 
 def _of_einsum(op: Any) -> int:
