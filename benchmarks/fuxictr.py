@@ -6,8 +6,8 @@ environment of its own, with Python 3.11; its interpreter is what `--fuxictr-pyt
     python3.11 -m venv fuxictr
     fuxictr/bin/pip install fuxictr==2.3.10 torch==2.13.0
 
-`<WORK>/<run's name>-fuxictr` has its evaluation, as the stage `evaluate` writes it. Dropout,
-learning rate and L2 on embeddings are those of the run.
+`<WORK>/<run's name>-fuxictr` has its evaluation, as the stage `evaluate` writes it, and the log of
+its epochs. Dropout, learning rate and L2 on embeddings are those of the run.
 """
 
 import subprocess
@@ -24,6 +24,7 @@ from tfctr.stages.evaluate import METRICS, write_metrics
 
 BACKBONES = {"dcn_v2": "DCNv2", "din": "DIN"}
 MODULE = "benchmarks.fuxictr_model"
+LOG = "log.txt"
 ROOT = Path(__file__).parents[1]
 
 
@@ -68,9 +69,11 @@ class FuxiCTR(Stage):
         seed = str(self.config.training.seed)
         given = [self.config.model.backbone, str(rows), seed, str(out), *self.values]
         command = [self.python, "-m", MODULE, *given]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        with (self.folder / LOG).open("w") as log:
+            done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log)
         if done.returncode:
-            raise RuntimeError(f"FuxiCTR, {self.config.name}: {done.stderr[-2000:]}")
+            said = (self.folder / LOG).read_text()
+            raise RuntimeError(f"FuxiCTR, {self.config.name}: {said[-2000:]}")
         rows.unlink()
         with np.load(out) as found:
             write_metrics(data, ("valid", "test"), lambda split: found[split], self.folder)

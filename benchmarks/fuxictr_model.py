@@ -5,6 +5,7 @@ weights. The driver gives dropout, learning rate and L2 on the embeddings. OUT h
 validation and test rows. It runs in an environment of its own, without TensorFlow.
 """
 
+import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -123,6 +124,7 @@ class Batches:
 
 
 def main(backbone: str, path: str, seed: str, out: str, dropout: str, rate: str, l2: str) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(int(seed))
     rows = np.load(path)
     names = [name.removeprefix("size_") for name in rows.files if name.startswith("size_")]

@@ -37,8 +37,9 @@ from beam_pipelines.snapshots import join_snapshots
 from beam_pipelines.statistics import write_statistics
 from beam_pipelines.teacher_logits import write_logits
 from beam_pipelines.textify import textify
-from benchmarks.prepare import ROW_GROUP
+from benchmarks.processes import processes
 from benchmarks.record import record_table
+from benchmarks.world import ROW_GROUP, write_events
 from tfctr.backbones import create
 from tfctr.config import DataConfig
 from tfctr.data import World
@@ -57,7 +58,6 @@ EVENTS_OF_USER = 100
 ITEMS = 5_000
 FIRST_DAY, DAYS = datetime.date(2024, 1, 1), 14  # of the generated world, by default
 PIECES = 8
-PROCESSES = ("--direct_running_mode=multi_processing",)
 HEADERS = ("job", "rows", "1 process, rows/s", "2 processes, rows/s", "2 over 1")
 FEATURES: list[dict[str, Any]] = [
     {"name": "user_id", "kind": "categorical", "side": "user", "dtype": "int"},
@@ -86,9 +86,7 @@ class Jobs:
         self.folder, self.rows = folder, rows
         world = World(num_users=rows // EVENTS_OF_USER, num_items=ITEMS, num_events=rows, days=DAYS)
         group = min(ROW_GROUP, -(-rows // PIECES))
-        with pq.ParquetWriter(folder / "log.parquet", world.event_schema) as writer:
-            for start in range(0, rows, group):
-                writer.write_table(world.events(start, min(start + group, rows)))
+        write_events(folder / "log.parquet", world, world.event_schema.names, range(rows), group)
         pq.write_table(world.users(), folder / "users.parquet")
         pq.write_table(world.items(), folder / "items.parquet")
         self.config = DataConfig.model_validate(
@@ -275,7 +273,7 @@ def main() -> None:
                 for workers, seconds in taken.items():
                     shutil.rmtree(output, ignore_errors=True)
                     start = time.perf_counter()
-                    job(str(output), [*PROCESSES, f"--direct_num_workers={workers}"])
+                    job(str(output), processes(workers))
                     if repeat >= 0:
                         seconds.append(time.perf_counter() - start)
             one, two = (args.rows / statistics.median(seconds) for seconds in taken.values())

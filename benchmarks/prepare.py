@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -28,53 +27,12 @@ from beam_pipelines.transforms.clean_pieces import Clean, _CleanPiece
 from beam_pipelines.transforms.histogram import Histogram, quantiles
 from beam_pipelines.transforms.join import _first_rows
 from benchmarks.record import Result, record
+from benchmarks.world import world_config, write_world
 from tfctr.config import DataConfig, load_data
 from tfctr.data.clean import TIME
-from tfctr.data.world import World
 
-ROW_GROUP = 131_072
-INTEGERS = ("user_id", "item_id", "hour", "position")
 MOVIELENS = Path(__file__).parent.parent / "configs" / "movielens-1m" / "data.yaml"
 STEPS = ("read and clean", "split", "fit", "look up and write", "Beam")
-
-
-def write_world(path: Path, rows: int, columns: int) -> None:
-    """Parquet of so many columns, the time and the label among them."""
-    world = World(
-        num_users=50_000,
-        num_items=10_000,
-        num_events=rows,
-        extra_fields=columns - 8,
-    )
-    schema = world.event_schema.remove(world.event_schema.get_field_index("true_probability"))
-    with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, rows, ROW_GROUP):
-            table = world.events(start, min(start + ROW_GROUP, rows))
-            writer.write_table(table.select(schema.names), row_group_size=ROW_GROUP)
-
-
-def world_config(path: Path, pattern: str = "") -> DataConfig:
-    """Of a file as `write_world` writes it, or of all that a pattern names."""
-    sides = {"user_id": "user", "item_id": "item"}
-    features = [
-        {
-            "name": name,
-            "kind": "categorical",
-            "side": sides.get(name, "context"),
-            "dtype": "int" if name in INTEGERS else "string",
-        }
-        for name in pq.read_schema(path).names
-        if name not in ("timestamp", "click")
-    ]
-    content = {
-        "name": "benchmark",
-        "source": {"format": "parquet", "events": pattern or str(path)},
-        "label": {"column": "click"},
-        "time": {"column": "timestamp"},
-        "user": "user_id",
-        "features": features,
-    }
-    return DataConfig.model_validate(content)
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -22,8 +22,8 @@ import tensorflow as tf
 from rich.console import Console
 
 from beam_pipelines.prepare import prepare
-from benchmarks.prepare import world_config, write_world
 from benchmarks.record import Result, record
+from benchmarks.world import world_config, write_world
 from tfctr import backbones
 from tfctr.data.dataset import Dataset
 from tfctr.optimizers import LazyAdam

@@ -68,6 +68,11 @@ def interval_text(ends: tuple[float, float]) -> str:
     return f"{ends[0]:+.4f} to {ends[1]:+.4f}"
 
 
+def difference_text(mean: float, ends: tuple[float, float]) -> str:
+    """With its interval, e.g. "+0.0020 (+0.0010 to +0.0030)"."""
+    return f"{mean:+.4f} ({interval_text(ends)})"
+
+
 def _text(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from beam_pipelines.retrieve import retrieve
+from benchmarks.processes import processes
 from benchmarks.record import Result, record
 from tfctr.config import load
 from tfctr.retrieval.config import RetrievalConfig
@@ -31,10 +32,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
     config = load(args.config, RetrievalConfig)
-    beam_args = [
-        f"--direct_num_workers={args.processes}",
-        "--direct_running_mode=multi_processing",
-    ]
+    beam_args = processes(args.processes)
     console = Console()
     taken: dict[float, list[float]] = {pool: [] for pool in POOLS}
     with tempfile.TemporaryDirectory() as temporary:

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from benchmarks.movielens.__main__ import of_seed as training_of_seed
 from benchmarks.over_seeds import expanded, seeds_parser, share_cores
-from benchmarks.record import interval_text, record_table
+from benchmarks.record import difference_text, interval_text, record_table
 from tfctr.config import Training, WorldSource
 from tfctr.frameworks.ecdctr.config import DaysConfig, RolloutConfig, load_rollout, with_data
 from tfctr.frameworks.ecdctr.report import EvaluatedRollout, mean_difference
@@ -105,7 +105,7 @@ def row(name: str, found: list[EvaluatedRollout], first: list[EvaluatedRollout])
         if found is first:
             return ["", ""]
         difference = mean_difference(first, found, measure)
-        of_days = f"{difference.mean:+.4f} ({interval_text(difference.days)})"
+        of_days = difference_text(difference.mean, difference.days)
         return [of_days, interval_text(difference.seeds) if len(found) > 1 else ""]
 
     def pooled(segment: str) -> str:

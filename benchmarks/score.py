@@ -25,8 +25,9 @@ from beam_pipelines.score import (
     raw_tensors,
     score,
 )
-from benchmarks.prepare import seconds, world_config, write_world
+from benchmarks.prepare import seconds
 from benchmarks.record import Result, record
+from benchmarks.world import world_config, write_world
 from tfctr import backbones, serving
 from tfctr.data.dataset import Dataset
 from tfctr.data.rows_to_score import RowsToScore

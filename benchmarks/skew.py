@@ -22,14 +22,15 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from beam_pipelines.prepare import prepare
-from benchmarks.prepare import ROW_GROUP
+from benchmarks.processes import processes
 from benchmarks.record import Result, record
+from benchmarks.world import ROW_GROUP
 from tfctr.config import DataConfig
 from tfctr.data import joined_tables
 
 NUM_USERS = 20_000
 LOGS = ("even", "a user has half of the rows", "an item has half of the rows")
-WORKERS = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+WORKERS = processes(2)
 
 
 def write_log(path: Path, num_rows: int, num_items: int, what: str) -> None:

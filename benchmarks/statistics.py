@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from beam_pipelines.statistics import write_statistics
+from benchmarks.processes import processes
 from benchmarks.record import Result, record
+from benchmarks.world import write_events
 from tfctr.config import DataConfig
 from tfctr.data.world import World
 from tfctr.frameworks.statistics.config import TablesConfig
@@ -27,7 +27,6 @@ from tfctr.stages import prepare
 
 EVENTS_OF_USER = 100
 ITEMS = 20_000
-ROW_GROUP = 131_072
 DAY = 100  # the last one of so many days of equally many events
 COLUMNS = ("user_id", "item_id", "click", "timestamp")
 SETTINGS = {"factors": 16, "steps": 20, "neighbours": 50}
@@ -36,13 +35,9 @@ SETTINGS = {"factors": 16, "steps": 20, "neighbours": 50}
 def write_logs(folder: Path, events: int) -> None:
     """`before.parquet` and `day.parquet`."""
     world = World(num_users=events // EVENTS_OF_USER, num_items=ITEMS, num_events=events)
-    schema = pa.schema([world.event_schema.field(name) for name in COLUMNS])
     last = events - events // DAY
-    for name, first, stop in (("before", 0, last), ("day", last, events)):
-        with pq.ParquetWriter(folder / f"{name}.parquet", schema) as writer:
-            for start in range(first, stop, ROW_GROUP):
-                table = world.events(start, min(start + ROW_GROUP, stop))
-                writer.write_table(table.select(COLUMNS), row_group_size=ROW_GROUP)
+    write_events(folder / "before.parquet", world, COLUMNS, range(last))
+    write_events(folder / "day.parquet", world, COLUMNS, range(last, events))
 
 
 def tables_config(log: Path) -> TablesConfig:
@@ -92,10 +87,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
-    beam_args = [
-        f"--direct_num_workers={args.processes}",
-        "--direct_running_mode=multi_processing",
-    ]
+    beam_args = processes(args.processes)
     results = []
     console = Console()
     before: tuple[int, float] | None = None

@@ -77,7 +77,7 @@ from benchmarks.movielens.__main__ import (
     train_seed,
 )
 from benchmarks.over_seeds import expanded, seeds_parser, share_cores
-from benchmarks.record import interval_text, record_table
+from benchmarks.record import difference_text, record_table
 from benchmarks.trees import NOTE as TREES_NOTE
 from benchmarks.trees import references
 from tfctr import metrics
@@ -126,7 +126,7 @@ def row(
     def difference(name: str, over: dict[str, metrics.Difference] | None = over) -> str:
         if over is None or name not in over:
             return ""
-        return f"{over[name].mean:+.4f} ({interval_text((over[name].low, over[name].high))})"
+        return difference_text(over[name].mean, (over[name].low, over[name].high))
 
     of_segment = [mean(f"auc_{segment}"), difference("auc", over_on_segment)] if segment else []
     return [

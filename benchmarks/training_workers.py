@@ -21,8 +21,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.prepare import world_config, write_world
 from benchmarks.record import Result, record
+from benchmarks.world import world_config, write_world
 
 MODULE = "benchmarks.training_workers"
 COLUMNS = 20

@@ -14,10 +14,9 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeAlias
 
 import distributed
 import numpy as np
@@ -25,34 +24,28 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from beam_pipelines.prepare import prepare
-from benchmarks.prepare import ROW_GROUP, world_config, write_world
+from benchmarks.processes import processes
 from benchmarks.record import Result, record
+from benchmarks.world import ROW_GROUP, world_config, write_world
 
-Way: TypeAlias = Callable[[int], AbstractContextManager[list[str]]]
 FILES = 4
 PART = 8  # of the rows, a part
+HERE, PROCESSES, WORKERS = "this process", "processes", "Dask workers"
 DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
 
 
 @contextmanager
-def dask(workers: int) -> Iterator[list[str]]:
-    """Options for a cluster of so many processes."""
-    with distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, dashboard_address=None
-    ) as cluster:
-        yield [DASK, f"--dask_client_address={cluster.scheduler_address}"]
-
-
-@contextmanager
-def processes(workers: int) -> Iterator[list[str]]:
-    """Options for Beam's own runner."""
-    yield ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
-
-
-@contextmanager
-def in_this_process(_: int) -> Iterator[list[str]]:
-    """No options."""
-    yield []
+def options_of(way: str, number: int) -> Iterator[list[str]]:
+    """Beam's options for so many workers, while a cluster of Dask runs."""
+    if way == PROCESSES:
+        yield processes(number)
+    elif way == WORKERS:
+        with distributed.LocalCluster(
+            n_workers=number, threads_per_worker=1, dashboard_address=None
+        ) as cluster:
+            yield [DASK, f"--dask_client_address={cluster.scheduler_address}"]
+    else:
+        yield []
 
 
 def write_files(folder: Path, rows: int) -> None:
@@ -75,11 +68,7 @@ def main() -> None:
     args = parser.parse_args()
     cores = os.cpu_count() or 1
     counts = [n for n in (1, 2, 4, 8, 16, 32) if n <= cores]
-    ways: list[tuple[str, Callable[[int], AbstractContextManager[list[str]]], int]] = [
-        ("this process", in_this_process, 1)
-    ]
-    ways += [("processes", processes, n) for n in counts]
-    ways += [("Dask workers", dask, n) for n in counts]
+    ways = [(HERE, 1), *((name, n) for name in (PROCESSES, WORKERS) for n in counts)]
     console = Console()
     sizes = (args.rows // PART, args.rows)
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
@@ -89,7 +78,7 @@ def main() -> None:
             folder.mkdir()
             write_files(folder, size)
             configs.append(world_config(folder / "log-0.parquet", f"{folder}/log-*.parquet"))
-        options = [stack.enter_context(way(n)) for _, way, n in ways]
+        options = [stack.enter_context(options_of(name, n)) for name, n in ways]
         taken: list[list[list[float]]] = [[[] for _ in ways] for _ in sizes]
         for repeat in range(-1, args.repeats):  # the first one is warm-up
             for config, of_ways in zip(configs, taken, strict=True):
@@ -101,10 +90,10 @@ def main() -> None:
                     shutil.rmtree(f"{temporary}/out")
     results = []
     first: dict[str, tuple[float, float]] = {}
-    for (name, _, n), few, all_rows in zip(ways, *taken, strict=True):
+    for (name, n), few, all_rows in zip(ways, *taken, strict=True):
         seconds, seconds_of_few = statistics.median(all_rows), statistics.median(few)
         of_row = (seconds - seconds_of_few) / (sizes[1] - sizes[0])
-        what = name if name == "this process" else f"{n} {name}"
+        what = name if name == HERE else f"{n} {name}"
         results.append(Result(what, args.rows / seconds, "rows/s"))
         results.append(Result(f"{what}: without rows", seconds - args.rows * of_row, "s"))
         if name in first:

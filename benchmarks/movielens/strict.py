@@ -20,7 +20,7 @@ from rich.console import Console
 
 from beam_pipelines.statistics import write_statistics
 from benchmarks.movielens.__main__ import measured, of_seed
-from benchmarks.record import interval_text, record_table
+from benchmarks.record import difference_text, record_table
 from benchmarks.trees import BATCH, Numbers, Trees, columns
 from tfctr.comparison import ScoredRows
 from tfctr.config import RunConfig, find_input, load_run
@@ -131,7 +131,7 @@ def main() -> None:
             of_test = measured(stage.folder)
             differences = (
                 [
-                    f"{over[key].mean:+.4f} ({interval_text((over[key].low, over[key].high))})"
+                    difference_text(over[key].mean, (over[key].low, over[key].high))
                     for key in ("auc", "gauc")
                 ]
                 if stage is found[1]
