@@ -6,13 +6,15 @@ The matrix products of a model are found in its graph, and timed alone: forward,
 size for the gradients. What a step takes beyond them is parted by what is left out: forward and
 backward alone; with Adam on dense weights; with the tables too (equal rows are merged, moments
 looked up, rows updated); and `fit`, with its callbacks and its loop. All in turn, so that all meet
-the same noise. DCNv2 as in `benchmarks.throughput`, with tables of 50 thousand, 5 million and
-MovieLens' rows; DIN, and SRP4CTR around it, with histories of 50 and 200 events.
+the same noise, and `fit` in `mixed_bfloat16` among them. DCNv2 as in `benchmarks.throughput`, with
+tables of 50 thousand, 5 million and MovieLens' rows; DIN, and SRP4CTR around it, with histories of
+50 and 200 events.
 """
 
 import argparse
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -43,16 +45,18 @@ HEADERS = (
     "Adam, tables",
     "`fit`",
     "products over a step",
+    "a step in bfloat16, ms",
 )
 
 
-def models() -> dict[str, Any]:
-    """By name; built and compiled."""
-    made: dict[str, Any] = {}
+def models() -> dict[str, Callable[[], Any]]:
+    """What makes each model, by its name."""
+    made: dict[str, Callable[[], Any]] = {}
     for name, task in TASKS.items():
         sizes = dict(zip(task.fields, task.vocabularies, strict=True))
         features = [_categorical(field, size) for field, size in sizes.items()]
-        made[f"DCNv2, {name}"] = create(
+        made[f"DCNv2, {name}"] = partial(
+            create,
             "dcn_v2",
             Schema.model_validate({"features": features}),
             embedding_dim=DIM,
@@ -61,24 +65,33 @@ def models() -> dict[str, Any]:
         )
     for length in EVENTS:
         schema = with_events(length)
-        made[f"DIN, {length} events"] = create("din", schema, embedding_dim=DIM)
-        plain = create("din", schema, embedding_dim=DIM)
-        encoder = SequenceEncoder(schema.select(OF_ENCODER), 32, 2, num_heads=2, dropout=0.1)
-        made[f"SRP4CTR-DIN, {length} events"] = Srp4ctrStudent(
-            schema,
-            plain,
-            encoder,
-            cross_attention=True,
-            num_queries=4,
-            num_query_blocks=1,
-            frozen="none",
-            refreshed=False,
-        )
-    for model in made.values():
-        model.build()
-        model.compile(LazyAdam(LEARNING_RATE))
-        model.optimizer.build(model.trainable_variables)
+        made[f"DIN, {length} events"] = partial(create, "din", schema, embedding_dim=DIM)
+        made[f"SRP4CTR-DIN, {length} events"] = partial(srp4ctr, schema)
     return made
+
+
+def srp4ctr(schema: Schema) -> Srp4ctrStudent:
+    """Around DIN."""
+    return Srp4ctrStudent(
+        schema,
+        create("din", schema, embedding_dim=DIM),
+        SequenceEncoder(schema.select(OF_ENCODER), 32, 2, num_heads=2, dropout=0.1),
+        cross_attention=True,
+        num_queries=4,
+        num_query_blocks=1,
+        frozen="none",
+        refreshed=False,
+    )
+
+
+def compiled(create_model: Callable[[], Any], precision: str) -> Any:
+    """A built model that computes in this precision."""
+    keras.config.set_dtype_policy(precision)
+    model = create_model()
+    model.build()
+    model.compile(LazyAdam(LEARNING_RATE))
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
 OF_ENCODER = ["past_item", "past_brand", "past_click", "item", "brand"]
@@ -177,18 +190,20 @@ def parts(model: Any) -> dict[str, Callable[[], Any]]:
     }
 
 
-def cells(name: str, model: Any, repeats: int) -> list[str]:
-    work = parts(model)
-    times = dict.fromkeys(work, repeats) | {"fit": max(repeats // 4, 1)}
-    seconds = median_seconds(work, times, warm_up=2)
-    seconds["fit"] /= STEPS_OF_FIT
+def cells(name: str, create_model: Callable[[], Any], repeats: int) -> list[str]:
+    work = parts(compiled(create_model, "float32"))
+    lower = parts(compiled(create_model, "mixed_bfloat16"))["fit"]
+    times = dict.fromkeys(work, repeats) | dict.fromkeys(("fit", "lower"), max(repeats // 2, 1))
+    seconds = median_seconds(work | {"lower": lower}, times, warm_up=2)
     taken = [1000 * seconds[part] for part in work]
+    taken[-1] /= STEPS_OF_FIT
     shares = [taken[0], *np.diff(taken)]
     return [
         name,
         f"{taken[-1]:.1f}",
         *(f"{ms:.1f}" for ms in shares),
         f"{taken[0] / taken[-1]:.2f}",
+        f"{1000 * seconds['lower'] / STEPS_OF_FIT:.1f}",
     ]
 
 
@@ -198,9 +213,10 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
     keras.utils.set_random_seed(1)
-    table = [cells(name, model, args.repeats) for name, model in models().items()]
-    for row in (HEADERS, *table):
-        Console().print(" | ".join(row))
+    table = []
+    for name, create_model in models().items():
+        table.append(cells(name, create_model, args.repeats))
+        Console().print(" | ".join(table[-1]))
     if args.record:
         note = (
             f"Milliseconds; a batch is {BATCH:,} rows, {ROWS_WITH_EVENTS} of models with events. "

@@ -38,6 +38,7 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
   --against $m/backbones.yaml#din`
 - SRP4CTR with DCNv2 on MovieLens 1M: `$m/srp4ctr/dcnv2.yaml#{,plain}`
 - A compact optimizer state on MovieLens 1M: `$m/{dcnv2,compact}.yaml --against $m/dcnv2.yaml`
+- Training in bfloat16 on MovieLens 1M: `$m/{dcnv2,bfloat16}.yaml --against $m/dcnv2.yaml`
 - Statistics on MovieLens 1M: `$m/statistics/dcnv2.yaml# $m/backbones.yaml#din
   $m/srp4ctr/dcnv2.yaml#plain --against $m/statistics/dcnv2.yaml#`
 - Statistics' ablations on MovieLens 1M: `$m/statistics/{dcnv2.yaml#,ablations.yaml}
