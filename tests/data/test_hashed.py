@@ -118,6 +118,24 @@ def test_from_the_log_to_the_server(tmp_path: Path) -> None:
     assert_served_as_evaluated(run, 50)
 
 
+def test_unknown_tokens_differ_by_a_second_feature(tmp_path: Path) -> None:
+    frequent = {"name": "user", "kind": "categorical", "side": "user", "min_count": 6}
+    bucket = {"name": "user_bucket", "column": "user", "kind": "categorical", "side": "user"}
+    features = [frequent, bucket | {"hash_buckets": 50}, *DATA["features"][1:]]
+    run = Run(load_run(write_shop(tmp_path, features=features)), tmp_path, Console(quiet=True))
+    run.export()
+    data = Dataset.open(run.data_folder)
+    train = data.columns("train", ["user", "user_bucket", "user_key"])
+    unknown = train["user"] == OOV_ID
+    assert 0.1 < unknown.mean() < 0.9
+    buckets = train["user_bucket"]
+    assert (buckets >= FIRST_TOKEN_ID).all()
+    assert len(np.unique(buckets[unknown])) > 40
+    for user in np.unique(train["user_key"]):
+        assert len(np.unique(buckets[train["user_key"] == user])) == 1
+    assert_served_as_evaluated(run, 50)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
