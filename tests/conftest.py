@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,16 @@ def world_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "world"
     prepare(world_config(), folder, console=Console(quiet=True))
     return folder
+
+
+@pytest.fixture
+def bfloat16() -> Iterator[None]:
+    """Layers that are created in the test compute in bfloat16."""
+    import keras
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Histories: what backbones make of them, against plain NumPy and under invariants."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -378,13 +377,6 @@ def test_represent_takes_further_fields(name: str) -> None:
     fields = np.array(model.embed(INPUTS))
     more = np.concatenate([fields, random(3, 2, D)], axis=1)
     assert model.represent(more).shape == (3, 6)
-
-
-@pytest.fixture
-def bfloat16() -> Iterator[None]:
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.usefixtures("bfloat16")

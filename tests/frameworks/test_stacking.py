@@ -198,6 +198,19 @@ def test_a_stack_trains_every_part_and_is_kept(backbone: str, stack: str, tmp_pa
     np.testing.assert_allclose(loaded(features), model(features), atol=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_trains_in_lower_precision(method: str, request: pytest.FixtureRequest) -> None:
+    exact = stacked("dcn_v2", method)
+    request.getfixturevalue("bfloat16")
+    model = stacked("dcn_v2", method)
+    features = {name: tf.constant(values) for name, values in inputs(model).items()}
+    logits = model(features)
+    assert logits.dtype == "float32"
+    np.testing.assert_allclose(logits, exact(features), atol=0.1)
+    model.compile(LazyAdam(0.01), run_eagerly=True)
+    assert np.isfinite(model.train_on_batch(features, np.array([1.0, 0, 1, 0], "float32")))
+
+
 @pytest.mark.parametrize("stack", [stack for stack in STACKS if "statistics" in stack])
 def test_in_training_a_row_reads_the_tables_of_other_users(stack: str) -> None:
     """Whatever is around the statistics, the row's own label is not in what it reads."""

@@ -1,5 +1,6 @@
 """ClickPrompt: what is hidden, what guesses it, and the two ways to go on."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,16 @@ def test_the_student_with_the_language_model(tmp_path: Path) -> None:
     of_text = np.asarray(model.text_logits(represented, features["row_tokens"]))
     share = float(model.share)
     np.testing.assert_allclose(model(features), share * own + (1 - share) * of_text, rtol=1e-4)
+
+
+def test_both_stages_in_lower_precision(tmp_path: Path) -> None:
+    few = {"epochs": 1, "steps_per_epoch": 2, "precision": "mixed_bfloat16"}
+    training, before = {"batch_size": 256} | few, PRETRAINING | few
+    run = _run(tmp_path, training, serves_language_model=True, pretraining=before)
+    run.train()
+    model = run.load_model()
+    assert {weight.dtype for weight in model.trainable_variables} == {"float32"}
+    assert not np.isnan(json.loads(run.evaluate().read_text())["valid"]["log_loss"])
 
 
 @pytest.mark.slow

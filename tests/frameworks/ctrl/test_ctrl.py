@@ -233,6 +233,25 @@ def test_a_step_is_that_of_the_whole_batch_at_once(
     assert any(np.abs(gradient).max() > 1e-4 for gradient in gradients[-30:])
 
 
+def test_a_step_in_lower_precision_is_nearly_the_same(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    run = _run(tmp_path)
+    exact, data = _alignment(run)
+    features, labels = next(iter(data.valid(100, features=exact.reads)))
+    request.getfixturevalue("bfloat16")
+    lower, _ = _alignment(run)
+    lower.set_weights(exact.get_weights())
+    before = exact.get_weights()
+    moved = []
+    for model in (exact, lower):
+        model.compile(keras.optimizers.SGD(0.1))
+        assert float(model.train_step((features, labels))["loss"]) > 0
+        steps = [new - old for new, old in zip(model.get_weights(), before, strict=True)]
+        moved.append(np.concatenate([step.ravel() for step in steps]))
+    assert np.corrcoef(*moved)[0, 1] > 0.99
+
+
 def test_an_encoder_that_is_not_trained_is_run_once(tmp_path: Path) -> None:
     run = _run(tmp_path, trained_layers=0)
     model, data = _alignment(run)

@@ -105,6 +105,19 @@ def test_clicks_are_learned_beside_hints_or_alone() -> None:
         )
 
 
+@pytest.mark.usefixtures("bfloat16")
+def test_imitation_in_lower_precision() -> None:
+    knowledge = spread_weights(knowledge_base())
+    rows = {name: model_inputs(ROWS)[name] for name in KNOWN}
+    rows["hint"] = np.random.default_rng(1).normal(size=(NUM_ROWS, 12)).astype(np.float32)
+    model = imitating(knowledge, np.zeros(12), np.ones(12), clicks=1.0)
+    model.compile(LazyAdam(0.01))
+    loss = model.fit(rows, np.arange(NUM_ROWS) % 2.0, verbose=0).history["loss"][0]
+    assert np.isfinite(loss)
+    squares = (np.array(knowledge(rows), np.float32).reshape(NUM_ROWS, 12) - rows["hint"]) ** 2
+    np.testing.assert_allclose(model.predict(rows, verbose=0), squares.mean(axis=1), rtol=0.05)
+
+
 def test_contrastive_loss_against_a_loop() -> None:
     rng = np.random.default_rng(2)
     first, second = rng.normal(size=(2, 6, 5)).astype(np.float32)

@@ -53,7 +53,8 @@ class ClickPromptStudent(ClickModel):
             keras.layers.Dense(encoder.width, activation="tanh", name="of_text"),
             keras.layers.Dense(1, dtype="float32", name="text_head"),
         ]
-        self.share = self.add_weight((), initializer=keras.initializers.Constant(0.5), name="share")
+        half = keras.initializers.Constant(0.5)
+        self.share = self.add_weight((), initializer=half, autocast=False, name="share")
 
     def build(self, input_shape: Any = None) -> None:
         self.backbone.build()  # only its steps are called, never the model itself

@@ -117,9 +117,9 @@ class Alignment(SchemaModel):
         return self._sub_vectors(self.of_row, represented)
 
     def encode(self, tokens: Any) -> Any:
-        """`[n, H]` of tokens `[n, T]`."""
+        """float32 `[n, H]` of tokens `[n, T]`."""
         exists = ops.not_equal(tokens, self.pad_id)
-        return mean_pool(self.encoder(tokens, exists), exists)
+        return ops.cast(mean_pool(self.encoder(tokens, exists), exists), "float32")
 
     def text_vectors(self, vectors: Sequence[Any]) -> Any:
         """`[B, M, d]` from the vectors `[B, H]` of the rows' texts."""
@@ -128,7 +128,8 @@ class Alignment(SchemaModel):
     def _sub_vectors(self, layers: list[Any], x: Any) -> Any:
         for layer in layers:
             x = layer(x)
-        found = ops.reshape(x, (-1, self.num_subspaces, x.shape[-1] // self.num_subspaces))
+        found = ops.cast(x, "float32")  # similarities are differences of nearly equal numbers
+        found = ops.reshape(found, (-1, self.num_subspaces, x.shape[-1] // self.num_subspaces))
         length = ops.sqrt(ops.sum(ops.square(found), axis=-1, keepdims=True) + 1e-12)
         return found / length
 
@@ -149,6 +150,7 @@ class Alignment(SchemaModel):
         )
         targets = [of_row, of_text, *further]
         upstream += [tf.ones_like(other) for other in further]
+        upstream = [self.optimizer.scale_loss(gradient) for gradient in upstream]  # in float16
         found = tape.gradient(targets, [v.value for v in own], upstream)
         gradients = {id(v): g for v, g in zip(own, found, strict=True)}
         for tokens, vectors, _ in texts.values() if slow else ():

@@ -157,4 +157,5 @@ def _unit(rows: Any) -> Any:
 
 
 def _flat(vectors: Any) -> Any:
-    return ops.reshape(vectors, (-1, math.prod(vectors.shape[1:])))
+    """float32, as losses are, whatever the precision of the layers."""
+    return ops.cast(ops.reshape(vectors, (-1, math.prod(vectors.shape[1:]))), "float32")

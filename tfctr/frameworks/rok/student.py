@@ -144,8 +144,9 @@ class RokStudent(Student):
         hint, weights = self.knowledge.output_layer, self.of_knowledge.kernel
         width = hint.kernel.shape[0]
         logits = self.backbone.predict_logits(representation[:, :-width])
-        encoded = ops.cast(representation[:, -width:], weights.dtype)
-        of_hint = encoded @ (hint.kernel @ weights) + hint.bias @ weights
+        # In float32, as logits are, whatever the precision of the layers.
+        kernel, bias = (ops.cast(w @ weights, "float32") for w in (hint.kernel, hint.bias))
+        of_hint = ops.cast(representation[:, -width:], "float32") @ kernel + bias
         return logits + ops.squeeze(of_hint, axis=-1)
 
     def _decompose(self, features: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, Any]:

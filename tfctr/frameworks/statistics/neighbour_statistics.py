@@ -41,7 +41,9 @@ class NeighbourStatistics(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         shape = (self.num_rows, self.neighbours)
         self.ids = self.add_weight(shape, "zeros", "int32", trainable=False, name="ids")
-        self.similarities = self.add_weight(shape, "zeros", trainable=False, name="similarities")
+        self.similarities = self.add_weight(
+            shape, "zeros", trainable=False, autocast=False, name="similarities"
+        )
         self.built = True
 
     def set_tables(self, ids: np.ndarray, similarities: np.ndarray) -> None:
