@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,11 @@ def world_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bfloat16() -> Iterator[None]:
-    """Layers that are created in the test compute in bfloat16."""
+def set_precision() -> Iterator[Callable[[str], None]]:
+    """Layers that are created after a call compute in this precision, e.g. "mixed_bfloat16"."""
     import keras
 
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
+    yield keras.config.set_dtype_policy
     keras.config.set_dtype_policy("float32")
 
 

@@ -1,5 +1,6 @@
 """Histories: what backbones make of them, against plain NumPy and under invariants."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -379,9 +380,9 @@ def test_represent_takes_further_fields(name: str) -> None:
     assert model.represent(more).shape == (3, 6)
 
 
-@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("name", NAMES)
-def test_lower_precision_trains_and_scores(name: str) -> None:
+def test_lower_precision_trains_and_scores(name: str, set_precision: Callable[[str], None]) -> None:
+    set_precision("mixed_bfloat16")
     model = make(name)
     assert model.embed(EVENTS).dtype == "bfloat16"
     model.compile(optimizer=LazyAdam(0.01), run_eagerly=True)

@@ -198,10 +198,13 @@ def test_a_stack_trains_every_part_and_is_kept(backbone: str, stack: str, tmp_pa
     np.testing.assert_allclose(loaded(features), model(features), atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_student_trains_in_lower_precision(method: str, request: pytest.FixtureRequest) -> None:
+def test_a_student_trains_in_lower_precision(
+    method: str, precision: str, set_precision: Callable[[str], None]
+) -> None:
     exact = stacked("dcn_v2", method)
-    request.getfixturevalue("bfloat16")
+    set_precision(precision)
     model = stacked("dcn_v2", method)
     features = {name: tf.constant(values) for name, values in inputs(model).items()}
     logits = model(features)

@@ -1,6 +1,7 @@
 """CTRL: its similarity, the loss in tiles, gradients in parts, the student that starts there."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -234,12 +235,12 @@ def test_a_step_is_that_of_the_whole_batch_at_once(
 
 
 def test_a_step_in_lower_precision_is_nearly_the_same(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, set_precision: Callable[[str], None]
 ) -> None:
     run = _run(tmp_path)
     exact, data = _alignment(run)
     features, labels = next(iter(data.valid(100, features=exact.reads)))
-    request.getfixturevalue("bfloat16")
+    set_precision("mixed_bfloat16")
     lower, _ = _alignment(run)
     lower.set_weights(exact.get_weights())
     before = exact.get_weights()

@@ -1,5 +1,6 @@
 """ROK's Keras models: the losses against plain NumPy, the student around any backbone."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,8 @@ def test_clicks_are_learned_beside_hints_or_alone() -> None:
         )
 
 
-@pytest.mark.usefixtures("bfloat16")
-def test_imitation_in_lower_precision() -> None:
+def test_imitation_in_lower_precision(set_precision: Callable[[str], None]) -> None:
+    set_precision("mixed_bfloat16")
     knowledge = spread_weights(knowledge_base())
     rows = {name: model_inputs(ROWS)[name] for name in KNOWN}
     rows["hint"] = np.random.default_rng(1).normal(size=(NUM_ROWS, 12)).astype(np.float32)
