@@ -114,7 +114,7 @@ def test_resampled_aucs_agree_with_sklearn(clicked: float, decimals: int) -> Non
     scores = (labels + 2 * generator.normal(size=rows)).round(decimals)
     user = generator.integers(users, size=rows)
     counts = generator.poisson(1.0, [users, resamples]).astype(np.uint8)
-    ranking = rank_positives(labels == 1, scores)
+    ranking = rank_positives(labels == 1, scores, np.argsort(scores))
     np.testing.assert_allclose(
         ranking.resampled_aucs(user[ranking.order], counts),
         [
@@ -129,14 +129,14 @@ def test_resampled_aucs_agree_with_sklearn(clicked: float, decimals: int) -> Non
 def test_resampled_aucs_where_no_negative_is_between_positives(shift: float) -> None:
     labels = np.repeat([0, 1], 2 * BLOCK)  # so that the negatives end where a block does
     scores = np.arange(4 * BLOCK) + shift * BLOCK * labels
-    ranking = rank_positives(labels == 1, scores)
+    ranking = rank_positives(labels == 1, scores, np.argsort(scores))
     counts = np.random.default_rng(1).poisson(1.0, [len(labels), 2])
     found = ranking.resampled_aucs(ranking.order, counts)
     np.testing.assert_array_equal(found, float(shift > 0))
 
 
 def test_a_resample_without_clicks_has_no_auc() -> None:
-    ranking = rank_positives(np.array([True, False]), np.array([2.0, 1.0]))
+    ranking = rank_positives(np.array([True, False]), np.array([2.0, 1.0]), np.array([1, 0]))
     found = ranking.resampled_aucs(ranking.order, np.array([[1, 0, 1], [1, 1, 0]]))
     np.testing.assert_array_equal(found, [1.0, np.nan, np.nan])
 
@@ -145,7 +145,7 @@ def test_counts_of_users_equal_repeated_rows() -> None:
     labels, logits = simulate(500)
     scores = logits.round(1)
     counts = np.random.default_rng(2).poisson(1.0, 500)
-    ranking = rank_positives(labels == 1, scores)
+    ranking = rank_positives(labels == 1, scores, np.argsort(scores))
     repeated = auc(np.repeat(labels, counts), np.repeat(scores, counts))
     found = ranking.resampled_aucs(ranking.order, counts[:, None])
     assert found[0] == pytest.approx(repeated, rel=1e-12)
@@ -168,7 +168,7 @@ def test_user_aucs_are_those_of_each_user_alone(monkeypatch: pytest.MonkeyPatch)
     generator = np.random.default_rng(3)
     labels, scores = generator.integers(2, size=600), generator.normal(size=600).round(1)
     user = np.repeat([0, 1, 2, 3], [100, 3, 47, 450])[generator.permutation(600)]
-    aucs, weights = user_aucs(labels == 1, scores, user)
+    aucs, weights = user_aucs(labels == 1, scores, np.argsort(scores), user)
     expected = [auc(labels[user == u], scores[user == u]) for u in range(4)]
     np.testing.assert_allclose(aucs, np.nan_to_num(expected), rtol=1e-12)
     np.testing.assert_array_equal(weights, np.bincount(user) * ~np.isnan(expected))

@@ -117,13 +117,14 @@ def prepare(labels: np.ndarray, logits: np.ndarray, users: np.ndarray | None) ->
     """
     positive, scores = check_rows(labels, logits, "logits")
     losses = row_log_losses(labels, logits)
+    ascending = np.argsort(scores)
     if users is None:
-        ranking, ones = rank_positives(positive, scores), np.ones(len(scores), np.int64)
+        ranking, ones = rank_positives(positive, scores, ascending), np.ones(len(scores), np.int64)
         return Prepared(ranking, ranking.order, ones, losses, None, None)
     user = number_users(users, len(scores))
     losses = np.bincount(user, weights=losses)
-    aucs, weights = user_aucs(positive, scores, user)
-    ranking = rank_positives(positive, scores)
+    aucs, weights = user_aucs(positive, scores, ascending, user)
+    ranking = rank_positives(positive, scores, ascending)
     return Prepared(ranking, user[ranking.order], np.bincount(user), losses, aucs, weights)
 
 

@@ -26,7 +26,7 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
         ValueError: wrong shapes, no rows, a label that is not 0 or 1, a NaN score.
     """
     positive, scores = check_rows(labels, scores, "scores")
-    return rank_positives(positive, scores).auc()
+    return rank_positives(positive, scores, np.argsort(scores)).auc()
 
 
 def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float:
@@ -46,7 +46,8 @@ def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float:
         ValueError: as for `auc`; users of another shape, of floats, or of mixed types.
     """
     positive, scores = check_rows(labels, scores, "scores")
-    return mean_auc(*user_aucs(positive, scores, number_users(users, len(scores))))
+    user = number_users(users, len(scores))
+    return mean_auc(*user_aucs(positive, scores, np.argsort(scores), user))
 
 
 def mean_auc(aucs: np.ndarray, weights: np.ndarray) -> float:
@@ -104,9 +105,9 @@ class Ranking(NamedTuple):
         return found
 
 
-def rank_positives(positive: np.ndarray, scores: np.ndarray) -> Ranking:
-    """Arranges rows: `positive` bool `[N]`, `scores` float `[N]`."""
-    ascending = np.argsort(scores)
+def rank_positives(positive: np.ndarray, scores: np.ndarray, ascending: np.ndarray) -> Ranking:
+    """Arranges rows: `positive` bool `[N]`, `scores` float `[N]`, and `ascending`, what sorts
+    them."""
     is_positive = positive[ascending]
     order = np.concatenate([ascending[~is_positive], ascending[is_positive]])
     of_negatives, of_positives = np.split(scores[order], [len(order) - is_positive.sum()])
@@ -118,21 +119,21 @@ def rank_positives(positive: np.ndarray, scores: np.ndarray) -> Ranking:
 
 
 def user_aucs(
-    positive: np.ndarray, scores: np.ndarray, user: np.ndarray
+    positive: np.ndarray, scores: np.ndarray, ascending: np.ndarray, user: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """AUC of each user, with its weight in GAUC.
 
     Args:
         positive: bool `[N]`.
         scores: float `[N]`.
+        ascending: int `[N]`, what sorts the scores.
         user: of `number_users`.
 
     Returns:
         `aucs`, float64 `[U]`, and `weights`, int `[U]`: the user's impressions. Both are 0 for a
         user without both classes.
     """
-    order = np.argsort(scores)
-    order = order[np.argsort(user[order], kind="stable")]
+    order = ascending[np.argsort(user[ascending], kind="stable")]
     ends = np.cumsum(np.bincount(user))  # of each user's rows
     parts, first = [], 0
     while first < len(ends):  # some users at a time, so that memory is that of the order
