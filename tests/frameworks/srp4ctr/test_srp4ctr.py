@@ -454,6 +454,9 @@ def test_what_is_frozen_is_not_trained(frozen: Any) -> None:
         }[frozen]
     )
     assert bool(model.encoder_variables) == (frozen != "all")
+    trainable = {id(variable) for variable in model.trainable_variables}
+    of_encoder = [weight for weight in model.encoder.weights if id(weight) in trainable]
+    assert bool(of_encoder) == (frozen != "all")
 
 
 @pytest.mark.parametrize("frozen", ["embeddings", "all"])

@@ -79,10 +79,6 @@ class Srp4ctrStudent(Student):
         self.num_query_blocks = num_query_blocks
         self.frozen = frozen
         self.refreshed = refreshed
-        if frozen == "all":
-            encoder.trainable = False
-        elif frozen == "embeddings":
-            encoder.tokens.trainable = False
         width = backbone.field_dim
         self.blocks = []
         if cross_attention:
@@ -112,6 +108,10 @@ class Srp4ctrStudent(Student):
     def build_parts(self) -> None:
         super().build_parts()
         self.encoder.build()
+        if self.frozen == "all":  # only now: blocks create some of their layers when they are built
+            self.encoder.trainable = False
+        elif self.frozen == "embeddings":
+            self.encoder.tokens.trainable = False
 
     @property
     def encoder_variables(self) -> list[Any]:
