@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 README = Path(__file__).parent / "README.md"
+PLACES = {"--work": "work", "--fuxictr-python": "fuxictr/bin/python"}  # where is nobody's business
 
 
 class Result(NamedTuple):
@@ -43,8 +44,9 @@ def record_table(
         note: a sentence above the table.
     """
     arguments = [a for a in sys.argv[1:] if a != "--record"]
-    if "--work" in arguments:  # where that is, is nobody's business
-        arguments[arguments.index("--work") + 1] = "work"
+    for option, place in PLACES.items():
+        if option in arguments:
+            arguments[arguments.index(option) + 1] = place
     command = shlex.join(["python", "-m", module, *arguments])
     lines = [
         f"## {section}",
