@@ -1,5 +1,7 @@
 """Layers against plain NumPy."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from tfctr.layers.field_embedding import FieldEmbedding
 from tfctr.layers.flat_dense import FlatDense
 from tfctr.layers.fm import FactorizationMachine
 from tfctr.layers.mlp import MLP
+from tfctr.layers.row_attention import RowAttention
 from tfctr.models.losses import LogLoss
 from tfctr.schema import Schema
 
@@ -217,3 +220,17 @@ def test_a_robust_number_and_a_logarithm_are_scaled_and_clipped() -> None:
     np.testing.assert_allclose(found[2], [2, 2.5, -1000, 1000, 0, 0])
     np.testing.assert_allclose(found[3], [10, 12, -1e9, 1e9, 0, 0])
     np.testing.assert_allclose(found[4], [8, 10, -1000, 1000, 0, 0])
+
+
+def test_a_row_without_similar_rows_has_zeros_in_float16(
+    set_precision: Callable[[str], None],
+) -> None:
+    set_precision("mixed_float16")
+    layer = RowAttention(num_fields=2)
+    generator = np.random.default_rng(1)
+    fields, rows = (generator.normal(size=s).astype("float16") for s in ((2, 3, 4), (2, 5, 3, 4)))
+    exists = np.array([[True] * 5, [False] * 5])
+    layer.build(fields.shape, rows.shape, exists.shape)
+    found = np.array(layer(fields, rows, exists))
+    assert np.abs(found[0]).max() > 0
+    np.testing.assert_array_equal(found[1], 0)

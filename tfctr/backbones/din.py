@@ -8,6 +8,7 @@ from keras import ops
 
 from tfctr.backbones.backbone import register
 from tfctr.backbones.sequence_backbone import SequenceBackbone
+from tfctr.layers.attending_block import NO_WEIGHT
 from tfctr.layers.positions import Positions
 from tfctr.layers.target_attention import TargetAttention
 from tfctr.schema import Schema
@@ -59,7 +60,7 @@ class DIN(SequenceBackbone):
         placed = keys if self.recency is None else self.recency(keys)
         if 0 < self.top_events < keys.shape[1]:
             similarity = ops.matmul(query, ops.transpose(keys, (0, 2, 1)))
-            similarity = ops.where(exists[:, None], similarity, -3e4)  # within float16
+            similarity = ops.where(exists[:, None], similarity, NO_WEIGHT)
             places = tf.math.top_k(similarity, self.top_events, sorted=False).indices
             placed, exists = (tf.gather(of, places, batch_dims=1) for of in (placed, exists))
         else:

@@ -8,7 +8,7 @@ from keras import ops
 
 from tfctr.layers.flat_dense import FlatDense
 
-NO_WEIGHT = -3e4  # added to the logits of masked places; e^-3e4 is zero, and float16 holds it
+NO_WEIGHT = -3e4  # a logit of masked places, or added to it; e^-3e4 is zero, and float16 holds it
 
 
 class AttentionMask(NamedTuple):

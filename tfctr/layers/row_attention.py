@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfctr.layers.attending_block import NO_WEIGHT
+
 
 @keras.saving.register_keras_serializable("tfctr")
 class RowAttention(keras.layers.Layer):
@@ -35,7 +37,7 @@ class RowAttention(keras.layers.Layer):
         query = self.query(ops.reshape(fields, (-1, fields.shape[1] * dim)))
         scores = ops.matmul(values[:, :, :size], ops.expand_dims(query, 2)) / size**0.5
         exists = ops.expand_dims(exists, 2)
-        scores = ops.where(exists, scores, -1e9)
+        scores = ops.where(exists, scores, NO_WEIGHT)
         weights = ops.softmax(scores, axis=1) * ops.cast(exists, scores.dtype)
         sums = ops.matmul(ops.transpose(weights, (0, 2, 1)), values)
         return ops.reshape(sums, (-1, num_vectors, dim))
