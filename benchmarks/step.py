@@ -180,19 +180,24 @@ def parts(model: Any) -> dict[str, Callable[[], Any]]:
         of_dense.apply([g for g, is_ in zip(found, is_dense, strict=True) if is_], dense)
         return [g.values for g, is_ in zip(found, is_dense, strict=True) if not is_]
 
-    rows = tf.data.Dataset.from_tensors((features, labels)).repeat(STEPS_OF_FIT)
     return {
         "products": products_alone(model, features),
         "forward and backward": tf.function(gradients, autograph=False),
         "with dense": tf.function(with_dense, autograph=False),
         "step": tf.function(lambda: model.train_step((features, labels)), autograph=False),
-        "fit": lambda: model.fit(rows, verbose=0),
+        "fit": fit_of(model),
     }
+
+
+def fit_of(model: Any) -> Callable[[], Any]:
+    """`STEPS_OF_FIT` steps."""
+    rows = tf.data.Dataset.from_tensors(batch_of(model)).repeat(STEPS_OF_FIT)
+    return lambda: model.fit(rows, verbose=0)
 
 
 def cells(name: str, create_model: Callable[[], Any], repeats: int) -> list[str]:
     work = parts(compiled(create_model, "float32"))
-    lower = parts(compiled(create_model, "mixed_bfloat16"))["fit"]
+    lower = fit_of(compiled(create_model, "mixed_bfloat16"))
     times = dict.fromkeys(work, repeats) | dict.fromkeys(("fit", "lower"), max(repeats // 2, 1))
     seconds = median_seconds(work | {"lower": lower}, times, warm_up=2)
     taken = [1000 * seconds[part] for part in work]
@@ -214,6 +219,7 @@ def main() -> None:
     args = parser.parse_args()
     keras.utils.set_random_seed(1)
     table = []
+    Console().print(" | ".join(HEADERS))
     for name, create_model in models().items():
         table.append(cells(name, create_model, args.repeats))
         Console().print(" | ".join(table[-1]))

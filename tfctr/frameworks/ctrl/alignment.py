@@ -150,7 +150,8 @@ class Alignment(SchemaModel):
         )
         targets = [of_row, of_text, *further]
         upstream += [tf.ones_like(other) for other in further]
-        upstream = [self.optimizer.scale_loss(gradient) for gradient in upstream]  # in float16
+        # For an optimizer that scales losses, as in float16.
+        upstream = [self.optimizer.scale_loss(gradient) for gradient in upstream]
         found = tape.gradient(targets, [v.value for v in own], upstream)
         gradients = {id(v): g for v, g in zip(own, found, strict=True)}
         for tokens, vectors, _ in texts.values() if slow else ():

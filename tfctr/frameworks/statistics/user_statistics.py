@@ -84,8 +84,7 @@ class UserStatistics(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         def table(name: str, *shape: int, value: str = "zeros") -> Any:
             # Not cast where a student computes in a lower precision: counts would not be exact.
-            fixed: dict[str, Any] = {"trainable": False, "autocast": False}
-            return self.add_weight(shape, initializer=value, name=name, **fixed)
+            return self.add_weight(shape, value, trainable=False, autocast=False, name=name)
 
         rows = self.populations * self.num_items
         self.means = table("means", rows)
