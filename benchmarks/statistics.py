@@ -69,7 +69,7 @@ def measure(events: int, repeats: int, beam_args: list[str]) -> tuple[list[float
         write_logs(folder, events)
         config, day = (tables_config(folder / f"{name}.parquet") for name in ("before", "day"))
         data, output = str(folder / "data"), str(folder / "tables")
-        prepare(config.data, folder / "data", console=Console(quiet=True))
+        prepare(config.data, folder / "data", beam_args, Console(quiet=True))
         for _ in range(repeats):
             start = time.perf_counter()
             write_statistics(config, data, output, beam_args=beam_args, log=config.data)
