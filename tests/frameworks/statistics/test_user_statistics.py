@@ -113,6 +113,21 @@ def test_the_numbers_are_those_of_a_loop_over_events(layer: Any, population: int
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_how_far_a_history_is_padded_changes_nothing(layer: Any) -> None:
+    population = np.array([2, 2, 2, 2])
+    found = []
+    for length in (6, 3000):  # e^(3000 / 15) would be infinite
+        events = [
+            np.pad(column, [(0, 0), (0, length - 6)])
+            for column in map(np.array, zip(*HISTORY, strict=True))
+        ]
+        user = layer.encode(*events, population)
+        found.append(
+            np.array(layer.of_candidates(user, np.array([[3], [4], [5], [6]]), population))
+        )
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)
+
+
 def test_in_training_a_user_reads_the_tables_of_the_other_half(layer: Any) -> None:
     users = np.array([3, 4, 5])
     assert np.array(layer.population(users, training=True)).tolist() == [0, 1, 0]

@@ -45,7 +45,7 @@ def read_events(
     deviation = np.where(known, tables["grades"][grades] - means[items], 0)
     places = np.arange(1, items.shape[1] + 1)
     is_event = (items != PAD_ID) | (grades != PAD_ID)
-    lag = np.where(is_event, places, 0).max(axis=1, keepdims=True) - places
+    lag = np.maximum(np.where(is_event, places, 0).max(axis=1, keepdims=True) - places, 0)
     latest = known & (lag < WINDOWS[USUAL])
     usual = (deviation * latest).sum(axis=1) / (latest.sum(axis=1) + DEVIATION_PRIOR)
     tastes = _tastes(items, known, deviation, loadings, tables["noise"][population])

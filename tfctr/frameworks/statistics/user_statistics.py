@@ -167,7 +167,8 @@ class UserStatistics(keras.layers.Layer):
         places = ops.arange(1, length + 1)
         is_event = ops.logical_or(items != PAD_ID, grades != PAD_ID)
         last = ops.max(ops.where(is_event, places, 0), axis=1, keepdims=True)
-        lag = ops.cast(last - places, "float32")
+        # Behind the last event it would be negative, and what grows with it infinite.
+        lag = ops.cast(ops.maximum(last - places, 0), "float32")
 
         loadings = ops.take(self.loadings, rows, axis=0)
         noise = ops.reshape(ops.take(self.noise, population), (-1, 1, 1))
