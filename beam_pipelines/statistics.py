@@ -19,7 +19,6 @@ import argparse
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
@@ -43,12 +42,13 @@ from tfctr.data import files
 from tfctr.data.manifest import FORMAT, DataError, read_manifest, write_manifest
 from tfctr.data.sources import open_source
 from tfctr.frameworks.statistics import factor_model
+from tfctr.frameworks.statistics.attribute_table import with_new_ids
 from tfctr.frameworks.statistics.config import (
     ALL_USERS,
     APART,
     POPULATIONS,
     TablesConfig,
-    attribute_columns,
+    attribute_sizes,
 )
 from tfctr.schema import FIRST_TOKEN_ID, Schema
 
@@ -111,7 +111,7 @@ def write_statistics(
         earlier = {number: f"{add_to}/events/{number:05d}.npz" for number in before["groups"]}
     grades = grade_values(config, schema, data)
     try:
-        columns = attribute_columns(config, schema)
+        sizes = attribute_sizes(config, schema)
     except ValueError as error:
         raise DataError(f"{config.name}: {error}") from None
     with job.directory(output) as folder:
@@ -158,12 +158,12 @@ def write_statistics(
         if config.neighbours:
             tables |= _neighbour_tables(written, number, config.neighbours)
         if config.attributes:
-            found = _attribute_table(read["attributes"], columns, number)
+            found = _attribute_table(read["attributes"], sizes, number)
             if add_to is not None:
-                known = files.read_arrays(f"{add_to}/tables.npz")["attributes"]
-                known = _moved(known, before["attributes"], columns, number)
+                had = files.read_arrays(f"{add_to}/tables.npz")
+                known = with_new_ids(had["attributes"], had["attribute_sizes"], number, sizes)
                 found = np.where(known.any(1, keepdims=True), known, found)
-            tables["attributes"] = found
+            tables |= {"attributes": found, "attribute_sizes": np.array(sizes)}
         files.write_arrays(f"{folder}/tables.npz", tables)
         # What only the job reads.
         job.delete_folders(folder, "staged", "dead_letters", "steps", "blocks", "state-sums")
@@ -175,7 +175,7 @@ def write_statistics(
             "versions": {"tfctr": tfctr.__version__, "beam": beam.__version__},
             "events": read["events"],
             "groups": read["numbers"],
-            "attributes": columns,
+            "attribute_sizes": sizes,
             "items": int((tables["popularity"][ALL_USERS] > 0).sum()),
             "rmse": rmse,
         }
@@ -190,7 +190,7 @@ def _tables_to_add_to(folder: str, about: Mapping[str, Any]) -> dict[str, Any]:
         DataError: there are none, they are others, or they know these events.
     """
     before = read_manifest(f"{folder}/manifest.json")
-    if before is None or before.get("format") != FORMAT or "attributes" not in before:
+    if before is None or before.get("format") != FORMAT or "attribute_sizes" not in before:
         raise DataError(
             f"{folder}: no tables of this version to add to; make them of the whole log first"
         )
@@ -208,18 +208,6 @@ def _gone_on(model: factor_model.Factors, new: factor_model.Factors) -> factor_m
     """The parameters of before as the first ones, with initial rows of items that are new."""
     weights = np.concatenate([model.weights, new.weights[len(model.weights) :]])
     return factor_model.Factors(weights, model.noise, np.r_[new.center[0], model.center[1:]])
-
-
-def _moved(
-    known: np.ndarray, before: Mapping[str, int], columns: Mapping[str, int], num_items: int
-) -> np.ndarray:
-    """A table of attributes in the columns of vocabularies that have grown."""
-    found = np.zeros((num_items, columns[""]), known.dtype)
-    in_order = sorted(before.items(), key=lambda column: column[1])  # the last one is the end
-    for (name, start), (_, end) in pairwise(in_order):
-        first = columns[name]
-        found[: len(known), first : first + end - start] = known[:, start:end]
-    return found
 
 
 def grade_values(config: TablesConfig, schema: Schema, data: str) -> np.ndarray:
@@ -290,13 +278,13 @@ def _neighbour_tables(paths: list[str], num_items: int, number: int) -> dict[str
     return tables
 
 
-def _attribute_table(paths: list[str], columns: dict[str, int], num_items: int) -> np.ndarray:
+def _attribute_table(paths: list[str], sizes: list[int], num_items: int) -> np.ndarray:
     """Which attributes an item has: 1 or 0, `[items, values]`."""
-    *first, number = columns.values()
-    table = np.zeros((num_items, number), np.float32)
+    first = np.cumsum([0, *sizes[:-1]])
+    table = np.zeros((num_items, sum(sizes)), np.float32)
     for path in paths:
         items, attributes, ids = np.load(io.BytesIO(files.read(path))).T
-        table[items, np.array(first)[attributes] + ids] = 1
+        table[items, first[attributes] + ids] = 1
     return table
 
 

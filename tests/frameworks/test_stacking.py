@@ -73,11 +73,12 @@ def statistics(model: ClickModel) -> Student:
     numbers = UserStatistics(
         schema["hist_item"].num_ids,
         schema["hist_stars"].num_ids,
-        num_attributes=3,
+        attribute_sizes=[3],
         neighbours=2,
         factors=2,
         num_knots=3,
         fading=9.0,
+        attribute_fadings=[4.0],
     )
     return StatisticsStudent(schema, model, numbers, *OF_STATISTICS, num_fields=2)
 

@@ -20,7 +20,7 @@ from tfctr.frameworks.statistics.user_statistics import USUAL
 
 @pytest.mark.parametrize("population", [0, 1, 2])
 def test_they_are_those_of_a_request(population: int) -> None:
-    layer = UserStatistics(ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, 4, FADING)
+    layer = UserStatistics(ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, 4, FADING, ())
     layer.build()
     layer.set_tables(TABLES)
     items, grades = (np.array(column) for column in zip(*HISTORY, strict=True))

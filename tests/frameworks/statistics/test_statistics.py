@@ -42,10 +42,11 @@ PLAIN = [f["name"] for f in WORLD_FEATURES if f["kind"] != "text"]
 def write_configs(folder: Path, num_items: int = 80, **changes: Any) -> Path:
     source = {"format": "world", "users": 200, "items": num_items, "events": 6_000, "seed": 3}
     data = world_config(source=source, features=[*HISTORIES, *WORLD_FEATURES])
+    method = {"name": "statistics", "tables": "tables.yaml", "knots": 8, "attribute_fadings": [6]}
     run = {
         "name": "student",
         "data": "data.yaml",
-        "frameworks": [{"name": "statistics", "tables": "tables.yaml", "knots": 8}],
+        "frameworks": [method],
         "model": {
             "backbone": "dcn_v2",
             "features": PLAIN,
@@ -234,6 +235,11 @@ def test_sums_of_groups_are_the_same_in_any_order() -> None:
 def test_histories_that_do_not_fit(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=says):
         TablesConfig.model_validate(TABLES | {"data": _data(tmp_path)} | changes)
+
+
+def test_fading_attributes_that_the_tables_do_not_have(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"attribute_fadings: the tables .* have no attributes"):
+        load_run(write_configs(tmp_path, attributes=[]))
 
 
 def test_a_mistake_in_the_tables_is_named_with_its_file(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from tfctr.frameworks.statistics import UserStatistics
 from tfctr.frameworks.statistics.user_statistics import knots_of
 from tfctr.schema import OOV_ID
 
-ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, FADING = 8, 7, 4, 2, 3, 4.0
+ITEMS, GRADES, NEIGHBOURS, FACTORS, FADING = 8, 7, 2, 3, 4.0
+ATTRIBUTES, FADINGS = [3, 2], [5.0, 2.0]  # two features of attributes
 RNG = np.random.default_rng(1)
 VALUES = np.array([0, 0, 0, 1.0, 2, 4, 5])
 TABLES = {
@@ -21,7 +22,8 @@ TABLES = {
     "is_grade": (np.arange(GRADES) >= 3).astype("float32"),
     "shares": np.array([0.2, 0.3], "float32"),
     "grade_scale": np.array([3.0, 1.5], "float32"),
-    "attributes": (RNG.random((ITEMS, ATTRIBUTES)) < 0.5).astype("float32"),
+    "attributes": (RNG.random((ITEMS, sum(ATTRIBUTES))) < 0.4).astype("float32"),
+    "attribute_sizes": np.array(ATTRIBUTES),
     "neighbours": np.stack([RNG.permutation(5)[:NEIGHBOURS] + 3 for _ in range(3 * ITEMS)]).reshape(
         3, ITEMS, NEIGHBOURS
     ),
@@ -39,7 +41,7 @@ HISTORY = [
 
 @pytest.fixture
 def layer() -> Any:
-    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, 4, FADING)
+    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, 4, FADING, FADINGS)
     made.build()
     made.set_tables(TABLES)
     return made
@@ -72,7 +74,8 @@ def by_a_loop(items: list[int], grades: list[int], population: int, candidate: i
         covariance, v = np.linalg.inv(precision), loadings[candidate]
         expected = v @ covariance @ pull
         found += [means[candidate] + expected, expected, v @ covariance @ v]
-    found += _of_attributes(events, means, candidate)
+    for columns in (slice(0, 3), slice(3, 5)):
+        found += _of_attributes(events, means, candidate, TABLES["attributes"][:, columns])
     usual, row = found[3], population * ITEMS + candidate
     similar = [
         (s, grade - means[item] - usual, lag)
@@ -85,16 +88,28 @@ def by_a_loop(items: list[int], grades: list[int], population: int, candidate: i
     return found
 
 
-def _of_attributes(events: list[Any], means: np.ndarray, candidate: int) -> list[float]:
-    attributes = TABLES["attributes"]
-    affinities, number = [], 0
-    for attribute in np.flatnonzero(attributes[candidate]):
-        own = [grade - means[item] for _, item, grade in events if attributes[item, attribute]]
-        affinities.append(sum(own) / (len(own) + 3))
-        number += len(own)
-    if affinities:
-        return [np.mean(affinities), np.log1p(number / len(affinities)), min(affinities)]
-    return [0, 0, 0]
+def _of_attributes(
+    events: list[Any], means: np.ndarray, candidate: int, attributes: np.ndarray
+) -> list[float]:
+    """Of one feature, whose columns of the table these are."""
+    own = np.flatnonzero(attributes[candidate])
+    if not len(own):
+        return [0] * 7
+    found, least = [], 0.0
+    for fading in (np.inf, *FADINGS):
+        affinities, number = [], 0.0
+        for attribute in own:
+            weighted, weights = 0.0, 0.0
+            for lag, item, grade in events:
+                if attributes[item, attribute]:
+                    weights += np.exp(-lag / fading)
+                    weighted += np.exp(-lag / fading) * (grade - means[item])
+            affinities.append(weighted / (weights + 3))
+            number += weights
+        if fading == np.inf:
+            least = min(affinities)
+        found += [np.mean(affinities), np.log1p(number / len(own))]
+    return [*found, least]
 
 
 @pytest.mark.parametrize("population", [0, 1, 2])
@@ -102,7 +117,7 @@ def test_the_numbers_are_those_of_a_loop_over_events(layer: Any, population: int
     items, grades = (np.array(column) for column in zip(*HISTORY, strict=True))
     populations = np.full(len(items), population)
     candidates = np.array([[3, 5], [1, 7], [4, 6], [2, 3]])
-    assert TABLES["attributes"].sum(1).min() == 0  # an item without attributes is among them
+    assert TABLES["attributes"][candidates].sum(2).min() == 0  # one has no attributes
     user = layer.encode(items, grades, populations)
     numbers = np.array(layer.of_candidates(user, candidates, populations))
     for row, history in enumerate(HISTORY):
@@ -161,7 +176,7 @@ def test_ids_that_are_newer_than_the_tables_are_like_items_without_an_event(laye
     tables["neighbours"][tables["neighbours"] == 7] = 0
     tables["attributes"][7] = 0
     layer.set_tables(tables)
-    later = UserStatistics(ITEMS + 2, GRADES + 1, ATTRIBUTES + 3, NEIGHBOURS, FACTORS, 4, FADING)
+    later = UserStatistics(ITEMS + 2, GRADES + 1, [5, 3], NEIGHBOURS, FACTORS, 4, FADING, FADINGS)
     later.build()
     later.set_tables(tables)
 
@@ -177,7 +192,7 @@ def test_ids_that_are_newer_than_the_tables_are_like_items_without_an_event(laye
 
 def test_without_tables_and_scale_all_is_finite() -> None:
     """As an untrained model is exported, to measure what a request costs."""
-    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, 4, FADING)
+    made = UserStatistics(ITEMS, GRADES, ATTRIBUTES, NEIGHBOURS, FACTORS, 4, FADING, FADINGS)
     made.build()
     items, grades = (np.array(column) for column in zip(*HISTORY, strict=True))
     population = made.population(items[:, 0], training=False)

@@ -99,24 +99,19 @@ def is_attribute(feature: Any) -> bool:
     return isinstance(feature, Categorical | MultiValued)
 
 
-def attribute_columns(config: TablesConfig, schema: Schema) -> dict[str, int]:
-    """The first column of each attribute in the table of attributes, in order; `""` is behind the
-    last. A column is an id. `schema` is the dataset's.
+def attribute_sizes(config: TablesConfig, schema: Schema) -> list[int]:
+    """How many ids each attribute has, in order. `schema` is the dataset's.
 
     Raises:
-        ValueError: there are too many values.
+        ValueError: there are too many.
     """
-    first = {}
-    number = 0
-    for name in config.attributes:
-        first[name] = number
-        number += schema[name].num_ids
-    if number > MOST_VALUES:
+    sizes = [schema[name].num_ids for name in config.attributes]
+    if sum(sizes) > MOST_VALUES:
         raise ValueError(
-            f"attributes: {', '.join(config.attributes)} have {number:,} values, and at most "
+            f"attributes: {', '.join(config.attributes)} have {sum(sizes):,} values, and at most "
             f"{MOST_VALUES} are possible; leave out the largest, or raise its min_count"
         )
-    return first | {"": number}
+    return sizes
 
 
 @register
@@ -131,6 +126,8 @@ class Statistics(Method):
     fields: int = Field(4, ge=1)  # that carry the numbers to the backbone
     knots: int = Field(32, ge=2)  # of each number, with equally many training rows between them
     fading: float = Field(150.0, gt=0)  # events after which one weighs 1/e, where it weighs less
+    # The same, of attributes, for which each adds numbers of its own.
+    attribute_fadings: tuple[Annotated[float, Field(gt=0)], ...] = ()
 
     @property
     def parts(self) -> Mapping[str, Any]:
@@ -139,6 +136,15 @@ class Statistics(Method):
     @property
     def made_again(self) -> str:
         return "tables"
+
+    @model_validator(mode="after")
+    def _has_attributes(self) -> "Statistics":
+        if self.attribute_fadings and not self.tables.attributes:
+            raise ValueError(
+                f"attribute_fadings: the tables {self.tables.name} have no attributes; name some "
+                "there, or leave it out"
+            )
+        return self
 
     def check(self, run: Any) -> None:
         if (user := self.tables.user.name) in run.training.oov_rate:

@@ -9,7 +9,8 @@ import numpy as np
 from rich.console import Console
 
 from tfctr.config import ConfigError, DataConfig, digest
-from tfctr.frameworks.statistics.config import Statistics, TablesConfig, attribute_columns
+from tfctr.data.manifest import DataError
+from tfctr.frameworks.statistics.config import Statistics, TablesConfig, attribute_sizes
 from tfctr.schema import Schema
 from tfctr.stages import Prepare, Stage
 from tfctr.stages.prepare import MANIFEST
@@ -63,8 +64,17 @@ class Tables(Stage):
         )
 
     def load(self) -> dict[str, np.ndarray]:
-        """The arrays of `tables.npz`."""
+        """The arrays of `tables.npz`.
+
+        Raises:
+            DataError: they are of an earlier version.
+        """
         with np.load(self.path / "tables.npz") as found:
+            if self.config.attributes and "attribute_sizes" not in found:
+                raise DataError(
+                    f"{self.path}: tables of an earlier version, without the sizes of attributes; "
+                    "delete the folder, and they are made again"
+                )
             return dict(found)
 
 
@@ -120,7 +130,7 @@ class Scale(Stage):
 
     @property
     def made_from(self) -> Any:
-        return [self.config.knots, self.config.fading]
+        return [self.config.knots, self.config.fading, *self.config.attribute_fadings]
 
     def make(self, console: Console) -> dict[str, Any]:
         import tensorflow as tf
@@ -162,11 +172,12 @@ def create_statistics(config: Statistics, schema: Schema) -> Any:
     return UserStatistics(
         schema[tables.items].num_ids,
         schema[tables.grades].num_ids,
-        attribute_columns(tables, schema)[""],
+        attribute_sizes(tables, schema),
         tables.neighbours,
         tables.factors,
         config.knots,
         config.fading,
+        config.attribute_fadings,
     )
 
 

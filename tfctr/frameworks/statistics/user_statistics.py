@@ -1,13 +1,14 @@
 """Statistics of a user's earlier events, and of a candidate in view of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from tfctr.frameworks.statistics.attribute_statistics import AttributeStatistics
 from tfctr.frameworks.statistics.config import APART, POPULATIONS
 from tfctr.frameworks.statistics.neighbour_statistics import NUMBERS, NeighbourStatistics
 from tfctr.schema import FIRST_TOKEN_ID, OOV_ID, PAD_ID
@@ -16,8 +17,6 @@ WINDOWS = (3, 10, 25, 50, 150)  # latest events
 USUAL = 3  # place of the window whose mean deviation is the usual one
 SHARE_WINDOWS = (10, 50)
 DEVIATION_PRIOR = 2.5  # events of deviation 0 that a user's mean deviation is shrunk by
-ATTRIBUTE_PRIOR = 3.0  # the same, of its mean deviation for an attribute
-NO_AFFINITY = 1e9  # above every mean deviation
 SHARE_PRIOR = 5.0  # events of the usual share
 LIMIT = 3.0  # of a scaled number
 LEAST_GAP = 0.01  # between knots, in deviations
@@ -35,9 +34,8 @@ class UserStatistics(keras.layers.Layer):
     3, 10, 25, 50, 150 and of all events; the shares of high and of low grades among the latest 10,
     50 and all; the logarithm of their number. Those of a candidate: its item's mean grade and
     popularity; twice, for all events alike and for such that fade, what the factor model
-    (`factor_model`) expects of it: the grade, its deviation from the mean, and the variance; and,
-    for the candidate's attributes, the mean over them of the user's mean `d`, the logarithm of the
-    number of events, and the least mean `d`; those of `NeighbourStatistics`.
+    (`factor_model`) expects of it: the grade, its deviation from the mean, and the variance; those
+    of `AttributeStatistics`; and those of `NeighbourStatistics`.
 
     The tables exist for three populations of users: each half, and all. In training a user reads
     those of the other half, so that no row's own label is in them. What is served has those of all
@@ -46,11 +44,12 @@ class UserStatistics(keras.layers.Layer):
     Args:
         num_items: int. Ids of items.
         num_grades: int. Ids of grades.
-        num_attributes: int. Values `G` of items' attributes; 0: none.
+        attribute_sizes: ids of each feature that is an attribute of items; together `G`.
         neighbours: int. Similar items `K` of an item; 0: none.
         factors: int. Width `f` of the factor model.
         num_knots: int. Of each number, for vectors that are interpolated.
         fading: float. Events after which one weighs `1 / e`, where it fades.
+        attribute_fadings: the same, for attributes; for each there are numbers of its own.
         populations: int. 3; or 1, that of all users, which cannot be trained with. Defaults to 3.
     """
 
@@ -58,11 +57,12 @@ class UserStatistics(keras.layers.Layer):
         self,
         num_items: int,
         num_grades: int,
-        num_attributes: int,
+        attribute_sizes: Sequence[int],
         neighbours: int,
         factors: int,
         num_knots: int,
         fading: float,
+        attribute_fadings: Sequence[float],
         populations: int = POPULATIONS,
         **kwargs: Any,
     ) -> None:
@@ -70,13 +70,17 @@ class UserStatistics(keras.layers.Layer):
         self.populations = populations
         self.num_items = num_items
         self.num_grades = num_grades
-        self.num_attributes = num_attributes
+        self.attribute_sizes = [*attribute_sizes]
         self.neighbours = neighbours
         self.factors = factors
         self.num_knots = num_knots
         self.fading = fading
+        self.attribute_fadings = [*attribute_fadings]
         self.num_of_user = len(WINDOWS) + 1 + 2 * (len(SHARE_WINDOWS) + 1) + 1
-        self.num_numbers = self.num_of_user + 2 + 2 * 3 + 3 * (num_attributes > 0)
+        self.num_numbers = self.num_of_user + 2 + 2 * 3
+        if attribute_sizes:
+            self.of_attributes = AttributeStatistics(num_items, attribute_sizes, attribute_fadings)
+            self.num_numbers += self.of_attributes.num_numbers
         if neighbours:
             self.of_neighbours = NeighbourStatistics(populations * num_items, neighbours)
             self.num_numbers += NUMBERS
@@ -91,8 +95,8 @@ class UserStatistics(keras.layers.Layer):
         self.loadings = table("loadings", rows, self.factors)
         self.popularity = table("popularity", rows)
         self.noise = table("noise", self.populations, value="ones")
-        if self.num_attributes:
-            self.attributes = table("attributes", self.num_items, self.num_attributes)
+        if self.attribute_sizes:
+            self.of_attributes.build()
         if self.neighbours:
             self.of_neighbours.build()
         self.grades = table("grades", self.num_grades)
@@ -110,8 +114,8 @@ class UserStatistics(keras.layers.Layer):
         names = ["means", "loadings", "popularity", "noise"]
         names += ["grades", "is_grade", "shares", "grade_scale"]
         found = [getattr(self, name) for name in names]
-        if self.num_attributes:
-            found.append(self.attributes)
+        if self.attribute_sizes:
+            found += self.of_attributes.weights
         return found + (self.of_neighbours.weights if self.neighbours else [])
 
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
@@ -119,14 +123,14 @@ class UserStatistics(keras.layers.Layer):
 
         Ids that entered a vocabulary after the tables were made are like items without an event.
         """
-        tables = with_new_ids(tables, self.num_items, self.num_grades, self.num_attributes)
+        tables = with_new_ids(tables, self.num_items, self.num_grades)
         for name in ("means", "loadings", "popularity"):
             values = tables[name]
             getattr(self, name).assign(values.reshape(-1, *values.shape[2:]))
         for name in ("noise", "grades", "is_grade", "shares", "grade_scale"):
             getattr(self, name).assign(tables[name])
-        if self.num_attributes:
-            self.attributes.assign(tables["attributes"])
+        if self.attribute_sizes:
+            self.of_attributes.set_table(tables["attributes"], tables["attribute_sizes"])
         if self.neighbours:
             shape = (-1, self.neighbours)
             ids, similarities = tables["neighbours"], tables["similarities"]
@@ -156,8 +160,8 @@ class UserStatistics(keras.layers.Layer):
         Returns:
             `numbers` `[B, U]`; `tastes` `[B, 2, f]` and `doubts` `[B, 2, f, f]`, mean and
             covariance of the user's factors, for all events alike and for such that fade; if there
-            are attributes, `affinities` `[B, 2, G]`, mean `d` and number of events with each; if
-            there are neighbours, `events` and `sums` of `NeighbourStatistics.encode`.
+            are attributes, `affinities`, of `AttributeStatistics.encode`; if there are neighbours,
+            `events` and `sums` of `NeighbourStatistics.encode`.
         """
         length = items.shape[1]
         rows = ops.expand_dims(population, 1) * self.num_items + items
@@ -185,11 +189,8 @@ class UserStatistics(keras.layers.Layer):
             "tastes": ops.stack(tastes, axis=1),
             "doubts": ops.stack(doubts, axis=1),
         }
-        if self.num_attributes:
-            attributes = ops.take(self.attributes, items, axis=0)
-            sums = ops.matmul(ops.stack([deviation, known], axis=1), attributes)
-            means = sums[:, 0] / (sums[:, 1] + ATTRIBUTE_PRIOR)
-            encoded["affinities"] = ops.stack([means, sums[:, 1]], axis=1)
+        if self.attribute_sizes:
+            encoded["affinities"] = self.of_attributes.encode(items, deviation, known, lag)
         if self.neighbours:
             usual = encoded["numbers"][:, USUAL : USUAL + 1]
             encoded["events"], encoded["sums"] = self.of_neighbours.encode(
@@ -234,20 +235,11 @@ class UserStatistics(keras.layers.Layer):
             expected = ops.matmul(loadings, taste[:, :, None])
             variance = ops.sum(ops.matmul(loadings, doubt) * loadings, axis=2, keepdims=True)
             found += [mean[:, :, None] + expected, expected, variance]
-        if self.num_attributes:
-            found += self._of_attributes(user["affinities"], items)
+        if self.attribute_sizes:
+            found += self.of_attributes.of_candidates(user["affinities"], items)
         if self.neighbours:
             found += self.of_neighbours.of_candidates(user["events"], user["sums"], rows)
         return ops.concatenate(found, axis=2)
-
-    def _of_attributes(self, affinities: Any, items: Any) -> list[Any]:
-        own = ops.take(self.attributes, items, axis=0)
-        number = ops.maximum(ops.sum(own, axis=2, keepdims=True), 1.0)
-        means, events = (ops.expand_dims(found, 1) for found in ops.unstack(affinities, axis=1))
-        mean = ops.sum(own * means, axis=2, keepdims=True) / number
-        events = ops.sum(own * events, axis=2, keepdims=True) / number
-        least = ops.min(ops.where(own > 0, means, NO_AFFINITY), axis=2, keepdims=True)
-        return [mean, ops.log1p(events), ops.where(least < NO_AFFINITY, least, 0.0)]
 
     def scaled(self, numbers: Any) -> Any:
         """Standardised and clipped numbers `[..., S]`."""
@@ -264,8 +256,8 @@ class UserStatistics(keras.layers.Layer):
         return below, ops.clip((numbers - start) / gap, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        names = ["num_items", "num_grades", "num_attributes", "neighbours", "factors", "num_knots"]
-        names += ["fading", "populations"]
+        names = ["num_items", "num_grades", "attribute_sizes", "neighbours", "factors", "num_knots"]
+        names += ["fading", "attribute_fadings", "populations"]
         return {"name": self.name} | {n: getattr(self, n) for n in names}
 
 
@@ -284,12 +276,12 @@ def knots_of(numbers: np.ndarray, num_knots: int) -> np.ndarray:
 
 
 def with_new_ids(
-    tables: Mapping[str, np.ndarray], num_items: int, num_grades: int, num_attributes: int
+    tables: Mapping[str, np.ndarray], num_items: int, num_grades: int
 ) -> dict[str, np.ndarray]:
-    """The tables with rows for ids that are not in them yet.
+    """The tables, but those of attributes, with rows for ids that are not in them yet.
 
     A new item has the row of the out-of-vocabulary item, which never has an event; a new grade
-    counts as none; a new attribute is no item's.
+    counts as none.
     """
     found = dict(tables)
     for name in ("means", "loadings", "popularity", "neighbours", "similarities"):
@@ -299,8 +291,4 @@ def with_new_ids(
             found[name] = np.concatenate([found[name], rows], axis=1)
     for name in ("grades", "is_grade"):
         found[name] = np.pad(found[name], [(0, num_grades - len(found[name]))])
-    if num_attributes:
-        items, values = found["attributes"].shape
-        shape = [(0, num_items - items), (0, num_attributes - values)]
-        found["attributes"] = np.pad(found["attributes"], shape)
     return found
