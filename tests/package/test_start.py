@@ -13,7 +13,17 @@ HEAVY = {
     *("tensorflow", "keras", "apache_beam", "pyarrow", "numpy", "grpc", "scipy"),
     *("matplotlib", "jinja2", "optuna", "sklearn", "pandas", "keras_hub", "dask"),
 }
-COMMANDS = ("run", "demo", "prepare", "predict", "serve", "rollout", "retrieve", "sequences")
+COMMANDS = (
+    "run",
+    "demo",
+    "prepare",
+    "predict",
+    "serve",
+    "rollout",
+    "retrieve",
+    "sequences",
+    "statistics",
+)
 
 
 @pytest.mark.parametrize(

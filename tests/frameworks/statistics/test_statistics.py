@@ -476,6 +476,17 @@ def test_an_item_that_nobody_graded_has_the_mean_of_all(tmp_path: Path) -> None:
         assert (tables["neighbours"][2].max(1) > 0).sum() == 4
 
 
+def test_tables_by_command(run: Run, tmp_path: Path) -> None:
+    file = str(run.work.parent / "tables.yaml")
+    result = CliRunner().invoke(app, ["statistics", file, f"--work={tmp_path}"])
+    assert result.exit_code == 0, result.output
+    assert "events of" in result.output
+    expected = run.before["statistics"]["tables"].load()
+    with np.load(tmp_path / "tables" / "tables.npz") as found:
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name])
+
+
 def test_what_it_has_written_says_of_what(run: Run) -> None:
     tables = run.before["statistics"]["tables"]
     about = json.loads((tables.folder / "manifest.json").read_text())
