@@ -29,7 +29,8 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
   `$d/titles/compared.yaml#{plain-dcnv2,clickprompt-dcnv2-language}
   $d/titles/ablations.yaml#no-pretraining`
 - ClickPrompt on MovieLens 100K, with `k=configs/movielens-100k`:
-  `$k/dcnv2.yaml# $k/dcnv2.yaml#{clickprompt,language,distilled} --against $k/dcnv2.yaml#`
+  `$k/dcnv2.yaml# $k/dcnv2.yaml#{clickprompt,language,distilled} --against $k/dcnv2.yaml#`; served
+  without its language model, of more seeds: `$k/dcnv2.yaml# $k/dcnv2.yaml#clickprompt`
 - Cold movies: `$m/cold.yaml --against $m/cold.yaml#attributes --segment unseen_items`, after the
   command at the top of that file
 - SRP4CTR in the generated world: `$d/srp4ctr/{backbones,dcnv2}.yaml`
