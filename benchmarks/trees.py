@@ -65,7 +65,7 @@ class Numbers(Stage):
 
     @property
     def made_from(self) -> Any:
-        return [self.method.fading, *self.method.attribute_fadings, self.features, FEW]
+        return [*self.method.of_numbers, self.features, FEW]
 
     def make(self, console: Console) -> dict[str, Any]:
         from tfctr.data.dataset import Dataset

@@ -137,6 +137,11 @@ class Statistics(Method):
     def made_again(self) -> str:
         return "tables"
 
+    @property
+    def of_numbers(self) -> list[float]:
+        """What the numbers depend on, beside the tables: a stage that holds any is made of it."""
+        return [self.fading, *self.attribute_fadings]
+
     @model_validator(mode="after")
     def _has_attributes(self) -> "Statistics":
         if self.attribute_fadings and not self.tables.attributes:

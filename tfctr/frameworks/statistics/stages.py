@@ -130,7 +130,7 @@ class Scale(Stage):
 
     @property
     def made_from(self) -> Any:
-        return [self.config.knots, self.config.fading, *self.config.attribute_fadings]
+        return [self.config.knots, *self.config.of_numbers]
 
     def make(self, console: Console) -> dict[str, Any]:
         import tensorflow as tf
