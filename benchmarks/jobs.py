@@ -1,11 +1,12 @@
 """Rows a second of every Beam job, with one process and with two.
 
-    python -m benchmarks.jobs --rows 100000 --repeats 3 --record
+    python -m benchmarks.jobs --rows 50000 250000 --repeats 3 --record
 
-On a log of the generated world in Parquet, with histories, through Beam's own runner. What a job
+On logs of the generated world in Parquet, with histories, through Beam's own runner. What a job
 reads is made before, in this process: a dataset, tables of statistics, similar rows, untrained
-models. Wall-clock time with the start of the processes, so on a machine with nothing else to do.
-`--jobs` names some of them; `benchmarks.workers` has `prepare` at other sizes, and Dask.
+models. Wall-clock time, so on a machine with nothing else to do; of two logs, as the start of the
+processes is most of a short job. `--jobs` names some of them; `benchmarks.workers` has `prepare` at
+other sizes, and Dask.
 """
 
 import argparse
@@ -55,10 +56,18 @@ from tfctr.retrieval.config import RetrievalConfig
 from tfctr.serving import export
 
 EVENTS_OF_USER = 100
-ITEMS = 5_000
+IMPRESSIONS_OF_ITEM = 20
 FIRST_DAY, DAYS = datetime.date(2024, 1, 1), 14  # of the generated world, by default
 PIECES = 8
-HEADERS = ("job", "rows", "1 process, rows/s", "2 processes, rows/s", "2 over 1")
+HEADERS = (
+    "job",
+    "1 process, rows/s",
+    "2 processes, rows/s",
+    "2 over 1",
+    "1 process, a further row",
+    "2 processes, a further row",
+    "2 over 1, a further row",
+)
 FEATURES: list[dict[str, Any]] = [
     {"name": "user_id", "kind": "categorical", "side": "user", "dtype": "int"},
     {"name": "age_group", "kind": "categorical", "side": "user"},
@@ -84,7 +93,13 @@ class Jobs:
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder, self.rows = folder, rows
-        world = World(num_users=rows // EVENTS_OF_USER, num_items=ITEMS, num_events=rows, days=DAYS)
+        folder.mkdir()
+        world = World(
+            num_users=rows // EVENTS_OF_USER,
+            num_items=rows // IMPRESSIONS_OF_ITEM,
+            num_events=rows,
+            days=DAYS,
+        )
         group = min(ROW_GROUP, -(-rows // PIECES))
         write_events(folder / "log.parquet", world, world.event_schema.names, range(rows), group)
         pq.write_table(world.users(), folder / "users.parquet")
@@ -223,7 +238,7 @@ class Jobs:
         log = self.days(str(self.folder / "days"), [])  # what is written is left as it is
         folder = self.folder / "snapshots"
         if not folder.exists():
-            counts = {"user": self.rows // EVENTS_OF_USER, "item": ITEMS}
+            counts = {"user": self.rows // EVENTS_OF_USER, "item": self.rows // IMPRESSIONS_OF_ITEM}
             tokens = {side: pa.array(range(1, n + 1)) for side, n in counts.items()}
             vectors = {side: np.ones((n, 16), np.float32) for side, n in counts.items()}
             made = Snapshot(FIRST_DAY, FIRST_DAY, 16, tokens, vectors)
@@ -255,32 +270,56 @@ JOBS = (
 )
 
 
+def seconds_of(job: Callable[..., Any], output: Path, workers: int) -> float:
+    shutil.rmtree(output, ignore_errors=True)
+    start = time.perf_counter()
+    job(str(output), processes(workers))
+    return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, nargs=2, default=[50_000, 250_000])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--jobs", nargs="+", default=JOBS, choices=JOBS, metavar="JOB")
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args = parser.parse_args()
+    few, many = args.rows
     table = []
     with tempfile.TemporaryDirectory() as temporary:
-        jobs = Jobs(Path(temporary), args.rows)
+        logs = {rows: Jobs(Path(temporary) / str(rows), rows) for rows in (few, many)}
         output = Path(temporary) / "out"
         for name in args.jobs:
-            job = getattr(jobs, name)
-            taken: dict[int, list[float]] = {1: [], 2: []}
-            for repeat in range(-1, args.repeats):  # the first one is warm-up
-                for workers, seconds in taken.items():
-                    shutil.rmtree(output, ignore_errors=True)
-                    start = time.perf_counter()
-                    job(str(output), processes(workers))
-                    if repeat >= 0:
-                        seconds.append(time.perf_counter() - start)
-            one, two = (args.rows / statistics.median(seconds) for seconds in taken.values())
-            table.append([name, f"{args.rows:,}", f"{one:,.0f}", f"{two:,.0f}", f"{two / one:.2f}"])
+            taken: dict[tuple[int, int], list[float]] = {}
+            for repeat in range(args.repeats):
+                for rows, jobs in logs.items():
+                    job = getattr(jobs, name)
+                    if repeat == 0:  # makes what it reads
+                        job(str(output), [])
+                    for workers in (1, 2):
+                        seconds = seconds_of(job, output, workers)
+                        taken.setdefault((rows, workers), []).append(seconds)
+            median = {key: statistics.median(seconds) for key, seconds in taken.items()}
+            one, two = (
+                (many - few) / (median[many, workers] - median[few, workers]) for workers in (1, 2)
+            )
+            table.append(
+                [
+                    name,
+                    f"{many / median[many, 1]:,.0f}",
+                    f"{many / median[many, 2]:,.0f}",
+                    f"{median[many, 1] / median[many, 2]:.2f}",
+                    f"{one:,.0f}",
+                    f"{two:,.0f}",
+                    f"{two / one:.2f}",
+                ]
+            )
             Console().print(" | ".join(table[-1]))
     if args.record:
-        note = "Rows of the log a second, whatever a job reads of them: `embed` each item once."
+        note = (
+            "Rows of the log a second, whatever a job reads of them: `embed` each item once. "
+            f"A further row: of the {many - few:,} by which the larger log is longer."
+        )
         runs = f"medians of {args.repeats}"
         record_table("Rows a second of each job", "benchmarks.jobs", HEADERS, table, runs, note)
 
