@@ -11,12 +11,9 @@ other sizes, and Dask.
 
 import argparse
 import datetime
-import shutil
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +35,7 @@ from beam_pipelines.snapshots import join_snapshots
 from beam_pipelines.statistics import write_statistics
 from beam_pipelines.teacher_logits import write_logits
 from beam_pipelines.textify import textify
+from benchmarks.in_turn import median_seconds
 from benchmarks.processes import processes
 from benchmarks.record import record_table
 from benchmarks.world import ROW_GROUP, write_events
@@ -270,11 +268,10 @@ JOBS = (
 )
 
 
-def seconds_of(job: Callable[..., Any], output: Path, workers: int) -> float:
-    shutil.rmtree(output, ignore_errors=True)
-    start = time.perf_counter()
-    job(str(output), processes(workers))
-    return time.perf_counter() - start
+def run(job: Callable[..., Any], workers: int) -> None:
+    """What it writes is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        job(f"{folder}/out", processes(workers))
 
 
 def main() -> None:
@@ -287,34 +284,24 @@ def main() -> None:
     few, many = args.rows
     table = []
     with tempfile.TemporaryDirectory() as temporary:
-        logs = {rows: Jobs(Path(temporary) / str(rows), rows) for rows in (few, many)}
-        output = Path(temporary) / "out"
+        logs = [Jobs(Path(temporary) / str(rows), rows) for rows in (few, many)]
         for name in args.jobs:
-            taken: dict[tuple[int, int], list[float]] = {}
-            for repeat in range(args.repeats):
-                for rows, jobs in logs.items():
-                    job = getattr(jobs, name)
-                    if repeat == 0:  # makes what it reads
-                        job(str(output), [])
-                    for workers in (1, 2):
-                        seconds = seconds_of(job, output, workers)
-                        taken.setdefault((rows, workers), []).append(seconds)
-            median = {key: statistics.median(seconds) for key, seconds in taken.items()}
-            one, two = (
-                (many - few) / (median[many, workers] - median[few, workers]) for workers in (1, 2)
-            )
-            table.append(
-                [
-                    name,
-                    f"{many / median[many, 1]:,.0f}",
-                    f"{many / median[many, 2]:,.0f}",
-                    f"{median[many, 1] / median[many, 2]:.2f}",
-                    f"{one:,.0f}",
-                    f"{two:,.0f}",
-                    f"{two / one:.2f}",
-                ]
-            )
-            Console().print(" | ".join(table[-1]))
+            work = {}
+            for jobs in logs:
+                job = getattr(jobs, name)
+                run(job, 1)  # makes what it reads
+                for workers in (1, 2):
+                    work[f"{jobs.rows} rows, {workers} processes"] = partial(run, job, workers)
+            seconds = median_seconds(work, dict.fromkeys(work, args.repeats), warm_up=0)
+            few_by_one, few_by_two, by_one, by_two = seconds.values()
+            cells = [name]
+            for rows, one, two in (
+                (many, by_one, by_two),
+                (many - few, by_one - few_by_one, by_two - few_by_two),
+            ):
+                cells += [f"{rows / one:,.0f}", f"{rows / two:,.0f}", f"{one / two:.2f}"]
+            table.append(cells)
+            Console().print(" | ".join(cells))
     if args.record:
         note = (
             "Rows of the log a second, whatever a job reads of them: `embed` each item once. "
