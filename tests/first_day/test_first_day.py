@@ -213,12 +213,13 @@ training: {{epochs: 4, batch_size: 512, optimizer: {{learning_rate: 0.005}}}}
 
 def test_a_log_of_reviews(tmp_path: Path) -> None:
     """Gzipped JSON Lines: stars, lists, missing keys, nested keys that nobody needs, times in
-    milliseconds, several lines of one second; and a Python session afterwards."""
+    milliseconds, several lines of one second, a space in the file's name; and a Python session
+    afterwards."""
     rng = np.random.default_rng(2)
     n = 6_000
     user, item = rng.integers(0, 80, n), rng.integers(0, 60, n)
     good = rng.random(n) < np.where(item % 5 < 2, 0.85, 0.25)
-    with gzip.open(tmp_path / "reviews.jsonl.gz", "wt", encoding="utf-8") as file:
+    with gzip.open(tmp_path / "my reviews.jsonl.gz", "wt", encoding="utf-8") as file:
         for i in range(n):
             row = {
                 "reviewerID": f"A{user[i]}",
@@ -235,22 +236,22 @@ def test_a_log_of_reviews(tmp_path: Path) -> None:
             elif i % 7 < 5:
                 row["price"] = float(item[i])
             file.write(json.dumps(row, ensure_ascii=i % 2 == 0) + "\n")
-    printed = tfctr(tmp_path, "init", "reviews.jsonl.gz")
-    assert printed.startswith("reviews.yaml: from a sample of 6,000 rows, with ")
-    assert printed.endswith("next: tfctr run reviews.yaml\n")
-    with (tmp_path / "reviews.yaml").open("a") as file:
+    printed = tfctr(tmp_path, "init", "my reviews.jsonl.gz")
+    assert printed.startswith("my reviews.yaml: from a sample of 6,000 rows, with ")
+    assert printed.endswith("next: tfctr run 'my reviews.yaml'\n")
+    with (tmp_path / "my reviews.yaml").open("a") as file:
         file.write(TRAINING)  # for a log of thousands of rows
-    printed = tfctr(tmp_path, "run", "reviews.yaml")
+    printed = tfctr(tmp_path, "run", "my reviews.yaml")
     assert "2014-05-1" in printed
-    assert auc(tmp_path, "reviews-dcnv2") > 0.6
+    assert auc(tmp_path, "my-reviews-dcnv2") > 0.6
     session = """
 import keras, tfctr
-model = keras.models.load_model("work/reviews-dcnv2/model.keras")
-data = tfctr.data.Dataset.open("work/reviews")
+model = keras.models.load_model("work/my-reviews-dcnv2/model.keras")
+data = tfctr.data.Dataset.open("work/my-reviews")
 scores = tfctr.predict(model, data.test(512))
 print(len(scores), float(scores.min()) >= 0, float(scores.max()) <= 1)
 """
-    manifest = json.loads((tmp_path / "work/reviews/manifest.json").read_text())
+    manifest = json.loads((tmp_path / "work/my-reviews/manifest.json").read_text())
     rows = manifest["splits"]["test"]["rows"]
     # TensorFlow's own lines are no affair of a library.
     assert run(tmp_path, "-c", session, quiet=False) == f"{rows} True True\n"

@@ -1,5 +1,6 @@
 """A first config for one's own log."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,8 @@ def init_config(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
         for decision in guessed.decisions:
             console.print(f"to decide: {decision}", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"next: tfctr run {path}", markup=False, highlight=False, soft_wrap=True)
+        run = f"next: tfctr run {shlex.quote(str(path))}"
+        console.print(run, markup=False, highlight=False, soft_wrap=True)
 
 
 def _number(count: int, what: str) -> str:

@@ -1,5 +1,6 @@
 """Commands around runs."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -182,8 +183,9 @@ def tune(
 
         best = tuning.tune(file, work, console, trials)
         console.print(f"trials: {best.parent / 'table.csv'}", soft_wrap=True)
-        option = "" if work == DEFAULT_WORK else f" --work {work}"
-        console.print(f"best: tfctr run {best}{option}", soft_wrap=True)
+        option = [] if work == DEFAULT_WORK else ["--work", str(work)]
+        line = shlex.join(["tfctr", "run", str(best), *option])
+        console.print(f"best: {line}", markup=False, soft_wrap=True)
 
 
 def _run(config: str, changes: list[str] | None, work: Path, beam: list[str] | None = None) -> Any:
