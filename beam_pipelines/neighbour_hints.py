@@ -23,19 +23,14 @@ import numpy as np
 
 from beam_pipelines.hints import WrittenHints, summarise, write_hints_of_shard
 from beam_pipelines.running import job
+from beam_pipelines.statistics import check_tables
 from beam_pipelines.transforms.broadcast import Gather
-from beam_pipelines.transforms.side_outputs import (
-    describe,
-    fields_of,
-    open_manifest,
-    open_manifest_of,
-)
-from beam_pipelines.transforms.split import KNOWN, SPLITS
-from tfctr.config import data_digest, digest, load
+from beam_pipelines.transforms.side_outputs import describe, fields_of, open_manifest_of
+from beam_pipelines.transforms.split import IN_TRAINING
+from tfctr.config import digest, load
 from tfctr.data import files
 from tfctr.data.arrived import check_arrived
 from tfctr.data.clean import LABEL, TIME
-from tfctr.data.manifest import DataError
 from tfctr.data.records import read_columns
 from tfctr.data.typed_rows import ROW
 from tfctr.data.users import rows_by_bucket
@@ -45,7 +40,6 @@ from tfctr.frameworks.statistics.config import ALL_USERS, POPULATIONS
 from tfctr.retrieval.similar_rows import HINT
 
 BATCH = 2048  # rows whose histories are read at a time
-IN_TRAINING = [SPLITS[code] for code in KNOWN]  # their rows read the tables of other users
 
 
 class NeighbourHints(beam.PTransform):
@@ -234,13 +228,8 @@ def write_neighbour_hints(
             dataset.
     """
     data, tables = data.rstrip("/"), tables.rstrip("/")
-    manifest, about = open_manifest_of(config.data, data), open_manifest(tables)
-    expected = {"config_digest": digest(config.tables), "data": data_digest(manifest)}
-    if not expected.items() <= about.items():
-        raise DataError(
-            f"{tables}: no tables of {config.tables.name} for {data}; make them first, by "
-            "beam_pipelines.statistics"
-        )
+    manifest = open_manifest_of(config.data, data)
+    check_tables(tables, config.tables, manifest, data)
     with job.directory(output) as folder:
         found = NeighbourHints(config, data, manifest, f"{tables}/tables.npz", folder)
         summary = job.run(found, "neighbours", config.name, folder, beam_args or [])

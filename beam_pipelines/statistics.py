@@ -35,7 +35,11 @@ from beam_pipelines.transforms.fit_factors import (
     write_state,
 )
 from beam_pipelines.transforms.graded_events import ReadEvents
-from beam_pipelines.transforms.side_outputs import open_manifest_of, open_manifest_with_log
+from beam_pipelines.transforms.side_outputs import (
+    open_manifest,
+    open_manifest_of,
+    open_manifest_with_log,
+)
 from beam_pipelines.transforms.split import KNOWN, SPLITS
 from tfctr.config import ConfigError, DataConfig, data_digest, digest, load, load_data
 from tfctr.data import files
@@ -286,6 +290,20 @@ def _attribute_table(paths: list[str], sizes: list[int], num_items: int) -> np.n
         items, attributes, ids = np.load(io.BytesIO(files.read(path))).T
         table[items, first[attributes] + ids] = 1
     return table
+
+
+def check_tables(tables: str, config: TablesConfig, manifest: Mapping[str, Any], data: str) -> None:
+    """Checks that tables are those of a config, for the dataset at `data` of this manifest.
+
+    Raises:
+        DataError: they are others, or not there.
+    """
+    expected = {"config_digest": digest(config), "data": data_digest(manifest)}
+    if not expected.items() <= open_manifest(tables).items():
+        raise DataError(
+            f"{tables}: no tables of {config.name} for {data}; make them first, by "
+            "beam_pipelines.statistics"
+        )
 
 
 class StatisticsOptions(job.JobOptions):

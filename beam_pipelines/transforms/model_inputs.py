@@ -52,11 +52,14 @@ class ModelInputs:
 
 
 def in_batches(
-    compute: Callable[[dict[str, np.ndarray]], Any], features: dict[str, np.ndarray], rows: int
+    compute: Callable[[dict[str, np.ndarray]], Any],
+    features: dict[str, np.ndarray],
+    rows: int,
+    batch: int = BATCH,
 ) -> np.ndarray:
-    """What `compute` returns for all rows, computed for `BATCH` of them at a time."""
+    """What `compute` returns for all rows, computed for `batch` of them at a time."""
     parts = [
-        np.asarray(compute({name: v[start : start + BATCH] for name, v in features.items()}))
-        for start in range(0, rows, BATCH)
+        np.asarray(compute({name: v[start : start + batch] for name, v in features.items()}))
+        for start in range(0, rows, batch)
     ]
     return np.concatenate(parts)

@@ -30,6 +30,7 @@ from tfctr.data.users import rows_by_bucket, sorted_rows
 TRAIN, VALID, TEST, POOL = 0, 1, 2, 3
 SPLITS = (*EXAMPLES, "pool")
 KNOWN = (TRAIN, POOL)  # splits whose rows vocabularies and statistics are fitted on
+IN_TRAINING = [SPLITS[code] for code in KNOWN]  # whose rows read the statistics of other users
 DROPPED = 4  # added for a row that is no example, only an event of its user's history
 
 

@@ -57,6 +57,9 @@ class Method(Strict):
     def check(self, run: Any) -> None:
         """Raises a `ValueError` if a `RunConfig` does not fit the method."""
 
+    def check_rollout(self) -> None:
+        """Raises a `ValueError` if a rollout cannot use it as it is configured."""
+
     def import_models(self) -> None:
         """Imports the classes of its models, with a backbone that it registers. A run calls it
         before it sets a seed, because imports may draw from Python's random numbers. Files are

@@ -190,6 +190,7 @@ class RolloutConfig(Strict):
                     f"frameworks: {method.name!r} needs a whole dataset, which a log by days is "
                     f"not; a rollout can use: {', '.join(known)}"
                 )
+            method.check_rollout()
         try:
             self.as_run()
         except ValidationError as error:

@@ -21,6 +21,7 @@ from tfctr.schema import (
 POPULATIONS = 3  # of users, each with tables of its own: one half, the other half, all
 ALL_USERS = 2  # the last
 MOST_VALUES = 512  # of all attributes together
+STORED = "numbers of statistics"  # a side output; no feature's name has spaces
 APART = 0.8  # deviations from the mean of all grades from which on a grade is high, or low
 
 
@@ -128,6 +129,7 @@ class Statistics(Method):
     fading: float = Field(150.0, gt=0)  # events after which one weighs 1/e, where it weighs less
     # The same, of attributes, for which each adds numbers of its own.
     attribute_fadings: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    stored: bool = False  # the rows' numbers, once for all trainings; else each computes them anew
 
     @property
     def parts(self) -> Mapping[str, Any]:
@@ -157,15 +159,36 @@ class Statistics(Method):
                 f"training.oov_rate: statistics chooses the tables of a training row by {user}, so "
                 f"that its own label is in none of them; leave {user} out"
             )
+        if self.stored and (item := self.tables.item.name) in run.training.oov_rate:
+            raise ValueError(
+                f"training.oov_rate: stored numbers are those of the row's own {item}, never of an "
+                f"unknown one; leave {item} out, or stored"
+            )
+        if self.stored and run.training.refit:
+            raise ValueError(
+                "training.refit: stored numbers of validation rows know all users' labels, also "
+                "the rows' own; leave out stored"
+            )
+
+    def check_rollout(self) -> None:
+        if self.stored:
+            raise ValueError(
+                "statistics: stored: a rollout makes the tables again every so many days, and all "
+                "numbers with them; leave it out"
+            )
 
     def import_models(self) -> None:
         import tfctr.frameworks.statistics.student  # noqa: F401
 
     def stages(self, run: Any) -> Mapping[str, Any]:
-        from tfctr.frameworks.statistics.stages import Scale, Tables
+        from tfctr.frameworks.statistics.stages import Numbers, Scale, Tables
 
         tables = Tables(self.tables, run.dataset, run.work)
-        return {"tables": tables, "scale": Scale(self, tables)}
+        found = {"tables": tables, "scale": Scale(self, tables)}
+        return found | ({"numbers": Numbers(self, tables)} if self.stored else {})
+
+    def side_outputs(self, stages: Mapping[str, Any]) -> Sequence[Any]:
+        return [stages["numbers"]] if self.stored else []
 
     def wrap(self, model: Any, schema: Schema, stages: Mapping[str, Any]) -> Any:
         from tfctr.frameworks.statistics.stages import create_statistics
@@ -173,7 +196,7 @@ class Statistics(Method):
 
         config = self.tables
         names = [feature.name for feature in model.schema]
-        return StatisticsStudent(
+        student = StatisticsStudent(
             schema.select([*names, *config.reads]),
             model,
             create_statistics(self, schema),
@@ -183,6 +206,8 @@ class Statistics(Method):
             grades=config.grades,
             num_fields=self.fields,
         )
+        student.reads_stored = self.stored
+        return student
 
     def data_stages(self, stages: Mapping[str, Any]) -> Sequence[Any]:
         return (stages["tables"],)

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from tfctr.config import ConfigError, DataConfig, digest
+from tfctr.data import files
 from tfctr.data.manifest import DataError
 from tfctr.frameworks.statistics.config import Statistics, TablesConfig, attribute_sizes
 from tfctr.schema import Schema
@@ -69,13 +70,22 @@ class Tables(Stage):
         Raises:
             DataError: they are of an earlier version.
         """
-        with np.load(self.path / "tables.npz") as found:
-            if self.config.attributes and "attribute_sizes" not in found:
-                raise DataError(
-                    f"{self.path}: tables of an earlier version, without the sizes of attributes; "
-                    "delete the folder, and they are made again"
-                )
-            return dict(found)
+        return load_tables(str(self.path), self.config)
+
+
+def load_tables(folder: str, config: TablesConfig) -> dict[str, np.ndarray]:
+    """The arrays of `tables.npz` in a folder, which may be a URI.
+
+    Raises:
+        DataError: they are of an earlier version.
+    """
+    found = files.read_arrays(f"{folder}/tables.npz")
+    if config.attributes and "attribute_sizes" not in found:
+        raise DataError(
+            f"{folder}: tables of an earlier version, without the sizes of attributes; delete the "
+            "folder, and they are made again"
+        )
+    return found
 
 
 class LatestTables(Tables):
@@ -147,21 +157,55 @@ class Scale(Stage):
         statistics.set_tables(self.tables.load())
         found = []
         for features, _ in data.train(BATCH, features=config.reads).take(-(-SAMPLE // BATCH)):
-            found.append(numbers_of_rows(statistics, config, features, training=True))
-        numbers = np.concatenate(found)
-        spread = numbers.std(0)
+            numbers = numbers_of_rows(statistics, config, features, training=True)
+            found.append(np.asarray(numbers))
+        sample = np.concatenate(found)
+        spread = sample.std(0)
         np.savez(
             self.path,
-            center=numbers.mean(0),
+            center=sample.mean(0),
             spread=np.where(spread > 1e-6, spread, 1.0),
-            knots=knots_of(numbers, self.config.knots),
+            knots=knots_of(sample, self.config.knots),
         )
-        return {"rows": len(numbers)}
+        return {"rows": len(sample)}
 
     def assign(self, statistics: Any) -> None:
         """Gives `UserStatistics` its scale."""
         with np.load(self.path) as found:
             statistics.set_scale(**found)
+
+
+class Numbers(Stage):
+    """The numbers of all rows of the dataset, by `beam_pipelines.numbers`."""
+
+    name = "numbers"
+    manifest_name = MANIFEST
+
+    def __init__(self, config: Statistics, tables: Tables) -> None:
+        self.config = config
+        self.tables = tables
+        self.folder = self.path = tables.folder.with_name(f"{tables.folder.name}-of-rows")
+        self.reads = (tables,)
+
+    @property
+    def made_from(self) -> Any:
+        return self.config.of_numbers
+
+    def make(self, console: Console) -> None:
+        from beam_pipelines.numbers import write_numbers
+
+        name = self.config.tables.name
+        console.print(f"[bold]{self.name}[/] {name} -> {self.path}", soft_wrap=True)
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        args = self.tables.dataset.beam_args
+        write_numbers(
+            self.config,
+            str(self.tables.dataset.path),
+            str(self.tables.path),
+            str(self.path),
+            self.key(),
+            None if args is None else list(args),
+        )
 
 
 def create_statistics(config: Statistics, schema: Schema) -> Any:
@@ -183,7 +227,7 @@ def create_statistics(config: Statistics, schema: Schema) -> Any:
 
 def numbers_of_rows(
     statistics: Any, config: TablesConfig, features: Mapping[str, Any], training: bool
-) -> np.ndarray:
+) -> Any:
     """All numbers `[B, S]` of rows with one candidate each, not scaled.
 
     Args:
@@ -196,4 +240,4 @@ def numbers_of_rows(
     population = statistics.population(features[config.user.name], training)
     user = statistics.encode(features[config.items], features[config.grades], population)
     items = features[config.item.name][:, None]
-    return np.asarray(statistics.of_candidates(user, items, population)[:, 0])
+    return statistics.of_candidates(user, items, population)[:, 0]

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfctr.frameworks.statistics.config import STORED
 from tfctr.frameworks.statistics.user_statistics import UserStatistics
 from tfctr.models.click_model import ClickModel
 from tfctr.models.student import Student, refuse_names
@@ -30,7 +31,8 @@ class StatisticsStudent(Student):
     Each number is read scaled, and as a vector that is interpolated between the vectors of knots
     (Gorishniy et al., 2022, arXiv:2203.05556). A dense layer makes `num_fields` fields of them all.
 
-    `encode_user` computes the user's part once per request.
+    `encode_user` computes the user's part once per request. In training the numbers may be stored
+    beside the rows (`reads_stored`); a loaded student always computes them.
 
     Args:
         schema: all features that the backbone and the statistics read.
@@ -45,6 +47,7 @@ class StatisticsStudent(Student):
     """
 
     own_tensors = OF_USER
+    reads_stored = False  # whether its rows have their numbers, float `[B, S]`, as `STORED`
 
     def __init__(
         self,
@@ -84,7 +87,13 @@ class StatisticsStudent(Student):
     def data_variables(self) -> list[Any]:
         return [*super().data_variables, *self.statistics.table_variables]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*super().reads, *([STORED] if self.reads_stored else []))
+
     def own_fields(self, features: Mapping[str, Any], training: bool) -> Any:
+        if STORED in features:
+            return self._fields(features[STORED])
         population = self.statistics.population(features[self.user], training)
         user = self.statistics.encode(features[self.items], features[self.grades], population)
         items = ops.expand_dims(features[self.item], 1)
