@@ -13,7 +13,7 @@ from beam_pipelines.numbers import main
 from tests.conftest import content_of
 from tests.frameworks.statistics.test_statistics import write_configs
 from tests.serving.evaluated import assert_served_as_evaluated
-from tfctr.config import ConfigError, load_run
+from tfctr.config import ConfigError, load_data, load_run
 from tfctr.data import Dataset
 from tfctr.frameworks.ecdctr.config import load_rollout
 from tfctr.frameworks.statistics.config import STORED
@@ -72,12 +72,14 @@ def test_a_student_learns_the_same_from_them(stored: Run, folder: Path) -> None:
     assert abs(losses[0]["test"]["log_loss"] - losses[1]["test"]["log_loss"]) < 1e-4
 
 
-def test_a_trained_student_reads_events_and_is_served(stored: Run) -> None:
+def test_a_trained_student_reads_events_is_served_and_refreshed(stored: Run, folder: Path) -> None:
     model = stored.load_model()
     assert STORED not in model.reads
     assert {"past_item", "past_click"} <= set(model.reads)
     stored.export()
     assert_served_as_evaluated(stored, 20)
+    stored.refresh(load_data(folder / "data.yaml"))  # tables of all rows of the log
+    assert (stored.export_folder / "2").is_dir()
 
 
 def test_a_student_that_learns_from_teachers_reads_them_too(stored: Run, folder: Path) -> None:

@@ -180,6 +180,7 @@ class Numbers(Stage):
 
     name = "numbers"
     manifest_name = MANIFEST
+    is_data = True
 
     def __init__(self, config: Statistics, tables: Tables) -> None:
         self.config = config
