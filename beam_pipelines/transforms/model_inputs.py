@@ -30,7 +30,7 @@ class ModelInputs:
         self.layouts = {folder: open_manifest(folder)["layout"] for folder in (data, *side_outputs)}
 
     def read(self, shard: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The ids of a shard's rows, and the features that the model reads.
+        """The ids of a shard's rows, and the features that the model may read.
 
         Raises:
             DataError: a side output has other rows.
@@ -38,7 +38,7 @@ class ModelInputs:
         found: dict[str, np.ndarray] = {}
         schema = self.model.schema
         for folder, described in self.layouts.items():
-            names = [name for name in self.model.reads if name in described["fields"]]
+            names = [name for name in self.model.may_read if name in described["fields"]]
             columns = read_columns(f"{folder}/{shard}", described, [ROW, *names])
             rows = columns.pop(ROW)[:, 0]
             if folder == self.data:

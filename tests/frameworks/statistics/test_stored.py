@@ -89,6 +89,17 @@ def test_a_student_that_learns_from_teachers_reads_them_too(stored: Run, folder:
     made.evaluate()
     auc = json.loads((made.folder / "metrics.json").read_text())["test"]["auc"]
     assert auc > 0.55
+    # A teacher is asked for a training row as it was trained: its label is in none of the tables.
+    teacher = stored.load_model()
+    (logits,) = made.before["distill"].values()
+    data = Dataset.open(
+        stored.data_folder, [stored.before["statistics"]["numbers"].path, logits.path]
+    )
+    found = data.columns("train", [*teacher.reads, STORED, logits.field])
+    taught = found.pop(logits.field)[:, 0]
+    np.testing.assert_allclose(taught, teacher(found, training=False), atol=1e-4)
+    del found[STORED]
+    assert np.abs(taught - teacher(found, training=False)).max() > 0.1
 
 
 def test_numbers_by_command(stored: Run, folder: Path, tmp_path: Path) -> None:

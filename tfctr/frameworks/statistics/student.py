@@ -91,6 +91,10 @@ class StatisticsStudent(Student):
     def reads(self) -> tuple[str, ...]:
         return (*super().reads, *([STORED] if self.reads_stored else []))
 
+    @property
+    def may_read(self) -> tuple[str, ...]:
+        return (*super().may_read, STORED)
+
     def own_fields(self, features: Mapping[str, Any], training: bool) -> Any:
         if STORED in features:
             return self._fields(features[STORED])
