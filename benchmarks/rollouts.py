@@ -13,6 +13,7 @@ The tables are of these configs, of `configs/demo/ecdctr` or `configs/movielens-
   `{ecdctr,compared}.yaml`
 - E-CDCTR against all rows every day: `{ecdctr,everything}.yaml`
 - E-CDCTR with histories: `{ecdctr,histories}.yaml`
+- E-CDCTR with an encoder of events, of more seeds: `{ecdctr.yaml,histories.yaml#srp4ctr}`
 - E-CDCTR where three impressions in a hundred are ads: `density.yaml#{sparser,sparser-ads-only}`
 - E-CDCTR where three impressions in ten are ads: `density.yaml#{denser,denser-ads-only}`
 """
