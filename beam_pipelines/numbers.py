@@ -1,7 +1,7 @@
 """Writes the statistics of every row, for trainings that read them in place of the events.
 
     python -m beam_pipelines.numbers --config statistics.yaml --data work/movielens-1m-long \\
-        --tables work/movielens-1m-tables --output work/movielens-1m-tables/numbers
+        --tables work/movielens-1m-tables --output work/movielens-1m-tables-of-rows
 
 It takes Beam's options too. The config is that of the method `statistics`, as in `frameworks` of a
 run config. The output has a shard for each shard of the dataset, with the same rows in the same
@@ -12,7 +12,7 @@ of the other half of the users, any other row those of all.
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,14 +21,15 @@ import numpy as np
 
 from beam_pipelines.running import job
 from beam_pipelines.statistics import check_tables
+from beam_pipelines.tfrecord.examples import Field
 from beam_pipelines.transforms.model_inputs import in_batches
 from beam_pipelines.transforms.side_outputs import (
     EachShard,
     Written,
-    by_split,
     describe,
     fields_of,
     open_manifest_of,
+    splits_of,
     write_shard,
 )
 from beam_pipelines.transforms.split import IN_TRAINING
@@ -46,10 +47,17 @@ class _WriteShard(beam.DoFn):
     """A shard's name -> `Written`. Each worker loads the tables once."""
 
     def __init__(
-        self, config: Statistics, data: str, manifest: dict[str, Any], tables: str, folder: str
+        self,
+        config: Statistics,
+        data: str,
+        manifest: dict[str, Any],
+        tables: str,
+        fields: Sequence[Field],
+        folder: str,
     ) -> None:
         self.config, self.data, self.tables, self.folder = config, data, tables, folder
-        self.layout, self.schema = manifest["layout"], manifest["schema"]
+        self.layout, self.fields = manifest["layout"], fields
+        self.schema = Schema.model_validate(manifest["schema"])
 
     def setup(self) -> None:
         import tensorflow as tf
@@ -60,7 +68,7 @@ class _WriteShard(beam.DoFn):
             numbers_of_rows,
         )
 
-        statistics = create_statistics(self.config, Schema.model_validate(self.schema))
+        statistics = create_statistics(self.config, self.schema)
         statistics.build()
         statistics.set_tables(load_tables(self.tables, self.config.tables))
         of_rows = partial(numbers_of_rows, statistics, self.config.tables)
@@ -79,12 +87,8 @@ class _WriteShard(beam.DoFn):
         numbers = in_batches(compute, features, len(rows), BATCH)
         if not np.isfinite(numbers).all():
             raise DataError(f"{self.tables}: numbers of {path} are not finite; make them again")
-        fields = fields_of(STORED, numbers.shape[1])
-        yield Written(**write_shard(self.folder, name, fields, {ROW: rows, STORED: numbers}))
-
-
-def _summarise(written: list[Written]) -> dict[str, Any]:
-    return {"splits": {split: shards for split, (shards, _) in by_split(written).items()}}
+        columns = {ROW: rows, STORED: numbers}
+        yield Written(**write_shard(self.folder, name, self.fields, columns))
 
 
 def write_numbers(
@@ -117,17 +121,18 @@ def write_numbers(
     data, tables = data.rstrip("/"), tables.rstrip("/")
     manifest = open_manifest_of(config.tables.data, data)
     check_tables(tables, config.tables, manifest, data)
-    size = create_statistics(config, Schema.model_validate(manifest["schema"])).num_numbers
+    schema = Schema.model_validate(manifest["schema"])
+    fields = fields_of(STORED, create_statistics(config, schema).num_numbers)
     with job.directory(output) as folder:
-        write = _WriteShard(config, data, manifest, tables, folder)
+        write = _WriteShard(config, data, manifest, tables, fields, folder)
         summary = job.run(
-            EachShard(data, write, _summarise),
+            EachShard(data, write, splits_of),
             "numbers",
             manifest["config"]["name"],
             folder,
             beam_args or [],
         )
-        return describe(folder, manifest, fields_of(STORED, size), key=key, **summary)
+        return describe(folder, manifest, fields, key=key, **summary)
 
 
 class NumbersOptions(job.JobOptions):

@@ -24,10 +24,10 @@ from beam_pipelines.transforms.model_inputs import ModelInputs, in_batches
 from beam_pipelines.transforms.side_outputs import (
     EachShard,
     Written,
-    by_split,
     describe,
     fields_of,
     open_manifest,
+    splits_of,
     write_shard,
 )
 from tfctr.config import data_digest
@@ -81,10 +81,6 @@ class _WriteShard(beam.DoFn):
         yield Written(**write_shard(self.folder, name, self.fields, columns))
 
 
-def _summarise(written: list[Written]) -> dict[str, Any]:
-    return {"splits": {split: shards for split, (shards, _) in by_split(written).items()}}
-
-
 def write_logits(
     models: Sequence[str],
     data: str,
@@ -120,7 +116,7 @@ def write_logits(
     with job.directory(output) as folder:
         write = _WriteShard(models, data.rstrip("/"), side_outputs, field, folder)
         summary = job.run(
-            EachShard(data, write, _summarise),
+            EachShard(data, write, splits_of),
             "teacher",
             manifest["config"]["name"],
             folder,

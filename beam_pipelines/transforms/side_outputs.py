@@ -110,6 +110,11 @@ def fields_of(name: str, size: int = 1) -> list[Field]:
     return [Field(ROW, width=INT64_WIDTH), Field(name, size)]
 
 
+def splits_of(written: Iterable[Any]) -> dict[str, Any]:
+    """The manifest's entry of all written shards."""
+    return {"splits": {split: shards for split, (shards, _) in by_split(written).items()}}
+
+
 def by_split(written: Iterable[Any]) -> dict[str, tuple[dict[str, Any], list[Any]]]:
     """For each split with rows, the manifest's entry of its shards, and all written shards."""
     written = sorted(written, key=lambda part: part.name)

@@ -42,7 +42,7 @@ class Prepare(Stage):
     ) -> None:
         self.config = config
         self.folder = self.path = folder
-        self.beam_args = beam_args
+        self.beam_args = None if beam_args is None else list(beam_args)
 
     @property
     def made_from(self) -> Any:
@@ -76,7 +76,7 @@ class Prepare(Stage):
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
         start = time.perf_counter()
         with _pieces_done(config, folder, console):
-            manifest = prepare(config, str(folder), _list(self.beam_args))
+            manifest = prepare(config, str(folder), self.beam_args)
         for line in described(manifest):
             console.print(line, highlight=False, soft_wrap=True)
         for warning in warnings(manifest):
@@ -146,17 +146,13 @@ class SideOutputs(Stage):
         console.print(f"[bold]{self.name}[/] {self.config.name} -> {self.folder}", soft_wrap=True)
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
         start = time.perf_counter()
-        manifest = self.write(_list(self.dataset.beam_args))
+        manifest = self.write(self.dataset.beam_args)
         for split, counts in manifest["splits"].items():
             if text := self.describe(split, counts):
                 console.print(text)
         rows = sum(counts["rows"] for counts in manifest["splits"].values())
         seconds = time.perf_counter() - start
         console.print(f"{rows:,} rows; {seconds:.0f} s, {rows / seconds:,.0f} rows/s")
-
-
-def _list(beam_args: Sequence[str] | None) -> list[str] | None:
-    return None if beam_args is None else list(beam_args)
 
 
 @contextmanager

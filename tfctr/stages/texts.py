@@ -152,7 +152,7 @@ class Embed(Stage):
             self.text,
             self.key(),
             self.encoder,
-            None if self.beam_args is None else list(self.beam_args),
+            self.beam_args,
         )
         console.print(described(manifest), highlight=False, soft_wrap=True)
 

@@ -102,35 +102,31 @@ def test_a_student_that_learns_from_teachers_reads_them_too(stored: Run, folder:
     assert np.abs(taught - teacher(found, training=False)).max() > 0.1
 
 
-def test_numbers_by_command(stored: Run, folder: Path, tmp_path: Path) -> None:
-    method = {"name": "statistics", "tables": str(folder / "tables.yaml"), "attribute_fadings": [6]}
-    (tmp_path / "statistics.yaml").write_text(yaml.safe_dump(method))
-    stages = stored.before["statistics"]
+def command(stored: Run, tables: Path, folder: Path) -> int:
+    """Writes to `folder / "numbers"`."""
+    path = stored.work.parent / "tables.yaml"
+    method = {"name": "statistics", "tables": str(path), "attribute_fadings": [6]}
+    (folder / "statistics.yaml").write_text(yaml.safe_dump(method))
     given = {
-        "config": tmp_path / "statistics.yaml",
+        "config": folder / "statistics.yaml",
         "data": stored.data_folder,
-        "tables": stages["tables"].path,
-        "output": tmp_path / "numbers",
+        "tables": tables,
+        "output": folder / "numbers",
     }
-    options = [f"--{name}={value}" for name, value in given.items()]
-    assert main(options) == 0
+    return main([f"--{name}={value}" for name, value in given.items()])
+
+
+def test_numbers_by_command(stored: Run, tmp_path: Path) -> None:
+    stages = stored.before["statistics"]
+    assert command(stored, stages["tables"].path, tmp_path) == 0
     expected, found = (content_of(path) for path in (stages["numbers"].path, tmp_path / "numbers"))
     shards = [name for name in expected if name.endswith(".tfrecord")]
     assert len(shards) == 3
     assert {name: found[name] for name in shards} == {name: expected[name] for name in shards}
 
 
-def test_tables_of_other_data(stored: Run, folder: Path, tmp_path: Path) -> None:
-    given = {
-        "config": tmp_path / "statistics.yaml",
-        "data": stored.data_folder,
-        "tables": stored.data_folder,
-        "output": tmp_path / "numbers",
-    }
-    method = {"name": "statistics", "tables": str(folder / "tables.yaml")}
-    (tmp_path / "statistics.yaml").write_text(yaml.safe_dump(method))
-    options = [f"--{name}={value}" for name, value in given.items()]
-    assert main(options) == 1
+def test_tables_of_other_data(stored: Run, tmp_path: Path) -> None:
+    assert command(stored, stored.data_folder, tmp_path) == 1
     assert not (tmp_path / "numbers").exists()
 
 

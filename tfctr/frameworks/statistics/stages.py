@@ -48,14 +48,13 @@ class Tables(Stage):
 
         console.print(f"[bold]{self.name}[/] {self.config.name} -> {self.path}", soft_wrap=True)
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
-        args = self.dataset.beam_args
         log, adds = self.events()
         about = write_statistics(
             self.config,
             str(self.dataset.path),
             str(self.path),
             self.key(),
-            None if args is None else list(args),
+            self.dataset.beam_args,
             log=log,
             add_to=str(self.path) if adds else None,
         )
@@ -157,17 +156,16 @@ class Scale(Stage):
         statistics.set_tables(self.tables.load())
         found = []
         for features, _ in data.train(BATCH, features=config.reads).take(-(-SAMPLE // BATCH)):
-            numbers = numbers_of_rows(statistics, config, features, training=True)
-            found.append(np.asarray(numbers))
-        sample = np.concatenate(found)
-        spread = sample.std(0)
+            found.append(numbers_of_rows(statistics, config, features, training=True))
+        numbers = np.concatenate(found)
+        spread = numbers.std(0)
         np.savez(
             self.path,
-            center=sample.mean(0),
+            center=numbers.mean(0),
             spread=np.where(spread > 1e-6, spread, 1.0),
-            knots=knots_of(sample, self.config.knots),
+            knots=knots_of(numbers, self.config.knots),
         )
-        return {"rows": len(sample)}
+        return {"rows": len(numbers)}
 
     def assign(self, statistics: Any) -> None:
         """Gives `UserStatistics` its scale."""
@@ -198,14 +196,13 @@ class Numbers(Stage):
         name = self.config.tables.name
         console.print(f"[bold]{self.name}[/] {name} -> {self.path}", soft_wrap=True)
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
-        args = self.tables.dataset.beam_args
         write_numbers(
             self.config,
             str(self.tables.dataset.path),
             str(self.tables.path),
             str(self.path),
             self.key(),
-            None if args is None else list(args),
+            self.tables.dataset.beam_args,
         )
 
 
