@@ -60,6 +60,10 @@ class Method(Strict):
     def check_rollout(self) -> None:
         """Raises a `ValueError` if a rollout cannot use it as it is configured."""
 
+    def check_teacher(self) -> None:
+        """Raises a `ValueError` if a student with it, as configured, knows training rows' labels
+        when it is asked about them."""
+
     def import_models(self) -> None:
         """Imports the classes of its models, with a backbone that it registers. A run calls it
         before it sets a seed, because imports may draw from Python's random numbers. Files are

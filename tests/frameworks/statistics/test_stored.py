@@ -102,6 +102,13 @@ def test_a_student_that_learns_from_teachers_reads_them_too(stored: Run, folder:
     assert np.abs(taught - teacher(found, training=False)).max() > 0.1
 
 
+def test_a_teacher_without_them_is_refused(folder: Path) -> None:
+    student(folder, "computing")
+    distill = {"name": "distill", "teachers": ["computing.yaml"]}
+    with pytest.raises(ConfigError, match=r"computing: statistics: without stored numbers"):
+        student(folder, "taught-with-labels", frameworks=[distill])
+
+
 def command(stored: Run, tables: Path, folder: Path) -> int:
     """Writes to `folder / "numbers"`."""
     path = stored.work.parent / "tables.yaml"

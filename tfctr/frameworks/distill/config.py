@@ -45,6 +45,17 @@ class Distill(Method):
         check_not_refitted(**{teacher.name: teacher for teacher in teachers})
         return teachers
 
+    @field_validator("teachers")
+    @classmethod
+    def _do_not_know_labels(cls, teachers: tuple[RunConfig, ...]) -> tuple[RunConfig, ...]:
+        for teacher in teachers:
+            for method in teacher.frameworks:
+                try:
+                    method.check_teacher()
+                except ValueError as error:
+                    raise ValueError(f"{teacher.name}: {error}") from None
+        return teachers
+
     @model_validator(mode="after")
     def _differ(self) -> "Distill":
         names = [teacher.name for teacher in self.teachers] + [s.name for s in self.scores]

@@ -177,6 +177,13 @@ class Statistics(Method):
                 "numbers with them; leave it out"
             )
 
+    def check_teacher(self) -> None:
+        if not self.stored:
+            raise ValueError(
+                "statistics: without stored numbers it is asked about a training row by the tables "
+                "of all users, which know the row's label; write stored: true"
+            )
+
     def import_models(self) -> None:
         import tfctr.frameworks.statistics.student  # noqa: F401
 
