@@ -165,6 +165,9 @@ def main() -> None:
     against = [args.against] if args.against else []
     paths = list(dict.fromkeys([*expanded(args.configs), *against]))
     configs = {path: load_run(path) for path in paths}
+    for path, config in configs.items() if args.trees else ():
+        if (method := config.method("statistics")) and not method.stored:
+            parser.error(f"--trees: {path}: trees read stored numbers; write stored: true")
     seeds = range(1, args.seeds + 1)
     share_cores(args.processes)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,9 +1,9 @@
 """LightGBM on what a student of the method `statistics` reads: CONFIG SEED WORK.
 
-An outside reference for `benchmarks.students --trees`. The trees read the numbers of
-`UserStatistics`, made of the same tables for the same rows: a training row those of the other half
-of the users, validation and test rows those of all. Beside them they read the backbone's features
-that are numbers or have few values; so no ids of users and items. Trees need no scale.
+An outside reference for `benchmarks.students --trees`. The trees read the stored numbers of the
+method `statistics`: a training row those of the tables of the other half of the users, validation
+and test rows those of all. Beside them they read the backbone's features that are numbers or have
+few values; so no ids of users and items. Trees need no scale.
 
 `<WORK>/<run's name>-trees` has the trees' evaluation, and `<run's name>-and-trees` that of the mean
 of their logits and the student's, both as the stage `evaluate` writes it.
@@ -21,14 +21,12 @@ from rich.console import Console
 from benchmarks.movielens.__main__ import of_seed
 from tfctr.config import RunConfig, digest, load_run
 from tfctr.data.manifest import read_manifest
-from tfctr.frameworks.statistics.config import Statistics
-from tfctr.frameworks.statistics.stages import create_statistics, numbers_of_rows
+from tfctr.frameworks.statistics.config import STORED, Statistics
 from tfctr.schema import FIRST_TOKEN_ID, Categorical, MultiValued, Numeric, Schema
 from tfctr.stages import Run, Stage, build
 from tfctr.stages.evaluate import METRICS, write_metrics
 
 HELD_OUT = ("valid", "test")
-BATCH = 512  # larger ones are no faster: memory of that size is mapped anew each time
 FEW = 128  # ids of a feature that the trees read
 PARAMETERS = {
     "learning_rate": 0.05,
@@ -50,47 +48,44 @@ MOST_TREES, PATIENCE = 3000, 50  # trees, at most; trees in a row without a bett
 
 
 class Numbers(Stage):
-    """`numbers.npz`: by split what the trees read, float32 `[N, C]`, and `<split>_labels` `[N]`.
-    Training rows are in any order; the others in that of the dataset."""
+    """`numbers.npz`: by split what the trees read, float32 `[N, C]`, and `<split>_labels` `[N]`,
+    in the order of the dataset."""
 
     name = "numbers"
 
     def __init__(self, run: Run, method: Statistics) -> None:
         self.method = method
-        self.tables = run.before[method.name]["tables"]
+        self.stored = run.before[method.name]["numbers"]
         self.features = run.config.model.features
         self.folder = run.work / f"{method.tables.name}-numbers"
         self.path = self.folder / "numbers.npz"
-        self.reads = (run.dataset, self.tables)
+        self.dataset = run.dataset
+        self.reads = (run.dataset, self.stored)
 
     @property
     def made_from(self) -> Any:
-        return [*self.method.of_numbers, self.features, FEW]
+        return [self.features, FEW]
 
     def make(self, console: Console) -> dict[str, Any]:
         from tfctr.data.dataset import Dataset
 
-        data = Dataset.open(self.tables.dataset.path)
-        statistics = create_statistics(self.method, data.schema)
-        statistics.build()
-        statistics.set_tables(self.tables.load())
+        data = Dataset.open(self.dataset.path, [self.stored.path])
         plain = plain_features(self.method, self.features, data.schema)
         found = {}
         for split in ("train", "valid", "test"):
-            numbers, labels = zip(*self._batches(data, statistics, plain, split), strict=True)
-            found |= {split: np.concatenate(numbers), f"{split}_labels": np.concatenate(labels)}
+            numbers, plain_values, labels = self._rows(data, plain, split)
+            found |= {
+                split: np.concatenate([numbers, *plain_values], axis=1),
+                f"{split}_labels": labels,
+            }
         self.folder.mkdir(parents=True, exist_ok=True)
         np.savez(self.path, **found)
-        return {"categorical": categorical_columns(plain, statistics.num_numbers)}
+        return {"categorical": categorical_columns(plain, numbers.shape[1])}
 
-    def _batches(
-        self, data: Any, statistics: Any, plain: Sequence[Any], split: str
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        config = self.method.tables
-        names = list(dict.fromkeys([*config.reads, *(feature.name for feature in plain)]))
-        for features, labels in getattr(data, split)(BATCH, features=names):
-            numbers = numbers_of_rows(statistics, config, features, training=split == "train")
-            yield np.concatenate([numbers, *columns(plain, features)], axis=1), labels.numpy()
+    def _rows(self, data: Any, plain: Sequence[Any], split: str) -> Any:
+        """The numbers `[N, S]`, the columns of the plain features, and the labels `[N]`."""
+        found = data.columns(split, [STORED, "label", *(feature.name for feature in plain)])
+        return found[STORED], [*columns(plain, found)], found["label"]
 
 
 def plain_features(method: Statistics, names: Sequence[str] | None, schema: Schema) -> list[Any]:

@@ -21,14 +21,15 @@ from rich.console import Console
 from beam_pipelines.statistics import write_statistics
 from benchmarks.movielens.__main__ import measured, of_seed
 from benchmarks.record import difference_text, record_table
-from benchmarks.trees import BATCH, Numbers, Trees, columns
+from benchmarks.trees import Numbers, Trees, columns
 from tfctr.comparison import ScoredRows
 from tfctr.config import RunConfig, find_input, load_run
 from tfctr.data import files
-from tfctr.frameworks.statistics.stages import numbers_of_rows
+from tfctr.frameworks.statistics.stages import create_statistics, numbers_of_rows
 from tfctr.stages import Run, build
 
 WEEK = 7 * 24 * 60 * 60  # seconds
+BATCH = 512  # larger ones are no faster: memory of that size is mapped anew each time
 FILES = ("users.dat", "movies.dat")  # beside the ratings
 HEADERS = ("trees on", "test AUC", "over the package's", "GAUC", "over the package's", "log loss")
 
@@ -45,25 +46,25 @@ class StrictNumbers(Numbers):
         self.folder = run.work / f"{method.tables.name}-strict-numbers"
         self.path = self.folder / "numbers.npz"
 
-    def _batches(
-        self, data: Any, statistics: Any, plain: Sequence[Any], split: str
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _rows(self, data: Any, plain: Sequence[Any], split: str) -> Any:
         if split != "train":
-            yield from super()._batches(data, statistics, plain, split)
-            return
+            return super()._rows(data, plain, split)
         config = self.method.tables
+        statistics = create_statistics(self.method, data.schema)
+        statistics.build()
         names = list(dict.fromkeys([*config.reads, *(feature.name for feature in plain)]))
         rows = data.columns("train", ["time", "label", *names])
         weeks = (rows["time"] - rows["time"].min()) // WEEK
+        later = {name: values[weeks > 0] for name, values in rows.items()}
+        numbers = np.zeros((len(later["label"]), statistics.num_numbers), np.float32)
         for week, tables in enumerate(self._tables(rows["time"]), start=1):
             statistics.set_tables(tables)
-            of_week = np.flatnonzero(weeks == week)
+            of_week = np.flatnonzero(weeks[weeks > 0] == week)
             for first in range(0, len(of_week), BATCH):
-                batch = {k: v[of_week[first : first + BATCH]] for k, v in rows.items()}
-                numbers = numbers_of_rows(statistics, config, batch, training=False)
-                yield np.concatenate([numbers, *columns(plain, batch)], axis=1), batch["label"]
-        # The other splits read those of the whole training period.
-        statistics.set_tables(self.tables.load())
+                some = of_week[first : first + BATCH]
+                batch = {name: later[name][some] for name in config.reads}
+                numbers[some] = numbers_of_rows(statistics, config, batch, training=False)
+        return numbers, [*columns(plain, later)], later["label"]
 
     def _tables(self, times: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         """The tables of all events before the second week of the times, before the third, ..."""
@@ -79,7 +80,7 @@ class StrictNumbers(Numbers):
                 source = config.data.source.model_copy(update={"path": str(week)})
                 write_statistics(
                     config,
-                    str(self.tables.dataset.path),
+                    str(self.dataset.path),
                     str(tables),
                     beam_args=self.beam_args,
                     log=config.data.model_copy(update={"source": source}),
@@ -119,9 +120,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keeps what is made; defaults to a new folder")
     parser.add_argument("--record", action="store_true", help="write to benchmarks/README.md")
     args, beam_args = parser.parse_known_args()
+    config = of_seed(load_run(args.config), 1)
+    method = config.method("statistics")
+    if not method or not method.stored:
+        parser.error(f"{args.config}: it needs the method statistics with stored: true")
     console = Console()
     with tempfile.TemporaryDirectory() as temporary:
-        found = trees(of_seed(load_run(args.config), 1), args.work or Path(temporary), beam_args)
+        found = trees(config, args.work or Path(temporary), beam_args)
         for stage in found:
             build(stage, console)
         package, strict = (ScoredRows.read([stage.folder]) for stage in found)

@@ -1,10 +1,12 @@
 """Trees on what a student reads: the same numbers of the same rows."""
 
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from rich.console import Console
 
 from benchmarks.movielens.__main__ import of_seed
@@ -12,7 +14,7 @@ from benchmarks.students import _models
 from benchmarks.trees import Mean, categorical_columns, columns, plain_features, references
 from tests.frameworks.statistics.test_statistics import write_configs
 from tfctr.comparison import ScoredRows
-from tfctr.config import load_run
+from tfctr.config import RunConfig, load_run
 from tfctr.data import Dataset
 from tfctr.data.manifest import read_manifest
 from tfctr.stages import build
@@ -20,10 +22,16 @@ from tfctr.stages import build
 pytestmark = pytest.mark.slow  # a student and trees are trained
 
 
+def config_in(folder: Path) -> RunConfig:
+    content = {"extends": str(write_configs(folder)), "frameworks.statistics.stored": True}
+    (folder / "stored.yaml").write_text(yaml.safe_dump(content))
+    return load_run(folder / "stored.yaml")
+
+
 @pytest.fixture(scope="module")
 def mean(tmp_path_factory: pytest.TempPathFactory) -> Mean:
     folder = tmp_path_factory.mktemp("trees")
-    _, made = references(of_seed(load_run(write_configs(folder)), 1), folder / "work")
+    _, made = references(of_seed(config_in(folder), 1), folder / "work")
     build(made, Console(quiet=True))
     return made
 
@@ -71,7 +79,7 @@ def test_plain_features_are_numbers_and_few_values(mean: Mean) -> None:
 def test_each_model_has_a_row_of_the_same_test_rows(mean: Mean) -> None:
     student, trees = mean.reads
     work = mean.folder.parent
-    config = load_run(write_configs(work.parent))
+    config = config_in(work.parent)
     found = list(_models(config, [1], work, Namespace(trees=True, fuxictr_python=None)))
     folders = [student.folder, trees.folder, mean.folder]
     assert [of_model for _, _, of_model in found] == [[folder] for folder in folders]
