@@ -46,7 +46,7 @@ from tfctr.schema import PAD_ID, Numeric, Schema
 from tfctr.schema import Sequence as TokenSequence
 
 INDEX_ROWS = 1 << 20  # in a part of the pool; a worker holds one part
-TARGET_ROWS = 1 << 18  # in one search
+TARGET_ROWS = 1 << 16  # in one search; it reads its part of the pool anew
 ENCODED_ROWS = 8192  # in a batch of an encoder
 NO_TIME = np.iinfo(np.int64).min
 ENDLESS = np.iinfo(np.int64).max  # the pool is not cut
