@@ -56,6 +56,8 @@ The tables are of these configs, in a shell with `m=configs/movielens-1m d=confi
   `$m/stack.yaml#{statistics,} --against $m/stack.yaml#statistics --trees`
 - Distilled students on MovieLens 1M: `$m/statistics/dcnv2.yaml#{,distilled,plain,plain-distilled}
   --against $m/statistics/dcnv2.yaml#`
+- Distilled students in the generated world: `$d/srp4ctr/backbones.yaml#plain-dcnv2
+  $d/statistics/dcnv2.yaml#{distilled,} --against $d/srp4ctr/backbones.yaml#plain-dcnv2`
 - Small students on MovieLens 1M: `$m/statistics/dcnv2.yaml#{,half,small,small-distilled}
   --against $m/statistics/dcnv2.yaml#`
 """
