@@ -12,13 +12,16 @@ The rows of the first week, which have no tables, are no training rows of the st
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from beam_pipelines.numbers import BATCH
 from beam_pipelines.statistics import write_statistics
+from beam_pipelines.transforms.model_inputs import in_batches
 from benchmarks.movielens.__main__ import measured, of_seed
 from benchmarks.record import difference_text, record_table
 from benchmarks.trees import Numbers, Trees, columns
@@ -29,7 +32,6 @@ from tfctr.frameworks.statistics.stages import create_statistics, numbers_of_row
 from tfctr.stages import Run, build
 
 WEEK = 7 * 24 * 60 * 60  # seconds
-BATCH = 512  # larger ones are no faster: memory of that size is mapped anew each time
 FILES = ("users.dat", "movies.dat")  # beside the ratings
 HEADERS = ("trees on", "test AUC", "over the package's", "GAUC", "over the package's", "log loss")
 
@@ -55,16 +57,16 @@ class StrictNumbers(Numbers):
         names = list(dict.fromkeys([*config.reads, *(feature.name for feature in plain)]))
         rows = data.columns("train", ["time", "label", *names])
         weeks = (rows["time"] - rows["time"].min()) // WEEK
-        later = {name: values[weeks > 0] for name, values in rows.items()}
-        numbers = np.zeros((len(later["label"]), statistics.num_numbers), np.float32)
+        numbers = np.empty((len(weeks), statistics.num_numbers), np.float32)
+        compute = partial(numbers_of_rows, statistics, config, training=False)
         for week, tables in enumerate(self._tables(rows["time"]), start=1):
             statistics.set_tables(tables)
-            of_week = np.flatnonzero(weeks[weeks > 0] == week)
-            for first in range(0, len(of_week), BATCH):
-                some = of_week[first : first + BATCH]
-                batch = {name: later[name][some] for name in config.reads}
-                numbers[some] = numbers_of_rows(statistics, config, batch, training=False)
-        return numbers, [*columns(plain, later)], later["label"]
+            if (of_week := weeks == week).any():
+                batch = {name: rows[name][of_week] for name in config.reads}
+                numbers[of_week] = in_batches(compute, batch, of_week.sum(), BATCH)
+        later = weeks > 0
+        rows = {name: values[later] for name, values in rows.items()}
+        return numbers[later], [*columns(plain, rows)], rows["label"]
 
     def _tables(self, times: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         """The tables of all events before the second week of the times, before the third, ..."""
